@@ -1,0 +1,47 @@
+# `make figures` and `make test` do all the set-up by themselves; both may be stopped and repeated at any time.
+PYTHON = python3
+VENV = .venv
+BIN = $(VENV)/bin
+LIMIT = $(if $(shell command -v timeout),timeout 600)
+
+.PHONY: help env figures test lab readme clean
+
+help:
+	@echo "make figures  regenerate every figure of the quick profile (first creates $(VENV): some minutes, about 6 GB)"
+	@echo "make test     the whole test suite"
+	@echo "make lab      open the notebooks in JupyterLab"
+	@echo "make readme   rebuild README.md from nbs/index.ipynb"
+	@echo "make clean    remove $(VENV), caches and build leftovers; data/ and the committed figures stay"
+	@echo "Another Python: make PYTHON=python3.12 figures"
+
+env:
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "$(PYTHON) not found: install Python 3.11 or newer, or name it: make PYTHON=python3.12 figures" >&2; exit 1; }
+	@$(PYTHON) tests/setup_venv.py $(VENV)
+
+figures: env
+	$(BIN)/nas-nb figures
+
+test: env
+	@echo "== 1/4 exported modules in step with the notebooks"
+	$(BIN)/python tests/check_sync.py
+	@echo "== 2/4 pytest, with the lint of the notebooks"
+	$(BIN)/python -m pytest
+	@echo "== 3/4 every notebook as its own test (smoke profile)"
+	$(LIMIT) $(BIN)/nbdev_test --n_workers 1 --timing
+	@echo "== 4/4 every notebook with figures through the command line (smoke profile)"
+	$(BIN)/nas-nb figures --profile smoke --force --jobs 2
+
+# The hook keeps saved notebooks free of execution counts and editor metadata, as nbdev_clean would.
+lab: env
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter \
+		$$([ "$$(id -u)" != 0 ] || echo --allow-root)
+
+readme: env
+	$(BIN)/python tests/build_readme.py
+
+clean:
+	rm -rf $(VENV) $(VENV).installing build dist *.egg-info _docs _proc .pytest_cache .hypothesis figures/smoke nbs/.last_checked
+	find nbs nas_nb tests \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	find figures -type f \( -name .stamp.json -o -name report.json -o -name '*.ipynb' \) -exec rm -f {} +
+	@echo "kept: data/ (downloads and cached runs) and the committed figures"

@@ -1,0 +1,392 @@
+"""The rules that every notebook follows, checked without running one; a violation is named by notebook and cell.
+
+What somebody writes (sources, tags) is checked as it stands in the working tree. What running a notebook leaves (outputs, metadata) is
+checked as it was committed: a tree in which notebooks were opened and run in JupyterLab stays green.
+"""
+import ast
+import copy
+import json
+import re
+import subprocess
+import symtable
+from configparser import ConfigParser
+from pathlib import Path
+
+import nbformat
+import pytest
+from execnb.nbio import dict2nb, nb2str
+from nbdev.clean import clean_nb
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted(p.name for p in (ROOT / "nbs").glob("*.ipynb"))
+PARAMETERS = ["profile", "seeds", "device", "overrides"]
+MACHINE_PATH = re.compile(r"(^|[^A-Za-z0-9_.])/(work|farm|root|home|tmp/w)/", re.M)
+
+
+def load(name: str) -> dict:
+    return json.loads((ROOT / "nbs" / name).read_text(encoding="utf-8"))
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def cells(nb: dict, kind: str | None = None) -> list:
+    "The cells that hold something: JupyterLab adds an empty one when the last is run."
+    return [c for c in nb["cells"] if source(c).strip() and kind in (None, c["cell_type"])]
+
+
+def directive(cell: dict, pattern: str) -> re.Match | None:
+    return re.search(rf"(?m)^#\|\s*{pattern}\s*$", source(cell)) if cell["cell_type"] == "code" else None
+
+
+def exported(nb: dict) -> list:
+    return [c for c in cells(nb, "code") if directive(c, r"export[si]?(?:\s+\S+)?")]
+
+
+def module(nb: dict) -> str | None:  # what follows `default_exp`
+    return next((m[1] for c in cells(nb, "code") if (m := directive(c, r"default_exp\s+(\S+)"))), None)
+
+
+def tags(cell: dict) -> list:
+    return cell["metadata"].get("tags", [])
+
+
+def tree(cell: dict) -> ast.Module:
+    "The syntax tree; empty for what is not Python, which `plain_python` reports."
+    try:
+        return ast.parse(source(cell))
+    except SyntaxError:
+        return ast.parse("")
+
+
+def calls(cell: dict, function: str) -> bool:
+    called = [n.func for n in ast.walk(tree(cell)) if isinstance(n, ast.Call)]
+    return any(function in (getattr(f, "id", ""), getattr(f, "attr", "")) for f in called)
+
+
+# -- rules about what somebody writes: each takes (name, notebook) and yields (cell id, what is wrong) --
+
+
+def valid(name, nb):
+    try:
+        nbformat.validate(copy.deepcopy(nb))
+    except nbformat.ValidationError as e:
+        yield "-", f"is not a valid notebook: {e.message[:100]}"
+    if not re.fullmatch(r"\d\d_[a-z0-9_]+\.ipynb|index\.ipynb", name):
+        yield "-", "is not named like 51_asng_nas.ipynb"
+
+
+def opening(name, nb):
+    first = nb["cells"][0]
+    if first["cell_type"] != "markdown" or not re.fullmatch(r"# \S.*\n\n> \S.*", source(first).strip()):
+        yield first.get("id"), "the first cell must be `# Title`, an empty line and `> one-line subtitle`"
+
+
+def ids(name, nb):
+    all_ids = [c.get("id") for c in nb["cells"]]
+    for i in sorted({i for i in all_ids if all_ids.count(i) > 1}):
+        yield i, "is the id of several cells"
+    for c in cells(nb):
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{1,30}", c.get("id", "")) or re.fullmatch(r"[0-9a-f]{8}", c["id"]):
+            yield c.get("id"), "ids are short readable names like asng-update"
+
+
+def plain_python(name, nb):
+    for c in cells(nb, "code"):
+        try:
+            ast.parse(source(c))
+        except SyntaxError as e:
+            yield c["id"], f"is not plain Python, line {e.lineno} (no magics, no !commands)"
+        if calls(c, "run_line_magic") or calls(c, "run_cell_magic") or "get_ipython().system" in source(c):
+            yield c["id"], "calls a magic"
+
+
+def import_cells(name, nb):
+    for c in cells(nb, "code"):
+        kinds = {isinstance(n, ast.Import | ast.ImportFrom) for n in tree(c).body}
+        if len(kinds) == 2:
+            yield c["id"], "mixes imports with other code"
+
+
+def proportions(name, nb):
+    code, text = cells(nb, "code"), cells(nb, "markdown")
+    for c in code:
+        if (lines := sum(1 for line in source(c).splitlines() if line.strip())) > 30:
+            yield c["id"], f"has {lines} lines, 30 at most"
+    if len(text) < 0.4 * len(code):
+        yield "-", f"has {len(text)} text cells for {len(code)} code cells, at least 0.4 for each"
+    hidden = [c["id"] for c in code if directive(c, "hide")]
+    if len(hidden) > max(1, 0.1 * len(cells(nb))):
+        yield ", ".join(hidden), "are hidden: 10 % of the cells at most"
+
+
+def parameters(name, nb):
+    tagged = [c for c in cells(nb, "code") if "parameters" in tags(c)]
+    needed = name[0] == "5" or any(calls(c, "save_fig") for c in cells(nb, "code") if c not in exported(nb))
+    if len(tagged) > 1 or (needed and not tagged):
+        yield "-", f"has {len(tagged)} cells tagged parameters, one is needed"
+    for c in tagged:
+        body = tree(c).body
+        if [getattr(getattr(n, "target", None), "id", None) for n in body if isinstance(n, ast.AnnAssign)] != PARAMETERS or len(body) != 4:
+            yield c["id"], f"must hold exactly the annotated parameters {', '.join(PARAMETERS)}"
+        for n in body:
+            try:
+                ast.literal_eval(getattr(n, "value", None))
+            except ValueError:
+                yield c["id"], f"line {n.lineno}: a default is a literal"
+        if c in exported(nb):
+            yield c["id"], "parameters are never exported"
+    for c in nb["cells"]:
+        if "injected-parameters" in tags(c):
+            yield c["id"], "is a cell that papermill injected: this is an executed copy"
+
+
+def free_names(cell: dict) -> set:
+    "The names that a cell reads from outside itself."
+    free, todo = set(), [top := symtable.symtable(source(cell), cell["id"], "exec")]
+    while todo:
+        table = todo.pop()
+        todo += table.get_children()
+        free |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and (table is top or s.is_global())}
+    return free - {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
+
+
+def exports_read_no_parameter(name, nb):
+    if not any("parameters" in tags(c) for c in nb["cells"]):
+        return
+    made = {n.id for c in exported(nb) for n in ast.walk(tree(c)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    for c in exported(nb):
+        if tree(c).body and (read := free_names(c) & set(PARAMETERS) - made):
+            yield c["id"], f"is exported and reads the parameter {', '.join(sorted(read))}"
+
+
+def imported_modules(node: ast.AST) -> list[str]:
+    "The modules of the package that an import statement names, without `nas_nb.`."
+    if isinstance(node, ast.Import):
+        names = [a.name for a in node.names]
+    elif isinstance(node, ast.ImportFrom) and node.module == "nas_nb":
+        names = [f"nas_nb.{a.name}" for a in node.names]
+    else:
+        names = [getattr(node, "module", None) or ""]
+    return [n.removeprefix("nas_nb.") for n in names if n.startswith("nas_nb.")]
+
+
+def layers(name, nb, bands):
+    if name[0] == "9" and (out := exported(nb)):
+        yield out[0]["id"], "9x notebooks export nothing"
+    for c in exported(nb):
+        for n in ast.walk(tree(c)):
+            for target in imported_modules(n) if isinstance(n, ast.Import | ast.ImportFrom) else []:
+                if target not in bands:
+                    yield c["id"], f"imports nas_nb.{target}, which no notebook exports"
+                elif bands[target] > int(name[0]):
+                    yield c["id"], f"imports nas_nb.{target} of the higher band {bands[target]}x"
+
+
+def machine_paths(name, nb):
+    for c in cells(nb):
+        if m := MACHINE_PATH.search(source(c)):
+            yield c["id"], f"holds a path of one machine: {m[0].strip()}"
+
+
+RULES = [valid, opening, ids, plain_python, import_cells, proportions, parameters, exports_read_no_parameter, machine_paths]
+
+
+def source_violations(name: str, nb: dict, bands: dict) -> list[str]:
+    "All of them, one line each; `bands` maps a module to the band of its notebook."
+    found = [v for rule in RULES for v in rule(name, nb)] + list(layers(name, nb, bands))
+    return [f"{name} [{cell}] {what}" for cell, what in found]
+
+
+# -- rules about what running a notebook leaves --
+
+
+def cleaned(text: str) -> str:
+    "What `nbdev_clean` would make of a notebook under settings.ini."
+    config = ConfigParser()
+    config.read(ROOT / "settings.ini")
+    nb = dict2nb(json.loads(text))
+    clean_nb(nb, allowed_cell_metadata_keys=config["DEFAULT"]["allowed_cell_metadata_keys"].split(), clean_ids=False)
+    return nb2str(nb)
+
+
+def output_violations(name: str, text: str) -> list[str]:
+    "What must not be committed, one line each."
+    nb, found = json.loads(text), []
+    if cleaned(text) != text:
+        found.append(("-", "is not clean: run nbdev_clean and commit"))
+    if len(text.encode()) > 1_500_000:
+        found.append(("-", f"has {len(text.encode()) / 1e6:.1f} MB, 1.5 at most"))
+    if "widgets" in nb["metadata"]:
+        found.append(("-", "stores the state of widgets"))
+    if name[0] == "5" and not any(c.get("outputs") for c in nb["cells"]):
+        found.append(("-", "is a document without outputs: run it and commit what it shows"))
+    for c in nb["cells"]:
+        if not source(c).strip():
+            found.append((c["id"], "is empty"))
+        for o in c.get("outputs", []):
+            if o["output_type"] == "error":
+                found.append((c["id"], f"stores an error: {o['ename']}"))
+            if o.get("name") == "stderr":
+                found.append((c["id"], "stores what went to stderr"))
+            if any("widget-view" in mime for mime in o.get("data", {})):
+                found.append((c["id"], "stores a live widget"))
+            if MACHINE_PATH.search(json.dumps(o).replace("\\n", "\n")):
+                found.append((c["id"], "shows a path of one machine"))
+    return [f"{name} [{cell}] {what}" for cell, what in found]
+
+
+def git(*args: str) -> str | None:  # None where git or the answer is missing
+    try:
+        return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, check=True).stdout.decode("utf-8", "replace")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def all_bands() -> dict:
+    return {m: int(name[0]) for name in NOTEBOOKS if name[0].isdigit() and (m := module(load(name)))}
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_sources(name):
+    if found := source_violations(name, load(name), all_bands()):
+        pytest.fail("\n".join(found), pytrace=False)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_committed(name):
+    if (text := git("show", f"HEAD:./nbs/{name}")) is None:
+        pytest.skip("not committed")
+    if found := output_violations(name, text):
+        pytest.fail("\n".join(found), pytrace=False)
+
+
+# -- each rule catches what it is for --
+
+GOOD = """md title
+# Title
+
+> Subtitle
+code exp
+#| default_exp papers.sample
+code imports
+#| export
+from nas_nb.core import root
+code parameters-cell
+profile: str = "quick"
+seeds: int = 0
+device: str = "auto"
+overrides: str = ""
+code body
+#| export
+def where(device): return root(), device
+code show
+save_fig(where(device))"""
+
+
+def sample() -> dict:
+    "A document notebook that follows every rule, as it looks after nbdev_clean."
+    kernel = dict(display_name="python3", language="python", name="python3")
+    out = []
+    for part in re.split(r"(?m)^(?=(?:md|code) \S+$)", GOOD)[1:]:
+        head, _, body = part.strip().partition("\n")
+        kind, i = head.split()
+        c = dict(cell_type=dict(md="markdown", code="code")[kind], id=i, metadata={}, source=body.splitlines(keepends=True))
+        out.append(c | (dict(execution_count=None, outputs=[]) if kind == "code" else {}))
+    out.insert(2, dict(cell_type="markdown", id="text", metadata={}, source=["Text"]))
+    next(c for c in out if c["id"] == "parameters-cell")["metadata"] = dict(tags=["parameters"])
+    out[-1]["outputs"] = [dict(name="stdout", output_type="stream", text=["1\n"])]
+    return dict(cells=out, metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
+
+
+def edit(nb: dict, cell: str, old: str, new: str) -> dict:
+    c = next(c for c in nb["cells"] if c["id"] == cell)
+    assert old in source(c)
+    c["source"] = source(c).replace(old, new).splitlines(keepends=True)
+    return nb
+
+
+BANDS = dict(core=0, asng=2) | {"papers.sample": 5}
+BAD_SOURCES = {
+    "subtitle": ("title", "> Subtitle", "Subtitle", "first cell"),
+    "subtitle of two lines": ("title", "> Subtitle", "> a\n> b", "first cell"),
+    "magic": ("body", "#| export", "%matplotlib inline", "plain Python"),
+    "pip": ("body", "#| export", "!pip install x", "plain Python"),
+    "magic in disguise": ("body", "#| export", "get_ipython().run_line_magic('time', '1')", "calls a magic"),
+    "command in disguise": ("body", "#| export", "get_ipython().system('ls')", "calls a magic"),
+    "mixed imports": ("imports", "import root", "import root\nx = 1", "mixes imports"),
+    "long cell": ("body", "#| export", "#| export\n" + "x = 1\n" * 31, "30 at most"),
+    "missing parameter": ("parameters-cell", "seeds: int = 0\n", "", "exactly the annotated"),
+    "bare parameter": ("parameters-cell", "seeds: int = 0", "seeds = 0", "exactly the annotated"),
+    "fifth parameter": ("parameters-cell", "seeds: int = 0", "seeds: int = 0\nn: int = 1", "exactly the annotated"),
+    "computed parameter": ("parameters-cell", "seeds: int = 0", "seeds: int = len([])", "literal"),
+    "parameter without value": ("parameters-cell", "seeds: int = 0", "seeds: int", "literal"),
+    "exported parameters": ("parameters-cell", "profile", "#| export\nprofile", "never exported"),
+    "reads a parameter": ("body", "where(device)", "where()", "reads the parameter device"),
+    "reads one in a default": ("body", "where(device)", "where(device=device)", "reads the parameter device"),
+    "import from its own band": ("imports", "nas_nb.core import root", "nas_nb.papers.sample import root", None),
+    "import of nothing": ("imports", "nas_nb.core", "nas_nb.cores", "no notebook exports"),
+    "machine path": ("text", "Text", "see /ro" + "ot/x", "path of one machine"),
+}
+
+
+def test_lint_accepts_the_good():
+    nb = sample()
+    assert source_violations("50_sample.ipynb", nb, BANDS) == []
+    assert output_violations("50_sample.ipynb", nb2str(nb)) == []
+    nb["cells"].append(dict(cell_type="code", id="0b1e88f3", metadata={}, source=[], outputs=[], execution_count=3))
+    assert source_violations("50_sample.ipynb", nb, BANDS) == []  # JupyterLab's empty last cell
+
+
+@pytest.mark.parametrize("case", BAD_SOURCES)
+def test_lint_catches_a_source(case):
+    cell, old, new, message = BAD_SOURCES[case]
+    found = source_violations("50_sample.ipynb", edit(sample(), cell, old, new), BANDS)
+    assert (message in "\n".join(found) and f"[{cell}]" in "\n".join(found)) if message else found == []
+
+
+@pytest.mark.filterwarnings("ignore:Non-unique cell id")
+def test_lint_catches_the_whole():
+    def found(change, name="50_sample.ipynb"):
+        change(nb := sample())
+        return "\n".join(source_violations(name, nb, BANDS))
+
+    assert "not named" in found(lambda nb: None, "5_sample.ipynb")
+    assert "several cells" in found(lambda nb: nb["cells"][1].update(id="text"))
+    assert "not a valid" in found(lambda nb: nb["cells"][1].update(outputs=3))
+    for bad in ("0b1e88f3", "Text", "a_b", "x", "a" * 40):
+        assert "readable" in found(lambda nb, bad=bad: nb["cells"][1].update(id=bad))
+    assert "text cells" in found(lambda nb: nb["cells"].pop(2))
+    assert "one is needed" in found(lambda nb: nb["cells"][4]["metadata"].clear())
+    assert "one is needed" in found(lambda nb: nb["cells"][4]["metadata"].clear(), "22_sample.ipynb")  # it saves a figure
+    assert "one is needed" in found(lambda nb: nb["cells"][5]["metadata"].update(tags=["parameters"]))
+    assert "papermill injected" in found(lambda nb: nb["cells"][5]["metadata"].update(tags=["injected-parameters"]))
+    assert "9x notebooks export nothing" in found(lambda nb: None, "90_sample.ipynb")
+    for line in ("from nas_nb.asng import x", "import nas_nb.asng", "from nas_nb import asng", "def f():\n    from nas_nb.asng import x"):
+        assert "higher band 2x" in found(lambda nb, line=line: edit(nb, "imports", "from nas_nb.core import root", line), "11_sample.ipynb")
+    hide = lambda nb: [c.update(source=["#| hide\n", "1"]) for c in nb["cells"][-2:]]
+    assert "are hidden" in found(hide)
+
+
+def test_lint_catches_an_output():
+    def found(change):
+        change(nb := sample())
+        return "\n".join(output_violations("50_sample.ipynb", nb2str(nb)))
+
+    def output(**kwargs):
+        return lambda nb: nb["cells"][-1]["outputs"].append(kwargs)
+
+    assert "[show] stores an error: ValueError" in found(output(output_type="error", ename="ValueError", evalue="", traceback=[]))
+    assert "stderr" in found(output(output_type="stream", name="stderr", text=["w"]))
+    widget = {"application/vnd.jupyter.widget-view+json": {}}
+    assert "live widget" in found(output(output_type="display_data", data=widget, metadata={}))
+    assert "path of one" in found(output(output_type="stream", name="stdout", text=["\n/ho" + "me/me/x.py\n"]))
+    assert "1.5 at most" in found(output(output_type="stream", name="stdout", text=["x" * 1_600_000]))
+    assert "without outputs" in found(lambda nb: nb["cells"][-1]["outputs"].clear())
+    assert "state of widgets" in found(lambda nb: nb["metadata"].update(widgets={}))
+    assert "is empty" in found(lambda nb: nb["cells"][-1].update(source=[]))
+    for change in (dict(execution_count=1), dict(metadata=dict(trusted=True))):
+        assert "not clean" in found(lambda nb, change=change: nb["cells"][-1].update(change))
+    assert "not clean" in found(lambda nb: nb["metadata"].update(language_info={}))
+    assert "not clean" not in found(lambda nb: None)

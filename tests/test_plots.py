@@ -1,0 +1,77 @@
+"""Figures: the same bytes on a repetition, an alternative text that cannot be left out, and a slider that moves."""
+
+import json
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from nas_nb import plots, records
+from nas_nb.explore import explore
+
+
+@pytest.fixture
+def study(tmp_path):
+    study = records.Study("04_plots", dict(paper={}, quick={}, smoke={}), device="cpu")
+    study.folder = tmp_path
+    yield study
+    plt.close("all")
+
+
+def line(df):
+    fig, ax = plt.subplots()
+    ax.plot(df["update"], df["delta"], **plots.STYLE["ASNG"])
+    ax.set(title="A line falls", xlabel="update", ylabel="δ")
+    return fig
+
+
+DF = pd.DataFrame(dict(update=range(20), delta=[1 / (1 + i) for i in range(20)]))
+ALT = "A falling line of the step length against updates."
+
+
+def test_a_repetition_gives_the_same_bytes_but_for_run(study, tmp_path):
+    plots.set_theme()
+    seen = []
+    for _ in range(2):
+        plots.save_fig(study, line(DF), "line", DF, ALT)
+        files = {p.suffix: p.read_bytes() for p in tmp_path.glob("line.*")}
+        about = json.loads(files.pop(".json"))
+        assert about.pop("run")["written"]
+        seen.append((files, about))
+    assert seen[0] == seen[1]
+    assert sorted(seen[0][0]) == [".csv", ".png", ".svg"]
+    assert seen[0][1]["alt"] == ALT and seen[0][1]["rows"] == 20
+    assert study.figures == ["line"]
+
+
+@pytest.mark.parametrize("alt, data, message", [("A line.", DF, "alternative text"), (ALT, DF[:0], "no data")])
+def test_a_figure_without_text_or_data_is_refused(study, tmp_path, alt, data, message):
+    with pytest.raises(ValueError, match=message):
+        plots.save_fig(study, line(DF), "line", data, alt)
+    assert not list(tmp_path.glob("line.*"))
+
+
+def test_styles_are_told_apart_without_colour():
+    assert len({(s["marker"], str(s["linestyle"])) for s in plots.STYLE.values()}) == len(plots.STYLE)
+
+
+def test_the_slider_draws_the_value_it_is_moved_to():
+    drawn = []
+
+    def draw(axes, value):
+        drawn.append(value)
+        axes[0].plot([0, value])
+
+    view = explore(draw, [1, 2, 3, 5], "x", sheet=[1, 5], live=True)
+    assert drawn == [1, 5, 1]  # the sheet, then where the slider begins
+    view.slider.value = 2
+    assert drawn[-1] == 3
+    assert view.slider.options[2] == ("3", 2)
+
+
+def test_without_a_live_kernel_there_is_only_the_sheet():
+    view = explore(lambda axes, value: axes[0].plot([0, value]), [1, 2, 3], "x")
+    assert view.slider is None and len(view.figure.axes) == 3

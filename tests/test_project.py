@@ -1,0 +1,332 @@
+"""The project around the notebooks: pins, packaging, README, the set-up by `make`, the gate."""
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from configparser import ConfigParser
+from pathlib import Path
+
+import build_readme
+import check_sync
+import pytest
+import setup_venv
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from setuptools import find_packages
+from test_notebooks import MACHINE_PATH, git
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+DIRECT = [Requirement(r) for r in PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dev"]]
+BUILT = re.compile(r"(torch|torchvision|triton|nvidia-.*|cuda-.*)")  # what the index may serve in builds of its own
+
+
+def read_settings():
+    config = ConfigParser()
+    config.read(ROOT / "settings.ini")
+    return config["DEFAULT"]
+
+
+def pins(text: str) -> dict:  # canonical name → specifiers, from lines like `numpy==2.4.6`, with or without a list's dash
+    lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
+    found = [Requirement(line) for line in lines if re.match(r"[A-Za-z][\w.-]*\s*[=<>]=?", line)]
+    assert len({r.name for r in found}) == len(found)
+    return {canonicalize_name(r.name): r.specifier for r in found}
+
+
+CONSTRAINTS = pins((ROOT / "constraints.txt").read_text())
+
+
+# -- the same versions everywhere --
+
+
+def test_settings_equal_pyproject():
+    settings, project = read_settings(), PROJECT["project"]
+    assert settings["requirements"].split() == project["dependencies"]
+    assert settings["dev_requirements"].split() == project["optional-dependencies"]["dev"]
+    assert dict([settings["console_scripts"].split("=", 1)]) == project["scripts"]
+    assert settings["description"] == project["description"]
+    assert ">=" + settings["min_python"] == project["requires-python"]
+
+
+def test_pins_that_nbdev_needs():
+    assert {"nbdev==2.4.14", "fastcore<2", "execnb<0.2", "ghapi<2"} <= set(map(str, DIRECT))
+    settings = read_settings()
+    assert "tags" in settings["allowed_cell_metadata_keys"].split()  # else nbdev_clean deletes papermill's `parameters`
+    assert settings["update_pyproject"] == settings["clear_all"] == "False"
+
+
+def test_constraints_lie_in_the_ranges():
+    for r in DIRECT:
+        spec = CONSTRAINTS[canonicalize_name(r.name)]
+        if BUILT.fullmatch(r.name):
+            assert spec == r.specifier, f"{r.name}: constraints.txt has {spec}, pyproject.toml {r.specifier}"
+        else:
+            assert r.specifier.contains(str(spec).removeprefix("==")), f"{r.name}{spec} is outside {r}"
+    loose = [n for n, spec in CONSTRAINTS.items() if not re.fullmatch(r"==[\w.]+", str(spec))]
+    assert loose == ["torch", "torchvision"]
+    assert [n for n in CONSTRAINTS if BUILT.fullmatch(n) or n == "nas-nb"] == loose
+
+
+def test_environment_equals_constraints():
+    text = (ROOT / "environment.yml").read_text()
+    listed = pins(text)
+    assert listed.pop("python") == SpecifierSet(PROJECT["project"]["requires-python"])
+    assert listed == {n: CONSTRAINTS[n] for n in (canonicalize_name(r.name) for r in DIRECT)}
+    assert text.index("- -c constraints.txt") < text.index("- -e .[dev]")
+
+
+def test_every_package_is_in_the_wheel():
+    there = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "nas_nb").rglob("*.py")}
+    assert there == set(find_packages(str(ROOT), **PROJECT["tool"]["setuptools"]["packages"]["find"]))
+    assert f'__version__ = "{read_settings()["version"]}"' in (ROOT / "nas_nb" / "__init__.py").read_text()
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "nas_nb.__version__"}
+
+
+# -- texts --
+
+
+def test_readme_is_built_from_the_index():
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == build_readme.readme(), "run make readme"
+
+
+@pytest.mark.parametrize("page", ["README.md", "data/README.md"])
+def test_links_lead_somewhere(page):
+    path = ROOT / page
+    targets = [m[2].partition("#")[0] for m in build_readme.LINK.finditer(path.read_text(encoding="utf-8"))]
+    assert [t for t in targets if not (path.parent / t).exists()] == []
+
+
+def test_readme_builder(tmp_path):
+    cells = [
+        ("markdown", "# T\n\n> s"),
+        ("markdown", '![alt](../figures/a.svg) [nb](51_x.ipynb#h) [web](https://a.b/c) [here](#t) <img src="../figures/b.png">'),
+        ("code", "#| hide\nimport x"),
+        ("code", "#| eval: false\nprint(1)"),
+    ]
+    nb = tmp_path / "index.ipynb"
+    nb.write_text(json.dumps(dict(cells=[dict(cell_type=k, source=s.splitlines(True)) for k, s in cells])))
+    text = build_readme.readme(nb)
+    assert '![alt](figures/a.svg) [nb](nbs/51_x.ipynb#h) [web](https://a.b/c) [here](#t) <img src="figures/b.png">' in text
+    assert text.endswith("\n\n```python\nprint(1)\n```\n") and "import x" not in text
+
+
+def test_licence():
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License\n                           Version 2.0" in text and "END OF TERMS AND CONDITIONS" in text
+
+
+def test_no_path_of_one_machine():
+    listed = git("ls-files", "--cached", "--others", "--exclude-standard")
+    if listed is None:
+        pytest.skip("not a git checkout")
+    for name in listed.splitlines():
+        # notebooks and figures change when they are run: theirs are looked for in what was committed
+        if (ROOT / name).is_file() and not name.startswith(("nbs/", "figures/")):
+            text = (ROOT / name).read_bytes().decode("utf-8", "replace")
+            assert not (m := MACHINE_PATH.search(text)), f"{name}: {m[0]!r}"
+    found = git("grep", "-nIE", MACHINE_PATH.pattern, "HEAD", "--", ".")
+    assert not found, found
+
+
+def test_ignored_and_kept():
+    def ignored(path):
+        return subprocess.run(["git", "check-ignore", "-q", "--no-index", path], cwd=ROOT).returncode == 0
+
+    if git("rev-parse") is None:
+        pytest.skip("not a git checkout")
+    out = ["data/runs/a/record.json", "data/MNIST/x.gz", ".venv/bin/python", ".venv.installing", ".ci/venv/x", "nas_nb.egg-info/x"]
+    out += ["figures/quick/51_x/.stamp.json", "figures/quick/51_x/report.json", "figures/quick/51_x/51_x.ipynb", "figures/smoke/51_x/a.svg"]
+    kept = ["data/README.md", "figures/quick/51_x/a.svg", "figures/paper/51_x/records/a.json", "nbs/51_x.ipynb", ".ci/run"]
+    assert [p for p in out if not ignored(p)] == [] and [p for p in kept if ignored(p)] == []
+
+
+# -- modules in step with the notebooks --
+
+
+def test_out_of_step_is_noticed(tmp_path):
+    (tmp_path / "nbs").mkdir()
+    shutil.copy(ROOT / "settings.ini", tmp_path)
+    shutil.copy(ROOT / "nbs" / "00_core.ipynb", tmp_path / "nbs")
+    shutil.copytree(ROOT / "nas_nb", tmp_path / "nas_nb", ignore=lambda folder, names: set(names) - {"__init__.py"})
+    subprocess.run([Path(sys.executable).parent / "nbdev_export"], cwd=tmp_path, check=True)
+    assert check_sync.out_of_step(tmp_path) == []
+    core = tmp_path / "nas_nb" / "core.py"
+    (tmp_path / "nas_nb" / "old.py").write_text("")
+    core.write_text(core.read_text() + "\n")
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    assert check_sync.out_of_step(tmp_path) == ["nas_nb/old.py: no notebook exports it", "nas_nb/core.py: differs"]
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+    core.unlink()
+    assert "nas_nb/core.py: not there" in check_sync.out_of_step(tmp_path)
+
+
+# -- the set-up by make --
+
+
+@pytest.fixture
+def clone(tmp_path):
+    "What `make` needs of a clone, without an environment."
+    (tmp_path / "tests").mkdir()
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "tests/setup_venv.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def clean_environment():
+    "Without the traces of the `make` that may have started these tests."
+    return {k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k not in ("MFLAGS", "VENV")}
+
+
+def make(folder, *args, fake=""):
+    "Run make; `fake` is Python that is executed in every Python that make starts."
+    (folder / "fake").mkdir(exist_ok=True)
+    (folder / "fake" / "sitecustomize.py").write_text(fake)
+    env = clean_environment() | dict(PYTHONPATH=str(folder / "fake"))
+    run = subprocess.run(["make", *args], cwd=folder, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return run.returncode, [line for line in (run.stdout + run.stderr).splitlines() if not line.startswith("make:")]
+
+
+OLD = "import sys; sys.version_info = (3, 9, 2, 'final', 0)"
+NO_VENV = "import sys; sys.modules['ensurepip'] = None"
+FULL = "import shutil; shutil.disk_usage = lambda path: shutil._ntuple_diskusage(10**11, 10**11, int(5.9 * 2**30))"
+
+
+@pytest.mark.parametrize(
+    "fake, words",
+    [(OLD, "3.9. Name another one: make PYTHON=python3.12 figures"), (NO_VENV, "apt install python3-venv"), (FULL, "there are 5.9 GB")],
+)
+@pytest.mark.parametrize("goal", ["figures", "test", "lab"])
+def test_a_machine_that_will_not_do(clone, goal, fake, words):
+    status, lines = make(clone, goal, f"PYTHON={sys.executable}", fake=fake)
+    assert status and len(lines) == 1 and words in lines[0]
+    assert not list(clone.glob(".venv*"))
+
+
+def test_no_python_at_all(clone):
+    status, lines = make(clone, "figures", "PYTHON=python9.9")
+    assert status and len(lines) == 1 and lines[0].startswith("python9.9 not found")
+
+
+def test_make_explains_itself(clone):
+    status, lines = make(clone)
+    assert status == 0
+    for goal in ("figures", "test", "lab", "clean"):
+        assert any(line.startswith(f"make {goal}") for line in lines)
+
+
+def test_old_pythons_can_read_the_set_up():
+    ast.parse((ROOT / "tests" / "setup_venv.py").read_text(), feature_version=(3, 6))
+    assert ">=%d.%d" % setup_venv.OLDEST == PROJECT["project"]["requires-python"]
+
+
+@pytest.fixture
+def setup(clone, monkeypatch):
+    "A function that runs the set-up with venv and pip replaced, and returns which of the two were called."
+    monkeypatch.chdir(clone)
+    calls = []
+
+    def call(args, pip=0):
+        calls.append(args[2])
+        if args[2] == "venv":
+            (Path(args[3]) / "bin").mkdir(parents=True)
+            (Path(args[3]) / "bin" / "python").symlink_to(sys.executable)
+        elif isinstance(pip, type):
+            raise pip
+        return pip if args[2] == "pip" else 0
+
+    def run(pip=0):
+        calls.clear()
+        monkeypatch.setattr(setup_venv.subprocess, "call", lambda args: call(args, pip))
+        setup_venv.main(".venv")
+        return list(calls)
+
+    return run
+
+
+def test_set_up_is_done_once_and_again_when_pins_change(setup, clone):
+    assert setup() == ["venv", "pip"]
+    assert setup() == []
+    os.utime(clone / "pyproject.toml", (1, 1))
+    (clone / "constraints.txt").touch()  # git touches files, too
+    assert setup() == []
+    with open("constraints.txt", "a") as f:
+        f.write("# changed\n")
+    assert setup() == ["pip"]
+    assert setup() == []
+
+
+@pytest.mark.parametrize("pip, stops", [(KeyboardInterrupt, KeyboardInterrupt), (1, SystemExit)])
+@pytest.mark.parametrize("after", ["nothing", "a complete one"])
+def test_set_up_that_broke_off_is_done_again(setup, pip, stops, after):
+    if after == "a complete one":
+        setup()
+        with open("pyproject.toml", "a") as f:
+            f.write("# changed\n")
+    with pytest.raises(stops):
+        setup(pip)
+    left = Path(".venv/half-a-package")
+    left.touch()
+    assert setup() == ["venv", "pip"] and not left.exists()
+    assert setup() == []
+
+
+def test_an_environment_that_was_moved_is_made_anew(setup, clone, monkeypatch):
+    setup()
+    moved = clone / "moved"
+    moved.mkdir()
+    for name in (".venv", "pyproject.toml", "constraints.txt"):
+        (clone / name).rename(moved / name)
+    monkeypatch.chdir(moved)
+    assert setup() == ["venv", "pip"]
+    Path(".venv/bin/python").unlink()  # the Python it was made with is gone
+    assert setup() == ["venv", "pip"]
+
+
+def test_an_environment_of_the_user_is_left_alone(setup):
+    mine = Path(".venv/lib/mine.py")
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    with pytest.raises(SystemExit, match="not made by make"):
+        setup()
+    with pytest.raises(SystemExit, match="lies inside"):
+        setup_venv.main("../.venv")
+    assert mine.exists()
+
+
+def test_clean_keeps_data_and_figures(clone):
+    kept = ["data/runs/r/record.json", "data/README.md", "nbs/51_x.ipynb"]
+    kept += ["figures/quick/51_x/a.svg", "figures/paper/51_x/records/a.json"]
+    gone = [".venv/x", ".venv.installing", "build/x", "nas_nb.egg-info/x", "nas_nb/__pycache__/x", "nbs/.ipynb_checkpoints/x"]
+    gone += ["figures/quick/51_x/.stamp.json", "figures/quick/51_x/report.json", "figures/quick/51_x/51_x.ipynb", "figures/smoke/51_x/a.svg"]
+    for name in kept + gone:
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).touch()
+    for _ in range(2):  # a second time there is nothing to do
+        status, lines = make(clone, "clean")
+        assert status == 0 and lines[-1].startswith("kept: data/")
+        assert [n for n in kept if not (clone / n).exists()] == [] and [n for n in gone if (clone / n).exists()] == []
+
+
+# -- the gate --
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_the_gate_has_the_status_of_make_test_and_cleans_up(tmp_path, status):
+    (tmp_path / ".ci").mkdir()
+    gate = Path(shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci"))
+    assert os.access(gate, os.X_OK)
+    (tmp_path / ".venv").mkdir()  # the developer's: neither used nor removed
+    (tmp_path / ".ci" / "venv").mkdir()  # left by a gate that was killed
+    steps = ["test ! -e $(VENV)", "mkdir $(VENV)", "! read line", 'test -z "$$PYTHONPATH"', f"exit {status}"]
+    (tmp_path / "Makefile").write_text("\n\t".join(["test:", *steps]) + "\n")
+    env = clean_environment() | dict(PYTHONPATH="x")
+    run = subprocess.run([gate], env=env, input="line\n", capture_output=True, text=True, cwd="/")
+    assert (run.returncode == 0) == (status == 0), run.stderr
+    assert f"exit {status}" in run.stdout and ".ci/run: make test ended with status" in run.stdout
+    assert sorted(p.name for p in (tmp_path / ".ci").iterdir()) == ["run"] and (tmp_path / ".venv").is_dir()
