@@ -23,6 +23,17 @@ def _floor(K: int, d: int) -> float:
     return 1 / (d * (K - 1)) if d * (K - 1) > K else 1 / (2 * K)
 
 
+def _check_space(space, floor):
+    if not all(isinstance(k, int) and k >= 1 for k in space.categories):
+        raise ValueError(f"a categorical variable needs a whole number of choices, at least 1: {space.categories}")
+    if bad := [r for r in space.integers + space.reals if len(r) != 2 or not r[0] < r[1]]:
+        raise ValueError(f"a range is (lowest, highest) with lowest < highest, not {bad[0]}")
+    if not space.integers + space.reals and not any(k > 1 for k in space.categories):
+        raise ValueError("nothing to search: no variable has more than one value")
+    if floor is not None and not 0 <= floor < 1 / max(space.categories, default=1):
+        raise ValueError(f"floor must be at least 0 and below 1/{max(space.categories)}, not {floor}")
+
+# %% ../nbs/22_asng.ipynb #space-class
 class Space:
     "A product of categorical, integer and real variables; raises `ValueError` for an empty one or a range that is none."
 
@@ -34,22 +45,12 @@ class Space:
         floor: float | None = None,  # smallest probability of a choice; default: the published bound, see above
     ):
         self.categories, self.integers, self.reals = list(categories), list(integers), list(reals)
-        self._check(floor)
+        _check_space(self, floor)
         d = sum(k > 1 for k in self.categories)
         self.floor = [_floor(k, d) if floor is None else floor * (k > 1) for k in self.categories]
         self.D, self.G = len(self.categories), len(self.integers) + len(self.reals)
         self.K = max(self.categories, default=1)
         self.n_theta = sum(k - 1 for k in self.categories) + 2 * self.G
-
-    def _check(self, floor):
-        if not all(isinstance(k, int) and k >= 1 for k in self.categories):
-            raise ValueError(f"a categorical variable needs a whole number of choices, at least 1: {self.categories}")
-        if bad := [r for r in self.integers + self.reals if len(r) != 2 or not r[0] < r[1]]:
-            raise ValueError(f"a range is (lowest, highest) with lowest < highest, not {bad[0]}")
-        if not self.integers + self.reals and not any(k > 1 for k in self.categories):
-            raise ValueError("nothing to search: no variable has more than one value")
-        if floor is not None and not 0 <= floor < 1 / max(self.categories, default=1):
-            raise ValueError(f"floor must be at least 0 and below 1/{max(self.categories)}, not {floor}")
 
     def __repr__(self):
         return f"Space({self.D} categorical, {len(self.integers)} integer, {len(self.reals)} real; n_theta = {self.n_theta})"
@@ -182,24 +183,27 @@ class SNG:
             raise ValueError(f"delta0 must be positive, not {delta0}")
         self._init_theta(N, dtype, device)
 
-    def _init_theta(self, N, dtype, device):
-        "Uniform over the categories; numbers around the middle of their range, as wide as half of it."
-        sp = self.space
-        col = lambda xs: torch.tensor(xs, dtype=dtype, device=device).reshape(-1, 1)
-        sizes, self.floor = col(sp.categories), col(sp.floor)
-        there = torch.arange(sp.K, device=device).reshape(-1, 1, 1) >= sp.K - sizes
-        self.room = 1 - sizes * self.floor  # what the floors leave to share out
-        self.padding = None if there.all() else (~there).to(dtype)  # (K, D, 1)
-        self.theta_ = (there / sizes).to(dtype).repeat(1, 1, N)  # (K, D, N)
-        self.low, self.high = _ranges(sp, self.theta_)
-        self.sigma_min = torch.where(torch.arange(sp.G, device=device)[:, None] < len(sp.integers), 0.25, (self.high - self.low) / 1000)
-        self.mean = ((self.low + self.high) / 2).repeat(1, N)  # (G, N)
-        self.second = self.mean**2 + ((self.high - self.low) / 2) ** 2
+# %% ../nbs/22_asng.ipynb #init
+@patch
+def _init_theta(self: SNG, N, dtype, device):
+    "Uniform over the categories; numbers around the middle of their range, as wide as half of it."
+    sp = self.space
+    col = lambda xs: torch.tensor(xs, dtype=dtype, device=device).reshape(-1, 1)
+    sizes, self.floor = col(sp.categories), col(sp.floor)
+    there = torch.arange(sp.K, device=device).reshape(-1, 1, 1) >= sp.K - sizes
+    self.room = 1 - sizes * self.floor  # what the floors leave to share out
+    self.padding = None if there.all() else (~there).to(dtype)  # (K, D, 1)
+    self.theta_ = (there / sizes).to(dtype).repeat(1, 1, N)  # (K, D, N)
+    self.low, self.high = _ranges(sp, self.theta_)
+    self.sigma_min = torch.where(torch.arange(sp.G, device=device)[:, None] < len(sp.integers), 0.25, (self.high - self.low) / 1000)
+    self.mean = ((self.low + self.high) / 2).repeat(1, N)  # (G, N)
+    self.second = self.mean**2 + ((self.high - self.low) / 2) ** 2
 
-    @property
-    def params(self) -> list[torch.Tensor]:  # (K, D, N), and with numbers (G, N) twice
-        "The expectation parameters."
-        return [self.theta_, self.mean, self.second] if self.space.G else [self.theta_]
+
+@patch(as_prop=True)
+def params(self: SNG) -> list[torch.Tensor]:  # (K, D, N), and with numbers (G, N) twice
+    "The expectation parameters."
+    return [self.theta_, self.mean, self.second] if self.space.G else [self.theta_]
 
 # %% ../nbs/22_asng.ipynb #ask
 @patch
@@ -252,7 +256,7 @@ def tell(
     self._step(g, v, live / torch.where(live, norm2, 1).sqrt())
     self._restrict()
 
-
+# %% ../nbs/22_asng.ipynb #gradient
 @patch
 def _gradient(self: SNG, samples, u):
     "G for every entry of `params`, F^(1/2) G (n_theta, N) and ‖G‖² (N), all at the present θ."

@@ -585,7 +585,7 @@ def report(
     for job in jobs:
         told = read_json(root() / job.folder / "report.json") if job.process or job.status == "cached" else {}
         saved = told.get("figures", [])
-        verdicts = _verdicts(_csv(job.folder, "claims.csv")) if told else {}
+        verdicts = _verdicts(_csv(job.folder, "claims.csv")) if told and job.status not in ("failed", "incomplete") else {}
         claims = ", ".join(f"{n} {verdict}" for verdict, n in Counter(verdicts.values()).most_common())
         peak = f"{job.peak / 2**20:.0f} MiB" if job.peak else "-"
         rows.append((job.nb.id, job.status, f"{job.seconds:.0f}", peak, len(saved), claims or "-"))

@@ -14,7 +14,7 @@ import numpy as np
 
 from .core import in_batch
 
-# %% ../nbs/05_explore.ipynb #explore
+# %% ../nbs/05_explore.ipynb #explorer
 class Explorer(NamedTuple):
     "The contact sheet, and with a live kernel the slider and the place where it draws."
 
@@ -23,6 +23,16 @@ class Explorer(NamedTuple):
     output: Any = None
 
 
+def _draw(draw, values, rows, size):
+    shape = dict(figsize=(size[0] * len(values), size[1] * rows), sharex="row", sharey="row", squeeze=False)
+    figure, axes = plt.subplots(rows, len(values), **shape)
+    for column, value in zip(axes.T, values):
+        draw(column, value)
+    for ax in axes[:, 1:].flat:  # the rows share their axis
+        ax.set_ylabel("")
+    return figure
+
+# %% ../nbs/05_explore.ipynb #explore
 def explore(
     draw: Callable,  # draw(axes, value): axes is an array of `rows` axes, from top to bottom
     values: Sequence,  # all values, in order
@@ -41,16 +51,6 @@ def explore(
     figure = _draw(draw, sheet, rows, size)
     live = _has_live_kernel() if live is None else live
     return Explorer(figure, *_slider(draw, values, label, rows, size, format)) if live else Explorer(figure)
-
-
-def _draw(draw, values, rows, size):
-    shape = dict(figsize=(size[0] * len(values), size[1] * rows), sharex="row", sharey="row", squeeze=False)
-    figure, axes = plt.subplots(rows, len(values), **shape)
-    for column, value in zip(axes.T, values):
-        draw(column, value)
-    for ax in axes[:, 1:].flat:  # the rows share their axis
-        ax.set_ylabel("")
-    return figure
 
 
 def _has_live_kernel() -> bool:

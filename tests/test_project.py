@@ -55,7 +55,7 @@ def test_settings_equal_pyproject():
 
 
 def test_pins_that_nbdev_needs():
-    assert {"nbdev==2.4.14", "fastcore<2", "execnb<0.2", "ghapi<2"} <= set(map(str, DIRECT))
+    assert {"nbdev==2.4.14", "fastcore<2,>=1.8", "execnb<0.2", "ghapi<2"} <= set(map(str, DIRECT))
     settings = read_settings()
     assert "tags" in settings["allowed_cell_metadata_keys"].split()  # else nbdev_clean deletes papermill's `parameters`
     assert settings["update_pyproject"] == settings["clear_all"] == "False"
