@@ -718,15 +718,16 @@ def show_list(
 def show_claims(
     args: argparse.Namespace,  # with `profile`, None for all
 ) -> int:  # exit status
-    "All claims under `figures/`."
-    rows = []
+    "All claims under `figures/`, long texts cut: the whole of them is in the `claims.csv` beside the figures."
+    rows, cut = [], lambda text, width: text if len(text) <= width else text[: width - 1] + "…"
     for path in sorted((root() / "figures").glob("*/*/claims.csv")):
         profile, document = path.parts[-3:-1]
         if args.profile in (None, profile):
             for row in _table(path.read_text(encoding="utf-8")):
-                rows.append((profile, document, *(row.get(c) or "" for c in ("verdict", "document", "ours", "source", "claim"))))
+                cells = [cut(row.get(c) or "", width) for c, width in (("claim", 56), ("verdict", 20), ("document", 28), ("ours", 64))]
+                rows.append((profile, document, *cells))
     none = "no claims yet: run `nas-nb figures` first"
-    print(table(("profile", "notebook", "verdict", "document", "ours", "source", "claim"), rows) if rows else none)
+    print(table(("profile", "notebook", "claim", "verdict", "document", "ours"), rows) if rows else none)
     return 0
 
 # %% ../nbs/06_batch.ipynb #runs

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 from scipy.stats import fisher_exact, nhypergeom
 
 from ..asng import ASNG, SNG, Adam, Space
@@ -92,15 +93,15 @@ def load(self: Trials, state: dict):
 EVERY = 100  # updates between two looks at who has finished
 
 
-def run_until_found(trials: Trials, alive: torch.Tensor, found: torch.Tensor, max_updates: int, ckpt, desc: str) -> None:
-    "Update until all have succeeded or `max_updates` is reached; writes updates to success into `found` at the indices `alive`."
+def run_until_found(trials: Trials, alive: torch.Tensor, found: torch.Tensor, delta: torch.Tensor, max_updates: int, ckpt, desc: str):
+    "Update until all have succeeded or `max_updates` is reached; writes updates to success and δ of then into `found` and `delta`."
     bar = progress(total=max_updates, initial=trials.t, desc=desc, unit="update")
     hit = torch.zeros_like(alive)
     while trials.t < max_updates and len(alive):
         reached = trials.update() <= 1 / trials.K
         hit = torch.where(reached & (hit == 0), trials.t, hit)
         if trials.t % EVERY == 0 or trials.t == max_updates:
-            found[alive] = hit
+            found[alive], delta[alive] = hit, trials.opt.delta
             going = hit == 0
             if not going.all():
                 trials.keep(going)
@@ -108,7 +109,7 @@ def run_until_found(trials: Trials, alive: torch.Tensor, found: torch.Tensor, ma
             bar.update(trials.t - bar.n)
             bar.set_postfix(running=len(alive), refresh=False)
             if ckpt:
-                ckpt.tick(lambda: dict(trials=trials.state(), alive=alive, found=found))
+                ckpt.tick(lambda: dict(trials=trials.state(), alive=alive, found=found, delta=delta))
     bar.close()
 
 # %% ../../nbs/51_asng_nas.ipynb #grid
@@ -127,16 +128,19 @@ def hitting_times(
     seed: int = 0,  # first trial seed
     device="cpu",
     ckpt=None,  # see `nas_nb.records`
-) -> dict:  # `updates`: for each eps_x, each delta0, each trial; 0 where it did not succeed
+) -> dict:  # `updates`: for each eps_x, each delta0, each trial, 0 without success; `delta`: median final δ for each eps_x, each delta0
     "Updates to success on the artificial function, for a grid of settings."
     grid = torch.tensor([[e, d, seed + i] for e in eps_x for d in delta0 for i in range(seeds)], dtype=torch.float64, device=device)
     trials = Trials(method, grid[:, 2].long(), grid[:, 1].float(), grid[:, 0], D, K, horizon, lam, utility, device)
     alive, found = torch.arange(len(grid), device=device), torch.zeros(len(grid), dtype=torch.int64, device=device)
+    delta = torch.zeros(len(grid), device=device)
     if saved := ckpt and ckpt.load():
         trials.load(saved["trials"])
-        alive, found = saved["alive"].to(device), saved["found"].to(device)
-    run_until_found(trials, alive, found, max_updates, ckpt, f"{method} λ={lam} {utility}")
-    return dict(updates=found.view(len(eps_x), len(delta0), seeds).tolist())
+        alive, found, delta = (saved[k].to(device) for k in ("alive", "found", "delta"))
+    run_until_found(trials, alive, found, delta, max_updates, ckpt, f"{method} λ={lam} {utility}")
+    shape = len(eps_x), len(delta0), seeds
+    median = delta.view(shape).median(-1).values.tolist()
+    return dict(updates=found.view(shape).tolist(), delta=[[float(f"{d:.4g}") for d in row] for row in median])
 
 # %% ../../nbs/51_asng_nas.ipynb #profiles
 PROFILES = dict(
@@ -307,8 +311,9 @@ def plot_public(df: pd.DataFrame, title: str) -> plt.Figure:
         ax.plot(row["public_median"], i, look["marker"], color="black", mfc="black" if row["agrees"] else "white", ms=5)
     names = [f"{r['method']}, εₓ = {r['eps_x']:g}, f = {r['f']:g}" for _, r in df.iterrows()]
     ticks = [t for t in (1000, 2000, 5000, 10_000, 20_000, 50_000) if left < t < right]
-    note = "median updates to success\nmark: public code (hollow: outside)   bar: our 95 % interval for it   tick: our median"
-    ax.set(yticks=range(len(df)), yticklabels=names, xscale="log", xlim=(left, right), xlabel=note, title=title)
+    ax.set(yticks=range(len(df)), yticklabels=names, xscale="log", xlim=(left, right), xlabel="median updates to success")
+    fig.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11)
+    fig.supxlabel("mark: public code (hollow: outside)   bar: our 95 % interval for it   tick: our median", fontsize=8)
     ax.set_xticks(ticks, [f"{t:,}" for t in ticks])
     ax.minorticks_off()
     ax.invert_yaxis()
@@ -365,7 +370,7 @@ UTILITY_STYLE = dict(
 def plot_lambda(df: pd.DataFrame, title: str) -> plt.Figure:
     "Median updates and evaluations to success against λ, a column for each learning rate."
     panels = list(df["eps_x"].unique())
-    fig, axes = plt.subplots(2, len(panels), figsize=(3.4 * len(panels), 4.6), sharex=True, sharey="row", squeeze=False)
+    fig, axes = plt.subplots(2, len(panels), figsize=(3.6 * len(panels), 5.2), sharex=True, sharey="row", squeeze=False)
     for column, eps in zip(axes.T, panels):
         for ax, what in zip(column, ("median", "evaluations")):
             for utility, rows in df[df["eps_x"] == eps].groupby("utility", sort=False):
@@ -374,10 +379,12 @@ def plot_lambda(df: pd.DataFrame, title: str) -> plt.Figure:
                 ax.errorbar(where, rows[what], bars, ms=5, capsize=2, elinewidth=1, label=f"{utility} utility", **UTILITY_STYLE[utility])
             ax.set(xscale="log", yscale="log", xticks=sorted(df["lam"].unique()), xticklabels=sorted(df["lam"].unique()))
             ax.minorticks_off()
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         column[0].set_title(f"εₓ = {eps:g}")
         column[1].set_xlabel("samples for each θ update, λ")
-    axes[0][0].set_ylabel("median updates to success")
-    axes[1][0].set_ylabel("median evaluations to success")
+    axes[0][0].set_ylabel("updates to success, median")
+    axes[1][0].set_ylabel("evaluations to success, median")
     fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     fig.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11)
     return fig
