@@ -4,12 +4,13 @@ VENV = .venv
 BIN = $(VENV)/bin
 LIMIT = $(if $(shell command -v timeout),timeout 600)
 
-.PHONY: help env figures test lab readme clean
+.PHONY: help env figures test lab outputs readme clean
 
 help:
 	@echo "make figures  regenerate every figure of the quick profile (first creates $(VENV): some minutes, about 6 GB)"
 	@echo "make test     the whole test suite"
 	@echo "make lab      open the notebooks in JupyterLab"
+	@echo "make outputs  regenerate, then keep the outputs in the document notebooks (before a commit)"
 	@echo "make readme   rebuild README.md from nbs/index.ipynb"
 	@echo "make clean    remove $(VENV), caches and build leftovers; data/ and the committed figures stay"
 	@echo "Another Python: make PYTHON=python3.12 figures"
@@ -36,6 +37,10 @@ test: env
 lab: env
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter \
 		$$([ "$$(id -u)" != 0 ] || echo --allow-root)
+
+outputs: figures
+	$(BIN)/python tests/keep_outputs.py
+	$(BIN)/nbdev_clean
 
 readme: env
 	$(BIN)/python tests/build_readme.py
