@@ -22,6 +22,13 @@ class Explorer(NamedTuple):
     slider: Any = None
     output: Any = None
 
+    def show(self) -> None:
+        "Show the slider, if there is one; in batch nothing, so that no dead widget is left in the notebook."
+        if self.slider is not None:
+            from IPython.display import display
+
+            display(self.slider, self.output)
+
 
 def _draw(draw, values, rows, size):
     shape = dict(figsize=(size[0] * len(values), size[1] * rows), sharex="row", sharey="row", squeeze=False)
@@ -76,5 +83,4 @@ def _slider(draw, values, label, rows, size, format):
 
     slider.observe(show, names="value")
     show(None)
-    display(slider, output)
     return slider, output
