@@ -8,6 +8,7 @@ __all__ = ['UTILITIES', 'Space', 'Samples', 'make_samples', 'rank_utility', 'mea
 
 # %% ../nbs/22_asng.ipynb #imports
 import math
+import operator
 from typing import NamedTuple
 
 import torch
@@ -23,15 +24,25 @@ def _floor(K: int, d: int) -> float:
     return 1 / (d * (K - 1)) if d * (K - 1) > K else 1 / (2 * K)
 
 
-def _check_space(space, floor):
-    if not all(isinstance(k, int) and k >= 1 for k in space.categories):
-        raise ValueError(f"a categorical variable needs a whole number of choices, at least 1: {space.categories}")
-    if bad := [r for r in space.integers + space.reals if len(r) != 2 or not r[0] < r[1]]:
-        raise ValueError(f"a range is (lowest, highest) with lowest < highest, not {bad[0]}")
-    if not space.integers + space.reals and not any(k > 1 for k in space.categories):
-        raise ValueError("nothing to search: no variable has more than one value")
-    if floor is not None and not 0 <= floor < 1 / max(space.categories, default=1):
-        raise ValueError(f"floor must be at least 0 and below 1/{max(space.categories)}, not {floor}")
+def _sizes(categories) -> list[int]:
+    try:
+        sizes = [operator.index(k) for k in categories]
+    except TypeError:
+        raise ValueError(f"categories must be a list of whole numbers, not {categories!r}") from None
+    if any(k < 1 for k in sizes):
+        raise ValueError(f"a categorical variable needs at least 1 choice: {sizes}")
+    return sizes
+
+
+def _intervals(ranges, whole: bool) -> list[tuple]:
+    for r in (ranges := list(ranges)):
+        try:
+            good = len(r) == 2 and r[0] < r[1] and all(math.isfinite(x) and (x == int(x) or not whole) for x in r)
+        except TypeError:
+            good = False
+        if not good:
+            raise ValueError(f"a range is (lowest, highest), finite, lowest < highest{', whole numbers' * whole}; not {r!r}")
+    return [tuple(r) for r in ranges]
 
 # %% ../nbs/22_asng.ipynb #space-class
 class Space:
@@ -44,8 +55,11 @@ class Space:
         reals=(),  # (lowest, highest) of each real variable
         floor: float | None = None,  # smallest probability of a choice; default: the published bound, see above
     ):
-        self.categories, self.integers, self.reals = list(categories), list(integers), list(reals)
-        _check_space(self, floor)
+        self.categories, self.integers, self.reals = _sizes(categories), _intervals(integers, True), _intervals(reals, False)
+        if not self.integers + self.reals and not any(k > 1 for k in self.categories):
+            raise ValueError("nothing to search: no variable has more than one value")
+        if floor is not None and not 0 <= floor < 1 / max(self.categories, default=1):
+            raise ValueError(f"floor must be at least 0 and below 1/{max(self.categories)}, not {floor}")
         d = sum(k > 1 for k in self.categories)
         self.floor = [_floor(k, d) if floor is None else floor * (k > 1) for k in self.categories]
         self.D, self.G = len(self.categories), len(self.integers) + len(self.reals)
@@ -94,6 +108,8 @@ def make_samples(
     device="cpu",
 ) -> Samples:
     "`Samples` from given choices; raises `ValueError` for a choice that does not exist."
+    if (cat is None) != (space.D == 0) or (number is None) != (space.G == 0):
+        raise ValueError(f"cat and number must fit the space: {space}")
     lead = torch.as_tensor(number if cat is None else cat).shape[:-1]
     cat = torch.as_tensor([] if cat is None else cat, device=device).reshape(*lead, space.D).long()
     number = torch.as_tensor([] if number is None else number, dtype=dtype, device=device).reshape(*lead, space.G)
@@ -146,22 +162,21 @@ def fisher_categorical(
 # %% ../nbs/22_asng.ipynb #gauss
 def fisher_gaussian(
     mean: torch.Tensor,
-    second: torch.Tensor,  # second moment, > mean²
+    var: torch.Tensor,  # > 0
     g1: torch.Tensor,
-    g2: torch.Tensor,
+    h2: torch.Tensor,  # g2 - 2 mean g1
 ) -> tuple[torch.Tensor, torch.Tensor]:  # the two components of F^(1/2) g
     "Symmetric square root of the Fisher matrix times a natural gradient, for normal distributions; all of one shape."
-    var = second - mean**2
-    a, b, c = 1 / var + 2 * mean**2 / var**2, -mean / var**2, 1 / (2 * var**2)
     root = (1 / (2 * var**3)).sqrt()  # of the determinant
-    scale = (a + c + 2 * root).sqrt()
-    return ((a + root) * g1 + b * g2) / scale, (b * g1 + (c + root) * g2) / scale
+    scale = (1 / var + 2 * mean**2 / var**2 + 1 / (2 * var**2) + 2 * root).sqrt()  # the trace, and twice the root
+    first = g1 / var - mean * h2 / var**2 + root * g1
+    return first / scale, (h2 / (2 * var**2) + root * (h2 + 2 * mean * g1)) / scale
 
 # %% ../nbs/22_asng.ipynb #sng
 class SNG:
     "Stochastic natural gradient ascent of the utility with a constant step δ (document asng-nas, equations 7, 9 and 10)."
 
-    STATE = ("seeds", "delta", "theta_", "mean", "second")  # tensors whose last axis is the batch
+    STATE = ("seeds", "delta", "theta_", "mean", "var")  # tensors whose last axis is the batch
 
     def __init__(
         self,
@@ -178,9 +193,10 @@ class SNG:
         self.seeds = check_seeds(seeds, device)
         self.single = torch.as_tensor(seeds).ndim == 0
         N, self.t, self._uniform = len(self.seeds), 0, {}  # t counts the asks: the step of the random stream
-        self.delta = torch.as_tensor(delta0, dtype=dtype, device=device).expand(N).clone()
-        if not (self.delta > 0).all():
-            raise ValueError(f"delta0 must be positive, not {delta0}")
+        delta = torch.as_tensor(delta0, dtype=dtype, device=device)
+        if delta.shape not in ((), (N,)) or not (delta > 0).all() or not delta.isfinite().all():
+            raise ValueError(f"delta0 must be positive and finite, one number or one for each of {N} seeds; not {delta0}")
+        self.delta = delta.expand(N).clone()
         self._init_theta(N, dtype, device)
 
 # %% ../nbs/22_asng.ipynb #init
@@ -197,13 +213,13 @@ def _init_theta(self: SNG, N, dtype, device):
     self.low, self.high = _ranges(sp, self.theta_)
     self.sigma_min = torch.where(torch.arange(sp.G, device=device)[:, None] < len(sp.integers), 0.25, (self.high - self.low) / 1000)
     self.mean = ((self.low + self.high) / 2).repeat(1, N)  # (G, N)
-    self.second = self.mean**2 + ((self.high - self.low) / 2) ** 2
+    self.var = ((self.high - self.low) / 2).repeat(1, N) ** 2  # (G, N)
 
 
 @patch(as_prop=True)
 def params(self: SNG) -> list[torch.Tensor]:  # (K, D, N), and with numbers (G, N) twice
     "The expectation parameters."
-    return [self.theta_, self.mean, self.second] if self.space.G else [self.theta_]
+    return [self.theta_, self.mean, self.var + self.mean**2] if self.space.G else [self.theta_]
 
 # %% ../nbs/22_asng.ipynb #ask
 @patch
@@ -235,7 +251,7 @@ def _draw_numbers(self: SNG, lam, t):
     pairs, G = -(-lam // 2), self.space.G
     z = normal(self.seeds, range(t, t + 1), pairs * G, 1, self.mean.dtype)[0].unflatten(0, (pairs, G))
     z = torch.stack([z, -z], 1).flatten(0, 1)[:lam]
-    return self.mean + z * (self.second - self.mean**2).sqrt()
+    return self.mean + z * self.var.sqrt()
 
 # %% ../nbs/22_asng.ipynb #tell
 @patch
@@ -245,11 +261,13 @@ def tell(
     losses: torch.Tensor,  # (N, lam), or (lam,) for a single search; smaller is better
 ) -> None:
     "Move the distribution towards the better samples; raises `ValueError` if the losses do not fit the samples."
-    losses = torch.as_tensor(losses, dtype=self.theta_.dtype, device=self.theta_.device)
+    losses = torch.as_tensor(losses, dtype=self.theta_.dtype, device=self.theta_.device).detach()
+    (K, D, N), lam = self.theta_.shape, samples.onehot.shape[1]
+    if samples.onehot.shape != (K, lam, D, N) or samples.number.shape != (lam, self.space.G, N):
+        raise ValueError(f"these samples are of another space or batch: this one is {self.space}, {N} searches")
     shape = tuple(losses.shape)
     losses = losses[:, None] if self.single and losses.ndim == 1 else losses.movedim(-1, 0)
-    if losses.shape != samples.onehot.shape[1::2]:
-        lam, N = samples.onehot.shape[1::2]
+    if losses.shape != (lam, N):
         raise ValueError(f"losses must have shape {(lam,) if self.single else (N, lam)} (searches, samples), not {shape}")
     g, v, norm2 = self._gradient(samples, self.utility(losses) / len(losses))
     live = norm2 > 0
@@ -259,7 +277,7 @@ def tell(
 # %% ../nbs/22_asng.ipynb #gradient
 @patch
 def _gradient(self: SNG, samples, u):
-    "G for every entry of `params`, F^(1/2) G (n_theta, N) and ‖G‖² (N), all at the present θ."
+    "G (of numbers: of the mean, and centred of the second moment), F^(1/2) G (n_theta, N) and ‖G‖² (N), at the present θ."
     onehot = samples.onehot.movedim(1, 0)
     g = pairwise_sum((onehot[1:] - onehot[0]) * u[1:, None, None])
     theta = self.theta_ if self.padding is None else self.theta_ + self.padding
@@ -267,10 +285,11 @@ def _gradient(self: SNG, samples, u):
     v = v if self.padding is None else v * (1 - self.padding[:-1])
     if not self.space.G:
         return [g], v.flatten(0, 1), pairwise_sum(norm2.flatten(0, 1))
-    g1, g2 = (pairwise_sum((x[1:] - x[0]) * u[1:, None]) for x in (samples.number, samples.number**2))
-    v1, v2 = fisher_gaussian(self.mean, self.second, g1, g2)
-    norm2 = pairwise_sum(torch.cat([norm2.flatten(0, 1), v1 * v1, v2 * v2]))
-    return [g, g1, g2], torch.cat([v.flatten(0, 1), v1, v2]), norm2
+    centred = samples.number - self.mean
+    g1, h2 = (pairwise_sum((x[1:] - x[0]) * u[1:, None]) for x in (centred, centred**2))
+    v1, v2 = fisher_gaussian(self.mean, self.var, g1, h2)
+    norm2 = pairwise_sum(torch.cat([norm2.flatten(0, 1), g1 * g1 / self.var, h2 * h2 / (2 * self.var**2)]))
+    return [g, g1, h2], torch.cat([v.flatten(0, 1), v1, v2]), norm2
 
 # %% ../nbs/22_asng.ipynb #step
 @patch
@@ -282,8 +301,16 @@ def _step(self: SNG, g, v, scale):
 @patch
 def _move(self: SNG, g, by):
     "Add `by` (N) times the natural gradient to all expectation parameters."
-    for x, grad in zip(self.params, g):
-        x += grad * by
+    self.theta_ += g[0] * by
+    if self.space.G:
+        self._move_numbers(g[1] * by, g[2] * by)
+
+
+@patch
+def _move_numbers(self: SNG, step, centred):
+    "Mean by `step`, second moment by `centred + 2 mean step`: then the variance changes by `centred - step²`."
+    self.mean += step
+    self.var += centred - step**2
 
 
 @patch
@@ -294,8 +321,10 @@ def _restrict(self: SNG):
     if self.padding is not None:
         self.theta_.mul_(1 - self.padding)
     if self.space.G:
-        var = (self.second - self.mean**2).clamp(self.sigma_min**2, ((self.high - self.low) / 2) ** 2)
-        self.second.copy_(var + self.mean.clamp_(self.low, self.high) ** 2)
+        mean = self.mean.clamp(self.low, self.high)
+        self.var += (self.mean - mean) * (self.mean + mean)  # the second moment stays when the mean is clipped
+        self.var.clamp_(self.sigma_min**2, ((self.high - self.low) / 2) ** 2)
+        self.mean.copy_(mean)
 
 # %% ../nbs/22_asng.ipynb #asng
 class ASNG(SNG):
@@ -336,6 +365,8 @@ class Adam(SNG):
     def __init__(self, space, seeds=0, delta0=1.0, utility="rank", betas=(0.9, 0.999), eps=1e-8, dtype=torch.float32, device="cpu"):
         super().__init__(space, seeds, delta0, utility, dtype, device)
         self.betas, self.eps = betas, eps
+        if not all(0 <= b < 1 for b in betas) or not eps > 0:
+            raise ValueError(f"betas must lie in [0, 1) and eps above 0, not {betas}, {eps}")
         flat = torch.cat([x.flatten(0, -2) for x in self.params])
         self.m, self.v = torch.zeros_like(flat), torch.zeros_like(flat)  # (K·D + 2·G, N)
         self.updates = torch.zeros_like(self.delta)  # not counting the skipped ones
@@ -348,8 +379,11 @@ class Adam(SNG):
         self.m.mul_(1 - (1 - b1) * live).add_(g * (1 - b1))
         self.v.mul_(1 - (1 - b2) * live).add_(g.mul_(g).mul_(1 - b2))
         step = self.m * (live * self.delta / (1 - b1**n)) / (self.v.sqrt().div_((1 - b2**n).sqrt()).add_(self.eps))
-        for x, part in zip(self.params, step.split([x[..., 0].numel() for x in self.params])):
-            x += part.view_as(x)
+        (K, D, N), G = self.theta_.shape, self.space.G
+        parts = step.split([K * D, G, G])
+        self.theta_ += parts[0].view(K, D, N)
+        if G:
+            self._move_numbers(*parts[1:])
 
 # %% ../nbs/22_asng.ipynb #leave
 @patch
@@ -365,7 +399,7 @@ def keep(
 @patch
 def state(self: SNG) -> dict:
     "All that a checkpoint needs."
-    return dict(t=self.t) | {name: getattr(self, name) for name in self.STATE}
+    return dict(t=self.t) | {name: getattr(self, name).clone() for name in self.STATE}
 
 
 @patch
@@ -373,13 +407,13 @@ def load(self: SNG, state: dict) -> None:
     "Go on from a `state`."
     self.t = state["t"]
     for name in self.STATE:
-        setattr(self, name, state[name].to(self.theta_.device))
+        setattr(self, name, state[name].clone().to(self.theta_.device))
 
 # %% ../nbs/22_asng.ipynb #result
 @patch(as_prop=True)
 def theta(self: SNG) -> torch.Tensor:  # (N, D, K), or (D, K) for a single search; padded in front with zeros
     "Probabilities of the choices."
-    theta = self.theta_.movedim((0, 1, 2), (2, 1, 0))
+    theta = self.theta_.movedim((0, 1, 2), (2, 1, 0)).clone()
     return theta[0] if self.single else theta
 
 
@@ -387,5 +421,6 @@ def theta(self: SNG) -> torch.Tensor:  # (N, D, K), or (D, K) for a single searc
 def best(self: SNG) -> Samples:  # with lam = 1
     "The most likely architecture: the argmax of θ (the first of equals), the mean of the numbers."
     choice = self.theta_.argmax(0) - torch.tensor([self.space.K - k for k in self.space.categories], device=self.theta_.device)[:, None]
-    onehot = make_samples(self.space, choice.T[:, None], self.mean.T[:, None], self.theta_.dtype, self.theta_.device)
-    return onehot._replace(single=self.single)
+    cat = choice.T[:, None] if self.space.D else None
+    number = self.mean.T[:, None] if self.space.G else None
+    return make_samples(self.space, cat, number, self.theta_.dtype, self.theta_.device)._replace(single=self.single)

@@ -8,12 +8,14 @@ __all__ = ['write_atomic', 'to_json', 'code_hash', 'OutOfTime', 'Checkpoint', 'S
 
 # %% ../nbs/03_records.ipynb #imports
 import ast
+import dis
+import functools
 import hashlib
-import importlib.util
 import inspect
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 import textwrap
@@ -54,65 +56,72 @@ def to_json(x) -> str:
     lines = (f" {json.dumps(k)}: {json.dumps(v, allow_nan=True, default=float)}" for k, v in x.items())
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
-# %% ../nbs/03_records.ipynb #code-names
-def _package_source(name):
-    "Source of a module of this package, or None for any other."
-    if not (name or "").startswith("nas_nb"):
-        return None
-    spec = importlib.util.find_spec(name)
-    return Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else None
+# %% ../nbs/03_records.ipynb #own
+def _own(module: str) -> bool:
+    "Whether code of this module is ours to follow: the package, one that extends it (`nas_nb_…`), or a notebook."
+    return module == "__main__" or module.startswith("nas_nb")
 
 
-def _definitions(source):  # name -> list of nodes, and imported name -> (module, original name)
-    "Top-level definitions and imports of a module. Methods that are patched on belong to the class that they extend."
-    nodes, imports = {}, {}
-    for node in parse_bare(source).body:
-        if isinstance(node, ast.ImportFrom):
-            imports |= {a.asname or a.name: (node.level, node.module, a.name) for a in node.names}
-        elif isinstance(node, ast.FunctionDef) and any(getattr(getattr(d, "func", d), "id", None) == "patch" for d in node.decorator_list):
-            nodes.setdefault(node.args.args[0].annotation.id, []).append(node)
-        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            nodes.setdefault(node.name, []).append(node)
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            for target in ast.walk(node):
-                if isinstance(target, ast.Name) and isinstance(target.ctx, ast.Store):
-                    nodes.setdefault(target.id, []).append(node)
-    return nodes, imports
+def _bare(fn) -> str:
+    "A function's code without comments and docstrings."
+    try:
+        return ast.dump(parse_bare(textwrap.dedent(inspect.getsource(fn))))
+    except (OSError, SyntaxError, TypeError):  # no source at hand, or a piece of a line: a lambda
+        return f"{fn.__code__.co_code.hex()} {fn.__code__.co_consts!r}"
+
+
+def _globals(code) -> set[str]:
+    "Global names that a code object loads, nested functions included."
+    names = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return names.union(*(_globals(c) for c in code.co_consts if inspect.iscode(c)))
+
+# %% ../nbs/03_records.ipynb #reach
+def _reach(x, seen: dict) -> None:
+    "Add the code that `x` stands for, and all that it reaches, to `seen` (what was seen -> its name and code)."
+    if isinstance(x, (staticmethod, classmethod)):
+        x = x.__func__
+    x = inspect.unwrap(x) if inspect.isfunction(x) else x
+    name = getattr(x, "__qualname__", "")
+    if isinstance(x, (tuple, list, set, frozenset)):
+        [_reach(v, seen) for v in x]
+    elif isinstance(x, dict):
+        [_reach(v, seen) for v in x.values()]
+    elif isinstance(x, property):
+        [_reach(f, seen) for f in (x.fget, x.fset) if f]
+    elif isinstance(x, functools.partial):
+        [_reach(v, seen) for v in (x.func, x.args, x.keywords)]
+    elif inspect.ismodule(x) and _own(x.__name__):
+        seen[id(x)] = ast.dump(parse_bare(inspect.getsource(x)))
+    elif (inspect.isfunction(x) or inspect.isclass(x)) and _own(x.__module__) and id(x) not in seen:
+        (_reach_function if inspect.isfunction(x) else _reach_class)(x, name, seen)
+
+# %% ../nbs/03_records.ipynb #reach-parts
+def _reach_function(fn, name, seen):
+    seen[id(fn)] = f"{name} {_bare(fn)}"
+    for used in sorted(_globals(fn.__code__) & fn.__globals__.keys()):
+        value = fn.__globals__[used]
+        if not (callable(value) or inspect.ismodule(value)):
+            seen[name, used] = f"{name} {used} " + re.sub(r" at 0x[0-9a-f]+|__main__\.|nas_nb[\w.]*\.", "", repr(value))
+        _reach(value, seen)
+    _reach([fn.__defaults__ or (), fn.__kwdefaults__ or {}, [c.cell_contents for c in fn.__closure__ or ()]], seen)
+
+
+def _reach_class(cls, name, seen):
+    seen[id(cls)] = name
+    for key, value in sorted(vars(cls).items()):
+        if not key.startswith("__") or inspect.isfunction(value):
+            plain = isinstance(value, (int, float, str, bytes, tuple, list, dict, type(None)))
+            seen[name, key] = f"{name}.{key} {value!r}" if plain else f"{name}.{key}"
+            _reach(value, seen)
+    _reach(cls.__bases__, seen)
 
 # %% ../nbs/03_records.ipynb #code-hash
-def _resolve(module, level, name):
-    "Absolute name of an imported module: notebooks write absolute imports, exported modules relative ones."
-    return importlib.util.resolve_name("." * level + (name or ""), module.rpartition(".")[0]) if level else name
-
-
-def _reach(todo: list) -> dict:  # (module, name) pairs -> their code and that of all they name, by module and name
-    code, seen = {}, set()
-    while todo:
-        module, name = todo.pop()
-        if (module, name) in seen or (source := _package_source(module)) is None:
-            continue
-        seen.add((module, name))
-        nodes, imports = _definitions(source)
-        code[f"{module}.{name}"] = [ast.dump(node) for node in nodes.get(name, [])]
-        for node in nodes.get(name, []):
-            for used in {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}:
-                level, origin, original = imports.get(used, (0, module, used))
-                todo.append((_resolve(module, level, origin), original))
-    return code
-
-# %% ../nbs/03_records.ipynb #code-hash2
 def code_hash(
-    fn,  # a top-level function of the package, or of a notebook
+    fn,  # a function of the package, or of a notebook
 ) -> str:  # 16 hexadecimal digits
-    "Hash of the code that `fn` can reach inside the package, without comments and docstrings."
-    if _package_source(fn.__module__) is not None:
-        code = _reach([(fn.__module__, fn.__name__)])
-    else:
-        tree = parse_bare(textwrap.dedent(inspect.getsource(fn)))
-        named = [fn.__globals__.get(n.id) for n in ast.walk(tree) if isinstance(n, ast.Name)]
-        todo = [(v.__module__, v.__name__) for v in named if inspect.isfunction(v) or inspect.isclass(v)]
-        code = _reach([t for t in todo if t[0] != fn.__module__]) | dict(fn=ast.dump(tree))
-    return hashlib.sha256(json.dumps(code, sort_keys=True).encode()).hexdigest()[:16]
+    "Hash of the code that `fn` can reach in the package and the notebook, without comments and docstrings."
+    _reach(fn, seen := {})
+    return hashlib.sha256("\n".join(sorted(seen.values())).encode()).hexdigest()[:16]
 
 # %% ../nbs/03_records.ipynb #ckpt
 class OutOfTime(Exception):
@@ -191,9 +200,9 @@ class Study:
         self.cfg, self.device = SimpleNamespace(**self.values), get_device(device)
         self.folder, self.cache = root() / "figures" / self.profile / name, root() / "data" / "runs" / name
         self.counts, self.figures, self.records, self.claims = dict(computed=0, reused=0, committed=0), [], [], []
+        self.own_sizes = self.values != resolve(profiles, self.profile)  # not the profile's: no verdict of its rank
         set_threads(threads)
         keep_memory()
-        self.report()
 
     def report(self):
         "What the command line reads when the notebook has run."
@@ -247,9 +256,10 @@ def read_record(path: Path, identity: dict) -> dict | None:
     "A record, if it is there, whole, and of this run; one that is not is set aside."
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
-        if isinstance(record, dict) and "result" in record and all(record.get(k) == v for k, v in identity.items()):
+        whole = isinstance(record, dict) and all(isinstance(record.get(k), dict) for k in ("result", "made_by", "run"))
+        if whole and all(record.get(k) == v for k, v in identity.items()):
             return record
-        reason = "it belongs to another run"
+        reason = "it is not whole, or belongs to another run"
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as e:
@@ -285,7 +295,7 @@ def run(
     else:
         record = self._compute(fn, identity, made, local, bool(force))
         self._note("computed", record)
-    if kept and not committed.is_file():
+    if kept and (record["made_by"] == made or not committed.is_file()):  # what is committed is what the figures show
         write_atomic(committed, to_json(record))
     return record
 
@@ -324,7 +334,7 @@ def claim(
     tested: bool = True,
 ) -> str:  # the verdict
     "Judge a claim and keep it for `claims.csv`."
-    small = self.profile in ("quick", "smoke")
+    small = self.profile in ("quick", "smoke") or self.own_sizes
     if not tested:
         verdict = "not tested"
     elif holds is None or (small and not holds):

@@ -30,7 +30,10 @@ def check_seeds(
     device="cpu",
 ) -> torch.Tensor:  # (n,) int32
     "Seeds as a tensor; raises `ValueError` for anything but integers in range."
-    s = torch.as_tensor(seeds, device=device)
+    try:
+        s = torch.as_tensor(seeds, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"seeds must be an integer or a non-empty list of integers, not {seeds!r}") from None
     if s.dtype.is_floating_point or s.dtype.is_complex or s.dtype == torch.bool or s.ndim > 1 or s.numel() == 0:
         raise ValueError(f"seeds must be an integer or a non-empty list of integers, not {seeds!r}")
     if (s < 0).any() or (s >= 2**31).any():

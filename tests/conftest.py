@@ -4,5 +4,5 @@ import os
 import matplotlib
 
 matplotlib.use("Agg")
-for name in ("IN_TEST", "NAS_NB_BATCH", "NAS_NB_STATUS", "NAS_NB_DEADLINE"):
+for name in ("IN_TEST", "NAS_NB_BATCH", "NAS_NB_STATUS", "NAS_NB_DEADLINE", "NAS_NB_FORCE", "NAS_NB_CHECKPOINT_SECONDS"):
     os.environ.pop(name, None)

@@ -61,11 +61,12 @@ def test_a_trial_is_the_same_alone_in_a_crowd_and_after_others_have_left(method)
         assert (alone[..., 0] == crowd[..., seed]).all()
 
 
-def test_success_is_recorded_at_the_very_update():
-    found = hitting_times("ASNG", [0.5], [0.05], seeds=5, max_updates=900, **PROBLEM)["updates"][0][0]
-    for seed, at in enumerate(found):
+def test_success_and_the_step_length_are_recorded_at_the_very_update():
+    result = hitting_times("ASNG", [0.5], [0.05], seeds=5, max_updates=900, **PROBLEM)
+    for seed, (at, delta) in enumerate(zip(result["updates"][0][0], result["delta"][0][0])):
         trials = Trials("ASNG", [seed], 0.5, 0.05, **PROBLEM)
         best = [float(trials.update()[0]) for _ in range(at or 900)]
+        assert delta == pytest.approx(float(trials.opt.delta) if at else 0, rel=1e-3)
         hits = [i + 1 for i, value in enumerate(best) if value <= 1 / PROBLEM["K"]]
         assert hits == ([at] if at else [])
 

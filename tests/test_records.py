@@ -1,6 +1,8 @@
 """Runs: computed once, the same after a kill, never taken from what is not theirs."""
 
+import importlib
 import json
+import linecache
 import os
 import random
 import signal
@@ -11,8 +13,9 @@ import time
 import pytest
 import torch
 
-from nas_nb import records
-from nas_nb.core import resolve
+from nas_nb import asng, records, streams
+from nas_nb.core import resolve, root
+from nas_nb.papers import asng_nas
 from nas_nb.papers.asng_nas import hitting_times
 from nas_nb.records import Checkpoint, OutOfTime, Study, code_hash, to_json, write_atomic
 
@@ -99,13 +102,34 @@ def test_a_run_is_computed_once(study):
 
 
 def test_force_computes_again(study, monkeypatch):
+    study.profile = "paper"
     study.run(square, "square", n=3)
+    for path in [*study.cache.glob("*/record.json"), *(study.folder / "records").iterdir()]:
+        path.write_text(path.read_text().replace('"value": 9', '"value": 10'))
+    assert study.run(square, "square", n=3)["result"] == dict(value=10)
     monkeypatch.setenv("NAS_NB_FORCE", "1")
-    study.run(square, "square", n=3)
-    assert study.counts["computed"] == 2
+    assert study.run(square, "square", n=3)["result"] == dict(value=9)
+    (committed,) = (study.folder / "records").iterdir()
+    assert json.loads(committed.read_text())["result"] == dict(value=9)  # the committed record follows
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"result": {"value": 7}}', '{"document": "other", "result": {"value": 7}}'])
+def test_other_sizes_than_the_profiles_get_no_verdict_of_its_rank(monkeypatch):
+    monkeypatch.delenv("IN_TEST", raising=False)
+    profiles = dict(paper=dict(n=3, seeds=100), quick={}, smoke={})
+    verdicts = [
+        Study("51_asng_nas", profiles, "paper", device="cpu", **changed).claim("c", "s", "d", "o", "k", True)
+        for changed in ({}, dict(overrides="n=1"), dict(seeds=2), dict(overrides="n=3"))
+    ]
+    assert verdicts == ["reproduced", "seen at small scale", "seen at small scale", "reproduced"]
+
+
+def test_making_a_study_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "root", lambda: tmp_path)
+    Study("51_asng_nas", dict(paper={}, quick={}, smoke={}), device="cpu")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"result": {"value": 7}}', '{"document": "other", "result": {"value": 7}}', '{"result": {}, "run": {}}'])
 def test_a_broken_or_foreign_record_is_set_aside_and_computed_anew(study, content, capsys):
     study.run(square, "square", n=3)
     (path,) = study.cache.glob("*/record.json")
@@ -146,25 +170,73 @@ def module(tmp_path, monkeypatch, name, source):
     package.mkdir(exist_ok=True)
     (package / "__init__.py").touch()
     (package / f"{name}.py").write_text(source)
+    linecache.clearcache()
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     for loaded in [m for m in sys.modules if m.startswith("nas_nb_demo")]:
         del sys.modules[loaded]
-    return __import__(f"nas_nb_demo.{name}", fromlist=["run"])
+    importlib.invalidate_caches()
+    return importlib.import_module(f"nas_nb_demo.{name}")
 
 
-METHOD = "class M:\n    def step(self):\n        return 1\n\ndef unused():\n    return 5\n"
-RUN = "from .method import M\nN = 3\n\ndef run(seed):\n    return M().step() + N\n"
+METHOD = """
+from functools import wraps
+LIMIT = 7
+TABLE = dict(a=1)
+
+def twice(f):
+    @wraps(f)
+    def g(*args):
+        return f(*args)
+    return g
+
+class Base:
+    size = 3
+    def step(self):
+        return 1
+
+class M(Base):
+    def more(self, by=2):
+        return by
+
+def deep():
+    import math
+    return math.pi + LIMIT
+
+def unused():
+    return 5
+"""
+RUN = """
+from . import method
+from .method import M, TABLE, deep, twice
+N = 3
+
+@twice
+def inner():
+    return [deep() for _ in range(2)]
+
+def run(seed):
+    return M().step() + N + TABLE["a"] + inner()[0]
+"""
 
 
 @pytest.mark.parametrize(
     "name, old, new, same",
     [
-        ("run", "    return M()", '    "Says."\n    return M()', True),
+        ("run", "def run(seed):", 'def run(seed):\n    "Says."', True),
         ("run", "N = 3", "N = 3  # three", True),
-        ("run", "N = 3", "N = 4", False),
+        ("run", "N = 3", "N = 3\nN += 1", False),
+        ("run", "N = 3", "if True:\n    N = 4", False),
         ("method", "return 1", "return 2", False),
+        ("method", "size = 3", "size = 4", False),
+        ("method", "by=2", "by=3", False),
+        ("method", "LIMIT = 7", "LIMIT = 8", False),
+        ("method", "TABLE = dict(a=1)", 'TABLE = dict(a=1)\nTABLE["a"] = 2', False),
+        ("method", "math.pi", "math.e", False),
+        ("method", "return f(*args)", "return f(*args[::-1])", True),  # what a decorator wraps counts, not the wrapper
         ("method", "return 5", "return 6", True),
-        ("method", "def unused", "from fastcore.basics import patch\n\n@patch\ndef more(self: M):\n    return 3\n\ndef unused", False),
+        ("method", "def unused", "from fastcore.basics import patch\n\n@patch\ndef late(self: M):\n    return 3\n\ndef unused", False),
+        ("run", "M().step()", "method.M().step()", False),
     ],
 )
 def test_the_code_hash_follows_what_the_run_reaches(tmp_path, monkeypatch, name, old, new, same):
@@ -179,10 +251,39 @@ def test_the_code_hash_follows_what_the_run_reaches(tmp_path, monkeypatch, name,
     assert (hashes[0] == hashes[1]) is same
 
 
-def test_the_code_hash_reaches_the_optimiser():
-    source = records._reach([("nas_nb.papers.asng_nas", "hitting_times")])
-    assert {"nas_nb.asng.ASNG", "nas_nb.streams.random_bits", "nas_nb.asng.fisher_categorical"} <= set(source)
-    assert not any("plot" in name for name in source)
+def as_notebook(change=lambda source: source):
+    "Run the exported cells of notebook 51 as a notebook does, in a module `__main__` whose cells are in the line cache."
+    cells = json.loads((root() / "nbs" / "51_asng_nas.ipynb").read_text())["cells"]
+    space = dict(__name__="__main__")
+    for cell in cells:
+        source = change("".join(cell["source"]))
+        if cell["cell_type"] == "code" and "#| export" in source:
+            name = f"<cell {cell['id']} {hash(source)}>"
+            linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+            exec(compile(source, name, "exec"), space)
+    return space["hitting_times"]
+
+
+@pytest.mark.parametrize(
+    "old, new", [("self.v.mul_(0.9)", "self.v.mul_(0.5)"), ("1 / trials.K", "99 / trials.K"), ("X_INIT, NOISE = 2, 3", "X_INIT, NOISE = 4, 3")]
+)
+def test_a_notebook_and_its_module_have_one_hash_and_any_change_another(old, new):
+    assert code_hash(as_notebook()) == code_hash(hitting_times)
+    changed = []
+    run = as_notebook(lambda source: source.replace(old, new) if old in source and not changed.append(old) else source)
+    assert changed and code_hash(run) != code_hash(hitting_times)
+
+
+def test_the_code_hash_reaches_the_optimiser_and_not_the_plots(monkeypatch):
+    before = code_hash(hitting_times)
+    monkeypatch.setattr(asng.ASNG, "_step", asng.SNG._step)
+    assert code_hash(hitting_times) != before
+    monkeypatch.undo()
+    monkeypatch.setattr(streams, "random_bits", streams.uniform)
+    assert code_hash(hitting_times) != before
+    monkeypatch.undo()
+    monkeypatch.setattr(asng_nas, "plot_figure4", None)
+    assert code_hash(hitting_times) == before
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
