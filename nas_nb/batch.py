@@ -193,7 +193,7 @@ def overrides(
                 parse_value(value, default)
             except ValueError:
                 hint = {bool: " (true or false)", tuple: " (items separated by commas)", list: " (items separated by commas)"}
-                raise Refused(f"--set {pair}: must be of the type of its default {default!r}{hint.get(type(default), '')}")
+                raise Refused(f"--set {pair}: must be of the type and sign of its default {default!r}{hint.get(type(default), '')}")
         given[key] = value
     return {name: " ".join(f"{k}={v}" for k, v in given.items() if k in keys) for name, keys in known.items()}
 
@@ -263,8 +263,8 @@ class Job:
         return f"{self.folder}/{self.nb.id}.ipynb"
 
     def outputs(self) -> dict:  # file name → sha256
-        "What lies in the folder, except the stamp and the executed copy."
-        files = [p for p in (root() / self.folder).rglob("*") if p.is_file() and p.name not in (".stamp.json", f"{self.nb.id}.ipynb")]
+        "What lies in the folder, except the stamp, the report and the executed copy."
+        files = [p for p in (root() / self.folder).rglob("*") if p.is_file() and p.name not in (".stamp.json", "report.json", f"{self.nb.id}.ipynb")]
         return {p.relative_to(root() / self.folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(files)}
 
 # %% ../nbs/06_batch.ipynb #stamp-io
@@ -468,13 +468,14 @@ def stop(
     "End workers with all their children."
     import psutil
 
-    living = [p for p in processes if p.poll() is None]
-    for process in living:
-        with contextlib.suppress(psutil.Error):
-            for kernel in psutil.Process(process.pid).children():
-                kernel.send_signal(signal.SIGINT)
-    end = time.monotonic() + patience
+    living, asked, end = [p for p in processes if p.poll() is None], 0.0, time.monotonic() + patience
     while time.monotonic() < end and any(p.poll() is None for p in living):
+        if time.monotonic() - asked > 1:  # again and again: a kernel between two cells does not hear it
+            asked = time.monotonic()
+            for process in living:
+                with contextlib.suppress(psutil.Error):
+                    for kernel in psutil.Process(process.pid).children():
+                        kernel.send_signal(signal.SIGINT)
         time.sleep(0.05)
     for process in (p for p in living if p.poll() is None):
         _kill(process)
@@ -631,6 +632,8 @@ def prepare(
     chosen = select(args.notebooks)
     given = overrides(args.set, chosen, args.profile)
     seeded = [nb.id for nb in chosen if "seeds" in nb.sizes(args.profile)]
+    if args.seeds and any(pair.startswith("seeds=") for pair in args.set):
+        raise Refused("--seeds and --set seeds=… both set the number of seeds: give one of them")
     if args.seeds and not seeded:
         raise Refused(f"--seeds: none of {', '.join(nb.id for nb in chosen)} repeats its runs over seeds")
     jobs = []
@@ -797,11 +800,11 @@ EXAMPLES = """examples:
   nas-nb figures                                every figure, quick profile: minutes on 2 cores
   nas-nb figures 51                             those of notebook 51 only
   nas-nb figures 51 --profile paper --time-limit 30m   a slice of the full run; the same again goes on
-  nas-nb figures 51 --set trials=20 --seeds 3   one size changed, three seeds
+  nas-nb figures 51 --set max_updates=2000 --seeds 3   one size changed, three seeds
   nas-nb figures --dry-run                      what would run
   nas-nb list                                   notebooks, profiles, expected times
   nas-nb claims --profile quick                 what was claimed and what came out
-  nas-nb runs rm --document asng-nas            forget computed runs
+  nas-nb runs rm --document 51_asng_nas         forget computed runs
 
 exit status: 0 fine, 1 something failed, 2 bad usage, 3 out of time, 130 stopped by Ctrl-C
 """

@@ -8,6 +8,7 @@ __all__ = ['DEVICES', 'THREADS', 'ORDER', 'root', 'in_batch', 'seconds_left', 'g
 
 # %% ../nbs/00_core.ipynb #imports
 import ast
+import math
 import os
 import random
 import time
@@ -136,17 +137,20 @@ ORDER = ("paper", "cpu", "quick", "smoke")  # from large to small
 
 def parse_value(
     text: str,  # as written on the command line; items of a list are separated by commas
-    like,  # the default, whose type counts; a whole number will do for a float
+    like,  # the default, whose type and sign count; a whole number will do for a float
 ):  # a value of the type of `like`
-    "A value from the command line; raises `ValueError` if it is not of the type."
+    "A value from the command line; raises `ValueError` if it is not of the type, not finite, or not positive where the default is."
     if isinstance(like, bool):
         if text.lower() not in ("true", "false"):
             raise ValueError(f"true or false, not {text!r}")
         return text.lower() == "true"
     if isinstance(like, (tuple, list)):
-        item = next((v for v in like if isinstance(v, float)), like[0])
+        item = type(next((v for v in like if isinstance(v, float)), like[0]))(min(like))
         return type(like)(parse_value(x, item) for x in text.split(","))
-    return type(like)(text)
+    value = type(like)(text)
+    if isinstance(like, (int, float)) and (not math.isfinite(value) or value < min(like, 0) or (like > 0 and value == 0)):
+        raise ValueError(f"{text} is out of range")
+    return value
 
 # %% ../nbs/00_core.ipynb #resolve
 def resolve(

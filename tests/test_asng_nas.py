@@ -1,5 +1,6 @@
 """The artificial function, the trials on it, what is computed from them, and the slider of the notebook."""
 
+import json
 import math
 import subprocess
 import sys
@@ -9,10 +10,12 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from nas_nb.asng import Space, make_samples
+from nas_nb.core import root
 from nas_nb.explore import explore
 from nas_nb.papers import asng_nas
 from nas_nb.papers.asng_nas import METHODS, Trials, cost, expected, hitting_times, predicted_median, score, trace
@@ -145,3 +148,20 @@ def test_the_gpu_computes_what_the_cpu_computes():
     for a, b in zip(*runs):
         same = torch.isclose(a, b, rtol=1e-4, atol=1e-5).flatten(0, -2).all(0) if a.ndim > 1 else torch.isclose(a, b, rtol=1e-4)
         assert same.float().mean() > 0.97  # a last bit may turn a comparison, and then that trial goes its own way
+
+
+def test_the_readme_says_what_the_records_say():
+    folder = root() / "figures" / "paper" / "51_asng_nas"
+    records = [json.loads(p.read_text()) for p in sorted((folder / "records").glob("figure4-*.json"))]
+    assert {r["config"]["method"] for r in records} == set(METHODS)
+    rates = pd.read_csv(folder / "figure4.csv").groupby("method")["success_rate"]
+    public = pd.read_csv(folder / "public-code.csv")["agrees"]
+    none = rates.agg(lambda r: (r == 0).sum())
+    assert rates.min()["ASNG"] == 1
+    for sentence in (
+        f"Computed in {sum(r['run']['seconds'] for r in records) / 60:.1f} minutes on one thread",
+        f"SNG has {none['SNG']} settings without a single success, Adam {none['Adam']}",
+        f"Of {len(public)} results of the public implementation, {public.sum()} lie where ours predict them",
+        f"torch {records[0]['made_by']['torch'].split('+')[0]}",
+    ):
+        assert sentence in (root() / "README.md").read_text(encoding="utf-8"), sentence

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 import nas_nb.batch as batch
+from nas_nb.core import root
 
 PARAMETERS = 'profile: str = "quick"\nseeds: int = 0\ndevice: str = "auto"\noverrides: str = ""'
 PROFILES = "PROFILES = dict(paper=dict(trials=100, rate=0.5, f=(0, 0.5), plain=False, seeds=5), quick=dict(trials=8), smoke=dict(trials=1))"
@@ -373,3 +374,34 @@ def test_claims_and_runs(project, monkeypatch, capsys):
     assert sorted(p.name for p in runs.glob("*/*")) == ["bb22", "cc33"]
     assert batch.main(["runs", "rm", "--document", "asng"]) == 0 and batch.main(["runs", "rm", "--all"]) == 0
     assert not list(runs.glob("*/*"))
+
+
+def test_every_example_of_the_help_is_a_command_that_works():
+    "On the real project, without executing anything."
+    lines = [line.split("  ")[1] for line in batch.EXAMPLES.splitlines() if line.startswith("  nas-nb")]
+    assert len(lines) >= 6
+    for line in lines:
+        words = line.removeprefix("nas-nb").split()
+        if words[0] == "figures" and "--dry-run" not in words:
+            words.append("--dry-run")
+        if words[:2] == ["runs", "rm"]:
+            words = ["runs", "list", *words[2:]]  # the same selection, nothing removed
+        run = subprocess.run([sys.executable, "-m", "nas_nb.batch", *words], cwd=root(), capture_output=True, text=True)
+        missing = words[0] == "runs" and "unknown document" in run.stderr and "known: none" in run.stderr
+        assert run.returncode == 0 or missing, (line, run.stderr)
+        assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("pair", ["trials=0", "trials=-5", "eps=nan", "eps=inf", "eps=0"])
+def test_values_out_of_range_are_refused_before_anything_starts(pair):
+    nb = batch.Notebook("10_demo", "Demo", (), True, dict(quick=dict(trials=8, eps=0.5)), {}, "")
+    with pytest.raises(batch.Refused, match="type and sign"):
+        batch.overrides([pair], [nb], "quick")
+
+
+def test_seeds_given_twice_are_refused():
+    run = subprocess.run(
+        [sys.executable, "-m", "nas_nb.batch", "figures", "51", "--seeds", "3", "--set", "seeds=4", "--dry-run"],
+        cwd=root(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 2 and run.stderr.count("\n") == 1 and "give one" in run.stderr
