@@ -648,7 +648,7 @@ def prepare(
         jobs.append(job)
     return jobs
 
-
+# %% ../nbs/06_batch.ipynb #plan
 def show_plan(
     jobs: list[Job],
 ) -> int:  # exit status
