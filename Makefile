@@ -10,7 +10,7 @@ help:
 	@echo "make figures  regenerate every figure of the quick profile (first creates $(VENV): some minutes, about 6 GB)"
 	@echo "make test     the whole test suite"
 	@echo "make lab      open the notebooks in JupyterLab"
-	@echo "make outputs  regenerate, then keep the outputs in the document notebooks (before a commit)"
+	@echo "make outputs  regenerate, then keep the outputs in the notebooks (before a commit)"
 	@echo "make readme   rebuild README.md from nbs/index.ipynb"
 	@echo "make clean    remove $(VENV), caches and build leftovers; data/ and the committed figures stay"
 	@echo "Another Python: make PYTHON=python3.12 figures"

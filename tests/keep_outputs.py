@@ -1,6 +1,8 @@
-"""Document notebooks are committed with the outputs of the quick profile: copy them from the executed copies under figures/quick/."""
+"""Notebooks are committed with outputs: documents with those of the quick profile (figures/quick/), the others with those of a run here."""
 import json
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -12,7 +14,7 @@ def keep_outputs(
 ) -> str:  # what is wrong, "" if nothing
     "Put the outputs of `executed` into `notebook`, cell by cell."
     if not executed.is_file():
-        return f"{executed.relative_to(ROOT)} is not there: run nas-nb figures"
+        return f"no executed copy of {notebook.name}: run nas-nb figures"
     there = json.loads(notebook.read_text(encoding="utf-8"))
     outputs = {c["id"]: c for c in json.loads(executed.read_text(encoding="utf-8"))["cells"]}
     for cell in (c for c in there["cells"] if c["cell_type"] == "code"):
@@ -25,7 +27,23 @@ def keep_outputs(
     return ""
 
 
+def executed(
+    notebook: Path,
+    folder: Path,  # for the copies that are made here
+) -> Path:  # an executed copy
+    "The copy that `nas-nb figures` left, or a new one for a notebook that saves no figure."
+    import papermill
+
+    if notebook.name.startswith("5"):
+        return ROOT / "figures" / "quick" / notebook.stem / notebook.name
+    print(f"running {notebook.name}", flush=True)
+    papermill.execute_notebook(notebook, folder / notebook.name, kernel_name="python3", progress_bar=False, cwd=ROOT / "nbs")
+    return folder / notebook.name
+
+
 if __name__ == "__main__":
-    problems = [keep_outputs(p, ROOT / "figures" / "quick" / p.stem / p.name) for p in sorted((ROOT / "nbs").glob("5*.ipynb"))]
+    os.environ["NAS_NB_BATCH"] = "1"
+    with tempfile.TemporaryDirectory() as tmp:
+        problems = [keep_outputs(p, executed(p, Path(tmp))) for p in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))]
     if any(problems):
         sys.exit("\n".join(filter(None, problems)))
