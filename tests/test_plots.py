@@ -75,3 +75,14 @@ def test_the_slider_draws_the_value_it_is_moved_to():
 def test_without_a_live_kernel_there_is_only_the_sheet():
     view = explore(lambda axes, value: axes[0].plot([0, value]), [1, 2, 3], "x")
     assert view.slider is None and len(view.figure.axes) == 3
+
+
+@pytest.mark.parametrize("width", [3.5, 7.2])
+def test_a_headline_stays_inside_the_figure(width):
+    plots.set_theme()
+    fig, ax = plt.subplots(figsize=(width, 3))
+    plots.headline(fig, "ASNG succeeds from every δ⁰ tried; SNG and Adam fail outside a band (within 15,000 updates)")
+    fig.canvas.draw()
+    box = fig._suptitle.get_window_extent()
+    assert box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1 + 1
+    plt.close(fig)

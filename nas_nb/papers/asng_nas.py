@@ -21,7 +21,7 @@ from scipy.stats import fisher_exact, nhypergeom
 
 from ..asng import ASNG, SNG, Adam, Space
 from ..core import progress
-from ..plots import PAPER, STYLE
+from ..plots import PAPER, STYLE, headline
 from ..streams import Ahead, normal, pairwise_sum
 
 # %% ../../nbs/51_asng_nas.ipynb #problem
@@ -236,7 +236,7 @@ def plot_figure4(df: pd.DataFrame, max_updates: int, title: str) -> plt.Figure:
         ax.text(0.03, 0.975, f"no success within {max_updates:,} updates", transform=ax.transAxes, va="top", fontsize=8, color="0.3")
     axes[0][0].set_ylabel("score: updates to success / success rate")
     fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    fig.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11)
+    headline(fig, title)
     return fig
 
 # %% ../../nbs/51_asng_nas.ipynb #band
@@ -322,7 +322,7 @@ def plot_public(df: pd.DataFrame, title: str) -> plt.Figure:
     names = [f"{r['method']}, εₓ = {r['eps_x']:g}, f = {r['f']:g}" for _, r in df.iterrows()]
     ticks = [t for t in (1000, 2000, 5000, 10_000, 20_000, 50_000) if left < t < right]
     ax.set(yticks=range(len(df)), yticklabels=names, xscale="log", xlim=(left, right), xlabel="median updates to success")
-    fig.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11)
+    headline(fig, title)
     fig.supxlabel("mark: public code (hollow: outside)   bar: our 95 % interval for it   tick: our median", fontsize=8)
     ax.set_xticks(ticks, [f"{t:,}" for t in ticks])
     ax.minorticks_off()
@@ -396,7 +396,7 @@ def plot_lambda(df: pd.DataFrame, title: str) -> plt.Figure:
     axes[0][0].set_ylabel("updates to success, median")
     axes[1][0].set_ylabel("evaluations to success, median")
     fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    fig.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11)
+    headline(fig, title)
     return fig
 
 # %% ../../nbs/51_asng_nas.ipynb #lambda-fewer
