@@ -299,8 +299,10 @@ def against_public(runs: dict, factors, eps_x, max_updates: int, problem: dict) 
         if not theirs or eps not in eps_x or f not in factors or median > max_updates:
             continue
         ours = np.array(runs[method]["result"]["updates"][list(eps_x).index(eps)][list(factors).index(f)])
-        found, (low, high) = np.count_nonzero(ours), predicted_median(ours, n)
-        alike = max_updates < 100_000 or fisher_exact([[hits, n - hits], [found, len(ours) - found]]).pvalue > 0.05
+        found, (low, high), full = np.count_nonzero(ours), predicted_median(ours, n), max_updates >= 100_000
+        if (low == 0 and math.isinf(high)) and not (full and math.isnan(median)):
+            continue  # nothing could disagree
+        alike = not full or fisher_exact([[hits, n - hits], [found, len(ours) - found]]).pvalue > 0.05
         row = dict(eps_x=eps, method=method, f=f, public_median=median, public_successes=f"{hits} of {n}", low=low, high=high)
         spread = float(np.nanstd(score(resampled(ours, n))[1])) if found else math.nan
         row |= dict(low_sd=spread, high_sd=spread, ours_median=float(score(ours)[1]), ours_median_sd=spread, ours_successes=f"{found} of {len(ours)}")
