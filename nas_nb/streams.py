@@ -48,15 +48,15 @@ def _lcg(v: int) -> int:  # the first step for a host integer, as signed 32 bit
 
 def random_bits(
     seeds: torch.Tensor,  # (trials,) int32, see `check_seeds`
-    steps,  # a range of steps, 0 ≤ step < 2³²
+    steps: range,  # 0 ≤ step < 2³¹
     n: int,  # how many numbers for each trial and step
     stream: int = 0,  # 0 ≤ stream < 2³²; different purposes take different streams
 ) -> torch.Tensor:  # (steps, n, trials) int32, uniform over all 2³² values
     "`pcg4d(i, seed, step, stream)` for i = 0, 1, …, every step and every seed."
     m, device = -(-n // 4), seeds.device
     i = torch.arange(m, dtype=torch.int32, device=device).mul_(1664525).add_(1013904223)[:, None]
-    z0 = torch.tensor([_lcg(t) for t in steps], dtype=torch.int32, device=device)[:, None, None]
-    y0, w0 = seeds * 1664525 + 1013904223, _lcg(stream)
+    t = torch.arange(steps.start, steps.stop, dtype=torch.int32, device=device)[:, None, None]  # made there: nothing waits for a copy
+    z0, y0, w0 = t * 1664525 + 1013904223, seeds * 1664525 + 1013904223, _lcg(stream)
     v = torch.empty(len(steps), 4, m, len(seeds), dtype=torch.int32, device=device)
     x, y, z, w = v.unbind(1)
     x.copy_(i + y0 * w0)
@@ -71,7 +71,7 @@ def random_bits(
 # %% ../nbs/07_streams.ipynb #uniform
 def uniform(
     seeds: torch.Tensor,  # (trials,) int32
-    steps,  # a range of steps
+    steps: range,
     n: int,
     stream: int = 0,
     dtype: torch.dtype = torch.float32,
@@ -82,7 +82,7 @@ def uniform(
 
 def normal(
     seeds: torch.Tensor,  # (trials,) int32
-    steps,  # a range of steps
+    steps: range,
     n: int,
     stream: int = 0,
     dtype: torch.dtype = torch.float32,
