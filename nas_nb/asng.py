@@ -130,13 +130,10 @@ def rank_utility(
     lam = len(losses)
     losses = losses.nan_to_num(nan=math.inf)
     mu = math.ceil(lam * rho)
-    table = torch.zeros(lam + 1, dtype=losses.dtype, device=losses.device)
-    table[1 : mu + 1] += 1 / mu
-    table[lam - mu + 1 :] -= 1 / mu
-    table = table.cumsum(0)  # utilities handed out to the n best
+    handed_out = lambda n: (n.clamp(max=mu) - (n - (lam - mu)).clamp(min=0)) / mu  # to the n best; whole numbers, so exactly 0 to all
     less = (losses[None] < losses[:, None]).sum(1)
     ties = (losses[None] == losses[:, None]).sum(1)
-    return (table[less + ties] - table[less]) / ties
+    return ((handed_out(less + ties) - handed_out(less)) / ties).to(losses.dtype)
 
 
 def mean_utility(

@@ -220,6 +220,15 @@ def test_ties_change_nothing_and_shifts_and_order_do_not_matter(cls, utility):
     torch.testing.assert_close(runs[2], runs[0], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("lam", range(2, 41))
+def test_all_equal_losses_change_nothing_for_any_number_of_samples(lam):
+    opt = ASNG(Space([3, 4, 2]), range(5), 0.1, **F64)
+    before = opt.state()
+    opt.tell(opt.ask(lam), torch.full((5, lam), 0.7))
+    for name in ("Delta", "gamma", "s", "delta"):
+        assert torch.equal(before[name], getattr(opt, name))
+
+
 def test_swapping_the_losses_reverses_the_step_from_the_uniform_theta():
     sp, c, theta = Space([4] * 6, floor=0.0), [[0, 1, 2, 3, 0, 1], [1, 1, 3, 0, 2, 2]], []
     for losses in ([0, 1], [1, 0]):
