@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['DEVICES', 'THREADS', 'ORDER', 'root', 'in_batch', 'seconds_left', 'get_device', 'set_threads', 'keep_memory',
-           'seed_everything', 'progress', 'parse_value', 'resolve', 'parse_bare']
+           'seed_everything', 'progress', 'parse_value', 'resolve', 'check_fields', 'parse_bare']
 
 # %% ../nbs/00_core.ipynb #imports
 import ast
+import dataclasses
 import math
 import os
 import random
@@ -139,7 +140,7 @@ def parse_value(
     text: str,  # as written on the command line; items of a list are separated by commas
     like,  # the default, whose type and sign count; a whole number will do for a float
 ):  # a value of the type of `like`
-    "A value from the command line; raises `ValueError` if it is not of the type, not finite, or not positive where the default is."
+    "A value from the command line; raises `ValueError` if it is not of the type, too large, or not positive where the default is."
     if isinstance(like, bool):
         if text.lower() not in ("true", "false"):
             raise ValueError(f"true or false, not {text!r}")
@@ -148,7 +149,9 @@ def parse_value(
         item = type(next((v for v in like if isinstance(v, float)), like[0]))(min(like))
         return type(like)(parse_value(x, item) for x in text.split(","))
     value = type(like)(text)
-    if isinstance(like, (int, float)) and (not math.isfinite(value) or value < min(like, 0) or (like > 0 and value == 0)):
+    if isinstance(like, int) and abs(value) >= 2**63 or isinstance(like, float) and not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is too large")
+    if isinstance(like, (int, float)) and ((like >= 0 and value < 0) or (like > 0 and value == 0)):
         raise ValueError(f"{text} is out of range")
     return value
 
@@ -173,6 +176,19 @@ def resolve(
         except ValueError:
             raise ValueError(f"cannot set {item!r}: {key} must be like {values[key]!r}") from None
     return values
+
+# %% ../nbs/00_core.ipynb #fields
+def check_fields(
+    x,  # an instance of a dataclass whose fields are annotated with bool, int, float or str
+    **fine,  # name of a field -> function of its value that is true if the value is within its range
+) -> None:
+    "Raise `ValueError` unless every field has its type, floats are finite, and the named conditions hold."
+    for f in dataclasses.fields(x):
+        value, name = getattr(x, f.name), f"{type(x).__name__}: {f.name} = {getattr(x, f.name)!r}"
+        if type(value) is not f.type and not (f.type is float and type(value) is int):  # True is no number, 1 will do for 1.0
+            raise ValueError(f"{name[:200]} is not of type {f.type.__name__}")
+        if (f.type is float and not math.isfinite(value)) or not fine.get(f.name, lambda v: True)(value):
+            raise ValueError(f"{name[:200]} is out of its range")
 
 # %% ../nbs/00_core.ipynb #bare
 def parse_bare(source: str) -> ast.Module:

@@ -1,0 +1,304 @@
+"""The training loop: exact after a kill, silent about nothing, and the same calls for every data set."""
+
+import math
+import os
+import random
+import signal
+import time
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torchvision.ops import StochasticDepth
+
+from nas_nb import records, training
+from nas_nb.data import Augment, Batches, DataError, eval_batches, load_images
+from nas_nb.records import Checkpoint, OutOfTime
+from nas_nb.training import BASELINES, Diverged, Recipe, evaluate, fit, learning_rate, make_optimizer, small_cnn, train_baseline, training_loss, update
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_images("digits")
+
+
+@pytest.fixture
+def batches(digits):
+    return Batches(digits.train, 32, digits.mean, digits.std, augment=Augment(crop=1, cutout=2))
+
+
+class Net(nn.Module):
+    "Everything that random numbers and running statistics could get wrong: batch norm, dropout, drop path, an auxiliary head."
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.norm, self.conv = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1)
+        self.drop, self.out, self.aux = StochasticDepth(0.0, "row"), nn.Linear(4, 10), nn.Linear(4, 10)
+
+    def forward(self, x):
+        x = self.norm(self.stem(x)).relu()
+        x = (x + self.drop(self.conv(x))).mean((2, 3))
+        logits = self.out(nn.functional.dropout(x, 0.2, self.training))
+        return (logits, self.aux(x)) if self.training else logits
+
+
+RECIPES = [
+    Recipe(12, lr=0.1, warmup=3, drop_path=0.3, aux=0.4, clip=1.0, label_smoothing=0.1),
+    Recipe(12, optimizer="adam", lr=0.01, momentum=0.9, drop_path=0.3, channels_last=False),
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.optimizer)
+@pytest.mark.parametrize("stop", [1, 5, 11])
+def test_stopped_anywhere_it_goes_on_to_the_same_bits(tmp_path, digits, batches, recipe, stop, monkeypatch):
+    valid = list(eval_batches(digits.test, 100, digits.mean, digits.std))
+    whole, again = Net(), Net()
+    history = fit(whole, batches, recipe, valid, every=4)
+    ticks = iter(range(1, 100))
+    monkeypatch.setattr(records, "seconds_left", lambda: -1.0 if next(ticks) == stop else 1.0)
+    with pytest.raises(OutOfTime):
+        fit(Net(), batches, recipe, valid, every=4, ckpt=Checkpoint(tmp_path / "c.pt"))
+    assert Checkpoint(tmp_path / "c.pt").load()["step"] == stop
+    torch.manual_seed(99)  # what another process would have
+    fresh = Batches(digits.train, 32, digits.mean, digits.std, augment=Augment(crop=1, cutout=2))
+    assert fit(again, fresh, recipe, valid, every=4, ckpt=Checkpoint(tmp_path / "c.pt")) == history
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values()))
+    assert [row["step"] for row in history] == [4, 8, 12]
+    steps = [line.split(",")[0] for line in (tmp_path / "log.csv").read_text().splitlines()]
+    assert steps == ["step", *map(str, range(1, 13))]
+
+
+REAL = [s for s in ("mnist", "cifar10") if os.environ.get("NAS_NB_DATA")]
+
+
+@pytest.mark.parametrize("source", ["digits", *REAL])
+def test_killed_and_gone_on_through_the_same_call_for_every_data_set(tmp_path, source, monkeypatch):
+    steps = dict(digits=60, mnist=30, cifar10=6)[source]
+    run = partial(train_baseline, source, epochs=3, seed=1, max_steps=steps, **BASELINES[source] | dict(size=32))
+    whole = run()
+    moments, kills, path = random.Random(seed := random.randrange(10**6)), 0, tmp_path / "c.pt"
+    print("seed of the moments", seed)
+    for _ in range(3):
+        path.unlink(missing_ok=True) if not kills else None
+        if not (child := os.fork()):
+            os.environ["NAS_NB_BATCH"] = "1"
+            run(ckpt=Checkpoint(path, every=0))
+            os._exit(0)
+        while not path.exists() and not os.waitpid(child, os.WNOHANG)[0]:
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.2))
+        os.kill(child, signal.SIGKILL)
+        kills += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert kills and path.exists()
+    assert 0 < Checkpoint(path).load()["step"] <= steps
+    assert run(ckpt=Checkpoint(path)) == whole
+
+
+def test_seeds_decide(batches):
+    losses = [fit(Net(), batches, RECIPES[0], seed=seed)[-1]["train_loss"] for seed in (3, 3, 4)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_the_layout_changes_no_result(digits):
+    rows = [
+        fit(small(digits), Batches(digits.train, 32, digits.mean, digits.std, channels_last=last), Recipe(10, channels_last=last))
+        for last in (False, True)
+    ]
+    assert rows[0][-1]["train_loss"] == pytest.approx(rows[1][-1]["train_loss"], rel=1e-4)
+
+
+def small(digits):
+    torch.manual_seed(0)
+    return small_cnn(digits.train.shape, 10, 4)
+
+
+# -- the numbers --
+
+
+def test_the_learning_rate_is_torchs():
+    recipe, net = Recipe(50, lr=0.4, lr_end=0.01, warmup=10), nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(net.parameters(), recipe.lr)
+    warm = torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, 1.0, 9)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40, 0.01)
+    scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, cosine], [10])
+    for step in range(50):
+        assert learning_rate(step, recipe) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6), step
+        optimizer.step(), scheduler.step()
+
+
+def test_smoothing_and_the_auxiliary_head():
+    logits, aux, y = torch.randn(5, 10), torch.randn(5, 10), torch.arange(5)
+
+    def smooth(z, eps):
+        p = torch.full((5, 10), eps / 10)
+        p[torch.arange(5), y] += 1 - eps
+        return -(p * z.log_softmax(1)).sum(1).mean()
+
+    recipe = Recipe(1, label_smoothing=0.1, aux=0.4)
+    torch.testing.assert_close(training_loss((logits, aux), y, recipe), smooth(logits, 0.1) + 0.4 * smooth(aux, 0.1))
+    torch.testing.assert_close(training_loss((logits, aux), y, Recipe(1)), smooth(logits, 0.0))
+
+
+def test_the_gradient_is_clipped():
+    net = nn.Linear(4, 10)
+    before = [p.detach().clone() for p in net.parameters()]
+    recipe = Recipe(1, lr=1.0, momentum=0.0, weight_decay=0.0, clip=0.01)
+    update(net, make_optimizer(net, recipe), 100 * torch.randn(8, 4), torch.arange(8), recipe)
+    moved = torch.cat([(p - q).flatten() for p, q in zip(net.parameters(), before)]).norm()
+    assert moved.item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("optimizer, plain", [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam)])
+def test_the_update_is_torchs_own(batches, optimizer, plain):
+    nets = [Net().eval(), Net().eval()]  # without dropout
+    recipe = Recipe(5, optimizer=optimizer, lr=0.05, lr_end=0.05, weight_decay=0.01)
+    kwargs = dict(momentum=0.9, nesterov=True) if optimizer == "sgd" else dict(betas=(0.9, 0.999))
+    other, ours = plain(nets[1].parameters(), 0.05, weight_decay=0.01, **kwargs), make_optimizer(nets[0], recipe)
+    for step in range(5):
+        x, y = batches(step)
+        loss = update(nets[0], ours, x, y, recipe)
+        other.zero_grad()
+        expected = nn.functional.cross_entropy(nets[1](x), y)
+        expected.backward(), other.step()
+        torch.testing.assert_close(loss, expected.detach())
+    for a, b in zip(nets[0].parameters(), nets[1].parameters()):
+        torch.testing.assert_close(a, b)
+
+
+def test_paths_are_dropped_more_and_more(batches):
+    net, seen = Net(), []
+    net.drop.register_forward_hook(lambda module, *_: seen.append(module.p))
+    fit(net, batches, RECIPES[0])
+    assert seen == pytest.approx([0.3 * t / 12 for t in range(12)])
+
+
+def test_evaluating_changes_nothing(digits):
+    net = Net().train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    score = evaluate(net, eval_batches(digits.test, 100, digits.mean, digits.std))
+    assert score.n == len(digits.test) and net.training
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    x = torch.cat([x for x, _ in eval_batches(digits.test, 64, digits.mean, digits.std)])
+    with torch.no_grad():
+        logits = net.eval()(x)
+    assert score.correct == (logits.argmax(1) == digits.test.y).sum()
+    assert score.loss == pytest.approx(nn.functional.cross_entropy(logits, digits.test.y).item(), rel=1e-5)
+
+
+# -- what goes wrong --
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_at_its_step(tmp_path, batches, bad):
+    def poisoned(step):
+        x, y = batches(step)
+        return (x * bad, y) if step == 6 else (x, y)
+
+    with pytest.raises(Diverged) as error:
+        fit(Net(), poisoned, RECIPES[0], ckpt=Checkpoint(tmp_path / "c.pt", every=0))
+    message = str(error.value)
+    assert "at step 7 of 12" in message and "last checkpoint is of step 6" in message and "lr=0.1" in message and "\n" not in message
+    saved = Checkpoint(tmp_path / "c.pt").load()
+    assert saved["step"] == 6 and all(w.isfinite().all() for w in saved["model"].values())
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 1 + 7  # the bad one is in the log, too
+
+
+def test_without_a_checkpoint_the_step_is_still_the_right_one(batches):
+    with pytest.raises(Diverged, match="nan at step 4 of 12; there is no checkpoint yet"):
+        fit(Net(), lambda t: (batches(t)[0] * (math.nan if t == 3 else 1), batches(t)[1]), RECIPES[0])
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, batches):
+    "The loss of the step is fine, only its update is not."
+    net = Net()
+    net.out.weight.register_hook(lambda g: g * math.inf if ticks.append(1) or len(ticks) == 5 else g)
+    ticks = []
+    with pytest.raises(Diverged, match="a weight is not finite at step 5"):
+        fit(net, batches, Recipe(12), ckpt=Checkpoint(tmp_path / "c.pt", every=0))
+    assert Checkpoint(tmp_path / "c.pt").load()["step"] == 4
+
+
+def test_diverged_in_the_last_step(batches):
+    net, ticks = Net(), []
+    net.out.weight.register_hook(lambda g: g * math.inf if ticks.append(1) or len(ticks) == 12 else g)
+    with pytest.raises(Diverged, match="step 12 of 12"):
+        fit(net, batches, Recipe(12))
+
+
+def test_a_log_that_cannot_be_written_ends_nothing(tmp_path, batches, capsys):
+    (tmp_path / "log.csv").mkdir()
+    assert fit(Net(), batches, RECIPES[1], ckpt=Checkpoint(tmp_path / "c.pt"))[-1]["step"] == 12
+    assert capsys.readouterr().out.count("log.csv is not written any more") == 1
+
+
+def test_what_a_killed_process_logged_too_much_comes_once(tmp_path, batches):
+    (tmp_path / "log.csv").write_text("step,loss\n1,0.5\n2,0.5\n3,0.")
+    fit(Net(), batches, RECIPES[1], ckpt=Checkpoint(tmp_path / "c.pt"))
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert len(lines) == 13 and "0.5" not in lines
+
+
+def test_a_checkpoint_of_another_network_is_refused_in_one_line(tmp_path, batches, digits):
+    fit(Net(), batches, RECIPES[0], ckpt=Checkpoint(tmp_path / "c.pt", every=0))
+    for net, recipe in (small(digits), Recipe(12)), (Net(), Recipe(13)):
+        with pytest.raises(ValueError, match="another model or recipe") as error:
+            fit(net, batches, recipe, ckpt=Checkpoint(tmp_path / "c.pt"))
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("recipe, says", [(Recipe(2, aux=0.4), "auxiliary"), (Recipe(2, drop_path=0.1), "StochasticDepth")])
+def test_what_would_have_no_effect_is_refused(digits, recipe, says):
+    batches = Batches(digits.train, 32, digits.mean, digits.std)
+    with pytest.raises(ValueError, match=says):
+        fit(small(digits), batches, recipe)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [dict(steps=0), dict(lr=0.0), dict(lr=math.inf), dict(lr_end=-0.1), dict(lr_end=1.0), dict(warmup=-1), dict(warmup=8), dict(momentum=1.0)]
+    + [dict(weight_decay=-1e-4), dict(clip=-1.0), dict(label_smoothing=1.0), dict(drop_path=-0.1), dict(aux=math.nan), dict(optimizer="lamb")],
+    ids=str,
+)
+def test_a_recipe_out_of_range_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))) as error:
+        Recipe(**dict(steps=8) | wrong)
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_to_evaluate_on():
+    with pytest.raises(ValueError, match="empty"):
+        evaluate(Net(), [])
+
+
+# -- the consumers --
+
+
+def test_digits_are_learnt():
+    result = train_baseline("digits", epochs=12, seed=0, **BASELINES["digits"])
+    last = result["epochs"][-1]
+    assert training.Score(last["correct"], last["n"], last["loss"]).interval()[0] > 0.95
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_nothing_waits_for_the_gpu():
+    digits = load_images("digits", "cuda")
+    batches = Batches(digits.train, 32, digits.mean, digits.std, augment=Augment(crop=1, flip=True, cutout=2))
+    net, recipe = Net().to("cuda"), RECIPES[0]
+    optimizer, log = make_optimizer(net, recipe), training.StepLog(40, ("loss",), "cuda")
+    update(net, optimizer, *batches(0), recipe)  # warm up
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in range(1, 30):
+            torch.manual_seed(step)
+            log.put(step, update(net, optimizer, *batches(step), recipe))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
