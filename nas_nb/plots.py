@@ -85,6 +85,7 @@ def save_fig(
     about = dict(figure=id, notebook=study.name, profile=study.profile, values=study.values, alt=alt, columns=list(data.columns))
     about |= dict(rows=len(data), sha256=hashlib.sha256(table.encode()).hexdigest())
     about["records"] = [{k: r[k] for k in ("label", "seed")} | r["made_by"] for r in study.records]
+    about["data"] = list({d["hash"]: d for d in (r.get("data") for r in study.records) if d}.values())  # each data set once
     seconds = round(sum(r["run"]["seconds"] for r in study.records), 2)
     about["run"] = dict(written=now(), seconds=seconds, records_made_on=sorted({r["run"]["device"] for r in study.records})) | machine(study.device)
     for ending, content in (("csv", table), ("json", to_json(about)), ("png", _bytes(fig, "png")), ("svg", _bytes(fig, "svg"))):

@@ -304,8 +304,7 @@ def fit(
     valid: list = (),  # batches (x, y) to evaluate on
     every: int = 0,  # steps between two evaluations; 0: only at the end
     seed: int = 0,  # of dropout and drop path
-    ckpt: Checkpoint | None = None,
-    desc: str = "training",  # in front of the progress bar
+    ckpt: Checkpoint | None = None, desc: str = "training",  # `desc`: in front of the progress bar
 ) -> list[dict]:  # a row for each evaluation: step, train_loss (mean since the row before) and, with `valid`, loss, correct, n
     "Train, from the checkpoint on if there is one; raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has passed."
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
@@ -377,11 +376,11 @@ def resnet20(
 
 # %% ../nbs/02_training.ipynb #baselines
 PROFILES = dict(
-    cpu=dict(data=("digits", "mnist", "cifar10"), digits_epochs=30, mnist_epochs=5, cifar10_epochs=4, seeds=3),
+    cpu=dict(data=("digits", "mnist", "cifar10"), digits_epochs=30, mnist_epochs=4, cifar10_epochs=4, seeds=3),
     quick=dict(data=("digits",)),
     smoke=dict(digits_epochs=2, seeds=1),
 )
-EXPECTED = dict(cpu="45 min", quick="1 min")
+EXPECTED = dict(cpu="1 h", quick="1 min")
 BASELINES = dict(
     digits=dict(net="small_cnn", size=64, lr=0.1, augment=dict(crop=1)),
     mnist=dict(net="small_cnn", size=128, lr=0.1, augment=dict(crop=2)),

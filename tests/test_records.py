@@ -1,14 +1,14 @@
 """Runs: computed once, the same after a kill, never taken from what is not theirs."""
 
+import hashlib
 import importlib
+import io
 import json
 import linecache
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from nas_nb import asng, records, streams
 from nas_nb.core import resolve, root
 from nas_nb.papers import asng_nas
 from nas_nb.papers.asng_nas import hitting_times
-from nas_nb.records import Checkpoint, OutOfTime, Study, code_hash, to_json, write_atomic
+from nas_nb.records import Checkpoint, Lock, OutOfTime, Study, code_hash, read_record, remove_parts, seal, set_aside, to_json, write_atomic
 
 SMALL = dict(method="ASNG", delta0=[1.0, 0.02], eps_x=[0.02], seeds=8, max_updates=1500, horizon=1500, D=16, K=5)
 
@@ -40,45 +40,302 @@ def study(tmp_path):
     return study
 
 
-def without_run(record):
-    return {k: v for k, v in record.items() if k != "run"}
+# -- what only happens to processes: a fresh one, with torch at hand, forks those that are killed, wait or run out of disk --
+
+WARM = """
+import contextlib, io, json, os, random, shutil, signal, sys, time, traceback
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from nas_nb import records
+from nas_nb.records import OutOfTime, Study, write_atomic
+
+folder, marks = Path(sys.argv[1]), Path(sys.argv[1]) / "marks"
+
+def mark(text):
+    with open(marks, "a") as f: f.write(text)
+
+def walk(n, seed, device, ckpt):
+    saved = ckpt.load()
+    mark("R" if saved else "B")
+    i, x = (saved["i"], saved["x"]) if saved else (0, torch.zeros(WIDTH, dtype=torch.float64))
+    for i in range(i, n):
+        x = torch.sin(1.7 * x + torch.randn(WIDTH, generator=torch.Generator().manual_seed(1000 * seed + i), dtype=torch.float64))
+        mark(".")
+        time.sleep(PACE)
+        ckpt.tick(lambda: dict(i=i + 1, x=x))
+    return dict(x=x.tolist())
+
+def study(where=folder):
+    s = Study("51_asng_nas", dict(paper={}, quick={}, smoke={}), device="cpu", threads=1)
+    s.cache, s.folder = where / "cache", where / "figures"
+    return s
+
+def fork(body):
+    "Run `body` in a process of its own, whose output goes to the file `said`."
+    if pid := os.fork(): return pid
+    with open(folder / "said", "a") as out, contextlib.redirect_stdout(out):
+        try: body(); status = 0
+        except BaseException: traceback.print_exc(); status = 1
+    os._exit(status)
+
+def ended(pid): return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def wait_for(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.002)
+
+def content(record): return {k: v for k, v in record.items() if k != "run"}
+
+PACE, WIDTH = 0.001, 64
+"""
+
+
+def warm(tmp_path, body, **env):
+    "What `body` prints, a JSON object a line, and what its forks said."
+    env = os.environ | dict(IN_TEST="1") | env
+    done = subprocess.run([sys.executable, "-c", WARM + body, str(tmp_path)], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    print(done.stdout)
+    said = tmp_path / "said"
+    return [json.loads(line) for line in done.stdout.splitlines() if line[0] == "{"], said.read_text() if said.exists() else ""
 
 
 KILLED = """
-import sys
-from pathlib import Path
-from nas_nb.records import Study
 from nas_nb.papers.asng_nas import hitting_times
-study = Study("51_asng_nas", dict(paper={}, quick={}, smoke={}), device="cpu", threads=1)
-study.cache, study.folder = Path(sys.argv[1]) / "cache", Path(sys.argv[1]) / "figures"
-record = study.run(hitting_times, "small", **%r)
-print(study.counts)
-""" % (SMALL,)
+seed = random.SystemRandom().randrange(10**6)
+moments = random.Random(seed)
+small = %r
+phases, marked = {}, {}
+for number in range(20):
+    fn, config = (hitting_times, small | dict(seed=number)) if number == 13 else (walk, dict(n=40, seed=number))
+    began = time.monotonic()
+    whole = study(folder / "whole").run(fn, "x", **config)
+    takes, where = time.monotonic() - began, folder / f"killed-{number}"
+    os.environ["NAS_NB_CHECKPOINT_SECONDS"] = str(moments.choice([0, 0.01, 0.03]))
+    slow = moments.choice([0, 0, 0.004])
+    os.fsync = lambda fd: time.sleep(slow)  # a kill, unlike a power cut, spares what is not on the disk yet
+    before = len(marks.read_text())
+    for kill in [True] * moments.choice([1, 2, 3]) + [False]:
+        pid = fork(lambda: study(where).run(fn, "x", **config))
+        if kill:
+            time.sleep(moments.uniform(0, takes))
+            os.kill(pid, signal.SIGKILL)
+        status = ended(pid)
+        assert status == (-9 if kill else 0) or (kill and status == 0), status
+        left = [p.name for p in where.glob("cache/x-*/*")]
+        phase = "early" if not left else "late" if "record.json" in left else "write" if any(p.startswith(".") for p in left) else "between"
+        phases[phase] = phases.get(phase, 0) + (status == -9)
+    (path,) = where.rglob("record.json")
+    assert content(json.loads(path.read_text())) == content(whole), (seed, number)
+    assert [p.name for p in path.parent.iterdir()] == ["record.json"], (seed, number)
+    assert len(list((where / "cache").glob("[!.]*"))) == 1, (seed, number)  # one folder: always the same run
+    for c in marks.read_text()[before:]: marked[c] = marked.get(c, 0) + 1
+print(json.dumps(dict(seed=seed, phases=phases, marked=marked)))
+""" % (SMALL | dict(max_updates=800, horizon=800, seeds=4),)
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_record(study, tmp_path):
-    whole = study.run(hitting_times, "small", **SMALL)
-    env = os.environ | dict(NAS_NB_CHECKPOINT_SECONDS="0", IN_TEST="1")
-    moments, kills = random.Random(), 0
-    moments.seed(seed := random.SystemRandom().randrange(10**6))
-    print("seed of the moments", seed)
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]
-    for _ in range(3):
-        process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
-        began = time.monotonic()
-        while not list((tmp_path / "killed" / "cache").glob("*/checkpoint.pt")) and time.monotonic() - began < 60 and process.poll() is None:
-            time.sleep(0.01)  # only now does it compute, and only from here on is a kill interesting
-        time.sleep(moments.uniform(0, 0.4))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.wait()
-    assert kills
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    folders = list((tmp_path / "killed" / "cache").iterdir())
-    assert len(folders) == 1 and [p.name for p in folders[0].iterdir() if not p.name.startswith(".")] == ["record.json"]
-    assert without_run(json.loads((folders[0] / "record.json").read_text())) == without_run(whole)
+def test_twenty_runs_killed_at_random_moments_end_with_the_same_record(tmp_path):
+    ((found,), said) = warm(tmp_path, KILLED)
+    print(found)
+    phases, marked = found["phases"], found["marked"]
+    assert all(phases.get(p, 0) > 0 for p in ("early", "between", "write")), found
+    assert marked["R"] > 3  # went on from a checkpoint
+    assert 19 * 40 < marked["."] < (marked["R"] + marked["B"]) * 40  # some steps twice, but not all of them
+    assert "not used" not in said and "Traceback" not in said
+
+
+def test_two_processes_on_one_run_compute_it_once(tmp_path):
+    body = """
+PACE = 0.01
+first = fork(lambda: study().run(walk, "x", n=100))
+wait_for(lambda: marks.exists() and marks.read_text())
+shutil.rmtree(folder / "cache" / "x", ignore_errors=True)
+[shutil.rmtree(p) for p in (folder / "cache").glob("x-*")]  # whatever is removed meanwhile: the lock holds
+def second():
+    s = study()
+    s.run(walk, "x", n=100)
+    print(s.counts)
+second = fork(second)
+print(json.dumps(dict(first=first, status=[ended(first), ended(second)], marks=marks.read_text())))
+"""
+    ((found,), said) = warm(tmp_path, body, NAS_NB_CHECKPOINT_SECONDS="0")
+    assert found["status"] == [0, 0] and found["marks"] == "B" + "." * 100
+    assert f"x: process {found['first']} is computing this already; waiting for it\n" in said
+    assert "'computed': 0, 'reused': 1" in said
+    assert [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()] == ["record.json"]  # no lock, no checkpoint
+
+
+def test_a_killed_process_frees_its_run_and_who_waits_goes_on_from_its_checkpoint(tmp_path):
+    body = """
+PACE = 0.01
+first = fork(lambda: study().run(walk, "x", n=100))
+wait_for(lambda: marks.exists() and marks.read_text().count(".") > 20)
+second = fork(lambda: study().run(walk, "x", n=100))
+wait_for(lambda: "waiting" in (folder / "said").read_text())
+os.kill(first, signal.SIGKILL)
+ended(first)
+print(json.dumps(dict(status=ended(second), marks=marks.read_text())))
+"""
+    ((found,), _) = warm(tmp_path, body, NAS_NB_CHECKPOINT_SECONDS="0")
+    assert found["status"] == 0 and found["marks"].count("R") == 1 and 100 <= found["marks"].count(".") < 105
+
+
+def test_the_time_limit_and_ctrl_c_are_heard_while_waiting(tmp_path):
+    body = """
+PACE = 0.05
+first = fork(lambda: study().run(walk, "x", n=400))
+wait_for(lambda: marks.exists() and marks.read_text())
+def waits():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try: study().run(walk, "x", n=400)
+    except (OutOfTime, KeyboardInterrupt) as e: print(type(e).__name__)
+os.environ["NAS_NB_DEADLINE"] = str(time.monotonic() + 0.5)
+late = fork(waits)
+del os.environ["NAS_NB_DEADLINE"]
+statuses = [ended(late)]
+stopped = fork(waits)
+wait_for(lambda: (folder / "said").read_text().count("waiting") == 2)
+os.kill(stopped, signal.SIGINT)
+statuses.append(ended(stopped))
+os.kill(first, signal.SIGKILL)
+print(json.dumps(dict(status=statuses, begun=marks.read_text().count("B"))))
+"""
+    ((found,), said) = warm(tmp_path, body)
+    assert found == dict(status=[0, 0], begun=1)
+    assert [x for x in said.split() if x in ("OutOfTime", "KeyboardInterrupt")] == ["OutOfTime", "KeyboardInterrupt"]
+
+
+def test_a_lock_left_by_a_dead_process_or_removed_by_somebody_is_no_obstacle(tmp_path):
+    path = tmp_path / "lock"
+    path.write_text("1")  # of a process that never held it, or was killed
+    first, second, third = (Lock(path) for _ in range(3))
+    assert first.take() and not second.take() and second.holder() == f"process {os.getpid()}"
+    path.unlink()
+    assert second.take() and not third.take()
+    first.release()  # must not remove what is another's now
+    assert path.exists() and not third.take()
+    second.release()
+    assert not path.exists() and third.take()
+    third.release()
+
+
+def test_a_lock_that_is_removed_between_opening_and_locking_it_does_not_count(tmp_path, monkeypatch):
+    first, second, flock = Lock(tmp_path / "lock"), Lock(tmp_path / "lock"), records._flock
+
+    def meanwhile(file):
+        monkeypatch.setattr(records, "_flock", flock)
+        first.path.unlink()
+        assert second.take()
+        return flock(file)
+
+    monkeypatch.setattr(records, "_flock", meanwhile)
+    assert not first.take()
+    second.release()
+    assert first.take()
+    first.release()
+
+
+FULL = """
+import resource
+limited = resource.getrlimit(resource.RLIMIT_FSIZE)
+def full(size): resource.setrlimit(resource.RLIMIT_FSIZE, (size, limited[1]))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+os.environ["NAS_NB_CHECKPOINT_SECONDS"], WIDTH = "0", 512
+def attempt(body):
+    "What comes of it while no file may have more than 2500 bytes."
+    (folder / "said").write_text("")
+    out = io.StringIO()
+    full(2500)
+    try:
+        with contextlib.redirect_stdout(out): body()
+        error = ""
+    except Exception as e: error = f"{type(e).__name__}: {e}"
+    full(limited[0])
+    print(json.dumps(dict(error=error, said=out.getvalue(), left=sorted(p.name for p in folder.glob("cache/*/*")), marks=marks.read_text())))
+    marks.write_text("")
+"""
+
+
+def test_a_full_disk_costs_a_checkpoint_but_not_the_run(tmp_path):
+    "The record (1 kB) has room, the checkpoints (6 kB) have none."
+    body = FULL + """
+short = lambda *args, **kwargs: dict(n=len(walk(*args, **kwargs)["x"]))
+attempt(lambda: study().run(short, "x", n=20))
+os.environ["NAS_NB_DEADLINE"] = "0"
+attempt(lambda: study().run(short, "x", n=21))
+"""
+    ((done, late), _) = warm(tmp_path, body)
+    assert done["error"] == "" and done["left"] == ["record.json"] and done["marks"] == "B" + "." * 20
+    assert done["said"].count("no checkpoint for now, computing goes on") == done["said"].count("\n") == 1
+    assert "checkpoint.pt" in done["said"] and "free some space" in done["said"]
+    assert late["error"].startswith("OSError") and "free some space" in late["error"] and late["left"] == ["record.json"]
+
+
+def test_a_record_that_cannot_be_written_is_an_error_and_the_same_command_goes_on(tmp_path):
+    "The checkpoints are written while there is room; the record finds none."
+    body = FULL + """
+def long(n, seed, device, ckpt):
+    result = walk(n, seed, device, ckpt)
+    full(2500)
+    return result | dict(long=[0.5] * 500)
+def unlimited(): full(limited[0]); study().run(long, "x", n=20)
+attempt(unlimited)
+attempt(lambda: (full(limited[0]), study().run(long, "x", n=20)))
+"""
+    ((first, again), _) = warm(tmp_path, body)
+    for found in (first, again):
+        assert found["error"].startswith("OSError") and "record.json" in found["error"] and "free some space" in found["error"]
+        assert "\n" not in found["error"] and found["left"] == ["checkpoint.pt"]
+    assert first["marks"] == "B" + "." * 20 and again["marks"] == "R"
+
+
+def test_a_write_beyond_the_limit_keeps_the_old_file(tmp_path):
+    body = FULL + """
+path = write_atomic(folder / "x.json", "old")
+attempt(lambda: write_atomic(path, "new" * 1000))
+print(json.dumps(dict(text=path.read_text(), left=sorted(p.name for p in folder.iterdir()))))
+"""
+    (tmp_path / "marks").touch()
+    ((first, after), _) = warm(tmp_path, body)
+    assert "x.json" in first["error"] and "the same command then goes on" in first["error"]
+    assert after == dict(text="old", left=["marks", "said", "x.json"])
+
+
+def test_the_wall_clock_does_not_matter(tmp_path):
+    "Time zones, and a clock that jumps by years at every look, in both directions."
+    body = """
+import datetime
+from nas_nb.papers.asng_nas import hitting_times
+small = %r
+def jump(): return random.choice([-1e9, 0.0, 1.0, 1.7e9, 4e9, 2e10])
+class Datetime(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None): return datetime.datetime.fromtimestamp(jump(), tz)
+def run(name):
+    began = time.monotonic()
+    record = study(folder / name).run(hitting_times, "x", **small)
+    assert 0 <= record["run"]["seconds"] <= time.monotonic() - began + 0.1, record["run"]
+def jumping():
+    time.time, records.datetime = jump, Datetime
+    run("jumping")
+os.environ["NAS_NB_STATUS"] = str(folder / "status")  # with a progress bar
+statuses = [ended(fork(lambda: run("plain"))), ended(fork(jumping))]
+for name, zone in ("east", "Pacific/Kiritimati"), ("west", "Etc/GMT+12"), ("none", "nonsense"):
+    os.environ["TZ"] = zone
+    time.tzset()
+    statuses.append(ended(fork(lambda: run(name))))
+paths = sorted(folder.rglob("record.json"))
+found = {(p.parent.name, json.dumps(content(json.loads(p.read_text())))) for p in paths}
+print(json.dumps(dict(statuses=statuses, records=len(paths), different=len(found))))
+""" % (SMALL | dict(max_updates=800, horizon=800, seeds=4),)
+    ((found,), said) = warm(tmp_path, body)
+    assert found == dict(statuses=[0] * 5, records=5, different=1), said
+
+
+# -- in one process --
 
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch):
@@ -87,7 +344,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "seconds_left", lambda: next(left, -1.0))
     with pytest.raises(OutOfTime):
         hitting_times(**SMALL, ckpt=Checkpoint(tmp_path / "checkpoint.pt", every=1e9))
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["trials"]["t"] == 500
+    assert Checkpoint(tmp_path / "checkpoint.pt").load()["trials"]["t"] == 500
     monkeypatch.setattr(records, "seconds_left", lambda: 1.0)
     assert hitting_times(**SMALL, ckpt=Checkpoint(tmp_path / "checkpoint.pt")) == whole
     found = sum(whole["updates"][0], [])
@@ -105,7 +362,7 @@ def test_force_computes_again(study, monkeypatch):
     study.profile = "paper"
     study.run(square, "square", n=3)
     for path in [*study.cache.glob("*/record.json"), *(study.folder / "records").iterdir()]:
-        path.write_text(path.read_text().replace('"value": 9', '"value": 10'))
+        write_atomic(path, to_json(seal(json.loads(path.read_text()) | dict(result=dict(value=10)))))
     assert study.run(square, "square", n=3)["result"] == dict(value=10)
     monkeypatch.setenv("NAS_NB_FORCE", "1")
     assert study.run(square, "square", n=3)["result"] == dict(value=9)
@@ -145,7 +402,7 @@ def test_a_committed_record_is_found_whatever_code_made_it_and_says_so(study, ca
     (path,) = (study.folder / "records").iterdir()
     record["made_by"]["code"] = "0123456789abcdef"
     record["result"]["value"] = 99
-    write_atomic(path, to_json(record))
+    write_atomic(path, to_json(seal(record)))
     for p in study.cache.glob("*/record.json"):
         p.unlink()
     assert study.run(square, "square", n=3)["result"] == dict(value=99)
@@ -154,15 +411,140 @@ def test_a_committed_record_is_found_whatever_code_made_it_and_says_so(study, ca
     assert study.run(square, "square", n=3)["result"] == dict(value=9)  # quick always computes
 
 
+def test_a_record_in_which_any_bit_has_changed_gives_no_other_result(study, tmp_path):
+    study.run(square, "square", n=3, data=DIGITS)
+    (path,) = study.cache.glob("*/record.json")
+    whole, used = path.read_bytes(), 0
+    record = json.loads(whole)
+    identity = {k: record[k] for k in ("document", "label", "seed", "config")}
+    assert read_record(path, identity) == record
+    for at in range(len(whole)):
+        copy = tmp_path / "copy.json"
+        copy.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        found = read_record(copy, identity)
+        (tmp_path / "copy.unreadable").unlink(missing_ok=True)
+        if found:  # the name of the checksum itself was hit, or 1e5 became 1E5
+            used += 1
+            assert {k: v for k, v in found.items() if k != "run"} == {k: v for k, v in record.items() if k != "run"}
+            assert found["run"].items() >= {k: v for k, v in record["run"].items() if k != "sha256"}.items()
+    assert used < 10
+
+
+def test_records_from_before_the_checksum_are_read():
+    for path in sorted((root() / "figures" / "paper" / "51_asng_nas" / "records").glob("*.json")):
+        record = json.loads(path.read_text())
+        assert read_record(path, {k: record[k] for k in ("document", "label", "seed", "config")}) == record
+
+
+DIGITS = dict(name="CIFAR-10 (JPEG)", hash="0123", images=1797)
+
+
+def test_the_data_set_is_recorded_but_does_not_make_it_another_run(study, capsys):
+    study.profile = "paper"
+    record = study.run(square, "square", n=3, data=DIGITS)
+    assert record["data"] == DIGITS and record["made_by"]["data"] == "0123"
+    assert study.run(square, "square", n=3, data="0123") == record  # the hash is what counts
+    (committed,) = (study.folder / "records").iterdir()
+    assert json.loads(committed.read_text()) == record
+    other = study.run(square, "square", n=3, data=dict(name="CIFAR-10", hash="4567"))
+    assert other == record and "with CIFAR-10 (JPEG); --force" in capsys.readouterr().out
+    assert study.counts == dict(computed=1, reused=1, committed=1)
+    assert "data" not in study.run(square, "plain", n=3, data="89")
+    with pytest.raises(ValueError, match="must have `name` and `hash`"):
+        study.run(square, "square", n=3, data=dict(name="digits"))
+
+
+def checkpoint(path, state):
+    "Write a checkpoint whose checksum is right, whatever is in it."
+    torch.save(state, buffer := io.BytesIO())
+    path.write_bytes(buffer.getvalue() + hashlib.sha256(buffer.getvalue()).hexdigest().encode())
+
+
 def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path):
     class Bomb:
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "exploded"),))
 
-    torch.save(dict(seconds=0.0, x=Bomb()), tmp_path / "checkpoint.pt")
+    checkpoint(tmp_path / "checkpoint.pt", dict(seconds=0.0, key="", x=Bomb()))
     assert Checkpoint(tmp_path / "checkpoint.pt").load() is None
     assert not (tmp_path / "exploded").exists()
     assert (tmp_path / "checkpoint.unreadable").exists()
+
+
+def test_a_checkpoint_of_another_run_or_program_is_set_aside(tmp_path, capsys):
+    ckpt = Checkpoint(tmp_path / "checkpoint.pt", key="mine")
+    ckpt.save(dict(step=3))
+    assert Checkpoint(ckpt.path, key="mine").load() == dict(step=3)
+    assert Checkpoint(ckpt.path, key="other").load() is None
+    assert "another run" in capsys.readouterr().out
+    for content in (dict(step=3), [1, 2], torch.ones(2)):
+        checkpoint(ckpt.path, content)
+        assert ckpt.load() is None
+        torch.save(content, ckpt.path)
+        assert ckpt.load() is None
+    assert capsys.readouterr().out.count("\n") == 6
+
+
+def test_a_damaged_checkpoint_is_never_loaded(tmp_path, capsys):
+    ckpt = Checkpoint(tmp_path / "checkpoint.pt")
+    ckpt.save(dict(theta=torch.ones(100)))
+    whole, aside = ckpt.path.read_bytes(), tmp_path / "checkpoint.unreadable"
+    flipped = [whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :] for at in range(len(whole))]
+    for content in [*flipped, b"", whole[:10], whole[:-1], whole[:-64], whole + b"x", b"x" * 64]:
+        ckpt.path.write_bytes(content)
+        assert ckpt.load() is None and aside.read_bytes() == content and not ckpt.path.exists()
+        said = capsys.readouterr().out
+        assert said.count("\n") == 1 and "checkpoint.pt" in said and "damaged" in said
+        aside.unlink()
+
+
+def test_what_is_set_aside_overwrites_nothing(tmp_path, capsys):
+    for content in "abca":
+        (tmp_path / "record.json").write_text(content)
+        set_aside(tmp_path / "record.json", "so")
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"record.unreadable": "a", "record.unreadable-2": "b", "record.unreadable-3": "c"}
+    set_aside(tmp_path / "record.json", "gone meanwhile")
+
+
+def test_a_damaged_checkpoint_begins_the_run_anew(study, capsys):
+    calls = []
+
+    def fn(n, seed, device, ckpt):
+        calls.append(ckpt.load())
+        ckpt.save(dict(half=n))
+        if len(calls) < 4:
+            raise KeyboardInterrupt
+        return dict(value=n)
+
+    def run(n=3):
+        with pytest.raises(KeyboardInterrupt):
+            study.run(fn, "x", n=n)
+
+    run(), run()
+    (path,) = study.cache.glob("*/checkpoint.pt")
+    path.write_bytes(path.read_bytes()[:500])
+    run()
+    assert calls == [None, dict(half=3), None] and "damaged" in capsys.readouterr().out
+    foreign = path.read_bytes()
+    assert study.run(fn, "x", n=3)["result"] == dict(value=3) and calls[3] == dict(half=3)
+    calls.clear()
+    run(4)
+    (path,) = study.cache.glob("*/checkpoint.pt")
+    path.write_bytes(foreign)
+    run(4)
+    assert calls == [None, None] and "another run" in capsys.readouterr().out
+
+
+def test_what_a_kill_left_half_written_is_removed_by_the_next_run(study, tmp_path):
+    study.run(square, "square", n=3)
+    (path,) = study.cache.glob("*/record.json")
+    path.unlink()
+    (path.parent / ".checkpoint.pt.abcd1234.part").touch()
+    study.run(square, "square", n=3)
+    (path.parent / "checkpoint.pt").touch()  # killed between its record and the end
+    study.run(square, "square", n=3)
+    assert [p.name for p in path.parent.iterdir()] == ["record.json"]
+    remove_parts(tmp_path / "nowhere")
 
 
 def module(tmp_path, monkeypatch, name, source):
