@@ -24,11 +24,12 @@ import stat
 import struct
 import tarfile
 import tempfile
+import time
 import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +38,10 @@ import numpy as np
 import PIL
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from PIL import Image
 
-from .core import check_fields, progress, root
+from .core import check_fields, in_batch, progress, root
 from .streams import Ahead, check_seeds, random_bits, uniform
 
 # %% ../nbs/01_data.ipynb #images
@@ -88,8 +90,8 @@ class DataError(Exception):
     "What is wrong with somebody's data: one line that names the file and the remedy."
 
 
-def _reason(e: Exception) -> str:  # on one line
-    return " ".join(f"{type(e).__name__}: {e}".split())[:200]
+def _reason(e: Exception) -> str:  # on one line, without what only a debugger could look up
+    return " ".join(re.sub(r"<[^<>]* object at 0x[0-9a-f]+>", "", f"{type(e).__name__}: {e}").split())[:200]
 
 
 @contextmanager
@@ -106,7 +108,7 @@ def _reading(path: Path):
 _IMAGES = dict(mnist=("MNIST", ["MNIST/raw"]), cifar10=("CIFAR-10", ["cifar-10-batches-py", "cifar-10-python.tar.gz"]))
 _TEXTS = {"ptb": "Penn Treebank", "wikitext-2": "WikiText-2"}
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz")
-_RESERVED = {"digits", "pydoc", "cache", "runs", "readme", *_IMAGES, *_TEXTS}
+_RESERVED = ("cache", "digits", "pydoc", "readme", "runs", *_IMAGES, *_TEXTS)
 
 
 def _own_root() -> Path:  # where downloads and the cache go unless NAS_NB_DATA says otherwise
@@ -122,11 +124,21 @@ def data_roots() -> list[Path]:
     return ([Path(given).expanduser().resolve()] if given else []) + [_own_root()]
 
 
+def _stem(path: Path) -> tuple[str, str]:  # ("flowers", ".tar.gz") for flowers.TAR.GZ; the suffix is empty if it is no known one
+    suffix = next((s for s in (*_ARCHIVES, ".npz", ".txt") if path.name.lower().endswith(s)), "")
+    return path.name[: len(path.name) - len(suffix)], suffix
+
+
+def _called(name: str, suffixes: tuple[str, ...], r: Path) -> list[Path]:  # in a root, in the order of `suffixes`
+    found = [(*_stem(p), p) for p in r.iterdir()] if r.is_dir() else []
+    return [p for _, p in sorted((suffixes.index(s), p) for stem, s, p in found if stem == name and s in suffixes)]
+
+
 def _places(name: str) -> list[tuple[Path, Path]]:  # (root, path) of all that is there, by precedence
     official = _IMAGES.get(name, ("", []))[1]
-    relative = [*official, f"{name}.npz", name, *(name + suffix for suffix in _ARCHIVES)]
     with _reading(_shown_roots()):
-        return [(r, r / p) for r in data_roots() for p in relative if _present(r / p)]
+        every = [(r, p) for r in data_roots() for p in (*(r / o for o in official), *_called(name, (".npz", "", *_ARCHIVES), r))]
+        return [(r, p) for r, p in every if _present(p)]
 
 
 def _present(path: Path) -> bool:  # a folder of idx files counts only when all are there: a download can have been interrupted
@@ -170,7 +182,7 @@ def _idx(path: Path, known: str) -> np.ndarray:
 # %% ../nbs/01_data.ipynb #read-idx
 def _read_idx(files: list[Path], known: str):
     x, y, x_test, y_test = (_idx(p, known) for p in files)
-    return dict(train=(x[:, None], y), test=(x_test[:, None], y_test)), _numbered(y, files[1]), ""
+    return dict(train=(x[:, None], y), test=(x_test[:, None], y_test)), _numbered(y, files[1]), "" if known == "mnist" else "idx"
 
 
 def _numbered(y: np.ndarray, where) -> tuple[str, ...]:  # the classes "0", "1", … of the training labels
@@ -213,7 +225,7 @@ def _channels_first(x: np.ndarray, what: str) -> np.ndarray:
 # %% ../nbs/01_data.ipynb #entries
 def _entries(path: Path):  # (parts of the name, bytes | path | None for a folder) of all that lies in a folder or an archive
     total = 0
-    for parts, source in (_walk if path.is_dir() else _unzip if path.suffix == ".zip" else _untar)(path):
+    for parts, source in (_walk if path.is_dir() else _unzip if path.suffix.lower() == ".zip" else _untar)(path):
         total += len(source) if isinstance(source, bytes) else 0
         if total > _LIMIT:
             raise DataError(f"{path} would have more than {_LIMIT:,} bytes: make it smaller")
@@ -256,7 +268,7 @@ def _unzip(path: Path):
 
 
 def _untar(path: Path):
-    unpack = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    unpack = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
     with unpack(path, "rb") as f:
         content = f.read(_LIMIT + 1)  # to the end, where the check sums are
     if len(content) > _LIMIT:
@@ -274,7 +286,7 @@ def _natural(name: str) -> list:  # "cat10" after "cat9"
     return [int(t) if t.isdigit() else t for t in re.split("([0-9]+)", name)]
 
 
-# (split, class, file name, bytes or path) of each image; `split` of an archive that holds only this
+# (split, class, file name, where it is, bytes or path) of each image; `split` of an archive that holds only this
 def _tree(path: Path, split: str | None = None) -> list[tuple]:
     entries = list(_entries(path))
     depth = 2 if split else 3
@@ -295,12 +307,11 @@ def _tree(path: Path, split: str | None = None) -> list[tuple]:
         raise DataError(f"{path}: the class folder {'/'.join(min(empty))} is empty: remove it, or put images there")
     if len(images) < sum(1 for p, source in entries if source is not None and len(p) > 1):
         raise DataError(f"{path} holds two files of the same name: make the archive anew")
-    return [(split or p[0], p[-2], p[-1], source) for p, source in images.items()]
+    return [(split or p[0], p[-2], p[-1], f"{path}: {'/'.join(p)}", source) for p, source in images.items()]
 
 # %% ../nbs/01_data.ipynb #decode
 def _decode(item: tuple) -> tuple[str, np.ndarray]:  # the kind of file; (H, W) or (H, W, 3)
-    split, label, name, source = item
-    where = f"the image {split}/{label}/{name}"
+    *_, where, source = item
     try:
         content = source if isinstance(source, bytes) else _bytes(source)
         image = Image.open(io.BytesIO(content))
@@ -324,13 +335,13 @@ def _bytes(path: Path) -> bytes:
 
 # %% ../nbs/01_data.ipynb #together
 def _images(items: list[tuple]):
-    decoded = [_decode(item) for item in progress(items, "decoding")]
+    shown = {} if in_batch() else dict(disable=None)  # None is tqdm's "only on a terminal or in a notebook", not in a log
+    decoded = [_decode(item) for item in progress(items, "decoding", **shown)]
     kinds, arrays = "/".join(sorted({kind for kind, _ in decoded})), [a for _, a in decoded]
     for item, a in zip(items, arrays):
         if a.shape[:2] != arrays[0].shape[:2]:
             (h, w), (h0, w0) = a.shape[:2], arrays[0].shape[:2]
-            which = f"the image {'/'.join(item[:3])} has {w} × {h} pixels"
-            raise DataError(f"{which}, others have {w0} × {h0}: give all the same size")
+            raise DataError(f"{item[3]} has {w} × {h} pixels, others have {w0} × {h0}: give all the same size")
     if any(a.ndim == 3 for a in arrays):
         arrays = [a if a.ndim == 3 else np.repeat(a[:, :, None], 3, 2) for a in arrays]
     return kinds, arrays
@@ -356,8 +367,8 @@ def _read_images(files: list[Path], known: str):  # `files`: a folder, an archiv
 
 
 def _split_of(path: Path) -> str | None:  # "train" for train.tar.xz
-    stem = next((path.name.removesuffix(s) for s in _ARCHIVES if path.name.endswith(s)), "")
-    return stem if stem in _SPLITS else None
+    stem, suffix = _stem(path)
+    return stem if stem in _SPLITS and suffix in _ARCHIVES else None
 
 # %% ../nbs/01_data.ipynb #read-pickles
 def _read_pickles(files: list[Path], known: str):
@@ -388,7 +399,6 @@ def _read_cifar_archive(files: list[Path], known: str):
 def _detect(path: Path):  # (form, files to be read, reader)
     if not path.exists():
         raise DataError(f"{path} does not exist: give a folder, an archive or an .npz")
-    suffix = next((s for s in _ARCHIVES if path.name.endswith(s)), path.suffix)
     if path.is_dir():
         inside = sorted(p for p in path.iterdir() if p.name[0] != ".")
         archives = [p for p in inside if _split_of(p) and p.is_file()]
@@ -401,14 +411,14 @@ def _detect(path: Path):  # (form, files to be read, reader)
         if len(archives) > 1 and not (path / "train").is_dir():
             if len({_SPLITS[_split_of(p)] for p in archives}) < len(archives):
                 raise DataError(f"{path} has several archives of one split: keep one of them")
-            suffixes = dict.fromkeys(p.name.partition(".")[2] for p in archives)
+            suffixes = dict.fromkeys(_stem(p)[1][1:] for p in archives)
             return f"{'/'.join(suffixes)}, one for each split", archives, _read_images
         return "image folder", [path], _read_images
     if not path.is_file():
         raise DataError(f"{path} is neither a file nor a folder: give one of them")
     if path.name == "cifar-10-python.tar.gz":
         return "official archive", [path], _read_cifar_archive
-    if suffix in _ARCHIVES:
+    if (suffix := _stem(path)[1]) in _ARCHIVES:
         return suffix[1:], [path], _read_images
     if suffix == ".npz":
         return "npz", [path], _read_npz
@@ -454,7 +464,7 @@ def _statistics(splits: dict[str, Images]) -> dict:  # mean, std and hash
 
 # %% ../nbs/01_data.ipynb #key
 def _key(files: list[Path], known: str) -> str:
-    digest = hashlib.sha256(json.dumps(["1", known, PIL.__version__]).encode())
+    digest = hashlib.sha256(json.dumps(["2", known, PIL.__version__]).encode())
     for path in files:
         if path.is_dir():
             digest.update(os.fsencode(path.resolve()))
@@ -482,6 +492,10 @@ def _to_cache(path: Path, splits: dict[str, Images], notes: dict) -> None:
     arrays = {f"{k}_{s}": getattr(i, k).numpy() for s, i in splits.items() for k in "xy"}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(".new-*"):  # by a process that was killed: nobody writes for a day
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > 86_400:
+                    left.unlink()
         handle, new = tempfile.mkstemp(dir=path.parent, prefix=".new-")
         try:
             with open(handle, "wb") as f:
@@ -502,6 +516,9 @@ def _shuffled(n: int, seed: int, step: int, stream: int) -> torch.Tensor:  # int
     return random_bits(check_seeds(seed), range(step, step + 1), n, stream)[0, :, 0].argsort(stable=True)
 
 
+def _whole(x) -> bool:  # whether it is a whole number, NumPy's included; True and 5.0 are none
+    return isinstance(x, (int, np.integer)) and not isinstance(x, bool)
+
 
 def _spread(y: torch.Tensor, counts: list[int]) -> torch.Tensor:  # (N,): the images of each class evenly over 0..1
     n, by_class, rank = torch.tensor(counts), y.argsort(stable=True), torch.empty(len(y), dtype=torch.float64)
@@ -516,8 +533,10 @@ def split(
 ) -> dict[str, Images]:  # disjoint parts, by the names of `sizes`; each in the order of `images`
     "Stratified parts, which do not depend on the order of `sizes`; raises `DataError` for sizes that cannot be."
     N, names = len(images), sorted(sizes)
+    if not sizes:
+        raise DataError("a split needs parts: give at least one, such as train=0.8")
     for name, size in sizes.items():
-        if isinstance(size, bool) or not (0 < size <= 1 if isinstance(size, float) else isinstance(size, int) and 0 < size):
+        if not (0 < size <= 1 if isinstance(size, float) else _whole(size) and size > 0):
             raise DataError(f"cannot make {name}={size!r}: give a share (float, at most 1.0) or a number of images (int)")
     wanted = [s * N if isinstance(s, float) else s for s in map(sizes.get, names)]
     ends = np.floor(np.cumsum([0, *wanted]) + 0.5 + 1e-6).astype(int)
@@ -552,8 +571,8 @@ def _place(source: str | Path) -> _Place | None:  # None for a known name of whi
     if not there:
         known = ", ".join(["digits", *_IMAGES, *_own_names()])
         raise DataError(f"{source} is neither a file, nor a folder, nor a data set in {_shown_roots()}: known are {known}")
-    name = next((path.name.removesuffix(s) for s in (*_ARCHIVES, ".npz") if path.name.endswith(s)), path.resolve().name)
-    return _Place(name, path, path.name)
+    stem, suffix = _stem(path)
+    return _Place(stem if suffix else path.resolve().name, path, path.name)
 
 # %% ../nbs/01_data.ipynb #own-names
 def _shown_roots() -> str:
@@ -561,10 +580,9 @@ def _shown_roots() -> str:
 
 
 def _own_names() -> list[str]:  # data sets that somebody has put into a root
-    suffixes = (*_ARCHIVES, ".npz", ".txt")
     with _reading(_shown_roots()):
-        found = [p for r in data_roots() if r.is_dir() for p in sorted(r.iterdir()) if p.is_dir() or p.name.endswith(suffixes)]
-    names = dict.fromkeys(next((p.name.removesuffix(s) for s in suffixes if p.name.endswith(s)), p.name) for p in found)
+        found = [p for r in data_roots() if r.is_dir() for p in sorted(r.iterdir()) if p.is_dir() or _stem(p)[1]]
+    names = dict.fromkeys(_stem(p)[0] for p in found)
     return [n for n in names if re.fullmatch(r"\w[\w-]*", n) and n.lower() not in _RESERVED and not n.startswith("cifar-10-")]
 
 # %% ../nbs/01_data.ipynb #read
@@ -575,7 +593,7 @@ def _read(place: _Place, fresh: bool = False):  # splits and notes; `fresh`: wha
         if fresh or (kept := _from_cache(cache)) is None:
             splits, classes, kind = read(files, place.known)
             splits = _sound(splits, classes, str(place.path))
-            form = f"{form} ({kind})" if kind not in ("", "npz") else form
+            form = form if kind in form else f"{form} ({kind})"
             notes = dict(form=form, kind=kind, classes=classes, splits=list(splits)) | _statistics(splits)
             _to_cache(cache, splits, notes)
             kept = splits, notes
@@ -624,7 +642,7 @@ def few_labels(
 ) -> Images:  # per_class images of each class, in the order of `images`
     "Equally many images of each class; raises `DataError` where a class has fewer."
     counts = images.counts()
-    if not 1 <= per_class <= min(counts):
+    if not (_whole(per_class) and 1 <= per_class <= min(counts)):
         poorest = images.classes[counts.index(min(counts))]
         raise DataError(f"cannot take {per_class} images of each class: {poorest!r} has {min(counts)}, choose 1 to {min(counts)}")
     order = _shuffled(len(images), seed, 0, _FEW)
@@ -655,7 +673,7 @@ def resize(
 ) -> Images:
     "Larger images; raises `DataError` for a smaller size or an unknown way."
     H, W = images.shape[1:]
-    if how not in ("pad", "enlarge") or size < max(H, W):
+    if how not in ("pad", "enlarge") or not _whole(size) or size < max(H, W):
         raise DataError(f"cannot {how} {W} × {H} pixels to {size} × {size}: pad or enlarge, to {max(H, W)} at least")
     if how == "pad":
         top, left = (size - H) // 2, (size - W) // 2
@@ -718,8 +736,10 @@ class Batches:
         augment: Augment | None = None,
         channels_last: bool = False,  # the memory format of the batches
     ):
-        if not 1 <= size <= len(images):
+        if not (_whole(size) and 1 <= size <= len(images)):
             raise DataError(f"a batch of {size} cannot be made of {len(images)} images: choose a batch of 1 to {len(images)}")
+        if not isinstance(augment, Augment | None):
+            raise DataError(f"augment={augment!r} is no Augment: write it like Augment(crop=4, flip=True)")
         self.images, self.size, self.seed, self.augment = images, size, seed, augment or Augment()
         self.per_epoch, self.epoch, self.device = len(images) // size, None, images.device
         self.layout = _Layout(images.shape, mean, std, channels_last, self.device)
@@ -734,6 +754,7 @@ class Batches:
         return self._pixels(index, step), self.images.y[index]
 
 # %% ../nbs/01_data.ipynb #pixels
+@patch
 def _pixels(self: Batches, index, step):
     a, layout = self.augment, self.layout
     u = self.numbers(self.seeds, step).view(9, self.size) if a != Augment() else None
@@ -750,6 +771,7 @@ def _pixels(self: Batches, index, step):
     return layout.images(x)
 
 
+@patch
 def _windows(self: Batches, index, u):  # uint8 (size, G, H, W, k)
     N, G, Hp, Wp, k = self.x.shape
     H, W, p = self.layout.H, self.layout.W, self.augment.crop
@@ -760,9 +782,6 @@ def _windows(self: Batches, index, u):  # uint8 (size, G, H, W, k)
     reach = (G - 1) * Hp * Wp * k + ((H - 1) * Wp + W - 1) * k + k  # of one window, from its first byte to its last
     every = self.x.as_strided((self.x.numel() - reach + 1, G, H, W * k), (1, Hp * Wp * k, Wp * k, 1))
     return every.index_select(0, begin).view(-1, G, H, W, k)
-
-
-Batches._pixels, Batches._windows = _pixels, _windows
 
 # %% ../nbs/01_data.ipynb #masks
 def _outside(side, layout, u):  # float32 (size, 1, H, W, k): 0 in a square around a centre anywhere in the image, 1 elsewhere
@@ -792,10 +811,12 @@ def eval_batches(
     std: tuple[float, ...],
     channels_last: bool = False,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:  # float32 (n, C, H, W), normalised; int64 (n,)
-    "All images in their order, unchanged but for the normalisation."
+    "All images in their order, unchanged but for the normalisation; raises `DataError`."
+    if not (_whole(size) and size > 0):
+        raise DataError(f"batches of {size} cannot be made: choose a whole number of images, at least 1")
     layout = _Layout(images.shape, mean, std, channels_last, images.device)
-    for i in range(0, len(images), size):
-        yield layout.images(layout.normalise(layout.store(images.x[i : i + size]).float())), images.y[i : i + size]
+    parts = ((images.x[i : i + size], images.y[i : i + size]) for i in range(0, len(images), size))
+    return ((layout.images(layout.normalise(layout.store(x).float())), y) for x, y in parts)
 
 # %% ../nbs/01_data.ipynb #text
 @dataclass(frozen=True, eq=False)
@@ -827,7 +848,7 @@ def _text_files(source: str | Path):  # (name, what it is, files)
     with _reading(source):
         path = Path(source).expanduser()
         if isinstance(source, str) and re.fullmatch(r"[\w-]+", source):
-            path = next((p for r in data_roots() for p in (r / source, r / f"{source}.txt") if p.exists()), path)
+            path = next((p for r in data_roots() for p in _called(source, ("", ".txt"), r)), path)
         if path.is_file():
             return path.stem, "one file, 80/10/10 % of its lines", {"": path}
         files = {s: path / f"{s}.txt" for s in ("train", "valid", "test") if (path / f"{s}.txt").is_file()}
@@ -907,6 +928,8 @@ def _fetch(urls: list[str], folder: Path, file: str, md5: str) -> None:
 # %% ../nbs/01_data.ipynb #lock
 @contextmanager
 def _into_root():  # yields (root, empty folder in it) for the first root that can be written, to one process at a time
+    if os.environ.get("NAS_NB_DATA") and not os.path.exists(given := data_roots()[0]):
+        raise DataError(f"NAS_NB_DATA names {given}, which does not exist: make this folder, or correct the variable")
     problems = []
     for r in data_roots():
         try:
@@ -977,14 +1000,14 @@ def verify_data(
     if (place := _place(name)) is None:
         raise DataError(f"{name} is not in {_shown_roots()}: nas-nb data get {name}")
     splits, notes = _read(place, fresh=True)
-    known = "the known checksums" if place.known and not notes["kind"] else "readable; no checksums are known"
+    known = "readable; no checksums are known" if notes["kind"] else "the known checksums"
     many = f"{sum(map(len, splits.values())):,} images from {place.source}"
     return f"{name}: {many} ({notes['form']}), hash {notes['hash']}, {known}"
 
 
 def _is_text(name: str | Path) -> bool:
-    paths = [Path(name), *(p for r in data_roots() for p in (r / name, r / f"{name}.txt"))]
-    return any((p.suffix == ".txt" and p.is_file()) or (p / "valid.txt").is_file() for p in paths)
+    paths = [Path(name), *(p for r in data_roots() for p in _called(str(name), ("", ".txt"), r))]
+    return any((p.suffix.lower() == ".txt" and p.is_file()) or (p / "valid.txt").is_file() for p in paths)
 
 # %% ../nbs/01_data.ipynb #list
 def list_data() -> list[dict]:  # name, what, form, where (within its root), size (bytes), state
@@ -1018,26 +1041,41 @@ def _text_row(name):
     size = sum(p.stat().st_size for p in files.values())
     return dict(form=form + note, where=where.rpartition("/")[0] or where, size=size, state="ready")
 
+# %% ../nbs/01_data.ipynb #check-name
+def _check_name(name: str) -> None:  # of one's own data
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", name) or name.lower() in _RESERVED or name.lower().startswith("cifar-10-"):
+        rules = f"use up to 64 letters, digits, - and _, and none of {', '.join(_RESERVED)}, cifar-10-…"
+        raise DataError(f"the name {name[:80]!r} cannot be given: {rules}")
+    if name in _own_names():
+        raise DataError(f"the name {name!r} is taken: choose another")
+
+
+def _copy(path: Path, target: Path) -> None:
+    shutil.copytree(path, target) if path.is_dir() else shutil.copy(path, target)
+    target.chmod(0o755 if path.is_dir() else 0o644)  # a folder that cannot be written cannot be moved
+
 # %% ../nbs/01_data.ipynb #add
 def add_data(
-    name: str,  # letters, digits, - and _
+    name: str,  # up to 64 letters, digits, - and _
     path: str | Path,  # an image folder, an archive of one, an .npz, a folder of idx files, or text
 ) -> str:  # a line that says what happened
     "Copy one's own data into the first root that can be written, once it has been read; raises `DataError`."
     path = Path(path).expanduser()
-    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name) or name.lower() in _RESERVED or name in _own_names():
-        taken = ", ".join(sorted(_RESERVED) + _own_names())
-        raise DataError(f"the name {name!r} cannot be given: use letters, digits, - and _, and none of {taken}")
-    said = verify_data(str(path.absolute()))
-    suffix = "" if path.is_dir() else next(s for s in (*_ARCHIVES, ".npz", ".txt") if path.name.endswith(s))
+    _check_name(name)
+    if path.name in _IMAGES["cifar10"][1]:
+        raise DataError(f"{path} is CIFAR-10 as it is published: put it into {data_roots()[0]} under this very name")
+    verify_data(str(path.absolute()))  # before anything is copied
     with _into_root() as (r, new):
+        copied = new / (name if path.is_dir() else name + _stem(path)[1])
         try:
-            copied = new / f"{name}{suffix}"
-            shutil.copytree(path, copied) if path.is_dir() else shutil.copy(path, copied)
-            copied.chmod(0o755 if path.is_dir() else 0o644)  # a folder that cannot be written cannot be moved
-            if name in _own_names():
-                raise DataError(f"the name {name!r} is taken by now: choose another")
-            os.rename(copied, r / copied.name)
+            _copy(path, copied)
+            said = verify_data(str(copied))
+            _check_name(name)  # again: now nobody else adds anything
+            if os.path.lexists(target := r / copied.name):
+                raise DataError(f"the name {name!r} is taken, {target} is there: choose another")
+            os.rename(copied, target)
+        except DataError as e:
+            raise DataError(str(e).replace(str(copied), f"the copy of {path}")) from None
         except (OSError, shutil.Error) as e:
             raise DataError(f"{path} cannot be copied to {r} ({_reason(e)}): make room, or set NAS_NB_DATA") from None
-    return f"{name} is here now: {r / copied.name} ({said})"
+    return f"{name} is here now: {target} ({said.removeprefix(f'{copied}: ')})"

@@ -41,6 +41,7 @@ CHECKED = settings.get_profile("data")
 @pytest.fixture(autouse=True)
 def roots(tmp_path, monkeypatch):
     "Two empty roots instead of the real ones: what NAS_NB_DATA names, and that of the checkout with the cache."
+    (tmp_path / "given").mkdir()
     monkeypatch.setenv("NAS_NB_DATA", str(tmp_path / "given"))
     monkeypatch.setattr(D, "_own_root", lambda: tmp_path / "own")
     monkeypatch.setenv("IN_TEST", "1")
@@ -253,6 +254,11 @@ def test_bad_arrays(tmp_path, case):
     assert str(tmp_path / "a.npz") in refused(match, load_images, npz(tmp_path / "a.npz", **changes))
 
 
+def test_nothing_that_records_hash_depends_on_the_hash_seed():
+    "A set is shown in another order in each process, and what functions use counts for the hash of the code."
+    assert [k for k, v in vars(D).items() if isinstance(v, (set, frozenset))] == []
+
+
 def test_labels_of_any_integer_kind(tmp_path):
     assert same(load_images(npz(tmp_path / "a.npz", y_train=Y["train"].astype(np.uint8)[:, None], y_test=Y["test"].astype(np.uint64))), classes=("0", "1", "2"))
 
@@ -281,7 +287,9 @@ BAD_FOLDERS = {
 @pytest.mark.parametrize("case", BAD_FOLDERS)
 def test_bad_folders(tmp_path, case, form):
     content, match = BAD_FOLDERS[case]
-    refused(match, load_images, folder(tmp_path / "f", content) if form == "folder" else archive(tmp_path / f"f{form}", content))
+    path = folder(tmp_path / "f", content) if form == "folder" else archive(tmp_path / f"f{form}", content)
+    told = refused(match, load_images, path)
+    assert str(path) in told and "object at 0x" not in told
 
 
 def test_bad_parts(tmp_path):
@@ -537,6 +545,10 @@ def test_other_forms_of_known_names(roots):
     npz(roots[0] / "mnist.npz")
     folder(roots[0] / "cifar10", files("jpg"))
     assert load_images("mnist").name == "MNIST (npz)" and load_images("cifar10").name == "CIFAR-10 (JPEG)"
+    shutil.rmtree(roots[0] / "cifar10")
+    idx(roots[0] / "cifar10")
+    d = load_images("cifar10")
+    assert d.name == "CIFAR-10 (idx)" and d.about["form"] == "idx" and "no checksums are known" in verify_data("cifar10")
 
 
 def cifar_files(monkeypatch):
@@ -663,6 +675,16 @@ def test_a_cache_that_cannot_be_written(tmp_path, roots, monkeypatch):
         assert same(load_images(path))
 
 
+def test_what_a_killed_process_left_in_the_cache(tmp_path, roots):
+    old, young, other = (roots[1] / "cache" / n for n in (".new-old", ".new-young", "other"))
+    for path in (old, young, other):
+        folder(roots[1], {f"cache/{path.name}": b"half"})
+    for path, hours in ((old, 25), (young, 23), (other, 25)):
+        os.utime(path, (time.time() - 3600 * hours,) * 2)
+    load_images(npz(tmp_path / "a.npz"))
+    assert not old.exists() and young.exists() and other.exists() and len(cached(roots[1])) == 3
+
+
 def test_a_full_disk(tmp_path):
     "For real: a process that may write no file larger than 20 kB."
     npz(tmp_path / "a.npz", x_train=np.zeros((6, 80, 80), np.uint8), x_test=np.zeros((4, 80, 80), np.uint8))
@@ -729,6 +751,10 @@ def test_bad_splits(sizes):
     refused("cannot make", split, some(), 0, **dict(zip("ab", sizes)))
 
 
+def test_a_split_without_parts():
+    refused("give at least one", split, some(), 0)
+
+
 def test_few_labels():
     images = some()
     few = few_labels(images, 3, seed=5)
@@ -736,7 +762,7 @@ def test_few_labels():
     at = [(images.x == x).flatten(1).all(1).nonzero().item() for x in few.x]
     assert at == sorted(at) and torch.equal(images.y[at], few.y)
     assert not torch.equal(few.x, few_labels(images, 3, seed=6).x)
-    for n in (0, -1, min(images.counts()) + 1):
+    for n in (0, -1, min(images.counts()) + 1, 2.5, 2.0, True, "2"):
         refused("cannot take", few_labels, images, n, 0)
 
 
@@ -770,7 +796,7 @@ def test_resize():
     want = [np.asarray(Image.fromarray(x[0].numpy()).resize((32, 32), Image.BILINEAR)) for x in square.x[:50]]
     assert abs(torch.from_numpy(np.stack(want)).int() - large.x[:50, 0].int()).max() <= 1
     assert large.x.dtype == torch.uint8 and len(large) == 2000 and torch.equal(resize(square, 8, "enlarge").x, square.x)
-    for args in ((4,), (32, "smear")):
+    for args in ((4,), (32, "smear"), (32.0,), (32.5, "enlarge")):
         refused("cannot", resize, square, *args)
 
 
@@ -900,8 +926,13 @@ def test_eval_batches():
 
 def test_bad_batches():
     images = some(20)
-    for size in (0, -1, 21):
+    for size in (0, -1, 21, 5.0, True, "5"):
         refused(f"a batch of {size} cannot be made of 20", Batches, images, size, (0.5,), (0.2,))
+    for size in (0, -1, 5.0, True, None):
+        refused(f"batches of {size} cannot be made", eval_batches, images, size, (0.5,), (0.2,))  # at once, not when the first is asked for
+    for augment in ({}, dict(crop=4), 4, False):
+        refused("is no Augment: write it like", Batches, images, 4, (0.5,), (0.2,), augment=augment)
+    assert len(Batches(images, np.int64(5), (0.5,), (0.2,))(0)[1]) == 5
     refused("1 channels need 1", Batches, images, 4, (0.5,) * 3, (0.2,) * 3)
     for bad in (dict(crop=-1), dict(crop=1.5), dict(cutout=-1), dict(degrees=-1), dict(zoom=1.0), dict(translate=2), dict(degrees=float("nan"))):
         with pytest.raises(ValueError, match=next(iter(bad))):
@@ -1076,6 +1107,7 @@ def test_nothing_is_writable(server, roots, monkeypatch):
     with monkeypatch.context() as m:
         m.setattr(Path, "mkdir", denied)
         refused("nowhere to put data .*Permission denied.*set NAS_NB_DATA", load_images, "mnist")
+    roots[0].rmdir()
     roots[0].write_text("a file in the way")  # the next root is taken
     assert str(roots[1]) in get_data("mnist")
 
@@ -1145,13 +1177,18 @@ def test_add(tmp_path, roots, form):
     assert next(r for r in list_data() if r["name"] == "flowers")["state"] == "ready"
     assert path.exists() and "flowers" in verify_data("flowers")
     assert (roots[0] / left(roots[0])[0]).stat().st_mode & 0o200  # it can be moved and removed again
-    refused("the name 'flowers' cannot be given", add_data, "flowers", path)
+    refused("the name 'flowers' is taken", add_data, "flowers", path)
 
 
 def test_bad_add(tmp_path, roots):
     good = npz(tmp_path / "a.npz")
-    for name in ("digits", "MNIST", "cifar10", "cache", "", "../x", "a/b", ".hidden", "a b", "x.npz"):
+    for name in ("digits", "MNIST", "cifar10", "cache", "", "../x", "a/b", ".hidden", "a b", "x.npz", "x" * 65, "x" * 300):
         refused("cannot be given", add_data, name, good)
+    for name in ("cifar-10-batches-py", "cifar-10-python", "cifar-10-t", "CIFAR-10-Batches-py", "MNIST", "mNIST"):
+        refused("cannot be given: use up to 64 letters", add_data, name, good)
+    assert "x" * 64 in add_data("x" * 64, good)
+    shutil.rmtree(roots[0])
+    roots[0].mkdir()
     refused("float64, not uint8", add_data, "mine", npz(tmp_path / "b.npz", x_train=X["train"] / 255))
     refused("neither a file", add_data, "mine", tmp_path / "nowhere")
     refused("neither a file", add_data, "mine", "digits")  # a path is asked for, not a name
@@ -1160,9 +1197,90 @@ def test_bad_add(tmp_path, roots):
 
 def test_a_name_taken_meanwhile(tmp_path, roots, monkeypatch):
     good = npz(tmp_path / "a.npz")
-    monkeypatch.setattr(D, "verify_data", lambda path: (roots[0].mkdir(), (roots[0] / "mine.npz").write_bytes(b"another's")))
-    refused("taken by now", add_data, "mine", good)
-    assert (roots[0] / "mine.npz").read_bytes() == b"another's" and left(roots[0]) == ["mine.npz"]
+    for file, its_name in (("mine.npz", "mine"), ("yours.zip", "yours")):
+        monkeypatch.setattr(D, "verify_data", lambda path: str((roots[0] / file).write_bytes(b"another's")))
+        refused(f"'{its_name}' is taken", add_data, its_name, good)
+        assert (roots[0] / file).read_bytes() == b"another's"
+    assert left(roots[0]) == ["mine.npz", "yours.zip"]
+
+
+def test_a_target_that_is_there(tmp_path, roots):
+    "What is in no list is told like what is: a file without a suffix, where a folder should go."
+    (roots[0] / "mine").write_text("something")
+    assert "mine" not in [r["name"] for r in list_data()]
+    refused("'mine' is taken, .*given/mine is there", add_data, "mine", folder(tmp_path / "f", files()))
+    assert (roots[0] / "mine").read_text() == "something" and left(roots[0]) == ["mine"]
+
+
+def test_what_is_reported_as_here_was_loaded_from_there(tmp_path, roots, monkeypatch):
+    path, copy_ = archive(tmp_path / "a.tar", files()), shutil.copy
+
+    def half(source, target):
+        copy_(source, target)
+        Path(target).write_bytes(Path(target).read_bytes()[:3000])
+
+    monkeypatch.setattr(shutil, "copy", half)
+    assert str(path) in refused("cannot be read|holds no|has no", add_data, "mine", path)
+    assert left(roots[0]) == []
+
+
+def test_official_cifar10_under_another_name(tmp_path, roots, monkeypatch):
+    "Its form depends on the name, so under another it could not be loaded."
+    from torchvision.datasets import CIFAR10
+
+    content = cifar_files(monkeypatch)
+    path = archive(tmp_path / "cifar-10-python.tar.gz", content)
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(path.read_bytes()).hexdigest())
+    folder(tmp_path, content)
+    for source in (path, tmp_path / "cifar-10-batches-py"):
+        assert "the known checksums" in verify_data(str(source))
+        refused("put it into .*given under this very name", add_data, "mine", source)
+    assert left(roots[0]) == []
+
+
+def test_a_misspelt_root_is_not_made(server, roots, tmp_path):
+    good = npz(tmp_path / "a.npz")
+    roots[0].rmdir()
+    for f, args in ((get_data, ("mnist",)), (load_images, ("mnist",)), (add_data, ("mine", good))):
+        refused(f"NAS_NB_DATA names {roots[0]}, which does not exist", f, *args)
+    assert not roots[0].exists() and left(roots[1]) in ([], ["cache"]) and data_roots()[0] == roots[0] and list_data()
+    roots[0].mkdir()
+    assert "is here now" in get_data("mnist") and "is here now" in add_data("mine", good)
+
+
+@pytest.mark.parametrize("suffix", [".ZIP", ".Tar", ".TAR.GZ", ".TGZ", ".tar.XZ", ".NPZ", ".TXT"])
+def test_suffixes_in_capitals(tmp_path, roots, suffix):
+    plain = tmp_path / f"mine{suffix.lower()}"
+    if suffix == ".TXT":
+        plain.write_text("a b\n" * 20)
+    else:
+        npz(plain) if suffix == ".NPZ" else archive(plain, files())
+    load = load_text if suffix == ".TXT" else load_images
+    path = plain.rename(roots[0] / f"flowers{suffix}")
+    assert load("flowers").hash == load(path).hash and load(path).name == "flowers"
+    (row,) = (r for r in list_data() if r["name"] == "flowers")
+    assert row["state"] == "ready" and row["where"] == path.name and "flowers" in verify_data("flowers")
+    assert "more is here now" in add_data("more", path) and load("more").hash == load(path).hash
+    assert sorted(left(roots[0])) == sorted([path.name, f"more{suffix.lower()}"])
+
+
+def test_archives_of_splits_in_capitals(tmp_path):
+    for s in ("train", "test"):
+        path = archive(tmp_path / "p" / f"{s}.tar.gz", {n: b for n, b in files().items() if n.startswith(s)})
+        path.rename(path.with_name(f"{s}.TAR.GZ"))
+    d = load_images(tmp_path / "p")
+    assert same(d) and d.about["form"] == "tar.gz, one for each split (PNG)"
+
+
+def test_an_error_is_one_line_in_a_log(tmp_path, roots):
+    "What `nas-nb` says about an image goes to a file without a progress bar in front, and names the data set."
+    folder(roots[0] / "flowers", files() | {"val/ant/notes.txt": b"hello"})
+    environment = {k: v for k, v in os.environ.items() if k not in ("IN_TEST", "NAS_NB_BATCH", "NAS_NB_STATUS")}
+    command = [sys.executable, "-m", "nas_nb.batch", "data", "verify", "flowers"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    where = f"{roots[0] / 'flowers'}: val/ant/notes.txt"
+    want = f"nas-nb: {where} cannot be read (UnidentifiedImageError: cannot identify image file): remove it, or get it anew\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", want)
 
 
 def test_unknown_names_are_told_the_known(roots):
