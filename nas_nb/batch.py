@@ -218,6 +218,25 @@ def at_least_one(
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
 
+# %% ../nbs/06_batch.ipynb #data-stamp
+def _listing(folder, depth=3, skip=("README.md", "cache", "locks", "runs")) -> list:  # [name, size, time, what is in it] each
+    "What lies in a folder, read without opening a file; hidden names do not count."
+    rows = []
+    with contextlib.suppress(OSError):  # none there, or not ours to read
+        for p in sorted(Path(folder).iterdir()):
+            if p.name[0] != "." and p.name not in skip:
+                with contextlib.suppress(OSError):  # gone meanwhile, or a link to nowhere
+                    rows.append([p.name, p.stat().st_size, p.stat().st_mtime_ns, _listing(p, depth - 1, ()) if depth > 1 else []])
+    return rows
+
+
+def _data(nb: Notebook) -> list:
+    "What a notebook can load, empty for one that loads nothing."
+    if not any(name in source for source in nb.code for name in ("load_images", "load_text")):
+        return []
+    given = os.environ.get("NAS_NB_DATA", "")
+    return [given, given and _listing(root() / os.path.expanduser(given)), _listing(root() / "data")]
+
 # %% ../nbs/06_batch.ipynb #stamp
 @functools.cache
 def _surroundings() -> str:
@@ -235,7 +254,7 @@ def inputs_hash(
     parameters: dict,  # what papermill injects
 ) -> str:  # hexadecimal
     "A hash of what a notebook's figures follow from."
-    return hashlib.sha256(json.dumps([nb.code, parameters, _surroundings()], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([nb.code, parameters, _surroundings(), *_data(nb)], sort_keys=True).encode()).hexdigest()
 
 # %% ../nbs/06_batch.ipynb #job
 @dataclass

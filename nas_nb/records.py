@@ -161,6 +161,28 @@ def alone(
     finally:
         lock.release()
 
+# %% ../nbs/03_records.ipynb #text
+def _text(x) -> str:
+    "A value as a text that is the same in every process: without addresses, module names, and the order of a set."
+    if isinstance(x, (list, tuple, set, frozenset)):
+        parts = [_text(v) for v in x]
+        return f"{type(x).__name__}({', '.join(sorted(parts) if isinstance(x, (set, frozenset)) else parts)})"
+    if isinstance(x, dict):
+        return f"{type(x).__name__}({', '.join(f'{_text(k)}: {_text(v)}' for k, v in x.items())})"
+    if inspect.iscode(x):
+        return f"{x.co_code.hex()} {_text(x.co_names)} {_text(x.co_consts)}"
+    if not inspect.isclass(x) and hasattr(x, "dtype") and (hasattr(x, "tobytes") or hasattr(x, "detach")):
+        return f"{x.dtype} {tuple(x.shape)} {_bytes_text(x)}"
+    return re.sub(r" at 0x[0-9a-f]+|__main__\.|nas_nb[\w.]*\.", "", repr(x))
+
+
+def _bytes_text(x) -> str:  # of an array or a tensor, whose repr leaves out the middle
+    if hasattr(x, "detach"):
+        import torch
+
+        x = x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    return _text(x.tolist()) if x.dtype.hasobject else hashlib.sha256(x.tobytes()).hexdigest()
+
 # %% ../nbs/03_records.ipynb #own
 def _own(module: str) -> bool:
     "Whether code of this module is ours to follow: the package, one that extends it (`nas_nb_…`), or a notebook."
@@ -172,7 +194,7 @@ def _bare(fn) -> str:
     try:
         return ast.dump(parse_bare(textwrap.dedent(inspect.getsource(fn))))
     except (OSError, SyntaxError, TypeError):  # no source at hand, or a piece of a line: a lambda
-        return f"{fn.__code__.co_code.hex()} {fn.__code__.co_consts!r}"
+        return _text(fn.__code__)
 
 
 def _globals(code) -> set[str]:
@@ -206,7 +228,7 @@ def _reach_function(fn, name, seen):
     for used in sorted(_globals(fn.__code__) & fn.__globals__.keys()):
         value = fn.__globals__[used]
         if not (callable(value) or inspect.ismodule(value)):
-            seen[name, used] = f"{name} {used} " + re.sub(r" at 0x[0-9a-f]+|__main__\.|nas_nb[\w.]*\.", "", repr(value))
+            seen[id(fn), used] = f"{name} {used} {_text(value)}"
         _reach(value, seen)
     _reach([fn.__defaults__ or (), fn.__kwdefaults__ or {}, [c.cell_contents for c in fn.__closure__ or ()]], seen)
 
@@ -215,8 +237,8 @@ def _reach_class(cls, name, seen):
     seen[id(cls)] = name
     for key, value in sorted(vars(cls).items()):
         if not key.startswith("__") or inspect.isfunction(value):
-            plain = isinstance(value, (int, float, str, bytes, tuple, list, dict, type(None)))
-            seen[name, key] = f"{name}.{key} {value!r}" if plain else f"{name}.{key}"
+            code = callable(value) or hasattr(value, "__get__") or inspect.ismodule(value)
+            seen[id(cls), key] = f"{name}.{key}" if code else f"{name}.{key} {_text(value)}"
             _reach(value, seen)
     _reach(cls.__bases__, seen)
 
@@ -393,14 +415,18 @@ def seal(
     text = json.dumps(record | dict(run=run), sort_keys=True)
     return record | dict(run=run | dict(sha256=hashlib.sha256(text.encode()).hexdigest()))
 
-
+# %% ../nbs/03_records.ipynb #read-record
 def _whole(record) -> bool:
     needed = dict(result=set(), made_by={"code"}, run={"device", "seconds"})
     return isinstance(record, dict) and all(isinstance(record.get(k), dict) and v <= record[k].keys() for k, v in needed.items())
 
 
-def read_record(path: Path, identity: dict) -> dict | None:
-    "A record, if it is there, whole, and of this run; one that is not is set aside."
+def read_record(
+    path: Path,
+    identity: dict,  # what tells the run from others
+    mend: bool = False,  # set a file aside that cannot be used; only for who holds the run's lock
+) -> dict | None:
+    "A record, if it is there, whole, and of this run."
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
         if not _whole(record):
@@ -413,72 +439,97 @@ def read_record(path: Path, identity: dict) -> dict | None:
     except FileNotFoundError:
         return None
     except (ValueError, OSError, RecursionError) as e:
-        set_aside(Path(path), str(e))
+        if mend:
+            set_aside(Path(path), str(e))
 
-# %% ../nbs/03_records.ipynb #provenance
+# %% ../nbs/03_records.ipynb #fit
 def _provenance(data) -> dict:
     "What a record says of its data set."
-    if not isinstance(data, dict):
+    if isinstance(data, str):
         return {}
-    if not {"name", "hash"} <= data.keys():
-        raise ValueError(f"what is known of a data set must have `name` and `hash`, not only {', '.join(data)}")
-    return dict(data=json.loads(json.dumps(data)))
+    if not isinstance(data, dict):
+        raise ValueError(f"data must be a hash or what is known of a data set, not {type(data).__name__}: pass the data set's `.about`")
+    if not all(isinstance(data.get(k), str) for k in ("name", "hash")):
+        raise ValueError(f"what is known of a data set must have `name` and `hash`, both text, not only {', '.join(map(str, data))}")
+    return dict(data=_json(data, "what is known of a data set"))
+
+
+def _json(x, what: str, **settings):
+    "What a record will hold of `x`; raises `ValueError`."
+    try:
+        return json.loads(json.dumps(x, **settings))
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"{what} is not what JSON can hold: {e}") from None
+
+
+def _identity(document: str, label: str, seed: int, config: dict) -> dict:
+    "What tells a run from others."
+    if not re.fullmatch(r"[\w=,+-][\w.=,+-]*", str(label), re.ASCII):
+        raise ValueError(f"the label {label!r} is no file name: letters, digits and . _ - = , + only, and no dot in front")
+    fit = {k: _json(v, f"the configuration's {k}", allow_nan=False) for k, v in (config | dict(seed=seed)).items()}
+    return dict(document=document, label=label, seed=fit.pop("seed"), config=fit)
 
 # %% ../nbs/03_records.ipynb #run2
 @patch
 def run(
     self: Study,
     fn,  # called as fn(**config, seed=seed, device=device, ckpt=ckpt); returns a dict that JSON can hold
-    label: str,  # short name of the run, for folders and listings
+    label: str,  # short name of the run, for folders and listings: letters, digits and . _ - = , +
     seed: int = 0,
-    data: str | dict = "",  # of the data set: its hash, or what is known of it, with `name` and `hash`
-    **config,  # what JSON can hold
+    data: str | dict = "",  # of the data set: its hash, or what is known of it (`.about`), with `name` and `hash`
+    **config,  # what JSON can hold, without NaN and infinity
 ) -> dict:  # the record: `record["result"]` is what `fn` returned
-    "The record of a run: cached, committed or computed; raises `OSError` if it cannot be written, `ValueError` for unfit `data`."
-    identity, about = dict(document=self.name, label=label, seed=seed, config=json.loads(json.dumps(config))), _provenance(data)
+    "The record of a run: cached, committed or computed; raises `OSError` if it cannot be written, `ValueError` for what is unfit."
+    identity, about = _identity(self.name, label, seed, config), _provenance(data)
     made = made_by(fn, data["hash"] if about else data, self.device)
     key = run_key(identity | {k: made[k] for k in ("code", "data", "device")})
     local, committed = self.cache / f"{label}-{key}", self.folder / "records" / f"{label}-{run_key(identity)}.json"
-    force, kept = os.environ.get("NAS_NB_FORCE"), self.profile in ("cpu", "paper")
-    if not force and (record := read_record(local / "record.json", identity)):
-        (local / "checkpoint.pt").unlink(missing_ok=True)  # of a process that was killed when its record was just whole
-        self._note("reused", record)
-    elif not force and kept and (record := read_record(committed, identity)):
-        where = record["run"]["device"] + (f" with {record['data']['name']}" if "data" in record else "")
-        print(f"{label}: from a record made by code {record['made_by']['code']} on {where}; --force recomputes")
-        self._note("committed", record)
-    else:
-        how, record = self._compute(fn, identity, about, made, local, bool(force))
-        self._note(how, record)
+    force, kept = bool(os.environ.get("NAS_NB_FORCE")), self.profile in ("cpu", "paper")
+    find = functools.partial(self._find, identity, local, committed if kept else None)
+    how, record = ("", None) if force else find()
+    if not record:
+        with alone(run_lock(local), label):
+            how, record = ("", None) if force else find(mend=True)  # of the process that we waited for
+            if not record:
+                how, record = "computed", self._compute(fn, identity, about, made, local, force)
+    self.counts[how] += 1
+    self.records.append(record)
+    self.report()
     if kept and (record["made_by"] == made or not committed.is_file()):  # what is committed is what the figures show
         write_atomic(committed, to_json(record))
     return record
 
 # %% ../nbs/03_records.ipynb #compute
 @patch
-def _note(self: Study, how, record):
-    self.counts[how] += 1
-    self.records.append(record)
-    self.report()
+def _find(self: Study, identity, local, committed, mend=False):
+    "How a record was found, and the record."
+    if record := read_record(local / "record.json", identity, mend):
+        (local / "checkpoint.pt").unlink(missing_ok=True)  # of a process that was killed when its record was just whole
+        return "reused", record
+    if committed and not (local / "checkpoint.pt").is_file() and (record := read_record(committed, identity, mend)):
+        where = record["run"]["device"] + (f" with {record['data']['name']}" if "data" in record else "")
+        print(f"{identity['label']}: from a record made by code {record['made_by']['code']} on {where}; --force recomputes")
+        return "committed", record
+    return "", None
 
 
 @patch
 def _compute(self: Study, fn, identity, about, made, local, afresh):
     "Compute a run from its last checkpoint, write its record, then drop the checkpoint."
-    with alone(run_lock(local), identity["label"]):
-        if afresh:
-            shutil.rmtree(local, ignore_errors=True)
-        elif record := read_record(local / "record.json", identity):  # of the process that we waited for
-            return "reused", record
-        remove_parts(local)
-        ckpt, started = Checkpoint(local / "checkpoint.pt", key=local.name), now()
-        result = fn(**identity["config"], seed=identity["seed"], device=self.device, ckpt=ckpt)
-        result = json.loads(json.dumps(result))  # what is returned now is what a record will return
-        run = dict(started=started, seconds=round(ckpt.seconds, 2)) | machine(self.device)
-        record = seal(identity | about | dict(result=result, made_by=made, run=run))
-        write_atomic(local / "record.json", to_json(record))
-        ckpt.path.unlink(missing_ok=True)
-    return "computed", record
+    if afresh:
+        shutil.rmtree(local, ignore_errors=True)
+    remove_parts(local)
+    ckpt, started = Checkpoint(local / "checkpoint.pt", key=local.name), now()
+    result = fn(**identity["config"], seed=identity["seed"], device=self.device, ckpt=ckpt)
+    name = getattr(fn, "__qualname__", repr(fn))
+    if not isinstance(result, dict):
+        raise TypeError(f"{name} must return a dict that JSON can hold, not {type(result).__name__}")
+    result = _json(result, f"the result of {name}")  # what is returned now is what a record will return
+    run = dict(started=started, seconds=round(ckpt.seconds, 2)) | machine(self.device)
+    record = seal(identity | about | dict(result=result, made_by=made, run=run))
+    write_atomic(local / "record.json", to_json(record))
+    ckpt.path.unlink(missing_ok=True)
+    return record
 
 # %% ../nbs/03_records.ipynb #claims
 @patch

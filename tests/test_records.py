@@ -5,11 +5,15 @@ import importlib
 import io
 import json
 import linecache
+import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -436,6 +440,105 @@ def test_records_from_before_the_checksum_are_read():
         assert read_record(path, {k: record[k] for k in ("document", "label", "seed", "config")}) == record
 
 
+@pytest.mark.parametrize("where", ["cache/*/record.json", "figures/records/*.json"])
+def test_a_record_that_is_mended_while_we_look_is_not_set_aside(study, where, tmp_path, monkeypatch):
+    "Another process computes the run after we have found its record broken, and before we have the lock."
+    study.profile, alone = "paper", records.alone
+    whole = study.run(square, "square", n=3)
+    if "figures" in where:
+        shutil.rmtree(study.cache)
+    (path,) = tmp_path.glob(where)
+    text = path.read_text()
+    path.write_text("{")
+    if "cache" in where:
+        shutil.rmtree(study.folder / "records")
+
+    def mended(*args):
+        path.write_text(text)
+        return alone(*args)
+
+    monkeypatch.setattr(records, "alone", mended)
+    assert study.run(square, "square", n=3) == whole and study.counts["computed"] == 1
+    assert not list(tmp_path.rglob("*.unreadable"))
+
+
+def test_a_run_begun_with_force_goes_on_without_it(study, monkeypatch):
+    study.profile = "paper"
+    study.run(square, "square", n=3)
+
+    def late(n, seed, device, ckpt):
+        i = (ckpt.load() or dict(i=0))["i"]
+        ckpt.tick(lambda: dict(i=i + 1))
+        return dict(value=i)
+
+    monkeypatch.setattr(records, "code_hash", lambda fn: "0123456789abcdef")
+    monkeypatch.setenv("NAS_NB_FORCE", "1")
+    monkeypatch.setenv("NAS_NB_DEADLINE", "0")
+    with pytest.raises(OutOfTime):
+        study.run(late, "square", n=3)
+    monkeypatch.delenv("NAS_NB_FORCE"), monkeypatch.delenv("NAS_NB_DEADLINE")
+    assert study.run(late, "square", n=3)["result"] == dict(value=1)
+    assert study.counts == dict(computed=2, reused=0, committed=0)
+    (committed,) = (study.folder / "records").iterdir()
+    assert json.loads(committed.read_text())["result"] == dict(value=1)
+
+
+NAN, DATA = float("nan"), SimpleNamespace(about=dict(name="digits", hash="d0"))
+
+
+@pytest.mark.parametrize(
+    "unfit, says",
+    [
+        (dict(data=DATA), "SimpleNamespace: pass .* `.about`"),
+        (dict(data=None), "`.about`"),
+        (dict(data=dict(name="digits", hash=7)), "`name` and `hash`"),
+        (dict(data=dict(name="digits", hash="d0", where=Path("x"))), "not what JSON can hold.*Path"),
+        (dict(lr=NAN), "configuration's lr "),
+        (dict(lr=[0.1, dict(end=-math.inf)]), "configuration's lr "),
+        (dict(net=torch.ones(2)), "configuration's net .*Tensor"),
+        (dict(seed=NAN), "configuration's seed "),
+        *((dict(label=label), "the label .* no file name") for label in ("", ".x", "a/b", "../x", "a b", "ü", "x\n", "a\\b", "a:b")),
+    ],
+)
+def test_what_no_record_could_hold_is_refused_before_anything_is_computed(study, unfit, says, tmp_path):
+    fn = lambda **_: pytest.fail("computed")
+    with pytest.raises(ValueError, match=says) as error:
+        study.run(fn, **dict(label="x") | unfit)
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("label", ["figure4-asng", "lambda-rank-16", "f=0.5,eps+_1", "-x", "3"])
+def test_labels_that_name_a_folder(study, label):
+    study.run(square, label, n=3)
+    assert study.run(square, label, n=3)["label"] == label and study.counts["reused"] == 1
+
+
+@pytest.mark.parametrize("result", [None, [1], 3, torch.ones(2), dict(x=torch.ones(2)), {(1, 2): 3}])
+def test_a_function_that_returns_no_dict_of_json_is_named_and_nothing_is_recorded(study, result, tmp_path):
+    def poor(seed, device, ckpt):
+        return result
+
+    study.profile = "paper"
+    with pytest.raises((TypeError, ValueError), match="poor"):
+        study.run(poor, "x")
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_nan_in_a_result_is_recorded_and_used_again(study):
+    calls = []
+
+    def diverges(seed, device, ckpt):
+        return dict(loss=[1.0, NAN], top=math.inf, run=calls.append(1))
+
+    study.profile = "paper"
+    for _ in range(2):
+        result = study.run(diverges, "x")["result"]
+        assert math.isnan(result["loss"][1]) and result["top"] == math.inf
+    shutil.rmtree(study.cache)
+    assert math.isnan(study.run(diverges, "x")["result"]["loss"][1])
+    assert len(calls) == 1 and study.counts == dict(computed=1, reused=1, committed=1)
+
+
 DIGITS = dict(name="CIFAR-10 (JPEG)", hash="0123", images=1797)
 
 
@@ -654,6 +757,67 @@ def test_a_notebook_and_its_module_have_one_hash_and_any_change_another(old, new
     changed = []
     run = as_notebook(lambda source: source.replace(old, new) if old in source and not changed.append(old) else source)
     assert changed and code_hash(run) != code_hash(hitting_times)
+
+
+HASHES = """
+from nas_nb.records import code_hash
+from nas_nb.training import train_baseline
+space = dict(__name__="nas_nb_demo")
+exec("""+ '"""' + """
+import numpy as np
+ALLOWED = dict(names=[{'a', 'b', 'c', 'd'}, np.array([{'l'}, 10**20], dtype=object)])
+class Net:
+    kinds = frozenset('efgh')
+sourceless = lambda x: x in {'i', 'j', 'k'} and (lambda y: y in ALLOWED or Net)
+""" + '"""' + """, space)
+print(code_hash(train_baseline), code_hash(space["sourceless"]))
+"""
+
+
+def test_the_code_hash_is_the_same_in_every_process():
+    "Strings have other hashes, sets another order, objects other addresses."
+    run = lambda seed: subprocess.run([sys.executable, "-c", HASHES], env=os.environ | dict(PYTHONHASHSEED=seed), capture_output=True, text=True)
+    first, second = run("1"), run("2")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.split() == second.stdout.split()
+
+
+def middle(x):
+    "A value that differs from `x` where its repr shows nothing."
+    x = x.clone() if torch.is_tensor(x) else x.copy()
+    x[len(x) // 2] = 1
+    return x
+
+
+LARGE = dict(
+    tensor=torch.zeros(5000), bf16=torch.zeros(5000, dtype=torch.bfloat16), bits=torch.zeros(5000, dtype=torch.bool), array=np.zeros(5000),
+    rows=torch.zeros(2000, 3).T.contiguous().T, objects=np.zeros(5000, dtype=object),
+)  # fmt: skip
+PLAIN = dict(order=(dict(a=1, b=2), dict(b=2, a=1)), kind=((1, 2), [1, 2]), set=({"a"}, {"b"}), shape=(np.zeros((2, 3)), np.zeros((3, 2))), dtype=(torch.zeros(2), torch.zeros(2, dtype=torch.int32)))
+
+
+@pytest.mark.parametrize("one, other", [*((x, middle(x)) for x in LARGE.values()), *PLAIN.values()], ids=[*LARGE, *PLAIN])
+def test_the_code_hash_sees_all_of_a_value(one, other):
+    def hashes(value):
+        space = dict(__name__="nas_nb_demo", VALUE=value)
+        exec("class Net:\n    value = VALUE", space)
+        exec("by_global = lambda: VALUE\nby_class = lambda: Net", space)
+        return code_hash(space["by_global"]), code_hash(space["by_class"])
+
+    again = hashes(one.clone() if torch.is_tensor(one) else type(one)(one) if isinstance(one, (dict, set)) else one)
+    assert again == hashes(one)
+    assert all(a != b for a, b in zip(hashes(one), hashes(other)))
+
+
+def test_a_function_without_source_is_its_bytecode_names_and_constants():
+    def code(source):
+        space = dict(__name__="nas_nb_demo")
+        exec(source, space)
+        return code_hash(space["f"])
+
+    base = "f = lambda x: (x.real, [lambda: 'a'])"
+    assert code(base) == code(base)
+    assert len({code(base), code(base.replace("real", "imag")), code(base.replace("'a'", "'b'")), code(base.replace("real,", "real +"))}) == 4
 
 
 def test_the_code_hash_reaches_the_optimiser_and_not_the_plots(monkeypatch):
