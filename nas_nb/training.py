@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
+from matplotlib.ticker import StrMethodFormatter
 from torch import nn
 from torchvision.ops import StochasticDepth
 
@@ -459,16 +460,17 @@ def plot_curves(
     table: pd.DataFrame,  # of `curves`
 ) -> plt.Figure:
     "Test error against epoch, a panel for each data set: each seed, their mean, and the interval at the end."
-    ends = final(table).set_index("data")
+    ends = list(final(table).itertuples())
     fig, axes = plt.subplots(1, len(ends), figsize=(1.2 + 2.6 * len(ends), 3.2), squeeze=False)
-    for ax, (name, end) in zip(axes[0], ends.iterrows()):
-        of = table[table.data == name]
+    for ax, end in zip(axes[0], ends):
+        of = table[table.data == end.data]
         for _, run in of.groupby("seed"):
             ax.plot(run.epoch, run.error, color="C0", alpha=0.35, linewidth=0.8)
         ax.plot(of.groupby("epoch").error.mean(), color="C0", marker="o", markersize=3, label=f"mean of {end.seeds} seeds")
         ax.errorbar(end.epochs, end.error, [[end.error - end.low], [end.high - end.error]], color="C0", capsize=3, label="95 % interval")
-        ax.set(title=name, xlabel="epoch", yscale="log")
+        ax.set(title=end.data, xlabel="epoch", yscale="log")
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.legend()
     axes[0, 0].set_ylabel("test error (%)")
-    headline(fig, "; ".join(f"{r.Index}: {r.error:.2f} % wrong after {r.epochs} epochs" for r in ends.itertuples()))
+    headline(fig, "; ".join(f"{r.data}: {r.error:.2f} % wrong after {r.epochs} epochs" for r in ends))
     return fig
