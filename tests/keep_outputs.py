@@ -34,8 +34,9 @@ def executed(
     "The copy that `nas-nb figures` left, or a new one for a notebook that saves no figure."
     import papermill
 
-    if notebook.name.startswith("5"):
-        return ROOT / "figures" / "quick" / notebook.stem / notebook.name
+    copy = ROOT / "figures" / "quick" / notebook.stem / notebook.name
+    if copy.is_file() or notebook.name.startswith("5"):
+        return copy
     print(f"running {notebook.name}", flush=True)
     papermill.execute_notebook(notebook, folder / notebook.name, kernel_name="python3", progress_bar=False, cwd=ROOT / "nbs")
     return folder / notebook.name
