@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from torch import nn
 from torchvision.ops import StochasticDepth
 
@@ -469,7 +469,8 @@ def plot_curves(
         ax.plot(of.groupby("epoch").error.mean(), color="C0", marker="o", markersize=3, label=f"mean of {end.seeds} seeds")
         ax.errorbar(end.epochs, end.error, [[end.error - end.low], [end.high - end.error]], color="C0", capsize=3, label="95 % interval")
         ax.set(title=end.data, xlabel="epoch", yscale="log")
-        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 3, 5)), major_formatter=StrMethodFormatter("{x:g}"), minor_formatter=NullFormatter())
         ax.legend()
     axes[0, 0].set_ylabel("test error (%)")
     headline(fig, "; ".join(f"{r.data}: {r.error:.2f} % wrong after {r.epochs} epochs" for r in ends))
