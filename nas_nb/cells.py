@@ -9,11 +9,10 @@ __all__ = ['DARTS', 'ASNG', 'ENAS', 'Node', 'CellSpace', 'Genotype', 'loose', 'R
 # %% ../nbs/11_cells.ipynb #imports
 import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -21,7 +20,7 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from .operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, Op, conv_bn, factorized_reduce, relu_conv_bn
-from .relaxations import Weights, one_hot
+from .relaxations import Weights
 
 # %% ../nbs/11_cells.ipynb #space
 @dataclass(frozen=True)
@@ -49,11 +48,11 @@ class CellSpace:
 
     def count(self) -> int:
         "Number of discrete cells of one kind."
-        K, loss = len(self.ops), "none" in self.ops
+        K = len(self.ops) - ("none" in self.ops)  # none is never kept
         if self.picks:
             return math.prod(self.sizes[: len(self.sizes) // 2])
         into = [sum(1 for _, i in self.edges if i == node) for node in range(self.nodes)]
-        return math.prod(math.comb(n, min(n, 2)) * (K - loss) ** min(n, 2) for n in into)
+        return math.prod(math.comb(n, min(n, 2)) * K ** min(n, 2) for n in into)
 
 
 DARTS = CellSpace(DARTS_OPS)
@@ -345,7 +344,7 @@ def encode(
     genotype: Genotype,
 ) -> Weights:
     "The genotype as weights of the supernet; raises `ValueError` for operations and edges that the space does not have."
-    chosen, K = [], len(space.ops)
+    chosen = []
     for nodes in (genotype.normal, genotype.reduce):
         found = genotype_routes(space, nodes)
         if space.picks:

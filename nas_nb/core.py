@@ -123,11 +123,12 @@ def progress(
     "A progress bar with ETA for the terminal, JupyterLab and batch."
     from tqdm import tqdm as plain
 
-    kwargs = dict(iterable=iterable, desc=desc, total=total, leave=False, dynamic_ncols=True) | kwargs
+    shown = dict(leave=False, dynamic_ncols=True, disable=None)  # None: only on a terminal or in a notebook, not in a log
+    kwargs = dict(iterable=iterable, desc=desc, total=total) | shown | kwargs
     if status := os.environ.get("NAS_NB_STATUS"):
         return plain(**kwargs | dict(file=_StatusFile(status), ncols=90, dynamic_ncols=False, mininterval=1, ascii=" ="))
     if in_batch():
-        return plain(**kwargs, disable=True)
+        return plain(**kwargs | dict(disable=True))
     from tqdm.auto import tqdm
 
     return tqdm(**kwargs)

@@ -8,7 +8,6 @@ __all__ = ['Images', 'ImageData', 'DataError', 'data_roots', 'split', 'load_imag
            'add_data']
 
 # %% ../nbs/01_data.ipynb #imports
-import fcntl
 import gzip
 import hashlib
 import io
@@ -29,7 +28,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +40,8 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from PIL import Image
 
-from .core import check_fields, in_batch, progress, root
+from .core import check_fields, progress, root
+from .records import Lock, alone
 from .streams import Ahead, check_seeds, random_bits, uniform
 
 # %% ../nbs/01_data.ipynb #images
@@ -335,8 +335,7 @@ def _bytes(path: Path) -> bytes:
 
 # %% ../nbs/01_data.ipynb #together
 def _images(items: list[tuple]):
-    shown = {} if in_batch() else dict(disable=None)  # None is tqdm's "only on a terminal or in a notebook", not in a log
-    decoded = [_decode(item) for item in progress(items, "decoding", **shown)]
+    decoded = [_decode(item) for item in progress(items, "decoding")]
     kinds, arrays = "/".join(sorted({kind for kind, _ in decoded})), [a for _, a in decoded]
     for item, a in zip(items, arrays):
         if a.shape[:2] != arrays[0].shape[:2]:
@@ -932,19 +931,17 @@ def _into_root():  # yields (root, empty folder in it) for the first root that c
         raise DataError(f"NAS_NB_DATA names {given}, which does not exist: make this folder, or correct the variable")
     problems = []
     for r in data_roots():
-        try:
-            r.mkdir(parents=True, exist_ok=True)
-            lock = open(r / ".new.lock", "w")
-            fcntl.flock(lock, fcntl.LOCK_EX)  # given back by the system even if this process is killed
-            for left in r.glob(".new-*"):
-                shutil.rmtree(left, ignore_errors=True)
-            folder = tempfile.TemporaryDirectory(dir=r, prefix=".new-")
-        except OSError as e:
-            problems.append(_reason(e))
-            continue
-        with lock, folder:
-            yield r, Path(folder.name)
-        return
+        with ExitStack() as held:
+            try:
+                held.enter_context(alone(Lock(r / ".new.lock"), f"data in {r}"))
+                for left in r.glob(".new-*"):
+                    shutil.rmtree(left, ignore_errors=True)
+                folder = held.enter_context(tempfile.TemporaryDirectory(dir=r, prefix=".new-"))
+            except OSError as e:
+                problems.append(_reason(e))
+                continue
+            yield r, Path(folder)
+            return
     raise DataError(f"nowhere to put data ({'; '.join(problems)}): set NAS_NB_DATA to a folder that can be written")
 
 

@@ -151,10 +151,10 @@ def alone(
     told = False
     while not lock.take():
         if not told:
-            print(f"{what}: {lock.holder()} is computing this already; waiting for it", flush=True)
+            print(f"{what}: {lock.holder()} is at this already; waiting for it", flush=True)
         told = True
         if seconds_left() <= 0:
-            raise OutOfTime(f"the time limit has passed while {lock.holder()} computed {what}: run the same command again")
+            raise OutOfTime(f"the time limit has passed while {lock.holder()} was at {what}: run the same command again")
         time.sleep(0.1)
     try:
         yield

@@ -342,16 +342,18 @@ def fit(
         raise ValueError("`every` is at least 0, and `valid` a function that returns batches: lambda: eval_batches(…)")
     run = _Run(model.train(), recipe, seed, every, ckpt, desc)
     kept = [path.p for path in run.paths]
-    with torch.random.fork_rng([run.device] if run.device.type == "cuda" else []), run.log.bar:
-        while run.step < recipe.steps:
-            run.advance(batches)
-            if run.step == recipe.steps or (every and run.step % every == 0):
-                run.judge(valid)
-            run.log.look(run.step)
-            if ckpt:
-                ckpt.tick(run.state)
-    for path, p in zip(run.paths, kept):
-        path.p = p
+    try:
+        with torch.random.fork_rng([run.device] if run.device.type == "cuda" else []), run.log.bar:
+            while run.step < recipe.steps:
+                run.advance(batches)
+                if run.step == recipe.steps or (every and run.step % every == 0):
+                    run.judge(valid)
+                run.log.look(run.step)
+                if ckpt:
+                    ckpt.tick(run.state)
+    finally:
+        for path, p in zip(run.paths, kept):
+            path.p = p
     return run.history
 
 # %% ../nbs/02_training.ipynb #small-cnn

@@ -167,7 +167,7 @@ print(json.dumps(dict(first=first, status=[ended(first), ended(second)], marks=m
 """
     ((found,), said) = warm(tmp_path, body, NAS_NB_CHECKPOINT_SECONDS="0")
     assert found["status"] == [0, 0] and found["marks"] == "B" + "." * 100
-    assert f"x: process {found['first']} is computing this already; waiting for it\n" in said
+    assert f"x: process {found['first']} is at this already; waiting for it\n" in said
     assert "'computed': 0, 'reused': 1" in said
     assert [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()] == ["record.json"]  # no lock, no checkpoint
 

@@ -284,6 +284,9 @@ def test_the_models_own_stochastic_depth_and_the_callers_generator_stay(batches)
     assert net.drop.p == 0.1
     fit(net, batches, RECIPES[0])
     assert net.drop.p == 0.1 and torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(KeyboardInterrupt):
+        fit(net, lambda t: batches(t) if t < 5 else (_ for _ in ()).throw(KeyboardInterrupt), RECIPES[0])
+    assert net.drop.p == 0.1 and torch.equal(torch.get_rng_state(), state)
 
 
 def test_inputs_without_a_layout():
