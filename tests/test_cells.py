@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas_nb.cells import ASNG, DARTS, ENAS, CellNetwork, CellSpace, Genotype, decode, discretise, encode, routes
+from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, CellSpace, Genotype, decode, discretise, encode, routes
 from nas_nb.operations import ASNG_OPS, DARTS_OPS, NASNET_OPS, Depthwise, Op, cost, factorized_reduce
 from nas_nb.relaxations import Weights, one_hot, sigmoid, softmax, straight_through, threshold, two_path
 
@@ -64,32 +64,32 @@ def test_public_genotypes_have_the_published_sizes(name):
 
 def test_supernets_have_the_published_sizes():
     expected = CASES["darts_param_counts"]["expected"]
-    assert count(CellNetwork(DARTS)) == expected["search_C16_L8"]
-    assert count(CellNetwork(DARTS, classes=100)) == expected["search_C16_L8_100cls"]
-    assert count(CellNetwork(DARTS, channels=16, cells=8, genotype=PUBLIC["DARTS_V2"])) == expected["cifar_DARTS_V2_C16_L8"]
+    assert count(CellNetwork(DARTS_CELL)) == expected["search_C16_L8"]
+    assert count(CellNetwork(DARTS_CELL, classes=100)) == expected["search_C16_L8_100cls"]
+    assert count(CellNetwork(DARTS_CELL, channels=16, cells=8, genotype=PUBLIC["DARTS_V2"])) == expected["cifar_DARTS_V2_C16_L8"]
     asng = CASES["asng_cifar_network"]["expected"]
-    assert count(CellNetwork(ASNG)) == asng["search_supernet_C16_8cells_params"]["without_aux"]
-    assert ASNG.sizes == asng["K"] and math.log10(ASNG.count() ** 2) == pytest.approx(asng["log10_architectures"])
-    assert sum(n - 1 for n in ASNG.sizes) == asng["n_theta"]
+    assert count(CellNetwork(ASNG_CELL)) == asng["search_supernet_C16_8cells_params"]["without_aux"]
+    assert ASNG_CELL.sizes == asng["K"] and math.log10(ASNG_CELL.count() ** 2) == pytest.approx(asng["log10_architectures"])
+    assert sum(n - 1 for n in ASNG_CELL.sizes) == asng["n_theta"]
 
 
 @pytest.mark.parametrize("name", ["all_zero", "chain_sep3", "random_seed0"])
 @pytest.mark.parametrize("channels", [16, 24, 36])
 def test_asng_networks_have_the_published_sizes(name, channels):
     case = CASES["asng_cifar_network"]["expected"]["architectures"][name]
-    network = CellNetwork(ASNG, channels=channels, cells=20, genotype=decode(ASNG, case["arch"]))
+    network = CellNetwork(ASNG_CELL, channels=channels, cells=20, genotype=decode(ASNG_CELL, case["arch"]))
     assert count(network) == case[f"params_20cells_affine_C{channels}"]
 
 
 def test_multiply_adds():
-    network = CellNetwork(DARTS, channels=36, cells=20, genotype=PUBLIC["DARTS_V2"])
+    network = CellNetwork(DARTS_CELL, channels=36, cells=20, genotype=PUBLIC["DARTS_V2"])
     assert cost(network, (3, 32, 32)).multiply_adds == CASES["darts_macs"]["expected"]["cifar_DARTS_V2_C36_L20_32px"]
 
 
 def test_spaces_have_the_published_numbers_of_cells():
     expected = CASES["search_space_sizes"]["expected"]
-    assert DARTS.count() == expected["darts_one_cell"]
-    assert math.log10(DARTS.count() ** 2) == pytest.approx(expected["darts_two_cells_log10"])
+    assert DARTS_CELL.count() == expected["darts_one_cell"]
+    assert math.log10(DARTS_CELL.count() ** 2) == pytest.approx(expected["darts_two_cells_log10"])
 
 
 @pytest.mark.parametrize("case", CASES["darts_op_shapes_params"]["expected"])
@@ -146,7 +146,7 @@ def plain_mixture(network, x, w):
 @pytest.fixture(scope="module")
 def supernet():
     torch.manual_seed(0)
-    return CellNetwork(DARTS, channels=4, cells=3).double()
+    return CellNetwork(DARTS_CELL, channels=4, cells=3).double()
 
 
 def some(n=3):
@@ -165,8 +165,8 @@ def test_the_supernet_computes_its_equation_with_all_gradients(supernet, relax):
 
 
 def test_a_chosen_architecture_is_the_mixture_with_zeros_and_ones(supernet):
-    g = discretise(DARTS, torch.rand(28, 8, generator=torch.Generator().manual_seed(3)))
-    chosen, dense = encode(DARTS, g), torch.zeros(28, 8, dtype=torch.float64)
+    g = discretise(DARTS_CELL, torch.rand(28, 8, generator=torch.Generator().manual_seed(3)))
+    chosen, dense = encode(DARTS_CELL, g), torch.zeros(28, 8, dtype=torch.float64)
     for v, ks in enumerate(chosen.chosen):
         dense[v, list(ks)] = 1
     torch.testing.assert_close(supernet(some(), chosen), plain_mixture(supernet, some(), dense))
@@ -219,7 +219,7 @@ def test_genotypes_are_read_off_as_the_public_code_does():
     case = CASES["darts_genotype_parse"]
     assert case["primitives"] == list(DARTS_OPS)
     alpha = torch.tensor(case["alphas_normal"] + case["alphas_reduce"])
-    found = discretise(DARTS, softmax(alpha).values)
+    found = discretise(DARTS_CELL, softmax(alpha).values)
     flat = lambda nodes: [list(edge) for node in nodes for edge in node]
     assert flat(found.normal) == case["expected"]["normal"] and flat(found.reduce) == case["expected"]["reduce"]
     assert list(found.normal_concat) == case["expected"]["normal_concat"]
@@ -229,13 +229,13 @@ def test_softmax_and_none_decide_which_edges_are_kept():
     alpha = torch.zeros(28, 8)
     alpha[2, 4], alpha[2, 0] = 2.0, 4.0  # the largest raw value of the node's edges, and mostly none
     alpha[3, 4] = alpha[4, 5] = 1.0
-    assert discretise(DARTS, softmax(alpha).values).normal[1] == (("sep_conv_3x3", 1), ("sep_conv_5x5", 2))
-    assert discretise(DARTS, alpha).normal[1][0] == ("sep_conv_3x3", 0)  # what ranking raw values would give
-    everything = discretise(DARTS, softmax(alpha).values, keep=None)
+    assert discretise(DARTS_CELL, softmax(alpha).values).normal[1] == (("sep_conv_3x3", 1), ("sep_conv_5x5", 2))
+    assert discretise(DARTS_CELL, alpha).normal[1][0] == ("sep_conv_3x3", 0)  # what ranking raw values would give
+    everything = discretise(DARTS_CELL, softmax(alpha).values, keep=None)
     assert everything.normal[1] == (("sep_conv_3x3", 1), ("sep_conv_5x5", 2))  # none is the strongest elsewhere
 
 
-@pytest.mark.parametrize("space", [DARTS, ASNG, ENAS], ids=["DARTS", "ASNG", "ENAS"])
+@pytest.mark.parametrize("space", [DARTS_CELL, ASNG_CELL, ENAS_CELL], ids=["DARTS", "ASNG", "ENAS"])
 def test_choices_to_genotype_to_text_to_weights_and_back(space):
     random = torch.Generator().manual_seed(4)
     for _ in range(20):
@@ -250,8 +250,8 @@ def test_choices_to_genotype_to_text_to_weights_and_back(space):
 def test_the_final_network_is_the_supernet_restricted_to_its_genotype():
     "Same weights, same function: with the supernet's kind of batch norm the two agree."
     torch.manual_seed(0)
-    g = decode(ASNG, [1, 0, 3, 4, 0, 0, 3, 3, 2, 1, 1, 2, 0, 4, 0, 3, 3, 1, 2, 0] * 2)  # node 1 takes one operation twice
-    network, final = CellNetwork(ASNG, channels=4, cells=3), CellNetwork(ASNG, channels=4, cells=3, genotype=g)
+    g = decode(ASNG_CELL, [1, 0, 3, 4, 0, 0, 3, 3, 2, 1, 1, 2, 0, 4, 0, 3, 3, 1, 2, 0] * 2)  # node 1 takes one operation twice
+    network, final = CellNetwork(ASNG_CELL, channels=4, cells=3), CellNetwork(ASNG_CELL, channels=4, cells=3, genotype=g)
     own = network.state_dict()
     for name, value in final.state_dict().items():
         if name in own and own[name].shape == value.shape:
@@ -259,11 +259,11 @@ def test_the_final_network_is_the_supernet_restricted_to_its_genotype():
     for small, large in zip(final.merges, network.merges):
         small.conv.weight.data = torch.cat([large.conv.weight[:, large.at[s]] for s in small.at], 1)
     x = some().float()
-    torch.testing.assert_close(final.train()(x), network.train()(x, encode(ASNG, g)))
+    torch.testing.assert_close(final.train()(x), network.train()(x, encode(ASNG_CELL, g)))
 
 
 def test_drop_path_and_auxiliary_head_of_a_final_network():
-    network = CellNetwork(DARTS, channels=4, cells=3, genotype=PUBLIC["DARTS_V2"], aux=True).train()
+    network = CellNetwork(DARTS_CELL, channels=4, cells=3, genotype=PUBLIC["DARTS_V2"], aux=True).train()
     logits, aux = network(torch.randn(2, 3, 32, 32))
     assert logits.shape == aux.shape == (2, 10)
     dropped = []
@@ -299,13 +299,13 @@ def test_a_space_of_ones_own():
 def test_what_is_refused_in_one_sentence(supernet):
     dense = Weights(torch.rand(40, 6))
     for call, says in (
-        (lambda: CellNetwork(ASNG, channels=4, cells=1)(some().float(), dense), "nobody reads"),
+        (lambda: CellNetwork(ASNG_CELL, channels=4, cells=1)(some().float(), dense), "nobody reads"),
         (lambda: supernet(some()), "needs weights"),
         (lambda: supernet(some(), softmax(torch.zeros(14, 8))), "14 variables do not fit"),
-        (lambda: CellNetwork(DARTS, channels=4, cells=1, genotype=PUBLIC["DARTS_V1"])(some().float(), one_hot([0] * 28)), "takes no weights"),
-        (lambda: CellNetwork(DARTS, genotype=PUBLIC["NASNet"]), "14 edges"),
-        (lambda: discretise(ASNG, torch.rand(40, 6)), "choices"),
-        (lambda: decode(ASNG, [9] * 40), "choices must be"),
+        (lambda: CellNetwork(DARTS_CELL, channels=4, cells=1, genotype=PUBLIC["DARTS_V1"])(some().float(), one_hot([0] * 28)), "takes no weights"),
+        (lambda: CellNetwork(DARTS_CELL, genotype=PUBLIC["NASNet"]), "14 edges"),
+        (lambda: discretise(ASNG_CELL, torch.rand(40, 6)), "choices"),
+        (lambda: decode(ASNG_CELL, [9] * 40), "choices must be"),
         (lambda: Genotype.from_json('{"normal": 3}'), "not a genotype"),
         (lambda: two_path(torch.zeros(1, 3), [(1, 1)]), "different"),
     ):
@@ -315,4 +315,4 @@ def test_what_is_refused_in_one_sentence(supernet):
 
 
 def test_routes_skip_none():
-    assert {r.op for node in routes(DARTS, softmax(torch.zeros(28, 8)), "normal") for r in node} == set(range(1, 8))
+    assert {r.op for node in routes(DARTS_CELL, softmax(torch.zeros(28, 8)), "normal") for r in node} == set(range(1, 8))
