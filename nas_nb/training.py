@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BASELINES', 'NETS', 'Recipe', 'learning_rate', 'make_optimizer', 'Score', 'evaluate', 'reestimate_bn', 'Diverged',
-           'StepLog', 'training_loss', 'update', 'seed_step', 'fit', 'conv_norm', 'small_cnn', 'Block', 'resnet20',
-           'train_baseline', 'curves', 'final', 'plot_curves']
+           'StepLog', 'training_loss', 'batch_loss', 'descend', 'seed_step', 'Run', 'fit', 'conv_norm', 'small_cnn',
+           'Block', 'resnet20', 'train_baseline', 'curves', 'final', 'plot_curves']
 
 # %% ../nbs/02_training.ipynb #imports
 import hashlib
@@ -38,7 +38,7 @@ class Recipe:
     "How to train; raises `ValueError` for a value out of its range."
 
     steps: int  # updates of the weights, ≥ 1
-    optimizer: str = "sgd"  # "sgd" (Nesterov momentum) or "adam"
+    optimizer: str = "sgd"  # "sgd" (Nesterov momentum), "momentum" (SGD with plain momentum) or "adam"
     lr: float = 0.1  # the highest learning rate, > 0
     lr_end: float = 0.0  # where the cosine ends, 0 ≤ lr_end ≤ lr; equal to `lr`: constant
     warmup: int = 0  # steps from zero to `lr`, linear
@@ -55,7 +55,7 @@ class Recipe:
         part, some = (lambda v: 0 <= v < 1), (lambda v: v >= 0)
         fine = dict(momentum=part, label_smoothing=part, drop_path=part, weight_decay=some, clip=some, aux=some)
         fine |= dict(lr=lambda v: v > 0, lr_end=lambda v: 0 <= v <= self.lr, warmup=lambda v: 0 <= v < self.steps)
-        check_fields(self, steps=lambda v: v > 0, optimizer=lambda v: v in ("sgd", "adam"), **fine)
+        check_fields(self, steps=lambda v: v > 0, optimizer=lambda v: v in ("sgd", "momentum", "adam"), **fine)
 
 # %% ../nbs/02_training.ipynb #lr
 def learning_rate(
@@ -77,7 +77,8 @@ def make_optimizer(
     shared = dict(lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     if recipe.optimizer == "adam":
         return torch.optim.Adam(model.parameters(), betas=(recipe.momentum, 0.999), **shared)
-    return torch.optim.SGD(model.parameters(), momentum=recipe.momentum, nesterov=recipe.momentum > 0, **shared)
+    nesterov = recipe.optimizer == "sgd" and recipe.momentum > 0
+    return torch.optim.SGD(model.parameters(), momentum=recipe.momentum, nesterov=nesterov, **shared)
 
 # %% ../nbs/02_training.ipynb #score
 class Score(NamedTuple):
@@ -224,20 +225,27 @@ def training_loss(
     return loss + recipe.aux * F.cross_entropy(out[1], y, label_smoothing=recipe.label_smoothing) if recipe.aux else loss
 
 
-def update(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+def batch_loss(
+    model: Callable,  # x -> logits, or (logits, auxiliary logits)
     x: torch.Tensor,  # (B, C, H, W)
     y: torch.Tensor,  # int64 (B,)
     recipe: Recipe,
+) -> torch.Tensor:
+    "The training loss of a batch, in bfloat16 where the recipe wants it."
+    with torch.autocast("cuda", torch.bfloat16) if x.is_cuda and recipe.bf16 else nullcontext():
+        return training_loss(model(x), y, recipe)
+
+
+def descend(
+    loss: torch.Tensor,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
 ) -> torch.Tensor:  # the loss, still on the device
     "One update of the weights."
-    with torch.autocast("cuda", torch.bfloat16) if x.is_cuda and recipe.bf16 else nullcontext():
-        loss = training_loss(model(x), y, recipe)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if recipe.clip:
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], recipe.clip)
     optimizer.step()
     return loss.detach()
 
@@ -250,37 +258,66 @@ def seed_step(
     torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed} {step}".encode()).digest()[:8]))
 
 # %% ../nbs/02_training.ipynb #run
-class _Run:
+class Run:
     "A model on its way through a recipe."
 
-    def __init__(self, model: nn.Module, recipe: Recipe, seed: int, every: int, ckpt: Checkpoint | None, desc: str):
+    def __init__(self, model: nn.Module, recipe: Recipe, seed: int, every: int, ckpt: Checkpoint | None, desc: str, columns=("loss",), **more):
         self.model, self.recipe, self.seed, self.ckpt, self.step, self.history = model, recipe, seed, ckpt, 0, []
-        self.about = dict(recipe=asdict(recipe), seed=seed, every=every)
+        self.every, self.about = every, dict(recipe=asdict(recipe), seed=seed, every=every) | more
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.device, self.optimizer = next(model.parameters()).device, make_optimizer(model.to(memory_format=self.layout), recipe)
         self.paths = [m for m in model.modules() if isinstance(m, StochasticDepth)] if recipe.drop_path else []
         if recipe.drop_path and not self.paths:
             raise ValueError(f"recipe: drop_path = {recipe.drop_path}, but the model has no torchvision.ops.StochasticDepth")
-        self.log = StepLog(recipe.steps, ("loss",), self.device, ckpt and ckpt.path.with_suffix(".log.csv"), recipe)
+        self.log = StepLog(recipe.steps, columns, self.device, ckpt and ckpt.path.with_suffix(".log.csv"), recipe)
         if saved := ckpt and ckpt.load():
             self.resume(saved)
         self.log.begin(self.step, desc)
 
-    def advance(self, batches: Callable) -> None:
-        "One step."
+    def prepare(self) -> None:
+        "Seed the step and set its learning rate."
         seed_step(self.seed, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.recipe)
-        for path in self.paths:
-            path.p = self.recipe.drop_path * self.step / self.recipe.steps
+
+    def batch(self, batches: Callable) -> tuple[torch.Tensor, torch.Tensor]:
+        "The step's batch in the recipe's memory layout."
         x, y = batches(self.step)
-        x = x.contiguous(memory_format=self.layout) if x.ndim == 4 else x
-        self.log.put(self.step, update(self.model, self.optimizer, x, y, self.recipe))
-        self.step += 1
+        return x.contiguous(memory_format=self.layout) if x.ndim == 4 else x, y
+
+# %% ../nbs/02_training.ipynb #advance
+@patch
+def advance(self: Run, batches: Callable) -> None:
+    "One step."
+    self.prepare()
+    for path in self.paths:
+        path.p = self.recipe.drop_path * self.step / self.recipe.steps
+    loss = batch_loss(self.model, *self.batch(batches), self.recipe)
+    self.log.put(self.step, descend(loss, self.optimizer, self.recipe))
+    self.step += 1
+
+
+@patch
+def go(self: Run, batches: Callable, valid: Callable | None) -> list[dict]:
+    "All steps that are left."
+    kept = [path.p for path in self.paths]
+    try:
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), self.log.bar:
+            while self.step < self.recipe.steps:
+                self.advance(batches)
+                if self.step == self.recipe.steps or (self.every and self.step % self.every == 0):
+                    self.judge(valid)
+                self.log.look(self.step)
+                if self.ckpt:
+                    self.ckpt.tick(self.state)
+    finally:
+        for path, p in zip(self.paths, kept):
+            path.p = p
+    return self.history
 
 # %% ../nbs/02_training.ipynb #resume
 @patch
-def check(self: _Run) -> None:
+def check(self: Run) -> None:
     "Raise `Diverged` unless all losses, weights and statistics are finite."
     self.log.read(self.step)
     numbers = [v for v in self.model.state_dict().values() if v.is_floating_point()]
@@ -289,7 +326,7 @@ def check(self: _Run) -> None:
 
 
 @patch
-def state(self: _Run) -> dict:
+def state(self: Run) -> dict:
     "What the rest of the training follows from, if it is good."
     self.check()
     self.log.saved = self.step
@@ -298,7 +335,7 @@ def state(self: _Run) -> dict:
 
 
 @patch
-def resume(self: _Run, saved: dict) -> None:
+def resume(self: Run, saved: dict) -> None:
     "Go on from a state; raises `ValueError` if it is of another model, recipe, seed or rhythm of evaluations."
     try:
         if saved["about"] != self.about:
@@ -313,7 +350,7 @@ def resume(self: _Run, saved: dict) -> None:
 
 # %% ../nbs/02_training.ipynb #row
 @patch
-def judge(self: _Run, valid: Callable | None) -> None:
+def judge(self: Run, valid: Callable | None) -> None:
     "Add a row to the history."
     self.check()
     since = self.history[-1]["step"] if self.history else 0
@@ -340,21 +377,7 @@ def fit(
     "Train, from the checkpoint on if there is one; raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has passed."
     if every < 0 or not (valid is None or callable(valid)):
         raise ValueError("`every` is at least 0, and `valid` a function that returns batches: lambda: eval_batches(…)")
-    run = _Run(model.train(), recipe, seed, every, ckpt, desc)
-    kept = [path.p for path in run.paths]
-    try:
-        with torch.random.fork_rng([run.device] if run.device.type == "cuda" else []), run.log.bar:
-            while run.step < recipe.steps:
-                run.advance(batches)
-                if run.step == recipe.steps or (every and run.step % every == 0):
-                    run.judge(valid)
-                run.log.look(run.step)
-                if ckpt:
-                    ckpt.tick(run.state)
-    finally:
-        for path, p in zip(run.paths, kept):
-            path.p = p
-    return run.history
+    return Run(model.train(), recipe, seed, every, ckpt, desc).go(batches, valid)
 
 # %% ../nbs/02_training.ipynb #small-cnn
 def conv_norm(

@@ -16,7 +16,8 @@ from torchvision.ops import StochasticDepth
 from nas_nb import records, training
 from nas_nb.data import Augment, Batches, eval_batches, load_images
 from nas_nb.records import Checkpoint, OutOfTime
-from nas_nb.training import BASELINES, Diverged, Recipe, evaluate, fit, learning_rate, make_optimizer, small_cnn, train_baseline, training_loss, update
+from nas_nb.training import BASELINES, Diverged, Recipe, batch_loss, descend, evaluate, fit, learning_rate, make_optimizer, small_cnn
+from nas_nb.training import train_baseline, training_loss
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -160,20 +161,20 @@ def test_the_gradient_is_clipped():
     net = nn.Linear(4, 10)
     before = [p.detach().clone() for p in net.parameters()]
     recipe = Recipe(1, lr=1.0, momentum=0.0, weight_decay=0.0, clip=0.01)
-    update(net, make_optimizer(net, recipe), 100 * torch.randn(8, 4), torch.arange(8), recipe)
+    descend(batch_loss(net, 100 * torch.randn(8, 4), torch.arange(8), recipe), make_optimizer(net, recipe), recipe)
     moved = torch.cat([(p - q).flatten() for p, q in zip(net.parameters(), before)]).norm()
     assert moved.item() == pytest.approx(0.01, rel=1e-3)
 
 
-@pytest.mark.parametrize("optimizer, plain", [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam)])
+@pytest.mark.parametrize("optimizer, plain", [("sgd", torch.optim.SGD), ("momentum", torch.optim.SGD), ("adam", torch.optim.Adam)])
 def test_the_update_is_torchs_own(batches, optimizer, plain):
     nets = [Net().eval(), Net().eval()]  # without dropout
     recipe = Recipe(5, optimizer=optimizer, lr=0.05, lr_end=0.05, weight_decay=0.01)
-    kwargs = dict(momentum=0.9, nesterov=True) if optimizer == "sgd" else dict(betas=(0.9, 0.999))
+    kwargs = dict(betas=(0.9, 0.999)) if optimizer == "adam" else dict(momentum=0.9, nesterov=optimizer == "sgd")
     other, ours = plain(nets[1].parameters(), 0.05, weight_decay=0.01, **kwargs), make_optimizer(nets[0], recipe)
     for step in range(5):
         x, y = batches(step)
-        loss = update(nets[0], ours, x, y, recipe)
+        loss = descend(batch_loss(nets[0], x, y, recipe), ours, recipe)
         other.zero_grad()
         expected = nn.functional.cross_entropy(nets[1](x), y)
         expected.backward(), other.step()
@@ -355,12 +356,12 @@ def test_nothing_waits_for_the_gpu():
     batches = Batches(digits.train, 32, digits.mean, digits.std, augment=Augment(crop=1, flip=True, cutout=2))
     net, recipe = Net().to("cuda"), RECIPES[0]
     optimizer, log = make_optimizer(net, recipe), training.StepLog(40, ("loss",), "cuda")
-    update(net, optimizer, *batches(0), recipe)  # warm up
+    descend(batch_loss(net, *batches(0), recipe), optimizer, recipe)  # warm up
     torch.cuda.set_sync_debug_mode("error")
     try:
         for step in range(1, 30):
             torch.manual_seed(step)
-            log.put(step, update(net, optimizer, *batches(step), recipe))
+            log.put(step, descend(batch_loss(net, *batches(step), recipe), optimizer, recipe))
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
