@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['DARTS_CELL', 'ASNG_CELL', 'ENAS_CELL', 'Node', 'CellSpace', 'Genotype', 'loose', 'Route', 'routes', 'genotype_routes',
-           'weighted_sum', 'Cell', 'Plan', 'Merge', 'CellNetwork', 'auxiliary_head', 'discretise', 'encode', 'decode']
+           'weighted_sums', 'Cell', 'Group', 'Plan', 'Merge', 'CellNetwork', 'auxiliary_head', 'discretise', 'encode',
+           'decode']
 
 # %% ../nbs/11_cells.ipynb #imports
 import json
@@ -19,7 +20,7 @@ from fastcore.basics import patch
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from .operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, Op, conv_bn, factorized_reduce, relu_conv_bn
+from .operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, Op, conv_bn, factorized_reduce, relu_conv_bn, side_by_side
 from .relaxations import Weights
 
 # %% ../nbs/11_cells.ipynb #space
@@ -139,15 +140,13 @@ def genotype_routes(
     return [[Route(at[j, i], names.index(op), 0) for op, j in node] for i, node in enumerate(nodes)]
 
 # %% ../nbs/11_cells.ipynb #sum
-def weighted_sum(
-    terms: list[torch.Tensor],  # (N, C, H, W) each
-    weights: torch.Tensor | None,  # (terms,); None: all 1
-) -> torch.Tensor:  # (N, C, H, W)
-    "Sum of the terms, each times its weight."
-    if weights is None:
-        return terms[0] if len(terms) == 1 else sum(terms[1:], terms[0])
+def weighted_sums(
+    terms: Sequence[torch.Tensor],  # (N, C, H, W) each
+    weights: torch.Tensor,  # (sums, terms)
+) -> torch.Tensor:  # (sums, N, C, H, W)
+    "Sums of the same terms with different weights, as one matrix product."
     stacked = torch.stack([t.permute(0, 2, 3, 1) for t in terms])  # channels last stay last
-    return (weights @ stacked.flatten(1)).view(stacked.shape[1:]).permute(0, 3, 1, 2)
+    return (weights @ stacked.flatten(1)).view(-1, *stacked.shape[1:]).permute(0, 1, 4, 2, 3)
 
 # %% ../nbs/11_cells.ipynb #cell
 class Cell(nn.Module):
@@ -177,23 +176,51 @@ class Cell(nn.Module):
                 self.shared[key] = op.shared(channels, stride, affine)
             self.own[f"{e}-{k}"] = op.own(channels, stride, affine)
 
+# %% ../nbs/11_cells.ipynb #group
+class Group(NamedTuple):
+    "An operation on edges from one state: on all of them in a mixture, on a single one of a chosen architecture."
+
+    op: int
+    edges: tuple[int, ...]
+    at: torch.Tensor | None  # positions of the weights, on the device; None: all 1
+
 # %% ../nbs/11_cells.ipynb #term
 @patch
-def term(self: Cell, states: list, shared: dict, route: Route) -> torch.Tensor:
-    "An operation of an edge, applied to its state; `shared` keeps what other operations of the state need, too."
-    state, own = self.space.edges[route.edge][0], self.own[f"{route.edge}-{route.op}"]
-    key = f"{state}-{self.kinds[list(self.space.ops.values())[route.op].shared]}"
-    if key not in shared:
-        shared[key] = self.shared[key](states[state])
-    y = own(shared[key])
-    return y if self.drop is None or y is states[state] else self.drop(y)
+def leaving(
+    self: Cell,
+    s: int,  # the state's number
+    x: torch.Tensor,  # (N, C, H, W), the state
+    groups: list[Group],
+    values: torch.Tensor | None,  # flattened weights
+) -> list[tuple[tuple[int, ...], Sequence[torch.Tensor]]]:  # edges, and for each of them what it adds to its node
+    "What goes out from a state."
+    shared, weighted, plain, found, ops = {}, {}, {}, [], list(self.space.ops.values())
+    for op, edges, at in groups:
+        kind, own, w = self.kinds[ops[op].shared], [self.own[f"{e}-{op}"] for e in edges], None if at is None else values[at]
+        if kind not in shared:
+            shared[kind] = self.shared[f"{s}-{kind}"](x)
+        if len(own) > 1 and not isinstance(own[0], nn.Identity):
+            y = side_by_side(own, shared[kind], w)
+            weighted[edges] = weighted[edges] + y if edges in weighted else y
+            continue
+        y = own[0](shared[kind])
+        y = y if self.drop is None or y is x else self.drop(y)
+        if w is None:
+            found.append((edges, [y] * len(edges)))
+        else:
+            plain.setdefault(edges, []).append((y, w))
+    found += [(edges, y.chunk(len(edges), 1)) for edges, y in weighted.items()]
+    return found + [(edges, weighted_sums(*_columns(pairs)).unbind()) for edges, pairs in plain.items()]
+
+
+def _columns(pairs):  # (term, its weights on E edges) pairs -> terms, weights (E, terms)
+    return [y for y, _ in pairs], torch.stack([w for _, w in pairs], 1)
 
 # %% ../nbs/11_cells.ipynb #cell-forward
 class Plan(NamedTuple):
-    "What a cell computes: routes of each node, positions of their weights, states of the output."
+    "What a cell computes: what goes out from each state, states of the output."
 
-    nodes: list[list[Route]]
-    at: list[torch.Tensor] | None  # for each node, on the device; None: no weights
+    groups: list[list[Group]]
     concat: tuple[int, ...]
 
 
@@ -205,13 +232,15 @@ def forward(
     plan: Plan,
     values: torch.Tensor | None,  # flattened weights
 ) -> list[torch.Tensor]:  # the states of the output
-    states, shared = [self.first(older), self.second(newer)], {}
-    for i, routes in enumerate(plan.nodes):
-        terms = [self.term(states, shared, r) for r in routes]
-        if terms:
-            states.append(weighted_sum(terms, None if plan.at is None else values[plan.at[i]]))
+    states, terms = [], [[self.first(older)], [self.second(newer)], *([] for _ in range(self.space.nodes))]
+    for s, into in enumerate(terms):
+        if into:
+            states.append(sum(into[1:], into[0]))
         else:  # every gate is closed
             states.append(torch.zeros_like(states[0][:, :, :: self.stride, :: self.stride]))
+        for edges, parts in self.leaving(s, states[s], plan.groups[s], values):
+            for e, part in zip(edges, parts):
+                terms[2 + self.space.edges[e][1]].append(part)
     return [states[s] for s in plan.concat]
 
 # %% ../nbs/11_cells.ipynb #merge
@@ -284,9 +313,17 @@ def plan(self: CellNetwork, w: Weights | None, kind: str, device) -> Plan:
         if w and self.space.output == "loose":
             names = list(self.space.ops)
             concat = loose([[(names[r.op], self.space.edges[r.edge][0]) for r in node] for node in nodes])
-        at = None if not w or w.values is None else [torch.tensor([r.at for r in node], device=device) for node in nodes]
-        self.plans = {k: v for k, v in self.plans.items() if k[1] is None} | {key: Plan(nodes, at, concat)}
+        groups = _groups(self.space, nodes, bool(w and w.chosen is None), device if w and w.values is not None else None)
+        self.plans = {k: v for k, v in self.plans.items() if k[1] is None} | {key: Plan(groups, concat)}
     return self.plans[key]
+
+
+def _groups(space, nodes, dense, device):  # `dense`: everything is computed; `device`: of the weights' positions
+    found = [{} for _ in range(2 + space.nodes)]
+    for n, r in enumerate(r for node in nodes for r in node):
+        found[space.edges[r.edge][0]].setdefault(r.op if dense else n, []).append(r)
+    at = lambda rs: None if device is None else torch.tensor([r.at for r in rs], device=device)
+    return [[Group(rs[0].op, tuple(r.edge for r in rs), at(rs)) for rs in state.values()] for state in found]
 
 # %% ../nbs/11_cells.ipynb #network-forward
 @patch
@@ -308,7 +345,7 @@ def forward(
         older, newer = newer, merge(states, concat) if merge else torch.cat(states, 1)
         if self.aux and self.training and n == 2 * len(self.cells) // 3:
             aux = self.aux(newer)
-    logits = self.linear(newer.mean((2, 3)))
+    logits = self.linear(F.avg_pool2d(newer, newer.shape[2:]).flatten(1))  # `mean` would pass back a gradient without a memory layout
     return logits if aux is None else (logits, aux)
 
 # %% ../nbs/11_cells.ipynb #discretise

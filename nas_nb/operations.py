@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['DARTS_OPS', 'ASNG_OPS', 'ENAS_OPS', 'NASNET_OPS', 'Op', 'Depthwise', 'conv_bn', 'relu_conv_bn', 'Reduce',
-           'factorized_reduce', 'Zero', 'Cost', 'cost']
+           'factorized_reduce', 'side_by_side', 'Zero', 'Cost', 'cost']
 
 # %% ../nbs/10_operations.ipynb #imports
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -47,18 +47,25 @@ class Depthwise(nn.Conv2d):
         super().__init__(channels, channels, k, stride, dilation * (k // 2), dilation, channels, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.dilation == (2, 2) and self.stride == (2, 2):
-            return self.plain(x[:, :, ::2, ::2])
-        if self.dilation == (2, 2) and x.shape[2] % 2 == x.shape[3] % 2 == 0:
-            return _together(self.plain(_subgrids(x)))
-        return super().forward(x)
+        return self.convolve(x, self.weight)
 
-    def plain(self, x: torch.Tensor) -> torch.Tensor:
-        "The convolution without stride and dilation."
-        pad = self.kernel_size[0] // 2
+    def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        "The convolution with several weights, (E·C, 1, k, k), of one input, (N, C, H, W), or of as many, (N, E·C, H, W)."
+        if self.dilation == (2, 2) and self.stride == (2, 2):
+            return self._plain(x.permute(0, 2, 3, 1)[:, ::2, ::2].permute(0, 3, 1, 2), weight)
+        if self.dilation == (2, 2) and x.shape[2] % 2 == x.shape[3] % 2 == 0:
+            return _together(self._plain(_subgrids(x), weight))
+        return F.conv2d(_widen(x, len(weight)), weight, None, self.stride, self.padding, self.dilation, len(weight))
+
+    def _plain(self, x, weight):  # without stride and dilation
+        x, pad = _widen(x, len(weight)), self.kernel_size[0] // 2
         if min(x.shape[2:]) < self.kernel_size[0]:  # torch's gradient for the weights is several times slower there, unless it is padded before
             x, pad = F.pad(x, [pad] * 4), 0
-        return F.conv2d(x, self.weight, padding=pad, groups=self.groups)
+        return F.conv2d(x, weight, padding=pad, groups=len(weight))
+
+
+def _widen(x, channels):  # (N, C, H, W) -> (N, channels, H, W): repeated
+    return x if x.shape[1] == channels else torch.cat([x] * (channels // x.shape[1]), 1)
 
 # %% ../nbs/10_operations.ipynb #parts
 def conv_bn(c_in: int, c_out: int, affine: bool, k: int = 1, stride: int = 1) -> nn.Sequential:
@@ -76,7 +83,7 @@ def relu_conv_bn(c_in: int, c_out: int, affine: bool) -> nn.Sequential:
 
 
 class Reduce(nn.Module):
-    "Half the size without losing pixels: two 1×1 convolutions of stride 2, the second one pixel further, side by side, then batch norm."
+    "Half the size without losing pixels: two 1×1 convolutions of stride 2, the second one pixel further, then batch norm."
 
     def __init__(self, c_in: int, c_out: int, affine: bool):
         super().__init__()
@@ -84,12 +91,78 @@ class Reduce(nn.Module):
         self.bn = nn.BatchNorm2d(c_out, affine=affine)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # (N, c_in, H, W), H and W even -> (N, c_out, H/2, W/2)
-        return self.bn(torch.cat([self.even(x), self.odd(x[:, :, 1:, 1:])], 1))
+        return self.bn(_halve(x, [self]))
+
+
+def _halve(x, modules):  # the convolutions of several modules, of one input or of as many
+    groups = x.shape[1] // modules[0].even.in_channels
+    pixels, halves = x.permute(0, 2, 3, 1), []
+    for shift, name in enumerate(("even", "odd")):
+        weight = torch.cat([getattr(m, name).weight for m in modules])
+        y = F.conv2d(pixels[:, shift::2, shift::2].permute(0, 3, 1, 2), weight, groups=groups)
+        halves.append(y.chunk(len(modules), 1))
+    return torch.cat([half for pair in zip(*halves) for half in pair], 1)
 
 
 def factorized_reduce(c_in: int, c_out: int, affine: bool) -> nn.Sequential:
     "ReLU and `Reduce`: what DARTS, ASNG-NAS and SNAS do where a skip connection halves the size."
     return nn.Sequential(nn.ReLU(), Reduce(c_in, c_out, affine))
+
+# %% ../nbs/10_operations.ipynb #beside
+def _known(m):  # without momentum, batch norm takes a mean over batches, and each module may have seen another number of them
+    if type(m) is nn.BatchNorm2d:
+        return not m.affine and m.momentum is not None and m.track_running_stats
+    if type(m) is nn.Conv2d:
+        return m.bias is None and m.padding_mode == "zeros"
+    return type(m) in (nn.Sequential, nn.ReLU, nn.Identity, Depthwise, Reduce)
+
+
+def side_by_side(
+    modules: Sequence[nn.Module],  # E modules that differ in their weights only
+    x: torch.Tensor,  # (N, C, H, W), the input of all
+    factors: torch.Tensor | None = None,  # (E,), one for each output; None: all 1
+) -> torch.Tensor:  # (N, E·C', H', W')
+    "The outputs of several modules, computed as one; with layers of unknown kinds, or without parameters, they are computed one by one."
+    one = modules[0]
+    if all(map(_known, one.modules())) and next(one.parameters(), None) is not None:
+        return _beside(modules, x, factors)
+    return _scaled(torch.cat([m(x) for m in modules], 1), factors)
+
+
+def _scaled(y, factors):
+    return y if factors is None else y * factors.repeat_interleave(y.shape[1] // len(factors)).view(1, -1, 1, 1)
+
+# %% ../nbs/10_operations.ipynb #beside-layers
+def _beside(modules, x, factors):
+    one, weights = modules[0], lambda: torch.cat([m.weight for m in modules])
+    if isinstance(one, nn.Sequential):
+        *layers, last = zip(*modules)
+        for layer in layers:
+            x = _beside(layer, x, None)
+        return _beside(last, x, factors)
+    if isinstance(one, Reduce):
+        return _beside([m.bn for m in modules], _halve(x, modules), factors)
+    if isinstance(one, nn.BatchNorm2d):
+        return _batch_norm(modules, _widen(x, len(modules) * one.num_features), factors)
+    if isinstance(one, Depthwise):
+        y = one.convolve(x, weights())
+    elif isinstance(one, nn.Conv2d):
+        x = x if one.groups == 1 else _widen(x, len(modules) * one.in_channels)
+        y = F.conv2d(x, weights(), None, one.stride, one.padding, one.dilation, x.shape[1] // one.in_channels * one.groups)
+    else:
+        y = one(x)
+    return _scaled(y, factors)
+
+
+def _batch_norm(norms, x, factors):
+    one = norms[0]
+    mean, var = (torch.cat([getattr(n, name) for n in norms]) for name in ("running_mean", "running_var"))
+    scale = None if factors is None else factors.repeat_interleave(one.num_features)
+    y = F.batch_norm(x, mean, var, scale, None, one.training, one.momentum, one.eps)
+    if one.training:
+        for n, m, v in zip(norms, mean.chunk(len(norms)), var.chunk(len(norms))):
+            n.running_mean.copy_(m), n.running_var.copy_(v), n.num_batches_tracked.add_(1)
+    return y
 
 # %% ../nbs/10_operations.ipynb #shared
 def _nothing(channels, stride, affine):
