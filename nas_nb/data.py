@@ -667,19 +667,19 @@ def noisy_labels(
 # %% ../nbs/01_data.ipynb #resize
 def resize(
     images: Images,
-    size: int,  # new height and width, in pixels; not smaller than the old ones
-    how: str = "pad",  # "pad": black around; "enlarge": bilinear, rounded to whole values
+    size: int,  # new height and width, in pixels
+    how: str = "pad",  # "pad": black around; "enlarge": bilinear; "shrink": mean over areas; the last two rounded to whole values
 ) -> Images:
-    "Larger images; raises `DataError` for a smaller size or an unknown way."
-    H, W = images.shape[1:]
-    if how not in ("pad", "enlarge") or not _whole(size) or size < max(H, W):
-        raise DataError(f"cannot {how} {W} × {H} pixels to {size} × {size}: pad or enlarge, to {max(H, W)} at least")
+    "Larger or smaller images; raises `DataError` for a size that does not fit the way, or an unknown way."
+    (H, W), modes = images.shape[1:], dict(enlarge="bilinear", shrink="area")
+    if how not in ("pad", *modes) or not _whole(size) or not (1 <= size <= min(H, W) if how == "shrink" else size >= max(H, W)):
+        raise DataError(f"cannot {how} {W} × {H} pixels to {size} × {size}: pad or enlarge to {max(H, W)} at least, or shrink to {min(H, W)} at most")
     if how == "pad":
         top, left = (size - H) // 2, (size - W) // 2
         x = F.pad(images.x, [left, size - W - left, top, size - H - top])
     else:
-        grow = lambda part: F.interpolate(part.float(), (size, size), mode="bilinear").round().to(torch.uint8)
-        x = torch.cat([grow(part) for part in images.x.split(1024)])
+        change = lambda part: F.interpolate(part.float(), (size, size), mode=modes[how]).round().to(torch.uint8)
+        x = torch.cat([change(part) for part in images.x.split(1024)])
     return Images(x, images.y, images.classes)
 
 # %% ../nbs/01_data.ipynb #augment

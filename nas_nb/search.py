@@ -68,10 +68,10 @@ def improve(self: SearchRun, seen, held) -> torch.Tensor:  # the validation loss
 @patch
 def state(self: SearchRun) -> dict:
     "What the rest of the search follows from, if it is good."
-    more = dict(method=self.method.state_dict(), alpha_optimizer=self.alpha_optimizer.state_dict())
+    kept = Run.state(self)
     if not all(a.isfinite().all() for a in self.alphas):
         self.log.stop("an architecture parameter is not finite", self.step)
-    return Run.state(self) | more
+    return kept | dict(method=self.method.state_dict(), alpha_optimizer=self.alpha_optimizer.state_dict())
 
 
 @patch

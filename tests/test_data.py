@@ -796,7 +796,10 @@ def test_resize():
     want = [np.asarray(Image.fromarray(x[0].numpy()).resize((32, 32), Image.BILINEAR)) for x in square.x[:50]]
     assert abs(torch.from_numpy(np.stack(want)).int() - large.x[:50, 0].int()).max() <= 1
     assert large.x.dtype == torch.uint8 and len(large) == 2000 and torch.equal(resize(square, 8, "enlarge").x, square.x)
-    for args in ((4,), (32, "smear"), (32.0,), (32.5, "enlarge")):
+    small, tall = resize(square, 4, "shrink"), some(shape=(3, 8, 12))
+    assert torch.equal(small.x, square.x.float().unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)).round().to(torch.uint8)) and small.shape == (1, 4, 4)
+    assert resize(tall, 8, "shrink").shape == (3, 8, 8)
+    for args in ((4,), (32, "smear"), (32.0,), (32.5, "enlarge"), (9, "shrink"), (0, "shrink"), (4.0, "shrink")):
         refused("cannot", resize, square, *args)
 
 

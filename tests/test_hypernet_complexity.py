@@ -1,0 +1,210 @@
+"""The document on complexity chosen after training: its network, its penalties, its numbers, and what is read from the runs."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+from nas_nb.cells import CellNetwork, Genotype, decode, discretise
+from nas_nb.data import Images
+from nas_nb.operations import DARTS_OPS
+from nas_nb.papers import hypernet_complexity as H
+
+CASES = json.loads((Path(__file__).parent / "darts_cases.json").read_text())
+SETTINGS = dict(source="digits", side=0, channels=2, size=16, epochs=2, epoch_steps=2, held=60, lr=0.1, lr_alpha=0.02, unroll=False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(2)
+
+
+def images(side=28, n=4):
+    return Images(torch.zeros(n, 1, side, side, dtype=torch.uint8), torch.zeros(n, dtype=torch.int64), tuple("0123456789"))
+
+
+def cell(rows):  # operations by number, for each node and state
+    return [c for node in rows for c in node]
+
+
+def test_sizes_of_the_documents_network():
+    case = CASES["hyper_05_parameter_counts"]["mnist_1cell"]
+    network = H.network_for(images(), 8)
+    counts = H.parameter_counts(network)
+    assert sum(p.numel() for p in network.parameters()) == case["supernet_total"] and counts.sum() == case["mixed_operations"]
+    assert H.size_of(network, Genotype((), (), (), ())) == case["fixed_part"] == case["param_free_discrete_network"]
+    every_sep5 = decode(H.SPACE, [H.OPS.index("sep_conv_5x5")] * 28)
+    assert H.size_of(network, every_sep5) == case["all_sep_conv_5x5"]
+    n = CASES["hyper_02_expected_params"]
+    assert counts[14].tolist() == n["n_stride2"] and counts[18].tolist() == n["n_stride1"]
+    uniform = H.expected_cost(torch.full((28, 8), 1 / 8), counts)
+    assert uniform.item() == pytest.approx(n["uniform_alpha_expected_cell_8_stride2_edges_plus_6_stride1_edges"])
+
+
+def test_published_genotypes_of_the_later_work_have_the_published_sizes():
+    "Three cells (normal, reduction, reduction): the fixed part, and a genotype without operations that have weights."
+    case = CASES["hyper_05_parameter_counts"]
+    network = CellNetwork(H.SPACE, (1, 28, 28), channels=16, cells=3)
+    kinds = [c.stride for c in network.cells]
+    assert kinds == [1, 2, 2] and sum(p.numel() for p in network.parameters()) == case["fmnist_3cells"]["supernet_total"]
+    counts = H.parameter_counts(network)
+    assert counts.sum() == case["fmnist_3cells"]["mixed_operations"]
+    example = case["example_genotype_seed0_lam1"]
+    chosen = torch.tensor(cell(example["normal"]) + cell(example["reduce"]))
+    rest = case["fmnist_3cells"]["fixed_part"]
+    assert rest + counts.gather(1, chosen[:, None]).sum() == example["count"]
+    mini = CellNetwork(H.SPACE, (3, 32, 32), channels=16, cells=3)
+    assert sum(p.numel() for p in mini.parameters()) - H.parameter_counts(mini).sum() == case["cifar_mini_3cells"]["fixed_part"]
+
+
+def test_quality():
+    table = torch.tensor([[5, 0, 1], [2, 0, 0], [1, 0, 3]])
+    found = H.quality(table)
+    assert found["accuracy"] == pytest.approx(8 / 12) and found["precision"] == pytest.approx((5 / 8 + 0 + 3 / 4) / 3)
+
+
+def test_confusion():
+    class Fixed(torch.nn.Module):
+        def forward(self, x):
+            assert not self.training
+            return x
+
+    model = Fixed().train()
+    x, y = torch.eye(3)[[0, 1, 1, 2]], torch.tensor([0, 1, 2, 2])
+    assert H.confusion(model, [(x[:2], y[:2]), (x[2:], y[2:])], 3).tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]] and model.training
+
+
+def test_halves_are_the_documents():
+    first, second, watched, test, norm = H.halves("digits", 0, 50)
+    everything = H.load_images("digits")
+    assert torch.equal(torch.cat([first.x, second.x]), everything.train.x) and abs(len(first) - len(second)) <= 1
+    assert torch.equal(watched.x, second.x[:50]) and torch.equal(test.x, everything.test.x) and norm["mean"] == everything.mean
+    assert H.halves("digits", 4, 50)[0].shape == (1, 4, 4) and len(H.halves("digits", 0, 10**6)[2]) == len(second)
+
+
+@pytest.mark.parametrize("name", [*H.VARIANTS, *H.BASELINES])
+def test_penalties_are_what_the_table_says(name):
+    network = H.network_for(images(8), 2)
+    method = H.make_method(name, network, 0.5, steps=4, seed=1)
+    settings = (H.VARIANTS | H.BASELINES)[name]
+    lam, alpha = (0.5, method.alpha) if name in H.BASELINES else (method.draw(2), method.alpha(method.draw(2)))
+    counts, softened = H.parameter_counts(network), alpha.softmax(1)
+    norms = torch.zeros(28, 8)
+    for e in range(14):
+        for k, op in enumerate(H.OPS):
+            norms[14 + e, k] = sum(p.norm().item() for p in network.cells[0].own[f"{e}-{k}"].parameters())
+    expected = dict(none=0.0, signed=(alpha * norms).sum(), count=(softened * counts).sum(), l1=(alpha.abs() * counts).sum())
+    assert float(method.penalty(2)) == pytest.approx(float(lam * expected[settings["penalty"]]), rel=1e-4)
+    assert method.on_weights == (name == "L1 as published")
+    if name in H.VARIANTS:
+        assert method.span == H.SPANS[settings["penalty"]] and method.span[0] <= method.draw(5) <= method.span[1]
+
+
+@pytest.fixture(scope="module")
+def runs():
+    records = {}
+    for name in ("published", "normalised", "DARTS", "L1"):
+        lams = dict(published=[1e-4, 1e-1], normalised=[1e-6, 1e-3]).get(name, [])
+        settings = dict(method=name, lam=0.01 if name == "L1" else 0.0, lams=lams, **SETTINGS)
+        records[name] = [dict(seed=s, result=json.loads(json.dumps(H.search_run(seed=s, **settings)))) for s in (0, 1)]
+    return records
+
+
+def test_a_run(runs):
+    again = H.search_run(seed=0, method="published", lam=0.0, lams=[1e-4, 1e-1], **SETTINGS)
+    assert json.loads(json.dumps(again)) == runs["published"][0]["result"] != runs["published"][1]["result"]
+    result = runs["normalised"][0]["result"]
+    assert [e["step"] for e in result["epochs"]] == [2, 4] and [r["lam"] for r in result["epochs"][0]["rows"]] == [1e-6, 1e-3]
+    assert len(result["discrete"]) == 2 * 41 and np.shape(result["alpha"]) == (2 * 14, 8)
+    assert np.shape(runs["DARTS"][0]["result"]["alpha"]) == (14, 8) and len(runs["DARTS"][0]["result"]["discrete"]) == 2
+
+
+def test_architectures_follow_from_the_recorded_parameters(runs):
+    result = runs["normalised"][1]["result"]
+    b1, b2 = torch.tensor(result["alpha"]).view(2, 14, 8)
+    for i, row in enumerate(r for r in result["discrete"] if r["rule"] == "every"):
+        alpha = torch.cat([torch.zeros(14, 8), i / 40 * b1 + b2])
+        best = discretise(H.SPACE, alpha.softmax(1), None)
+        assert best.reduce == Genotype.from_json(row["genotype"]).reduce or i not in (0, 20, 40)
+        network = H.network_for(images(8), 2)
+        assert row["expected"] == pytest.approx(H.expected_cost(alpha.softmax(1)[14:], H.parameter_counts(network)[14:]).item(), rel=1e-3)
+
+
+def test_tables(runs):
+    epochs, ends = H.by_epoch(runs), H.by_architecture(runs)
+    assert len(epochs) == 2 * 2 * (2 + 2 + 1 + 1) and set(epochs["epoch"]) == {1, 2}
+    assert len(ends) == 2 * 2 * (41 + 41 + 1 + 1) and (ends["inherited"] == ends["correct"] / 60).all()
+    assert (ends["parameters"] >= H.size_of(H.network_for(images(8), 2), Genotype((), (), (), ()))).all()
+    hyper = ends[ends["method"] == "published"]
+    assert H.nearest(hyper, [1e-4, 1e-3, 1e-2, 1e-1])["lam"].unique() == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
+    shown = H.table(epochs, 2)
+    assert shown.loc["hypernetwork, λ = 0.1", "100 %"].endswith("[90.6333]") and shown.loc["DARTS + L1, λ = 0.0001", "30 %"] == "[98.5800]"
+    assert float(shown.loc["hypernetwork, λ = 0.1", "100 %"].split()[0]) == pytest.approx(
+        100 * epochs[(epochs["method"] == "published") & (epochs["lam"] == 0.1) & (epochs["epoch"] == 2)]["accuracy"].mean(), abs=0.006
+    )
+
+
+def test_documents_numbers():
+    ours = H.DOCUMENT.pivot_table(index="lam", columns="epoch", values="accuracy")
+    assert ours.loc[1e-1, [30, 50, 70, 100]].tolist() == pytest.approx([0.9635, 0.9548, 0.9412, 0.906333])
+    assert ours.loc[1e-4, [30, 50, 70, 100]].tolist() == pytest.approx([0.959733, 0.965367, 0.904067, 0.957533])
+    text = H.DOCUMENT_L1.pivot_table(index="lam", columns="epoch", values="accuracy")
+    assert text.loc[1e-4].tolist() == pytest.approx([0.9858, 0.988867, 0.989467, 0.9924])
+    for value in pd.concat([H.DOCUMENT, H.DOCUMENT_L1])["accuracy"]:  # shares of 30,000 images; ten of the logged values have two digits only
+        assert abs(value * 30_000 - round(value * 30_000)) < 0.02 or round(100 * value, 2) == pytest.approx(100 * value)
+
+
+def test_what_shrinks_and_what_changes():
+    g = lambda *ops: Genotype((), (), (tuple((op, j) for j, op in enumerate(ops) if op),), ()).to_json()
+    rows = pd.DataFrame(
+        [
+            dict(seed=0, lam=1.0, ops=40, genotype=g("a", "b")),
+            dict(seed=0, lam=3.0, ops=10, genotype=g("a", None)),
+            dict(seed=0, lam=2.0, ops=99, genotype=g("c", "d")),
+            dict(seed=1, lam=1.0, ops=0, genotype=g("a", "b")),
+            dict(seed=1, lam=3.0, ops=7, genotype=g("a", "b")),
+            dict(seed=2, lam=1.0, ops=5, genotype=g("a", "b")),
+            dict(seed=2, lam=3.0, ops=0, genotype=g(None, None)),
+        ]
+    )
+    assert H.shrink(rows, "ops").tolist() == [4.0, 0.0, math.inf] and H.changed(rows).tolist() == [2, 0, 2]
+
+
+def test_random_genotypes():
+    for share, weighty in ((0.0, False), (1.0, True)):
+        g = H.random_genotype(3, share)
+        assert [len(node) for node in g.reduce] == [2] * 4 and all(("conv" in op) == weighty for node in g.reduce for op, _ in node)
+    assert H.random_genotype(3, 0.5) == H.random_genotype(3, 0.5) != H.random_genotype(4, 0.5)
+
+
+def test_retraining():
+    g = H.random_genotype(1, 0.5).to_json()
+    found = H.retrain_run(g, "digits", 0, 2, 32, steps=20, seed=0)
+    network = H.network_for(images(8), 2, Genotype.from_json(g))
+    assert found["parameters"] == sum(p.numel() for p in network.parameters()) and found["n"] == 450
+    assert found == H.retrain_run(g, "digits", 0, 2, 32, steps=20, seed=0)
+
+
+def test_figures(runs):
+    epochs, ends = H.by_epoch(runs), H.by_architecture(runs)
+    hyper = ends[ends["method"].isin(H.VARIANTS)]
+    asked = {name: rows for name, rows in hyper.groupby("method")}
+    front = pd.concat([ends[ends["rule"] == "two"]]).assign(retrained=0.5)
+    for figure in (
+        H.plot_epochs(epochs[epochs["method"] == "published"], "t"),
+        H.plot_control(hyper, asked, 100, "t"),
+        H.plot_map(hyper[(hyper["seed"] == 0) & (hyper["rule"] == "every")], "t"),
+        H.plot_front(front, "t"),
+        H.plot_skips(epochs, "t"),
+    ):
+        assert figure.get_suptitle() == "t" and any(ax.get_xlabel() for ax in figure.axes)
+        figure.canvas.draw()
+        plt.close(figure)
+    assert set(H.SHADES) == set(H.OPS) == set(DARTS_OPS)
