@@ -2,14 +2,21 @@
 
 import json
 import math
+import warnings
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from torch import nn
 
-from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, CellSpace, Genotype, decode, discretise, encode, routes
-from nas_nb.operations import ASNG_OPS, DARTS_OPS, NASNET_OPS, Depthwise, Op, cost, factorized_reduce
+from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, NASNET_A, NASNET_CELL, CellNetwork, CellSpace, Genotype, decode, discretise, encode, loose
+from nas_nb.cells import parameter_counts, parameter_norms, routes
+from nas_nb.draw import describe, draw_cell, op_label, op_legend, op_look
+from nas_nb.operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, NASNET_OPS, Depthwise, Op, conv_bn, cost, factorized_reduce, side_by_side
 from nas_nb.relaxations import Weights, one_hot, sigmoid, softmax, straight_through, threshold, two_path
 
 CASES = json.loads((Path(__file__).parent / "cells_cases.json").read_text())
@@ -316,3 +323,331 @@ def test_what_is_refused_in_one_sentence(supernet):
 
 def test_routes_skip_none():
     assert {r.op for node in routes(DARTS_CELL, softmax(torch.zeros(28, 8)), "normal") for r in node} == set(range(1, 8))
+
+
+# -- pictures --
+
+
+def random_choices(space, seed):
+    random = torch.Generator().manual_seed(seed)
+    return decode(space, [int(torch.randint(n, (1,), generator=random)) for n in space.sizes])
+
+
+DEAD = Genotype(  # node 1 has no input, node 2 only what is nothing
+    ((("sep_conv_3x3", 0),), (), (("skip_connect", 3), ("none", 0)), (("max_pool_3x3", 0), ("skip_connect", 2))), (2, 3, 4, 5), ((), (), (), ()), (2,)
+)  # fmt: skip
+CHAIN = [1, 0, 3, 4, 2, 1, 3, 4, 3, 2, 3, 4, 4, 3, 3, 4, 5, 4, 3, 4] * 2
+DRAWN = PUBLIC | dict(NASNet_A=NASNET_A, dead=DEAD, chain=decode(ASNG_CELL, CHAIN), star=decode(ASNG_CELL, [0] * 40))
+DRAWN |= {name: random_choices(space, 0) for name, space in (("edges", DARTS_CELL), ("asng", ASNG_CELL), ("nasnet", NASNET_CELL))}
+DRAWN["every edge"] = discretise(DARTS_CELL, torch.rand(28, 8, generator=torch.Generator().manual_seed(5)), keep=None)
+
+
+@pytest.fixture
+def drawn():
+    "Draws a cell, every warning an error; gives arrows with the states they should join, boxes of nodes, and texts."
+
+    def draw(g, kind="normal", **kwargs):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            ax = draw_cell(g, kind, **kwargs)
+            ax.figure.canvas.draw()
+        nodes, concat = getattr(g, kind), getattr(g, f"{kind}_concat")
+        ends = [(j, 2 + i, op) for i, node in enumerate(nodes) for op, j in node] + [(s, 2 + len(nodes), None) for s in concat]
+        arrows = [p for p in ax.patches if isinstance(p, FancyArrowPatch)]
+        boxes = [p for p in ax.patches if isinstance(p, FancyBboxPatch)]
+        assert len(arrows) == len(ends) and len(boxes) == len(nodes)
+        return ax, list(zip(ends, arrows)), boxes, ax.texts
+
+    yield draw
+    plt.close("all")
+
+
+@pytest.mark.parametrize("kind", ["normal", "reduce"])
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_picture_has_an_arrow_and_a_label_for_each_operation_and_nothing_overlaps(drawn, name, kind):
+    ax, arrows, boxes, texts = drawn(DRAWN[name], kind)
+    labels, centre = [t for t in texts if t.get_bbox_patch()], lambda s: boxes[s - 2].get_bbox().get_points().mean(0)
+    named = [(b, op, arrow) for (_, b, op), arrow in arrows if op]
+    assert [t.get_text() for t in labels] == [op_label(op) for _, op, _ in named]
+    for label, (b, _, arrow) in zip(labels, named):  # on its own arrow, in the gap before its node
+        x, y = label.get_position()
+        assert np.isclose(arrow._path_original.vertices, (x, y)).all(1).any() and x == pytest.approx(centre(b)[0] - centre(2)[0] / 2)
+    extents = [t.get_window_extent() for t in labels]
+    assert not any(a.overlaps(b) for n, a in enumerate(extents) for b in extents[:n])
+    shapes = [box.get_window_extent() for box in boxes]
+    assert not any(a.overlaps(b) for a in extents for b in shapes)
+    for (a, b, op), arrow in arrows:
+        assert arrow.get_label() == (op or "")
+        path = arrow._path_original.interpolated(1)
+        line = np.concatenate(list(path.to_polygons(closed_only=False)))
+        for i, box in enumerate(boxes):
+            inside = box.get_bbox()
+            hit = ((line > inside.min) & (line < inside.max)).all(1).any()
+            assert not hit, f"the arrow {a} -> {b} runs through node {i}"
+
+
+def test_arrows_join_what_they_say_from_left_to_right(drawn):
+    ax, arrows, boxes, _ = drawn(PUBLIC["DARTS_V2"])
+    for (a, b, _), arrow in arrows:
+        (x0, y0), (x1, y1) = arrow._path_original.vertices[[0, -1]]
+        assert x0 < x1 and (x0 == 0) == (a < 2) and (x1 == 1) == (b == 6)
+        for s, x, y in ((a, x0, y0), (b, x1, y1)):
+            if 1 < s < 6:
+                box = boxes[s - 2].get_bbox()
+                assert box.x0 - 1e-9 <= x <= box.x1 + 1e-9 and box.y0 < y < box.y1
+    older, newer = (next(arrow._path_original.vertices[0, 1] for (a, _, _), arrow in arrows if a == s) for s in (0, 1))
+    assert older > newer
+
+
+def test_one_operation_twice_from_one_state_is_two_arrows(drawn):
+    g = decode(ASNG_CELL, [0, 0, 3, 3] + CHAIN[4:])
+    _, arrows, _, _ = drawn(g)
+    first, second = (arrow._path_original for (a, b, op), arrow in arrows if b == 2)
+    assert abs(first.vertices[1:-1, 1] - second.vertices[1:-1, 1]).max() > 0.05
+
+
+def test_what_does_not_reach_the_output_is_grey(drawn):
+    _, arrows, boxes, texts = drawn(DEAD)
+    grey = plt.matplotlib.colors.to_rgba("0.85")
+    assert [ends[:2] for ends, arrow in arrows if arrow.get_edgecolor() == grey] == [(3, 4), (0, 4), (3, 6), (4, 6)]
+    assert [box.get_edgecolor()[0] for box in boxes] == [0.1, 0.7, 0.7, 0.1]
+    idle = DEAD._replace(normal_concat=(2,))  # node 3 is fed, but nobody reads it
+    assert [box.get_edgecolor()[0] for box in drawn(idle)[2]] == [0.1, 0.7, 0.7, 0.7]
+
+
+def test_an_operation_looks_the_same_everywhere():
+    looks = {}
+    for g in DRAWN.values():
+        for arrow in draw_cell(g).patches:
+            if arrow.get_label() and arrow.get_edgecolor()[:3] != (0.85,) * 3:
+                looks.setdefault(arrow.get_label(), set()).add((arrow.get_edgecolor(), arrow.get_linestyle(), arrow.get_linewidth()))
+    plt.close("all")
+    assert len(looks) > 8 and all(len(found) == 1 for found in looks.values())
+    families = {op.split("_")[0]: op_look(op)["color"] for op in looks}
+    assert families.pop("skip") == families["identity"] and len(set(families.values())) == len(families) == 6
+    assert op_look("sep_conv_3x3")["linewidth"] < op_look("sep_conv_5x5")["linewidth"] < op_look("conv_1x7_7x1")["linewidth"]
+
+
+@pytest.mark.parametrize("ops", [DARTS_OPS, ASNG_OPS, ENAS_OPS, NASNET_OPS], ids=["DARTS", "ASNG", "ENAS", "NASNet"])
+def test_operations_without_weights_are_dashed_and_short_names_differ(ops):
+    for name, op in ops.items():
+        free = not list(op.build(4, 1, True).parameters())
+        assert (op_look(name)["linestyle"] != "-") == free, name
+        assert op_look(name)["color"] != op_look("something_else")["color"], name
+    assert len({op_label(name, short=True) for name in ops}) == len(ops)
+
+
+def test_small_panels_share_a_legend_and_their_limits(drawn):
+    figure, axes = plt.subplots(1, 5, figsize=(13, 2.4), sharex=True, sharey=True)
+    for ax, name in zip(axes, ("DARTS_V1", "DARTS_V2", "chain", "star", "dead")):
+        _, arrows, _, texts = drawn(DRAWN[name], ax=ax, title=name, short=True)
+        assert "sep conv 3×3" not in [t.get_text() for t in texts] and ax.get_xlim() == (-0.01, 1.01) == axes[0].get_xlim()
+        assert all(arrow.get_linewidth() < op_look(op)["linewidth"] for (_, _, op), arrow in arrows if op)
+    op_legend(figure)
+    (legend,) = figure.legends
+    ops = {op for name in ("DARTS_V1", "DARTS_V2", "chain", "star", "dead") for node in DRAWN[name].normal for op, _ in node} - {"none"}
+    assert sorted(t.get_text() for t in legend.get_texts()) == sorted(map(op_label, ops))
+    for line, text in zip(legend.get_lines(), legend.get_texts()):
+        assert line.get_color() == op_look(text.get_text().replace(" ", "_"))["color"]
+
+
+def test_a_cell_in_words():
+    said = describe(DEAD)
+    assert said.startswith("node 0 = sep conv 3×3 of input k-2; node 1 = nothing; node 2 = skip connect of node 1 + none of input k-2; node 3 =")
+    assert said.endswith("output: node 0, node 1, node 2, node 3.")
+
+
+# -- what operations weigh --
+
+STRIDE_1, STRIDE_2 = [0, 0, 0, 800, 1312, 400, 656, 0], [0, 0, 256, 800, 1312, 400, 656, 0]
+DOCUMENT_OPS = {name: DARTS_OPS[name] for name in [*list(DARTS_OPS)[1:], "none"]}
+
+
+def test_the_documents_network_has_the_documents_numbers_of_weights():
+    network = CellNetwork(CellSpace(DOCUMENT_OPS), (1, 28, 28), channels=8, cells=1)
+    n = parameter_counts(network)
+    assert not n[:14].any() and n.dtype == torch.int64
+    assert n[14:].tolist() == [STRIDE_2 if j < 2 else STRIDE_1 for j, _ in DARTS_CELL.edges]
+    expected = (softmax(torch.zeros(28, 8)).values * n).sum().item()
+    assert expected == pytest.approx(5_800) and n.sum().item() == 46_400
+
+
+def test_weights_are_counted_over_all_cells_of_a_kind():
+    network = CellNetwork(DARTS_CELL, channels=4, cells=4)  # normal, reduction, reduction, normal
+    n, own = parameter_counts(network), lambda cell: sum(p.numel() for p in cell.own.parameters())
+    normal, reduce = ([cell for cell, k in zip(network.cells, network.kinds) if k == kind] for kind in ("normal", "reduce"))
+    assert len(normal) == len(reduce) == 2
+    assert [n[:14].sum().item(), n[14:].sum().item()] == [sum(map(own, normal)), sum(map(own, reduce))]
+    g = discretise(DARTS_CELL, torch.rand(28, 8, generator=torch.Generator().manual_seed(0)))
+    chosen = sum(n[v, k].item() for v, ks in enumerate(encode(DARTS_CELL, g).chosen) for k in ks)
+    final = CellNetwork(DARTS_CELL, channels=4, cells=4, genotype=g)
+    affine = sum(m.weight.numel() * 2 for cell in final.cells for m in cell.own.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    assert sum(map(own, final.cells)) - affine == chosen
+
+
+def test_norms_are_sums_of_norms_with_gradients():
+    torch.manual_seed(0)
+    network = CellNetwork(DARTS_CELL, channels=4, cells=4).double()
+    norms, n = parameter_norms(network), parameter_counts(network)
+    assert norms.shape == n.shape == (28, 8) and (norms.eq(0) == n.eq(0)).all()
+    cells = [cell for cell, kind in zip(network.cells, network.kinds) if kind == "reduce"]
+    separate = [p for cell in cells for p in cell.own["3-4"].parameters()]
+    assert len(separate) == 2 * 4 and norms[14 + 3, 4].item() == pytest.approx(sum(p.square().sum().sqrt().item() for p in separate))
+    w = torch.rand(28, 8, dtype=torch.float64)
+    (w * norms).sum().backward()
+    for p in separate:
+        torch.testing.assert_close(p.grad, w[14 + 3, 4] * p.detach() / p.detach().norm())
+    assert network.linear.weight.grad is None and network.stem[0].weight.grad is None
+
+
+# -- NASNet, and other numbers of the papers --
+
+
+def test_nasnet():
+    assert NASNET_CELL.sizes[:20] == [n for i in range(5) for n in (2 + i, 2 + i, 13, 13)] and len(NASNET_CELL.sizes) == 40
+    assert loose(NASNET_A.normal) == PUBLIC["NASNet"].normal_concat and loose(NASNET_A.reduce) == PUBLIC["NASNet"].reduce_concat
+    as_darts = lambda nodes: tuple(tuple((op.replace("identity", "skip_connect"), j) for op, j in node) for node in nodes)
+    slots = lambda nodes: [sorted(node) for node in nodes]
+    assert slots(as_darts(NASNET_A.normal)) == slots(PUBLIC["NASNet"].normal) and slots(as_darts(NASNET_A.reduce)) == slots(PUBLIC["NASNet"].reduce)
+    final = CellNetwork(NASNET_CELL, channels=32, cells=20, genotype=NASNET_A)
+    assert round(count(final) / 1e6, 1) == 3.3  # NASNet-A (6 @ 768)
+    small = CellNetwork(NASNET_CELL, channels=4, cells=3, genotype=NASNET_A)
+    supernet = CellNetwork(NASNET_CELL, channels=4, cells=3)
+    for logits in (small(some().float()), supernet(some().float(), encode(NASNET_CELL, NASNET_A))):
+        assert logits.shape == (3, 10) and logits.isfinite().all()
+    assert [merge is None for merge in small.merges + supernet.merges] == [True] * 3 + [False] * 3
+
+
+@pytest.mark.parametrize("normal, before", [(6, [2, 4]), (12, [4, 8]), (15, [5, 10]), (18, [6, 12])])
+def test_reduction_cells_stand_where_nasnet_inserts_them(normal, before):
+    kinds = CellNetwork(CellSpace({"skip": DARTS_OPS["skip_connect"]}, nodes=1), channels=1, cells=normal + 2).kinds
+    assert [kinds[:n].count("normal") for n, kind in enumerate(kinds) if kind == "reduce"] == before
+
+
+def test_a_space_with_wiring_counts_like_nasbench201():
+    five = {name: DARTS_OPS[name] for name in list(DARTS_OPS)[:5]}
+    space = CellSpace(five, nodes=3, wiring=((0, 0), (0, 1), (2, 1), (0, 2), (2, 2), (3, 2)))
+    assert space.count(keep=None) == CASES["search_space_sizes"]["expected"]["nasbench201"]
+    assert space.count(keep=1) == (1 * 4) * (2 * 4) * (3 * 4)
+
+
+def test_the_notebooks_space_of_ones_own():
+    "The notebook's code as it stands, with nothing but its own imports."
+    nb = json.loads((Path(__file__).parent.parent / "nbs" / "16_draw.ipynb").read_text(encoding="utf-8"))
+    source = {c["id"]: "".join(c["source"]) for c in nb["cells"]}
+    names = {}
+    exec(source["test-imports"] + "\nfrom nas_nb.draw import draw_cell\n" + source["own-run"], names)
+    plt.close("all")
+    g, mine, network = names["genotype"], names["mine"], names["supernet"]
+    assert [len(node) <= 1 for node in g.normal + g.reduce] == [True] * 6 and mine.count(keep=1) == 4**3
+    assert names["alpha"].grad[:, 1:].ne(0).all() and not names["alpha"].grad.isnan().any()
+    assert names["final"](torch.randn(2, 1, 8, 8)).shape == (2, 10)
+    assert parameter_counts(network)[0].tolist() == [0, 0, 4 * 4 * 9]
+
+
+# -- the same operation on several edges as one --
+
+
+def several(op, stride, momentum=0.1):
+    torch.manual_seed(0)
+    modules = [op.own(6, stride, False).double() for _ in range(3)]
+    for n, module in enumerate(modules):
+        for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
+            norm.momentum, norm.num_batches_tracked = momentum, norm.num_batches_tracked + n
+    return modules, torch.randn(4, 6, 8, 8, dtype=torch.float64), torch.rand(3, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.7, None])
+@pytest.mark.parametrize("name", [name for name in DARTS_OPS | NASNET_OPS if name != "none"])
+def test_side_by_side_is_one_by_one(name, momentum):
+    op, found = (DARTS_OPS | NASNET_OPS)[name], []
+    for together in (True, False):
+        modules, x, w = several(op, 2, momentum)
+        for module in modules:
+            for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
+                norm.eps = 1e-3
+        y = side_by_side(modules, x, w) if together else torch.cat([f * m(x) for f, m in zip(w, modules)], 1)
+        both = nn.ModuleList(modules)
+        trained = [y, *torch.autograd.grad(y.sin().sum(), [w, *both.parameters()]), *both.buffers()]
+        both.eval()
+        found.append(trained + [side_by_side(modules, x) if together else torch.cat([m(x) for m in modules], 1)])
+    for a, b in zip(*found):
+        torch.testing.assert_close(a, b)
+
+
+def test_unknown_layers_are_computed_one_by_one():
+    modules = [nn.Sequential(nn.Conv2d(6, 2, 1), nn.Dropout(0.0)) for _ in range(2)]  # a bias
+    x, w = torch.randn(3, 6, 4, 4), torch.tensor([0.5, -2.0])
+    torch.testing.assert_close(side_by_side(modules, x, w), torch.cat([f * m(x) for f, m in zip(w, modules)], 1))
+
+
+# -- what is refused --
+
+OWN = dict(ops={"skip": DARTS_OPS["skip_connect"]}, nodes=2)
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (dict(wiring=((0, 0), (0, 2))), r"\(0, 2\)"),  # a node that does not exist
+        (dict(wiring=((0, 0), (3, 1))), r"\(3, 1\)"),  # its own state
+        (dict(wiring=((2, 0), (0, 1))), r"\(2, 0\)"),
+        (dict(wiring=((-1, 0), (0, 1))), r"\(-1, 0\)"),
+        (dict(wiring=((0, 0), (0, 1), (0, 1))), r"\(0, 1\).*twice"),
+        (dict(wiring=([0, 0], [0, 1])), r"\[0, 0\]"),
+        (dict(wiring=(0, 1)), "has 0, not a pair"),
+        (dict(wiring=((0, 0),)), "no edge to node 1"),
+        (dict(wiring=()), "no edge to node 0"),
+        (dict(wiring=((0, 0), (0, 1)), picks=True), "leave wiring out"),
+        (dict(nodes=0), "nodes = 0"),
+        (dict(nodes=2.0), "nodes = 2.0"),
+        (dict(nodes=True), "nodes = True"),
+        (dict(ops={}), "ops"),
+        (dict(ops=["skip"]), "ops"),
+        (dict(ops={"skip": F.relu}), "ops"),
+        (dict(output="last"), "output = 'last' must be one of all, loose"),
+        (dict(project="sometimes"), "project = 'sometimes' must be one of never"),
+        (dict(output="loose"), "output='loose' needs"),
+        (dict(output="loose", picks=True), "output='loose' needs"),
+        (dict(output="loose", project="always"), "output='loose' needs"),
+    ],
+)
+def test_what_makes_no_space_is_refused_by_name(change, says):
+    with pytest.raises(ValueError, match=says) as error:
+        CellSpace(**OWN | change)
+    assert "\n" not in str(error.value) and str(error.value).startswith("CellSpace: ")
+
+
+V2, SMALL = PUBLIC["DARTS_V2"], dict(shape=(3, 16, 16), channels=4, cells=1)
+REFUSED = {
+    "kind to draw": (lambda: draw_cell(V2, "reduction"), "kind = 'reduction'"),
+    "kind to describe": (lambda: describe(V2, "Normal"), "kind = 'Normal'"),
+    "kind of routes": (lambda: routes(DARTS_CELL, one_hot([0] * 28), "both"), "kind = 'both'"),
+    "late state": (lambda: draw_cell(V2._replace(normal=((("sep_conv_3x3", 2),),))), "node 0 reads state 2"),
+    "negative state": (lambda: draw_cell(V2._replace(normal=((("sep_conv_3x3", -1),),))), "node 0 reads state -1"),
+    "late state in a network": (lambda: CellNetwork(DARTS_CELL, **SMALL, genotype=V2._replace(reduce_concat=(2, 9))), "output reads state 9"),
+    "no output": (lambda: CellNetwork(DARTS_CELL, **SMALL, genotype=V2._replace(reduce_concat=())), "its output is empty"),
+    "late state in a text": (lambda: Genotype.from_json(V2._replace(normal_concat=(6,)).to_json()), "not a genotype.*output reads state 6"),
+    "unknown operation": (lambda: encode(DARTS_CELL, V2._replace(normal=((("conv_9x9", 0),),) * 4)), "'conv_9x9'"),
+    "operation of another space": (lambda: CellNetwork(ASNG_CELL, **SMALL, genotype=V2), "skip_connect"),
+    "too few nodes": (lambda: encode(DARTS_CELL, V2._replace(normal=V2.normal[:3])), "3 nodes do not fit a space that has 4"),
+    "one input": (lambda: encode(ASNG_CELL, DRAWN["chain"]._replace(normal=(DRAWN["chain"].normal[0][:1],) * 5)), "5 with two inputs each"),
+    "dense on ENAS": (lambda: CellNetwork(ENAS_CELL, **SMALL)(some().float(), Weights(torch.rand(40, 6))), "nobody reads"),
+    "two choices on ENAS": (lambda: CellNetwork(ENAS_CELL, **SMALL)(some().float(), Weights(None, ((0, 1),) * 40)), "choose one"),
+    "discretise on ENAS": (lambda: discretise(ENAS_CELL, torch.rand(40, 6)), "use `decode`"),
+    "a choice too high": (lambda: CellNetwork(DARTS_CELL, **SMALL)(some().float(), one_hot([8] * 28)), r"variable 0 has the choices 0 to 7, not \(8,\)"),
+    "a negative choice": (lambda: CellNetwork(ENAS_CELL, **SMALL)(some().float(), one_hot([-1] * 40)), "variable 0 has the choices 0 to 1"),
+    "weights too narrow": (lambda: CellNetwork(DARTS_CELL, **SMALL)(some().float(), softmax(torch.zeros(28, 5))), "5 choices do not fit"),
+    "counts with picks": (lambda: parameter_counts(CellNetwork(ENAS_CELL, **SMALL)), "no picks"),
+    "norms with picks": (lambda: parameter_norms(CellNetwork(ASNG_CELL, **SMALL)), "no picks"),
+    "counts of a final network": (lambda: parameter_counts(CellNetwork(DARTS_CELL, **SMALL, genotype=V2)), "takes a supernet"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_refused_in_one_sentence(case):
+    call, says = REFUSED[case]
+    with pytest.raises(ValueError, match=says) as error:
+        call()
+    assert "\n" not in str(error.value)
+    plt.close("all")
