@@ -31,7 +31,7 @@ def first_order(
     loss = valid()
     return Step(loss.detach(), list(torch.autograd.grad(loss, list(alphas), materialize_grads=True)))
 
-
+# %% ../nbs/20_darts.ipynb #second-order
 def second_order(
     alphas: Sequence[torch.Tensor],  # the architecture's parameters
     valid: Callable,  # () -> the loss on a validation batch, at the weights as they are when it is called

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from fastcore.basics import patch
 from torch import nn
 
 from .cells import CellSpace, Genotype, discretise
@@ -69,23 +70,26 @@ class Hypernet(nn.Module):
         shape = (knots or 2, len(space.sizes), len(space.ops))
         self.b = nn.Parameter(2 * torch.rand(shape, generator=torch.Generator().manual_seed(seed)) - 1)  # b1, b2; or the knots
 
-    def alpha(self, lam: float) -> torch.Tensor:  # (variables, choices)
-        "The architecture's parameters at λ."
-        return sum(c * b for c, b in zip(basis(lam, self.span, self.scale, self.knots), self.b) if c)
+# %% ../nbs/23_hypernet.ipynb #method-at
+@patch
+def alpha(self: Hypernet, lam: float) -> torch.Tensor:  # (variables, choices)
+    "The architecture's parameters at λ."
+    return sum(c * b for c, b in zip(basis(lam, self.span, self.scale, self.knots), self.b) if c)
 
-    def draw(self, step: int) -> float:
-        "The λ of a step."
-        low, high = (math.log10(v) for v in self.span)
-        return 10 ** (low + (high - low) * uniform(check_seeds(self.seed), range(step, step + 1), 1, _LAMBDA).item())
 
-    def at(self, lam: float) -> Weights:
-        "What the supernet computes with at λ, without noise."
-        return (self.relax or softmax)(self.alpha(lam))
+@patch
+def draw(self: Hypernet, step: int) -> float:
+    "The λ of a step."
+    low, high = (math.log10(v) for v in self.span)
+    return 10 ** (low + (high - low) * uniform(check_seeds(self.seed), range(step, step + 1), 1, _LAMBDA).item())
+
+
+@patch
+def at(self: Hypernet, lam: float) -> Weights:
+    "What the supernet computes with at λ, without noise."
+    return (self.relax or softmax)(self.alpha(lam))
 
 # %% ../nbs/23_hypernet.ipynb #method-search
-from fastcore.basics import patch
-
-
 @patch
 def weights(self: Hypernet, step: int) -> Weights:
     "What the supernet computes with in a step of the search."

@@ -224,7 +224,7 @@ def training_loss(
     loss = F.cross_entropy(_logits(out), y, label_smoothing=recipe.label_smoothing)
     return loss + recipe.aux * F.cross_entropy(out[1], y, label_smoothing=recipe.label_smoothing) if recipe.aux else loss
 
-
+# %% ../nbs/02_training.ipynb #step-parts
 def batch_loss(
     model: Callable,  # x -> logits, or (logits, auxiliary logits)
     x: torch.Tensor,  # (B, C, H, W)
