@@ -162,7 +162,7 @@ def test_documents_numbers():
 
 
 def test_what_shrinks_and_what_changes():
-    g = lambda *ops: Genotype((), (), (tuple((op, j) for j, op in enumerate(ops) if op),), ()).to_json()
+    g = lambda *ops: Genotype(((),), (2,), (tuple((op, j) for j, op in enumerate(ops) if op),), (2,)).to_json()
     rows = pd.DataFrame(
         [
             dict(seed=0, lam=1.0, ops=40, genotype=g("a", "b")),

@@ -202,16 +202,8 @@ def search_run(
     method: str,  # a name in `VARIANTS` or `BASELINES`
     lam: float,  # of a baseline; 0 for a hypernetwork
     lams: list[float],  # at which a hypernetwork is looked at
-    source: str,
-    side: int,
-    channels: int,
-    size: int,  # images in a batch
-    epochs: int,
-    epoch_steps: int,  # 0: as many as the first half of the images has batches
-    held: int,
-    lr: float,
-    lr_alpha: float,
-    unroll: bool,
+    source: str, side: int, channels: int, size: int,  # these and the next as in `PROFILES`
+    epochs: int, epoch_steps: int, held: int, lr: float, lr_alpha: float, unroll: bool,
     seed: int,
     device="cpu",
     ckpt=None,
@@ -225,8 +217,7 @@ def search_run(
     made, at = make_method(method, network, lam, every * epochs, seed), lams if method in VARIANTS else [lam]
     recipe = Recipe(every * epochs, optimizer="momentum", lr=lr, lr_end=0.001, weight_decay=3e-4, clip=5.0)
     measure = lambda: dict(rows=measured(network, made, at, *view))
-    desc = f"{method}, {f'λ = {lam:g}, ' if lam else ''}seed {seed}"
-    rows = search(network, made, train, valid, recipe, lr_alpha, 1e-3, unroll, measure, every, seed, ckpt, desc)
+    rows = search(network, made, train, valid, recipe, lr_alpha, 1e-3, unroll, measure, every, seed, ckpt, f"{method}, seed {seed}")
     alpha = next(made.parameters())[..., len(SPACE.edges) :, :].flatten(0, -2)
     return dict(epochs=rows, discrete=discrete(network, made, between(method) or at, *view), alpha=[[round(x, 4) for x in row] for row in alpha.tolist()])
 
