@@ -357,7 +357,7 @@ def auxiliary_head(c_in: int, classes: int) -> nn.Sequential:  # for 8×8 states
 # %% ../nbs/11_cells.ipynb #network-plan
 @patch
 def plan(self: CellNetwork, w: Weights | None, kind: str, device) -> Plan:
-    "The plan of a kind of cell, kept for the next time: it follows from what is chosen, not from the values."
+    "The plan of a kind of cell: it follows from what is chosen, not from the values, and is kept until something else is chosen."
     key = (kind, w and w.chosen, w is not None and w.values is not None, device)
     if key not in self.plans:
         nodes, concat = self._parts(kind)
@@ -366,7 +366,7 @@ def plan(self: CellNetwork, w: Weights | None, kind: str, device) -> Plan:
             names = list(self.space.ops)
             concat = loose([[(names[r.op], self.space.edges[r.edge][0]) for r in node] for node in nodes])
         groups = _groups(self.space, nodes, bool(w and w.chosen is None), device if w and w.values is not None else None)
-        self.plans = {k: v for k, v in self.plans.items() if k[1] is None} | {key: Plan(groups, concat)}
+        self.plans = {k: v for k, v in self.plans.items() if k[1] in (None, key[1])} | {key: Plan(groups, concat)}
     return self.plans[key]
 
 
@@ -374,8 +374,9 @@ def _groups(space, nodes, dense, device):  # `dense`: everything is computed; `d
     found = [{} for _ in range(2 + space.nodes)]
     for n, r in enumerate(r for node in nodes for r in node):
         found[space.edges[r.edge][0]].setdefault(r.op if dense else n, []).append(r)
-    at = lambda rs: None if device is None else torch.tensor([r.at for r in rs], device=device)
-    return [[Group(rs[0].op, tuple(r.edge for r in rs), at(rs)) for rs in state.values()] for state in found]
+    with torch.inference_mode(False):  # a plan that is made while evaluating serves for training, too
+        at = lambda rs: None if device is None else torch.tensor([r.at for r in rs], device=device)
+        return [[Group(rs[0].op, tuple(r.edge for r in rs), at(rs)) for rs in state.values()] for state in found]
 
 # %% ../nbs/11_cells.ipynb #network-forward
 @patch
@@ -411,6 +412,8 @@ def discretise(
     "The discrete architecture of dense weights; raises `ValueError` for a space in which nodes pick their inputs."
     if space.picks:
         raise ValueError("here an architecture is a list of choices, not a mixture: use `decode`")
+    if tuple(weights.shape) != (len(space.sizes), len(space.ops)) or weights.isnan().any() or not (keep is None or keep >= 1):
+        raise ValueError(f"weights must be {len(space.sizes)} × {len(space.ops)} numbers, not {tuple(weights.shape)}, and keep at least 1, not {keep}")
     half, names = len(space.edges), list(space.ops)
     rows, table = weights.detach().tolist(), {}
     for kind, begin in (("normal", 0), ("reduce", half)):
@@ -434,7 +437,7 @@ def encode(
     space: CellSpace,
     genotype: Genotype,
 ) -> Weights:
-    "The genotype as weights of the supernet; raises `ValueError` for operations and edges that the space does not have."
+    "The genotype as weights of the supernet, which puts out what its space says; raises `ValueError` for what the space does not have."
     chosen = []
     for nodes in (genotype.normal, genotype.reduce):
         found = genotype_routes(space, nodes)

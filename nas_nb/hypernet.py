@@ -27,7 +27,7 @@ def basis(
     scale: str,  # "raw": λ itself, "log": its place within the span, on a log scale
     knots: int = 0,  # 0: a line; ≥ 2: piecewise linear, only for "log"
 ) -> list[float]:  # coefficients: (λ or u, 1) of b1 and b2; or one for each knot
-    "What multiplies the hypernetwork's parameters; raises `ValueError` for a λ that is not finite or not positive."
+    "What multiplies the hypernetwork's parameters; raises `ValueError` for a λ that is not finite or not positive, or beyond the knots."
     if not (math.isfinite(lam) and lam > 0):
         raise ValueError(f"λ must be a positive, finite number, not {lam}")
     if scale == "raw":
@@ -57,12 +57,14 @@ class Hypernet(nn.Module):
         knots: int = 0,  # 0: a line; ≥ 2: piecewise linear
         relax: Callable | None = softmax,  # alpha -> Weights; None: Gumbel-softmax
         penalty: Callable | None = None,  # (alpha, w) -> what λ multiplies
-        steps: int = 1,  # of the search, over which τ falls
+        steps: int = 0,  # of the search, over which τ falls; needed with Gumbel-softmax
         seed: int = 0,
     ):
         super().__init__()
         if space.picks:
             raise ValueError("the cell's output is what nobody reads, so a mixture has no meaning here: use a method that samples")
+        if relax is None and steps < 1:
+            raise ValueError("Gumbel-softmax needs the number of steps over which its temperature falls: steps=…")
         if scale not in SCALES or not 0 < span[0] < span[1] < math.inf or knots == 1 or knots < 0 or (knots and scale == "raw"):
             raise ValueError(f"no such function of λ: scale={scale!r} (one of {', '.join(SCALES)}), span={span}, knots={knots} (0 or ≥ 2, not for raw)")
         self.space, self.span, self.scale, self.knots = space, span, scale, knots
@@ -97,7 +99,7 @@ def weights(self: Hypernet, step: int) -> Weights:
     if self.relax:
         return self.at(lam)
     noise = gumbel(tuple(self.b.shape[1:]), self.seed, step, self.b.device)
-    return gumbel_softmax(self.alpha(lam), noise, 1 - 0.8 * step / self.steps)
+    return gumbel_softmax(self.alpha(lam), noise, 1 - 0.8 * min(step / self.steps, 1))
 
 
 @patch

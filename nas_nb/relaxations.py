@@ -86,7 +86,7 @@ def straight_through(
     "One-hot values with the gradient of the soft ones; what `soft` computes is computed."
     hard = torch.zeros_like(soft.values)
     hard[range(len(opened)), list(opened)] = 1.0
-    return Weights(hard + soft.values - soft.values.detach(), soft.chosen)
+    return Weights(hard + (soft.values - soft.values.detach()), soft.chosen)  # in this order the sum is exact
 
 
 def two_path(

@@ -17,7 +17,7 @@ from nas_nb.data import Batches, Images, eval_batches
 from nas_nb.hypernet import Hypernet, basis
 from nas_nb.records import Checkpoint
 from nas_nb.relaxations import gumbel_softmax, raw, sigmoid, softmax
-from nas_nb.search import At, inherited, random_architecture, search
+from nas_nb.search import At, Stack, Together, inherited, random_architecture, search, side_by_side_batches
 from nas_nb.training import Diverged, Recipe, learning_rate
 
 CASES = json.loads((Path(__file__).parent / "darts_cases.json").read_text())
@@ -273,6 +273,14 @@ def test_lambda_must_be_positive_and_finite(lam):
                 what(lam)
 
 
+def test_gumbel_needs_steps_and_stays_warm():
+    with pytest.raises(ValueError, match="steps="):
+        Hypernet(DARTS_CELL, (1e-6, 1e-3), relax=None)
+    net = Hypernet(DARTS_CELL, (1e-6, 1e-3), relax=None, steps=4)
+    w, noisy = net.weights(9).values, net.alpha(net.draw(9))
+    assert (w > 0).all() and w.sum(1).allclose(torch.ones(28)) and noisy.shape == w.shape
+
+
 @pytest.mark.parametrize("settings", [dict(scale="sqrt"), dict(knots=1), dict(knots=-2), dict(scale="raw", knots=4), dict(span=(0.0, 1.0)), dict(span=(1.0, 0.1)), dict(span=(1e-3, math.inf))])
 def test_settings_that_cannot_be(settings):
     with pytest.raises(ValueError, match="no such function of λ"):
@@ -399,7 +407,7 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path):
 
 def test_an_architecture_that_is_not_finite_ends_the_search(tmp_path):
     network, method = fresh(lambda network: DARTS(DARTS_CELL, penalty=lambda alpha, w: (alpha * math.nan).sum()))
-    with pytest.raises(Diverged, match="valid_loss is nan at step 1 "):
+    with pytest.raises(Diverged, match="not finite at step 1 |is nan at step 1 "):
         search(network, method, TRAIN, VALID, Recipe(3, optimizer="momentum"), ckpt=Checkpoint(tmp_path / "a.pt", every=0))
     assert Checkpoint(tmp_path / "a.pt").load() is None
 
@@ -408,6 +416,73 @@ def test_an_architecture_that_is_not_finite_ends_the_search(tmp_path):
 def test_settings_of_the_search(bad):
     with pytest.raises(ValueError, match="lr must be above 0"):
         search(*fresh(), TRAIN, VALID, RECIPE, **bad)
+
+
+class Mine(nn.Module):
+    "A user's own method with no more than what the notebook asks for."
+
+    def __init__(self, network):
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(28, 8))
+
+    def weights(self, step):
+        return softmax(self.alpha)
+
+    def penalty(self, step):
+        return 0.0
+
+
+def test_a_method_of_ones_own():
+    network, method = fresh(Mine)
+    search(network, method, TRAIN, VALID, RECIPE, lr=0.05)
+    assert method.alpha[14:].ne(0).all()
+
+
+def group(unroll, make, recipe):
+    def one(seed):
+        torch.manual_seed(seed)
+        network = CellNetwork(DARTS_CELL, SOME.shape, 3, 2, 1)
+        return network, make(seed), Batches(SOME, 12, seed=seed, **NORM), Batches(SOME, 12, seed=seed + 9, **NORM)
+
+    alone, several = [one(s) for s in range(3)], [one(s) for s in range(3)]
+    histories = [search(network, method, train, valid, recipe, lr=0.05, unroll=unroll) for network, method, train, valid in alone]
+    networks, methods, trains, valids = zip(*several)
+    stack, together = Stack(networks), Together(methods)
+    history = search(stack, together, side_by_side_batches(trains), side_by_side_batches(valids), recipe, lr=0.05, unroll=unroll)
+    assert history[0]["train_loss"] == pytest.approx(sum(h[0]["train_loss"] for h in histories) / 3, rel=1e-4)
+    for run, (network, method, *_) in enumerate(alone):
+        (a,), (b,) = together.each[run].parameters(), method.parameters()
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+        for name, value in network.state_dict().items():
+            torch.testing.assert_close(stack.network(run).state_dict()[name], value, rtol=1e-2, atol=2e-3)
+    return stack, together
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_runs_side_by_side_are_runs_alone(unroll):
+    recipe = Recipe(3, optimizer="momentum", lr=0.05, weight_decay=3e-4, clip=0.5, channels_last=False)
+    penalty = lambda alpha, w: w[:, 4].sum()
+    group(unroll, lambda seed: Hypernet(DARTS_CELL, (1e-3, 1.0), knots=3, penalty=penalty, seed=seed), recipe)
+
+
+def test_a_run_of_a_stack_can_be_looked_at():
+    recipe = Recipe(2, optimizer="momentum", lr=0.05, clip=0.5, channels_last=False)
+    stack, together = group(False, lambda seed: DARTS(DARTS_CELL, start=0.1, seed=seed), recipe)
+    network = stack.network(1)
+    assert inherited(network, together.each[1].weights(), eval_batches(SOME, 20, **NORM)).n == 48
+    stack.eval()
+    x = SOME.x[:5].float() / 255
+    with torch.no_grad():
+        both = stack(torch.stack([x] * 3), together.weights(0)).view(3, 5, 3)
+        torch.testing.assert_close(both[1], network.eval()(x, together.each[1].weights()), rtol=1e-4, atol=1e-4)
+
+
+def test_what_cannot_go_side_by_side():
+    with pytest.raises(ValueError, match="side by side"):
+        Together([DARTS(DARTS_CELL, on_weights=True)])
+    stack, together = Stack([fresh()[0]]), Together([fresh()[1]])
+    with pytest.raises(ValueError, match="channels_last=False"):
+        search(stack, together, side_by_side_batches([TRAIN]), side_by_side_batches([VALID]), RECIPE)
 
 
 def test_second_order_needs_plain_momentum():
@@ -451,5 +526,6 @@ def test_random_architectures(space):
     if space.picks:
         assert {j for g in chosen for _, j in g.normal[3]} == set(range(5))  # inputs are not affected by the chances
     encode(space, found[0])
-    with pytest.raises(ValueError, match="sep_conv_9x9"):
-        random_architecture(space, 0, dict(sep_conv_9x9=1.0))
+    for bad in (dict(sep_conv_9x9=1.0), {}, {op: 0.0}, {op: -1.0}):
+        with pytest.raises(ValueError, match=op):
+            random_architecture(space, 0, bad)

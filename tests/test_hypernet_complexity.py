@@ -132,7 +132,7 @@ def test_architectures_follow_from_the_recorded_parameters(runs):
     for i, row in enumerate(r for r in result["discrete"] if r["rule"] == "every"):
         alpha = torch.cat([torch.zeros(14, 8), i / 40 * b1 + b2])
         best = discretise(H.SPACE, alpha.softmax(1), None)
-        assert best.reduce == Genotype.from_json(row["genotype"]).reduce or i not in (0, 20, 40)
+        assert best.reduce == Genotype.from_json(row["genotype"]).reduce or alpha[14:].topk(2).values.diff().abs().min() < 1e-3  # rounded to 4 digits
         network = H.network_for(images(8), 2)
         assert row["expected"] == pytest.approx(H.expected_cost(alpha.softmax(1)[14:], H.parameter_counts(network)[14:]).item(), rel=1e-3)
 
