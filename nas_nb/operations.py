@@ -282,9 +282,10 @@ def cost(
     shape: tuple[int, int, int],  # (C, H, W) of the input
 ) -> Cost:
     "Parameters and multiply-adds of a module, which is left as it was."
-    training, like = module.training, next(module.parameters(), torch.empty(0))
+    modes, like = {m: m.training for m in module.modules()}, next(module.parameters(), torch.empty(0))
     counter = FlopCounterMode(display=False)
     with counter:
         module.eval()(torch.zeros(1, *shape, device=like.device, dtype=like.dtype))
-    module.train(training)
+    for m, training in modes.items():
+        m.training = training
     return Cost(sum(p.numel() for p in module.parameters() if p.requires_grad), counter.get_total_flops() // 2)

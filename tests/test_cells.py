@@ -571,6 +571,14 @@ def test_weights_that_do_not_fit_are_not_discretised(weights):
         discretise(DARTS_CELL, torch.rand(28, 8), keep=0)
 
 
+def test_what_a_module_costs_leaves_it_as_it_was():
+    module = DARTS_OPS["sep_conv_3x3"].build(4)
+    module[1][2].eval()
+    modes = [m.training for m in module.modules()]
+    cost(module, (4, 8, 8))
+    assert [m.training for m in module.modules()] == modes and not all(modes)
+
+
 def test_straight_through_is_exactly_one_hot():
     soft = softmax(torch.randn(1000, 8, generator=torch.Generator().manual_seed(0)))
     hard = straight_through(soft, [3] * 1000).values
