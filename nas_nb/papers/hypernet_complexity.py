@@ -425,7 +425,7 @@ SHADES = dict(  # by number of parameters
 def plot_map(ends: pd.DataFrame, title: str) -> plt.Figure:  # `ends`: of one seed of each method
     "The strongest operation of each edge against λ, a panel for each method."
     names, ops = list(ends["method"].unique()), list(SHADES)
-    fig, axes = plt.subplots(1, len(names), figsize=(4.7 * len(names), 3.4), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(names), figsize=(2 + 2.9 * len(names), 3.4), sharey=True, squeeze=False)
     for ax, name in zip(axes[0], names):
         rows = ends[ends["method"] == name].sort_values("lam")
         cells = [{(j, i): op for i, node in enumerate(Genotype.from_json(g).reduce) for op, j in node} for g in rows["genotype"]]
