@@ -260,8 +260,14 @@ def test_the_number_of_jobs_changes_no_bit(tmp_path):
 
 def test_a_hundred_notebooks_leak_nothing(project):
     "Neither processes nor files nor, in the batch itself, open files."
+    # the least of several looks: while the batch starts the next process, it holds a pipe to it
+    count = (
+        "batch = psutil.Process(os.getppid()).parent()\n"
+        "seen = [batch.num_fds() for _ in range(10) if time.sleep(0.02) is None]\n"
+        'save_fig("fds", str(min(seen)))\nreport("fds")'
+    )
     for i in range(100):
-        write(project, f"{i:03}_tiny", "import psutil", 'save_fig("fds", str(psutil.Process(os.getppid()).parent().num_fds()))\nreport("fds")')
+        write(project, f"{i:03}_tiny", "import psutil, time", count)
     temporary, home = project / "tmp", project / "home"
     temporary.mkdir(), home.mkdir()
     began, mark, cpu = time.monotonic(), f"hundred-{os.getpid()}", sum(os.times()[2:4])
@@ -273,7 +279,7 @@ def test_a_hundred_notebooks_leak_nothing(project):
     assert not list((project / "data" / "locks").iterdir()) and not list(project.rglob("*.part"))
     assert not [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("NAS_NB_MARK") == mark]
     fds = [int(p.read_text()) for p in sorted(project.glob("figures/quick/*/fds.csv"))]
-    assert len(fds) == 100 and sorted(fds[50:])[25] <= max(fds[:10])  # the median: some are read while the next process is being started
+    assert len(fds) == 100 and max(fds[50:]) <= max(fds[:10])
     assert cpu / 100 < 4  # 2.1 measured, 1.6 of it imports of papermill and the kernel; 4.6 with what the worker leaves out
 
 
