@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
-from .cells import CellNetwork, CellSpace, Genotype, decode
+from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
 from .darts import first_order, run_norms, scaled, second_order, sgd_drift
 from .records import Checkpoint
 from .relaxations import Weights
@@ -164,15 +165,19 @@ def random_architecture(
     space: CellSpace,
     seed: int,
     chances: dict[str, float] | None = None,  # operation -> how likely relative to the others; default: all alike
+    keep: int | None = None,  # so many random edges into each node; None: all; only for a variable for each edge
 ) -> Genotype:
     "An architecture with independently drawn choices; raises `ValueError` for an operation that the space does not have."
     if chances is not None and not (set(chances) <= set(space.ops) and min(chances.values(), default=-1) >= 0 < sum(chances.values())):
         raise ValueError(f"chances {chances}: numbers from 0 on, not all 0, for the operations {', '.join(space.ops)}")
     weights = torch.tensor([1.0 if chances is None else chances.get(op, 0.0) for op in space.ops])
     generator = torch.Generator().manual_seed(seed)
-    inputs = lambda v: space.picks and v % 4 < 2  # a node has two inputs, then two operations
-    chances_of = [torch.ones(n) if inputs(v) else weights for v, n in enumerate(space.sizes)]
-    return decode(space, [torch.multinomial(p, 1, generator=generator).item() for p in chances_of])
+    if space.picks:  # a node has two inputs, then two operations
+        chances_of = [torch.ones(n) if v % 4 < 2 else weights for v, n in enumerate(space.sizes)]
+        return decode(space, [torch.multinomial(p, 1, generator=generator).item() for p in chances_of])
+    ops = torch.multinomial(weights, len(space.sizes), replacement=True, generator=generator)
+    strength = torch.rand(len(space.sizes), 1, generator=generator).clamp(min=1e-9)
+    return discretise(space, strength * F.one_hot(ops, len(space.ops)), keep)
 
 # %% ../nbs/27_search.ipynb #stack
 class Stack(nn.Module):
@@ -207,9 +212,9 @@ class Together(nn.Module):
 
     def __init__(self, methods: Sequence[nn.Module]):
         super().__init__()
-        if any(m.on_weights or len(list(m.parameters())) != 1 for m in methods):
+        if any(getattr(m, "on_weights", False) or len(list(m.parameters())) != 1 for m in methods):
             raise ValueError("methods go side by side if each has one parameter and no penalty in the loss of the weights")
-        self.each, self.on_weights = nn.ModuleList(methods), False
+        self.each = nn.ModuleList(methods)
 
     def weights(self, step: int) -> Weights:
         "Those of all methods."

@@ -178,15 +178,8 @@ def test_what_shrinks_and_what_changes():
     assert H.shrink(rows, "ops").tolist() == [4.0, 0.0, math.inf] and H.changed(rows).tolist() == [2, 0, 2]
 
 
-def test_random_genotypes():
-    for share, weighty in ((0.0, False), (1.0, True)):
-        g = H.random_genotype(3, share)
-        assert [len(node) for node in g.reduce] == [2] * 4 and all(("conv" in op) == weighty for node in g.reduce for op, _ in node)
-    assert H.random_genotype(3, 0.5) == H.random_genotype(3, 0.5) != H.random_genotype(4, 0.5)
-
-
 def test_retraining():
-    g = H.random_genotype(1, 0.5).to_json()
+    g = H.random_architecture(H.SPACE, 1, dict(sep_conv_3x3=1.0, avg_pool_3x3=1.0), keep=2).to_json()
     found = H.retrain_run(g, "digits", 0, 2, 32, steps=20, seed=0)
     network = H.network_for(images(8), 2, Genotype.from_json(g))
     assert found["parameters"] == sum(p.numel() for p in network.parameters()) and found["n"] == 449

@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['OPS', 'SPACE', 'VARIANTS', 'SPANS', 'BASELINES', 'RULES', 'AUGMENT', 'PROFILES', 'EXPECTED', 'LOGGED_EPOCHS',
            'DOCUMENT', 'DOCUMENT_L1', 'SHADES', 'FRONT', 'network_for', 'halves', 'confusion', 'quality', 'make_method',
-           'weights_at', 'size_of', 'strongest', 'look', 'measured', 'discrete', 'search_batches', 'between',
-           'search_run', 'retrain_run', 'by_epoch', 'by_architecture', 'nearest', 'plot_epochs', 'table',
-           'plot_control', 'shrink', 'changed', 'control_table', 'plot_map', 'random_genotype', 'plot_front',
-           'plot_skips']
+           'weights_at', 'expected_of', 'size_of', 'strongest', 'look', 'measured', 'discrete', 'search_batches',
+           'between', 'search_run', 'retrain_run', 'by_epoch', 'by_architecture', 'nearest', 'plot_epochs', 'table',
+           'plot_control', 'shrink', 'changed', 'control_table', 'plot_map', 'plot_front', 'plot_skips']
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #imports
 import math
@@ -22,14 +21,14 @@ import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
-from ..cells import CellNetwork, CellSpace, Genotype, discretise, encode, parameter_counts, parameter_norms
+from ..cells import CellNetwork, CellSpace, Genotype, encode, parameter_counts, parameter_norms
 from ..darts import DARTS, expected_cost, l1, signed
 from ..data import Augment, Batches, Images, eval_batches, load_images, resize
 from ..hypernet import Hypernet, basis
 from ..operations import DARTS_OPS
 from ..plots import PAPER, STYLE, headline
 from ..relaxations import raw, softmax
-from ..search import At, inherited, search
+from ..search import At, inherited, random_architecture, search
 from ..training import Recipe, fit
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #space
@@ -125,6 +124,12 @@ def weights_at(method, lam: float):
     return method.at(lam) if isinstance(method, Hypernet) else method.weights()
 
 
+@torch.no_grad()
+def expected_of(method, network: CellNetwork, lam: float) -> float:
+    "Expected parameters of the operations at λ."
+    return expected_cost(weights_at(method, lam).values, parameter_counts(network)).item()
+
+
 def size_of(
     network: CellNetwork,  # the supernet
     genotype: Genotype,
@@ -144,10 +149,9 @@ def strongest(method, lam: float, rule: str) -> Genotype:
     return method.architecture(lam, RULES[rule]) if isinstance(method, Hypernet) else method.architecture(RULES[rule])
 
 
-@torch.no_grad()
 def look(method, network: CellNetwork, lam: float) -> dict:
     "At λ: expected parameters of the operations, and for both rules the discrete network's parameters and its skip connections."
-    row = dict(lam=lam, expected=expected_cost(weights_at(method, lam).values, parameter_counts(network)).item())
+    row = dict(lam=lam, expected=expected_of(method, network, lam))
     for rule in RULES:
         genotype = strongest(method, lam, rule)
         row[f"parameters_{rule}"] = size_of(network, genotype)
@@ -172,7 +176,7 @@ def discrete(network, method, lams, images, norm, batches, bn_batches) -> list[d
     "The discrete architectures at these λ by both rules, each measured once with the weights that it inherits."
     scores, rows = {}, []
     for lam in lams:
-        row = dict(lam=lam, expected=look(method, network, lam)["expected"])
+        row = dict(lam=lam, expected=expected_of(method, network, lam))
         for rule in RULES:
             g = strongest(method, lam, rule)
             if g not in scores:
@@ -272,7 +276,7 @@ PROFILES = dict(
     ),
     smoke=dict(epochs=1, epoch_steps=2, held=100),
 )
-EXPECTED = dict(paper="not measured yet", cpu="1 h 30 min, two processes", quick="1 min", smoke="10 s")
+EXPECTED = dict(paper="not measured yet", cpu="2 h 30 min", quick="2 min", smoke="20 s")
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #tables
 def by_epoch(runs: dict) -> pd.DataFrame:  # `runs`: method -> records of `search_run`
@@ -440,18 +444,6 @@ def plot_map(ends: pd.DataFrame, title: str) -> plt.Figure:  # `ends`: of one se
     fig.legend(handles=patches, loc="outside right center")
     headline(fig, title)
     return fig
-
-# %% ../../nbs/52_hypernet_complexity.ipynb #random
-def random_genotype(
-    seed: int,
-    share: float,  # of operations with weights, 0 to 1
-) -> Genotype:
-    "Two random edges into each node."
-    generator, weighty = torch.Generator().manual_seed(seed), [op for op in OPS if "conv" in op]
-    chances = torch.tensor([share / 4 if op in weighty else 0.0 if op == "none" else (1 - share) / 3 for op in OPS])
-    ops = torch.multinomial(chances, len(SPACE.sizes), replacement=True, generator=generator)
-    strength = torch.rand(len(SPACE.sizes), 1, generator=generator)
-    return discretise(SPACE, strength * torch.nn.functional.one_hot(ops, len(OPS)), 2)
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #plot-front
 FRONT = {  # how each method is drawn here; the hypernetworks share a colour, as do the baselines
