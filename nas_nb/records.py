@@ -24,6 +24,7 @@ import shutil
 import tempfile
 import textwrap
 import time
+import weakref
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -189,14 +190,20 @@ def _own(module: str) -> bool:
     return module == "__main__" or module.startswith("nas_nb")
 
 
+_SOURCES = weakref.WeakKeyDictionary()  # function -> its code: a document asks for the same ones a hundred times
+
+
 def _bare(fn) -> str:
     "A function's code without comments and docstrings."
-    try:
-        return ast.dump(parse_bare(textwrap.dedent(inspect.getsource(fn))))
-    except (OSError, SyntaxError, TypeError):  # no source at hand, or a piece of a line: a lambda
-        return _text(fn.__code__)
+    if fn not in _SOURCES:
+        try:
+            _SOURCES[fn] = ast.dump(parse_bare(textwrap.dedent(inspect.getsource(fn))))
+        except (OSError, SyntaxError, TypeError):  # no source at hand, or a piece of a line: a lambda
+            _SOURCES[fn] = _text(fn.__code__)
+    return _SOURCES[fn]
 
 
+@functools.cache
 def _globals(code) -> set[str]:
     "Global names that a code object loads, nested functions included."
     names = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
@@ -359,6 +366,11 @@ class Study:
         set_threads(threads)
         keep_memory()
 
+    @property
+    def kept(self) -> bool:
+        "Whether records are kept beside the figures."
+        return self.profile in ("cpu", "paper")
+
     def report(self):
         "What the command line reads when the notebook has run."
         write_atomic(self.folder / "report.json", to_json(dict(runs=self.counts, figures=self.figures)))
@@ -469,7 +481,74 @@ def _identity(document: str, label: str, seed: int, config: dict) -> dict:
     fit = {k: _json(v, f"the configuration's {k}", allow_nan=False) for k, v in (config | dict(seed=seed)).items()}
     return dict(document=document, label=label, seed=fit.pop("seed"), config=fit)
 
+# %% ../nbs/03_records.ipynb #wanted
+@patch
+def _wanted(self: Study, fn, label: str, seed: int, data, config: dict, own: dict) -> SimpleNamespace:  # `own`: what `fn` is told of this run
+    "What tells a run from others, what decides its bits, and where its record lies."
+    identity, about = _identity(self.name, label, seed, config), _provenance(data)
+    made = made_by(fn, data["hash"] if about else data, self.device)
+    local = self.cache / f"{label}-{run_key(identity | {k: made[k] for k in ('code', 'data', 'device')})}"
+    committed = self.folder / "records" / f"{label}-{run_key(identity)}.json"
+    own = _identity(self.name, label, seed, own)["config"] | dict(seed=identity["seed"])
+    return SimpleNamespace(identity=identity, about=about, made=made, local=local, committed=committed, own=own)
+
+
+@patch
+def _find(self: Study, wanted, mend=False):
+    "How a record was found, and the record."
+    if record := read_record(wanted.local / "record.json", wanted.identity, mend):
+        (wanted.local / "checkpoint.pt").unlink(missing_ok=True)  # of a process that was killed when its record was just whole
+        return "reused", record
+    begun = (wanted.local / "checkpoint.pt").is_file()
+    if self.kept and not begun and (record := read_record(wanted.committed, wanted.identity, mend)):
+        where = record["run"]["device"] + (f" with {record['data']['name']}" if "data" in record else "")
+        print(f"{wanted.identity['label']}: from a record made by code {record['made_by']['code']} on {where}; --force recomputes")
+        return "committed", record
+    return "", None
+
+# %% ../nbs/03_records.ipynb #compute
+@patch
+def _compute(self: Study, call, wanted: list, name: str, force: bool) -> list[dict]:
+    "Compute runs from their last checkpoint, write their records, then drop the checkpoint."
+    folder = wanted[0].local if len(wanted) == 1 else self.cache / f"together-{run_key(dict(runs=[w.local.name for w in wanted]))}"
+    if force:
+        [shutil.rmtree(at, ignore_errors=True) for at in (folder, *(w.local for w in wanted))]
+    remove_parts(folder)
+    ckpt, started = Checkpoint(folder / "checkpoint.pt", key=folder.name), now()
+    results = call([w.own for w in wanted], device=self.device, ckpt=ckpt)
+    if len(results) != len(wanted) or not all(isinstance(r, dict) for r in results):
+        raise TypeError(f"{name} must return a dict that JSON can hold for each run, not {', '.join(type(r).__name__ for r in results)}")
+    run = dict(started=started, seconds=round(ckpt.seconds / len(wanted), 2)) | (dict(together=len(wanted)) if len(wanted) > 1 else {})
+    results = [_json(r, f"the result of {name}") for r in results]  # what is returned now is what a record will return
+    records = [seal(w.identity | w.about | dict(result=r, made_by=w.made, run=run | machine(self.device))) for w, r in zip(wanted, results)]
+    for w, record in zip(wanted, records):
+        write_atomic(w.local / "record.json", to_json(record))
+    ckpt.path.unlink(missing_ok=True)
+    return records
+
 # %% ../nbs/03_records.ipynb #run2
+@patch
+def _records(self: Study, fn, call, wanted: list) -> list[dict]:
+    "The records of runs; those that are missing are computed by one call."
+    force, name = bool(os.environ.get("NAS_NB_FORCE")), getattr(fn, "__qualname__", repr(fn))
+    found = {w.local: ("", None) if force else self._find(w) for w in wanted}
+    with contextlib.ExitStack() as held:
+        for w in sorted((w for w in wanted if not found[w.local][1]), key=lambda w: w.local.name):  # always in this order, so that nobody waits in a ring
+            held.enter_context(alone(run_lock(w.local), w.identity["label"]))
+            found[w.local] = ("", None) if force else self._find(w, mend=True)  # of the process that we waited for
+        if missing := [w for w in wanted if not found[w.local][1]]:
+            records = self._compute(call, missing, name, force)
+            found |= {w.local: ("computed", record) for w, record in zip(missing, records)}
+    for w in wanted:
+        how, record = found[w.local]
+        self.counts[how] += 1
+        self.records.append(record)
+        if self.kept and (record["made_by"] == w.made or not w.committed.is_file()):  # what is committed is what the figures show
+            write_atomic(w.committed, to_json(record))
+    self.report()
+    return [found[w.local][1] for w in wanted]
+
+
 @patch
 def run(
     self: Study,
@@ -480,56 +559,24 @@ def run(
     **config,  # what JSON can hold, without NaN and infinity
 ) -> dict:  # the record: `record["result"]` is what `fn` returned
     "The record of a run: cached, committed or computed; raises `OSError` if it cannot be written, `ValueError` for what is unfit."
-    identity, about = _identity(self.name, label, seed, config), _provenance(data)
-    made = made_by(fn, data["hash"] if about else data, self.device)
-    key = run_key(identity | {k: made[k] for k in ("code", "data", "device")})
-    local, committed = self.cache / f"{label}-{key}", self.folder / "records" / f"{label}-{run_key(identity)}.json"
-    force, kept = bool(os.environ.get("NAS_NB_FORCE")), self.profile in ("cpu", "paper")
-    find = functools.partial(self._find, identity, local, committed if kept else None)
-    how, record = ("", None) if force else find()
-    if not record:
-        with alone(run_lock(local), label):
-            how, record = ("", None) if force else find(mend=True)  # of the process that we waited for
-            if not record:
-                how, record = "computed", self._compute(fn, identity, about, made, local, force)
-    self.counts[how] += 1
-    self.records.append(record)
-    self.report()
-    if kept and (record["made_by"] == made or not committed.is_file()):  # what is committed is what the figures show
-        write_atomic(committed, to_json(record))
-    return record
+    call = lambda runs, **where: [fn(**runs[0], **where)]
+    return self._records(fn, call, [self._wanted(fn, label, seed, data, config, config)])[0]
 
-# %% ../nbs/03_records.ipynb #compute
+# %% ../nbs/03_records.ipynb #run-together
 @patch
-def _find(self: Study, identity, local, committed, mend=False):
-    "How a record was found, and the record."
-    if record := read_record(local / "record.json", identity, mend):
-        (local / "checkpoint.pt").unlink(missing_ok=True)  # of a process that was killed when its record was just whole
-        return "reused", record
-    if committed and not (local / "checkpoint.pt").is_file() and (record := read_record(committed, identity, mend)):
-        where = record["run"]["device"] + (f" with {record['data']['name']}" if "data" in record else "")
-        print(f"{identity['label']}: from a record made by code {record['made_by']['code']} on {where}; --force recomputes")
-        return "committed", record
-    return "", None
-
-
-@patch
-def _compute(self: Study, fn, identity, about, made, local, afresh):
-    "Compute a run from its last checkpoint, write its record, then drop the checkpoint."
-    if afresh:
-        shutil.rmtree(local, ignore_errors=True)
-    remove_parts(local)
-    ckpt, started = Checkpoint(local / "checkpoint.pt", key=local.name), now()
-    result = fn(**identity["config"], seed=identity["seed"], device=self.device, ckpt=ckpt)
-    name = getattr(fn, "__qualname__", repr(fn))
-    if not isinstance(result, dict):
-        raise TypeError(f"{name} must return a dict that JSON can hold, not {type(result).__name__}")
-    result = _json(result, f"the result of {name}")  # what is returned now is what a record will return
-    run = dict(started=started, seconds=round(ckpt.seconds, 2)) | machine(self.device)
-    record = seal(identity | about | dict(result=result, made_by=made, run=run))
-    write_atomic(local / "record.json", to_json(record))
-    ckpt.path.unlink(missing_ok=True)
-    return record
+def run_together(
+    self: Study,
+    fn,  # called as fn([dict(seed=…, **own), …], **config, device=device, ckpt=ckpt); returns a list, a dict for each
+    runs: list[dict],  # a `label` and a `seed` of each, and whatever else is its own
+    data: str | dict = "",
+    **config,  # what they share
+) -> list[dict]:  # a record for each
+    "The records of runs that are computed side by side; one checkpoint for all; raises as `run` does."
+    own = lambda r: {k: v for k, v in r.items() if k not in ("label", "seed")}
+    wanted = [self._wanted(fn, r["label"], r["seed"], data, config | own(r), own(r)) for r in runs]
+    if len({w.local for w in wanted}) < len(wanted):
+        raise ValueError("two of the runs are the same: give them another seed, label or value")
+    return self._records(fn, functools.partial(fn, **config), wanted)
 
 # %% ../nbs/03_records.ipynb #claims
 @patch

@@ -180,6 +180,15 @@ def random_architecture(
     return discretise(space, strength * F.one_hot(ops, len(space.ops)), keep)
 
 # %% ../nbs/27_search.ipynb #stack
+class _Applied(nn.Module):  # a function of a network as a module, which `functional_call` can give other weights
+    def __init__(self, network: nn.Module, f: Callable):
+        super().__init__()
+        self.network, self.f = network, f
+
+    def forward(self):
+        return self.f(self.network)
+
+
 class Stack(nn.Module):
     "Several supernets of one form, side by side."
 
@@ -199,6 +208,11 @@ class Stack(nn.Module):
         self.form[0].train(self.training)
         one = lambda p, b, x, values: torch.func.functional_call(self.form[0], (p, b), (x, Weights(values)))
         return torch.vmap(one)(*self.parts(), x, w.values).flatten(0, 1)
+
+    def of(self, run: int, f: Callable):  # what f(network) returns, with gradients for the stack's weights
+        "A function of one of the networks."
+        own = {f"network.{name}": v[run] for part in self.parts() for name, v in part.items()}
+        return torch.func.functional_call(_Applied(self.form[0], f), own, ())
 
     def network(self, run: int) -> CellNetwork:
         "One of the networks, as a copy."

@@ -108,23 +108,43 @@ def test_penalties_are_what_the_table_says(name):
         assert method.span == H.SPANS[settings["penalty"]] and method.span[0] <= method.draw(5) <= method.span[1]
 
 
+def searched(seed=0, **own):
+    settings = SETTINGS | {k: own.pop(k) for k in list(own) if k in SETTINGS}
+    return json.loads(json.dumps(H.search_runs([dict(lam=0.0, lams=[], seed=seed) | own], **settings)[0]))
+
+
 @pytest.fixture(scope="module")
 def runs():
     records = {}
     for name in ("published", "normalised", "DARTS", "L1"):
         lams = dict(published=[1e-4, 1e-1], normalised=[1e-6, 1e-3]).get(name, [])
-        settings = dict(method=name, lam=0.01 if name == "L1" else 0.0, lams=lams, **SETTINGS)
-        records[name] = [dict(seed=s, result=json.loads(json.dumps(H.search_run(seed=s, **settings)))) for s in (0, 1)]
+        records[name] = [dict(seed=s, result=searched(s, method=name, lam=0.01 if name == "L1" else 0.0, lams=lams)) for s in (0, 1)]
     return records
 
 
 def test_a_run(runs):
-    again = H.search_run(seed=0, method="published", lam=0.0, lams=[1e-4, 1e-1], **SETTINGS)
-    assert json.loads(json.dumps(again)) == runs["published"][0]["result"] != runs["published"][1]["result"]
+    assert searched(method="published", lams=[1e-4, 1e-1]) == runs["published"][0]["result"] != runs["published"][1]["result"]
     result = runs["normalised"][0]["result"]
     assert [e["step"] for e in result["epochs"]] == [2, 4] and [r["lam"] for r in result["epochs"][0]["rows"]] == [1e-6, 1e-3]
     assert len(result["discrete"]) == 2 * 41 and np.shape(result["alpha"]) == (2 * 14, 8)
     assert np.shape(runs["DARTS"][0]["result"]["alpha"]) == (14, 8) and len(runs["DARTS"][0]["result"]["discrete"]) == 2
+
+
+def test_searches_side_by_side_are_searches_alone():
+    each = [
+        dict(method="published", lam=0.0, lams=[1e-4, 1e-1], seed=0),
+        dict(method="Gumbel", lam=0.0, lams=[1e-3], seed=1),
+        dict(method="printed", lam=0.0, lams=[1e-2], seed=2),
+        dict(method="L1", lam=0.01, lams=[], seed=0),
+    ]
+    settings = SETTINGS | dict(unroll=True, lr_alpha=0.02)
+    together = H.search_runs(each, **settings)
+    for own, found in zip(each, together):
+        alone = H.search_runs([own], **settings)[0]
+        assert np.allclose(found["alpha"], alone["alpha"], atol=2e-3)
+        at = lambda result, what: [row[what] for epoch in result["epochs"] for row in epoch["rows"]]
+        for what, close in dict(lam=0, expected=2.0, accuracy=0.05, own=0.05).items():
+            assert np.allclose(at(found, what), at(alone, what), atol=close), (own["method"], what)
 
 
 def test_architectures_follow_from_the_recorded_parameters(runs):

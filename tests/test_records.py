@@ -362,6 +362,68 @@ def test_a_run_is_computed_once(study):
     assert study.counts == dict(computed=2, reused=1, committed=0)
 
 
+def square_all(runs, n, device, ckpt):
+    return [dict(value=n * n + run["seed"]) for run in runs]
+
+
+def test_runs_together_are_records_alone(study):
+    study.profile = "paper"
+    study.run(square, "square", n=3, seed=1)
+    runs = [dict(label="square", seed=seed) for seed in (0, 1, 2)]
+    calls = []
+
+    def square_all(runs, n, device, ckpt):
+        calls.append([run["seed"] for run in runs])
+        return [dict(value=n * n + run["seed"]) for run in runs]
+
+    found = study.run_together(square_all, runs, n=3)
+    assert [r["result"]["value"] for r in found] == [9, 10, 11] and calls == [[0, 2]]
+    assert [r["run"].get("together") for r in found] == [2, None, 2] and [r["config"] for r in found] == 3 * [dict(n=3)]
+    assert study.counts == dict(computed=3, reused=1, committed=0)
+    shutil.rmtree(study.cache)
+    assert study.run(square, "square", n=3, seed=2) == found[2] and study.counts["committed"] == 1
+    assert study.run_together(square_all, runs, n=3) == found and len(calls) == 1
+
+
+def test_together_each_has_values_of_its_own(study):
+    power = lambda runs, device, ckpt: [dict(value=run["n"] ** run["seed"]) for run in runs]
+    runs = [dict(label="a", seed=2, n=3), dict(label="b", seed=3, n=2)]
+    first, second = study.run_together(power, runs)
+    assert (first["result"], second["result"]) == (dict(value=9), dict(value=8))
+    assert (first["label"], first["seed"], first["config"]) == ("a", 2, dict(n=3))
+
+
+def test_a_group_that_is_stopped_goes_on(study, monkeypatch):
+    steps = []
+
+    def slow(runs, device, ckpt):
+        state = ckpt.load() or dict(i=0)
+        for i in range(state["i"], 4):
+            steps.append(i)
+            ckpt.tick(lambda: dict(i=i + 1))
+        return [dict(seed=run["seed"]) for run in runs]
+
+    runs = [dict(label="slow", seed=seed) for seed in (0, 1)]
+    left = iter([1.0, 1.0])
+    monkeypatch.setattr(records, "seconds_left", lambda: next(left, -1.0))
+    with pytest.raises(OutOfTime):
+        study.run_together(slow, runs)
+    monkeypatch.setattr(records, "seconds_left", lambda: 1.0)
+    assert [r["result"] for r in study.run_together(slow, runs)] == [dict(seed=0), dict(seed=1)]
+    assert steps == [0, 1, 2, 3] and not [*study.cache.rglob("checkpoint.pt")]
+
+
+def test_what_cannot_be_computed_together_is_refused(study):
+    runs = [dict(label="x", seed=0)]
+    with pytest.raises(ValueError, match="two of the runs are the same"):
+        study.run_together(square_all, runs + runs, n=3)
+    with pytest.raises(TypeError, match="a dict that JSON can hold for each run"):
+        study.run_together(lambda runs, device, ckpt: [], runs)
+    with pytest.raises(TypeError, match="for each run, not int"):
+        study.run_together(lambda runs, device, ckpt: [3], runs)
+    assert not [*study.cache.rglob("record.json")]
+
+
 def test_force_computes_again(study, monkeypatch):
     study.profile = "paper"
     study.run(square, "square", n=3)

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['OPS', 'SPACE', 'VARIANTS', 'SPANS', 'BASELINES', 'RULES', 'AUGMENT', 'PROFILES', 'EXPECTED', 'LOGGED_EPOCHS',
            'DOCUMENT', 'DOCUMENT_L1', 'SHADES', 'FRONT', 'network_for', 'halves', 'confusion', 'quality', 'make_method',
-           'weights_at', 'expected_of', 'size_of', 'strongest', 'look', 'measured', 'discrete', 'search_batches',
-           'between', 'search_run', 'retrain_run', 'by_epoch', 'by_architecture', 'nearest', 'plot_epochs', 'table',
-           'plot_control', 'shrink', 'changed', 'control_table', 'plot_map', 'plot_front', 'plot_skips']
+           'weights_at', 'expected_of', 'size_of', 'strongest', 'look', 'measured', 'discrete', 'between',
+           'search_batches', 'seeded_network', 'outcome', 'search_runs', 'retrain_run', 'by_epoch', 'by_architecture',
+           'nearest', 'plot_epochs', 'table', 'plot_control', 'shrink', 'changed', 'control_table', 'plot_map',
+           'plot_front', 'plot_skips']
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #imports
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -28,7 +29,7 @@ from ..hypernet import Hypernet, basis
 from ..operations import DARTS_OPS
 from ..plots import PAPER, STYLE, headline
 from ..relaxations import raw, softmax
-from ..search import At, inherited, random_architecture, search
+from ..search import At, Stack, Together, inherited, random_architecture, search, side_by_side_batches
 from ..training import Recipe, fit
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #space
@@ -101,12 +102,13 @@ def make_method(
     lam: float,  # of a baseline's penalty
     steps: int,
     seed: int,
+    look: Callable | None = None,  # look(f) = f(network) as it is at the moment; of a stack, that of one of its networks
 ):  # a `DARTS` or a `Hypernet`
     "A method by its name."
-    settings, counts = (VARIANTS | BASELINES)[name], parameter_counts(network)
+    settings, counts, look = (VARIANTS | BASELINES)[name], parameter_counts(network), look or (lambda f: f(network))
     terms = dict(
         none=None,
-        signed=lambda alpha, w: signed(alpha, parameter_norms(network)),
+        signed=lambda alpha, w: signed(alpha, look(parameter_norms)),
         count=lambda alpha, w: expected_cost(w, counts),
         l1=lambda alpha, w: l1(alpha, counts),
     )
@@ -161,11 +163,11 @@ def look(method, network: CellNetwork, lam: float) -> dict:
 # %% ../../nbs/52_hypernet_complexity.ipynb #measured
 def measured(network, method, lams, images, norm, batches, bn_batches) -> list[dict]:
     "A row for each λ: architecture, quality of the mixture, and its accuracy with batch-norm statistics of its own."
-    rows, classes = [], len(images.classes)
+    rows, classes, at_once = [], len(images.classes), 2000 if images.x.is_cuda else 250  # what a processor's cache holds
     for lam in lams:
         with torch.no_grad():
             w = weights_at(method, lam)
-        seen = partial(eval_batches, images, 250, **norm)
+        seen = partial(eval_batches, images, at_once, **norm)
         table = confusion(At(network, w), seen(), classes)
         own = inherited(network, w, seen(), batches, bn_batches)
         rows.append(look(method, network, lam) | quality(table) | dict(own=own.accuracy))
@@ -189,41 +191,58 @@ def discrete(network, method, lams, images, norm, batches, bn_batches) -> list[d
 AUGMENT = Augment(degrees=15, translate=0.1, zoom=0.1)
 
 
-def search_batches(source: str, side: int, held: int, size: int, seed: int, device):
-    "Batches for the weights and for the architecture; and what is needed to look at a network: images, settings, batches for statistics."
-    first, second, watched, _, norm = halves(source, side, held, device)
-    train, valid = (Batches(half, size, seed=seed + more, augment=AUGMENT, **norm) for half, more in ((first, 0), (second, 1000)))
-    return train, valid, (watched, norm, Batches(first, size, seed=seed, **norm))
-
-
-def between(method: str) -> list[float]:  # empty for a baseline
+def between(method) -> list[float]:  # empty for a `DARTS`
     "41 values of λ from the smallest to the largest, evenly on a log scale; those at which the search is measured are among them."
-    low, high = SPANS[VARIANTS[method]["penalty"]] if method in VARIANTS else (1, 1)
+    low, high = method.span if isinstance(method, Hypernet) else (1, 1)
     return [low * (high / low) ** (i / 40) for i in range(41)] if high > low else []
 
+
+def search_batches(first: Images, second: Images, size: int, seed: int, norm: dict) -> list[Batches]:
+    "Batches of a search: for the weights, for the architecture, and plain ones for batch-norm statistics."
+    return [Batches(half, size, seed=seed + more, augment=a, **norm) for half, more, a in ((first, 0, AUGMENT), (second, 1000, AUGMENT), (first, 0, None))]
+
+
+def seeded_network(images: Images, channels: int, seed: int, device) -> CellNetwork:
+    "The supernet that a seed makes."
+    torch.manual_seed(seed)
+    return network_for(images, channels).to(device)
+
+# %% ../../nbs/52_hypernet_complexity.ipynb #outcome
+def outcome(network, method, lams, epochs, images, norm, batches, bn_batches) -> dict:
+    "What is kept of a search: `epochs`, the discrete architectures between the λ, the method's parameters for the reduction cell."
+    alpha = next(method.parameters())[..., len(SPACE.edges) :, :].flatten(0, -2)
+    ends = discrete(network, method, between(method) or lams, images, norm, batches, bn_batches)
+    return dict(epochs=epochs, discrete=ends, alpha=[[round(x, 4) for x in row] for row in alpha.tolist()])
+
 # %% ../../nbs/52_hypernet_complexity.ipynb #search-run
-def search_run(
-    method: str,  # a name in `VARIANTS` or `BASELINES`
-    lam: float,  # of a baseline; 0 for a hypernetwork
-    lams: list[float],  # at which a hypernetwork is looked at
+def search_runs(
+    runs: list[dict],  # of each: `method`, a name in `VARIANTS` or `BASELINES`; `lam` of a baseline; `lams` at which a hypernetwork is looked at; `seed`
     source: str, side: int, channels: int, size: int,  # these and the next as in `PROFILES`
     epochs: int, epoch_steps: int, held: int, lr: float, lr_alpha: float, unroll: bool,
-    seed: int,
     device="cpu",
     ckpt=None,
-) -> dict:  # epochs: rows of `measured`; discrete: rows of `discrete`; alpha: the method's parameters for the reduction cell
-    "Search with one method, and look at what came out."
-    train, valid, view = search_batches(source, side, held, size, seed, device)
-    every = epoch_steps or train.per_epoch
-    view += (min(8, every),)
-    torch.manual_seed(seed)
-    network = network_for(train.images, channels).to(device)
-    made, at = make_method(method, network, lam, every * epochs, seed), lams if method in VARIANTS else [lam]
-    recipe = Recipe(every * epochs, optimizer="momentum", lr=lr, lr_end=0.001, weight_decay=3e-4, clip=5.0, bf16=False)
-    measure = lambda: dict(rows=measured(network, made, at, *view))
-    rows = search(network, made, train, valid, recipe, lr_alpha, 1e-3, unroll, measure, every, seed, ckpt, f"{method}, seed {seed}")
-    alpha = next(made.parameters())[..., len(SPACE.edges) :, :].flatten(0, -2)
-    return dict(epochs=rows, discrete=discrete(network, made, between(method) or at, *view), alpha=[[round(x, 4) for x in row] for row in alpha.tolist()])
+) -> list[dict]:  # epochs: rows of `measured`; discrete: rows of `discrete`; alpha: the method's parameters for the reduction cell
+    "Search with each method, and look at what came out."
+    first, second, watched, _, norm = halves(source, side, held, device)
+    trains, valids, plain = zip(*(search_batches(first, second, size, run["seed"], norm) for run in runs))
+    every = epoch_steps or trains[0].per_epoch
+    networks = [seeded_network(first, channels, run["seed"], device) for run in runs]
+    stack = Stack(networks) if len(runs) > 1 else None
+    methods = [
+        make_method(run["method"], networks[r], run["lam"], every * epochs, run["seed"], stack and partial(stack.of, r)) for r, run in enumerate(runs)
+    ]  # fmt: skip
+    if stack:
+        parts = stack, Together(methods), side_by_side_batches(trains), side_by_side_batches(valids)
+    else:
+        parts = networks[0], methods[0], trains[0], valids[0]
+    network = stack.network if stack else networks.__getitem__
+    lams = [run["lams"] if run["method"] in VARIANTS else [run["lam"]] for run in runs]
+    view = lambda r: (watched, norm, plain[r], min(8, every))
+    measure = lambda: dict(rows=[measured(network(r), methods[r], lams[r], *view(r)) for r in range(len(runs))])
+    recipe = Recipe(every * epochs, optimizer="momentum", lr=lr, lr_end=0.001, weight_decay=3e-4, clip=5.0, bf16=False, channels_last=not stack)
+    desc = f"{len(runs)} searches" if stack else f"{runs[0]['method']}, seed {runs[0]['seed']}"
+    rows = search(*parts, recipe, lr_alpha, 1e-3, unroll, measure, every, runs[0]["seed"], ckpt, desc)
+    return [outcome(network(r), methods[r], lams[r], [row | dict(rows=row["rows"][r]) for row in rows], *view(r)) for r in range(len(runs))]
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #retrain
 def retrain_run(
@@ -269,12 +288,13 @@ PROFILES = dict(
         seeds=3,
         retrain_steps=4690,
         random=20,  # random architectures
+        stack=True,  # searches side by side: for a GPU, which a single one leaves idle
     ),
-    cpu=dict(side=16, channels=4, epochs=8, epoch_steps=60, held=1000, lr=0.1, lr_alpha=0.004, fast=0.02, unroll=False, retrain_steps=300),
+    cpu=dict(side=16, channels=4, epochs=8, epoch_steps=60, held=1000, lr=0.1, lr_alpha=0.004, fast=0.02, unroll=False, retrain_steps=300, stack=False),
     quick=dict(
         source="digits", side=0, epochs=4, epoch_steps=20, held=400, variants=("published", "normalised"), baselines=("DARTS",), seeds=1, lr_alpha=0.024, fast=0.0, retrain_steps=0, random=0
     ),
-    smoke=dict(epochs=1, epoch_steps=2, held=100),
+    smoke=dict(epochs=1, epoch_steps=2, held=100, stack=True),
 )
 EXPECTED = dict(paper="not measured yet", cpu="2 h 30 min", quick="2 min", smoke="20 s")
 
