@@ -366,11 +366,6 @@ class Study:
         set_threads(threads)
         keep_memory()
 
-    @property
-    def kept(self) -> bool:
-        "Whether records are kept beside the figures."
-        return self.profile in ("cpu", "paper")
-
     def report(self):
         "What the command line reads when the notebook has run."
         write_atomic(self.folder / "report.json", to_json(dict(runs=self.counts, figures=self.figures)))
@@ -482,6 +477,12 @@ def _identity(document: str, label: str, seed: int, config: dict) -> dict:
     return dict(document=document, label=label, seed=fit.pop("seed"), config=fit)
 
 # %% ../nbs/03_records.ipynb #wanted
+@patch(as_prop=True)
+def kept(self: Study) -> bool:
+    "Whether records are kept beside the figures."
+    return self.profile in ("cpu", "paper")
+
+
 @patch
 def _wanted(self: Study, fn, label: str, seed: int, data, config: dict, own: dict) -> SimpleNamespace:  # `own`: what `fn` is told of this run
     "What tells a run from others, what decides its bits, and where its record lies."
@@ -548,7 +549,7 @@ def _records(self: Study, fn, call, wanted: list) -> list[dict]:
     self.report()
     return [found[w.local][1] for w in wanted]
 
-
+# %% ../nbs/03_records.ipynb #run-one
 @patch
 def run(
     self: Study,

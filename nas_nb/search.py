@@ -188,7 +188,7 @@ class _Applied(nn.Module):  # a function of a network as a module, which `functi
     def forward(self):
         return self.f(self.network)
 
-
+# %% ../nbs/27_search.ipynb #stack-class
 class Stack(nn.Module):
     "Several supernets of one form, side by side."
 

@@ -286,8 +286,7 @@ PROFILES = dict(
         count_lams=(1e-6, 5.62e-6, 3.16e-5, 1.78e-4, 1e-3),  # a fourth of the range apart
         l1_lams=(1e-6, 3.16e-5, 1e-3),
         seeds=3,
-        retrain_steps=4690,
-        random=20,  # random architectures
+        retrain_steps=4690, random=20,  # of each network; random architectures
         stack=True,  # searches side by side: for a GPU, which a single one leaves idle
     ),
     cpu=dict(side=16, channels=4, epochs=8, epoch_steps=60, held=1000, lr=0.1, lr_alpha=0.004, fast=0.02, unroll=False, retrain_steps=300, stack=False),
