@@ -1,0 +1,262 @@
+"Document 50: gates, fitness, the search and its parts."
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+import nas_nb.papers.tdga_darts_vgg19 as D
+from nas_nb import records
+from nas_nb.records import Checkpoint, OutOfTime
+from nas_nb.relaxations import one_hot
+
+SETTINGS = dict(source="digits", width=0.03125, size=8, steps=2, lr=0.05, lr_alpha=0.5, looks=2)
+SMALL = dict(images=12, calibrate=8, test_images=12, settings=SETTINGS)
+SEARCH = dict(T=0.003, move=0.01, frozen=True, on="fitness", start="threshold", generations=3, individuals=4, mutation=0.05, batch=2) | SMALL
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="module")
+def supernet():
+    network, method, history, parts, norm = D.trained_supernet("threshold", 0, SETTINGS)
+    return network.eval().requires_grad_(False), method, history, parts, norm
+
+
+def fitness_of(supernet, on="fitness"):
+    network, _, _, parts, norm = supernet
+    return D.fitness_of(network, parts, norm, on, 12, 8)
+
+
+# -- gates --
+
+
+def test_four_parts_are_all_images():
+    parts, norm = D.parts_of("digits")
+    assert [p.shape for p in parts.values()] == [(1, 32, 32)] * 4 and norm["channels_last"]
+    whole = D.load_images("digits")
+    assert sum(len(parts[n]) for n in ("weights", "alpha", "fitness")) == len(whole.train) and len(parts["test"]) == len(whole.test)
+
+
+@pytest.mark.parametrize("sampling", D.SAMPLINGS)
+def test_gates_have_a_gradient_and_follow_alpha(sampling):
+    method = D.Shortcuts(sampling, seed=1)
+    with torch.no_grad():
+        method.alpha.copy_(3 * torch.randn_like(method.alpha))
+    gates = method.gates(step=4)
+    assert gates.shape == (105,) and (gates >= 0).all() and (gates <= 1).all()
+    assert torch.equal(gates, method.gates(step=4)) and torch.isfinite(torch.autograd.grad(gates.sum(), method.alpha)[0]).all()
+    assert (torch.equal(gates, method.gates(step=5))) == (sampling not in ("Bernoulli", "Gumbel"))
+    on = method.alpha[:, 1] - method.alpha[:, 0] if sampling == "off / on" else method.alpha
+    if sampling != "sources":
+        assert torch.equal(method.bits(), (on > 0).long())
+    if sampling in ("threshold", "Bernoulli"):
+        assert set(gates.tolist()) <= {0.0, 1.0}
+
+
+def test_sources_share_one_unit_with_none():
+    method = D.Shortcuts("sources")
+    with torch.no_grad():
+        method.alpha.copy_(torch.randn(105))
+    gates = method.gates()
+    for j in range(3, 17):
+        here = method.target == j
+        e = method.alpha[here].exp()
+        torch.testing.assert_close(gates[here], e / (1 + e.sum()))
+        assert torch.equal(method.bits()[here], (gates[here] > 1 / (1 + here.sum())).long())
+
+
+def test_an_unknown_sampling_is_refused():
+    with pytest.raises(ValueError, match="no sampling 'top': choose among threshold, sigmoid"):
+        D.Shortcuts("top")
+
+
+# -- fitness --
+
+
+def test_fitness_is_the_loss_with_statistics_of_its_own(supernet):
+    network, fitness = supernet[0], fitness_of(supernet)
+    bits = (torch.rand(5, 105) > 0.5).long()
+    found = fitness(bits)
+    for row, (loss, accuracy) in zip(bits.tolist(), found.tolist()):
+        alone = D.new_supernet("threshold", 0, supernet[3]["weights"], SETTINGS["width"])[0]
+        alone.load_state_dict(network.state_dict())
+        for bn in (m for m in alone.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+            bn.momentum = 1.0
+        with torch.no_grad():
+            alone.train()(fitness.calibrate, one_hot(row))
+            logits = alone.eval()(fitness.x, one_hot(row))
+        assert loss == pytest.approx(F.cross_entropy(logits, fitness.y).item(), rel=1e-4)
+        assert accuracy == pytest.approx((logits.argmax(1) == fitness.y).float().mean().item())
+
+
+def test_what_was_seen_is_not_computed_again(supernet, monkeypatch):
+    fitness, computed = fitness_of(supernet), []
+    compute = fitness.compute
+    monkeypatch.setattr(fitness, "compute", lambda bits: computed.append(len(bits)) or compute(bits))
+    bits = torch.eye(105, dtype=torch.long)[:3]
+    first = fitness(bits[[0, 1, 0]])
+    assert torch.equal(first[0], first[2]) and torch.equal(fitness(bits)[:2], first[:2])
+    assert computed == [2, 1] and fitness.asked == 6 and len(fitness.known) == 3
+
+
+# -- the supernet --
+
+
+def test_the_supernet_is_kept_and_read_again(tmp_path):
+    ckpt = Checkpoint(tmp_path / "run" / "checkpoint.pt")
+    first = D.trained_supernet("Bernoulli", 3, SETTINGS, ckpt=ckpt)
+    (kept,) = tmp_path.rglob("weights.pt")
+    written = kept.stat().st_mtime_ns
+    second = D.trained_supernet("Bernoulli", 3, SETTINGS, ckpt=ckpt)
+    assert [*tmp_path.rglob("*.pt")] == [kept] and kept.stat().st_mtime_ns == written  # not trained again
+    assert first[2] == second[2] and [row["step"] for row in first[2]] == [1, 2]
+    for part in (0, 1):
+        a, b = first[part].state_dict(), second[part].state_dict()
+        assert all(torch.equal(a[k], b[k]) for k in a)
+    assert len(first[2][-1]["graph"]) == 105 and first[2][-1]["graph"] == D.to_text(first[1].bits())
+
+
+def test_experiment_1_is_a_function_of_its_seed():
+    run = lambda seed: json.loads(json.dumps(D.darts_run("sigmoid", 12, 8, SETTINGS, seed)))
+    found = run(0)
+    assert found == run(0) != run(1)
+    assert set(found["graph"]) <= {"0", "1"} and len(found["graph"]) == len(found["alpha"]) == 105
+    assert 0 <= found["mixture"] <= 1 and 0 <= found["accuracy"] <= 1
+
+
+# -- the search --
+
+
+def searched(**changes):
+    return json.loads(json.dumps(D.tdga_run(**SEARCH | changes, seed=1)))
+
+
+@pytest.fixture(scope="module")
+def found():
+    return {name: searched(**change) for name, change in {"TDGA": {}, "T = 0": dict(T=0.0), "weights trained": dict(frozen=False)}.items()}
+
+
+def test_a_search(found):
+    rows = found["TDGA"]["rows"]
+    assert [row["generation"] for row in rows] == [0, 1, 2, 3] and searched() == found["TDGA"]
+    assert all(b["best"] <= a["best"] for a, b in zip(rows, rows[1:]))  # the elite is never lost
+    assert all(row["best"] <= row["mean"] and len(row["population"]) == 4 for row in rows)
+    assert rows[-1]["asked"] == 4 + 3 * 9 and rows[-1]["distinct"] <= rows[-1]["asked"]
+    assert {"plain", "all", "DARTS", "best 1"} <= set(found["TDGA"]["levels"])
+    assert found["TDGA"]["levels"]["best 1"]["loss"] == pytest.approx(rows[-1]["best"], abs=2e-6)
+    losses = [found["TDGA"]["levels"][f"best {n}"]["loss"] for n in (1, 2, 3) if f"best {n}" in found["TDGA"]["levels"]]
+    assert losses == sorted(losses)
+
+
+def test_at_temperature_0_nobody_is_selected_twice_from_the_pool(found):
+    rows = found["T = 0"]["rows"]
+    assert rows[-1]["T"] == 0 and rows[1]["std"] > 0  # with replacement it would be four copies of the best
+
+
+def test_frozen_weights_do_not_change_and_trained_ones_do(found):
+    plain = {name: x["levels"]["plain"]["loss"] for name, x in found.items()}
+    assert plain["TDGA"] == plain["T = 0"] != plain["weights trained"]
+
+
+def test_fitness_on_test_images_is_another_fitness(found):
+    assert searched(on="test", generations=0)["rows"][0]["best"] != found["TDGA"]["rows"][0]["best"]
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_stopped_search_goes_on_at_its_generation(found, frozen, tmp_path, monkeypatch):
+    ckpt, left = lambda: Checkpoint(tmp_path / "run" / "checkpoint.pt", every=1e9), iter([1.0] * 3)
+    monkeypatch.setattr(records, "seconds_left", lambda: next(left, -1.0))
+    with pytest.raises(OutOfTime):
+        D.tdga_run(**SEARCH | dict(frozen=frozen), seed=1, ckpt=ckpt())
+    assert ckpt().load()["ga"]["generation"] in (1, 2)
+    monkeypatch.setattr(records, "seconds_left", lambda: 1.0)
+    again = json.loads(json.dumps(D.tdga_run(**SEARCH | dict(frozen=frozen), seed=1, ckpt=ckpt())))
+    assert again == found["TDGA" if frozen else "weights trained"]
+
+
+def test_the_first_step_has_the_length_that_was_asked_for(supernet):
+    network, method, _, parts, norm = supernet
+    valid = D.batches_of(parts["alpha"], "digits", 8, 0, norm)
+    s = D.TDGASearch(network, method.alpha.detach(), fitness_of(supernet), valid, 4, 0.003, 0.05, 0.02, 1, 5)
+    moved = s.eta * s.gradient(s.ga.population[0], 0)
+    assert moved.square().mean().sqrt() == pytest.approx(0.02, rel=1e-4)
+    assert torch.equal(s.ga.population[0, 0], method.alpha.detach())  # the first individual is the α of experiment 1
+
+
+def test_neighbours_turn_about_a_seventh_of_the_bits():
+    alpha = torch.randn(105, generator=torch.Generator().manual_seed(0))
+    turned = ((D.near(alpha, range(200), 3) > 0) != (alpha > 0)).float().mean().item()
+    assert 0.12 < turned < 0.18  # arctan(1/2) / π = 0.148 for normal α
+
+
+@pytest.mark.parametrize("bad, says", [(dict(T=-1.0), "temperature|T "), (dict(individuals=1), "at least 2"), (dict(mutation=2.0), "mutation")])
+def test_bad_input_of_a_search(bad, says):
+    with pytest.raises(ValueError, match=says):
+        D.tdga_run(**SEARCH | bad, seed=0)
+
+
+# -- random architectures, training from scratch --
+
+
+@pytest.mark.parametrize("fair", [True, False])
+def test_random_architectures(fair, tmp_path, monkeypatch):
+    run = lambda ckpt=None: json.loads(json.dumps(D.random_run(fair, 70, **SMALL, seed=0, ckpt=ckpt)))
+    whole = run()
+    assert whole["n"] == 70 and whole["levels"]["best"]["loss"] <= whole["mean"]
+    ckpt, left = lambda: Checkpoint(tmp_path / "run" / "checkpoint.pt", every=1e9), iter([1.0] * 2)
+    monkeypatch.setattr(records, "seconds_left", lambda: next(left, -1.0))
+    with pytest.raises(OutOfTime):
+        run(ckpt())
+    assert len(ckpt().load()["losses"]) == 64
+    monkeypatch.setattr(records, "seconds_left", lambda: 1.0)
+    assert run(ckpt()) == whole
+
+
+def test_training_from_scratch():
+    config = dict(source="digits", width=0.03125, size=8, lr=0.05, steps=3)
+    run = lambda graph: D.retrain_run(graph, **config, seed=0)
+    assert run("0" * 105) == run("0" * 105) and run("0" * 105)["n"] == len(D.load_images("digits").test)
+
+
+# -- tables and figures --
+
+
+def test_tables_and_figures(found):
+    rows = [dict(label="x", seed=s, result=r) for s, r in enumerate((found["TDGA"], searched(T=0.01)))]
+    runs = {"TDGA": rows, "T = 0": [dict(label="x", seed=0, result=found["T = 0"])]}
+    course, ends = D.by_generation(runs), D.by_level(runs)
+    assert len(course) == 12 and course["search"].value_counts().to_dict() == {"TDGA": 8, "T = 0": 4}
+    gained = D.gains(course, ends, 3)
+    first = gained[(gained["search"] == "TDGA") & (gained["seed"] == 0)]["gain"].item()
+    assert first == pytest.approx(found["TDGA"]["levels"]["DARTS"]["loss"] - found["TDGA"]["rows"][-1]["best"], abs=1e-9)
+    samples = pd.DataFrame(dict(sampling=["a", "a", "b"], seed=[0, 1, 0], mixture=0.5, accuracy=[0.4, 0.5, 0.6]))
+    spread = pd.DataFrame({"differ": [0.2, 0.3], "differ by chance": [0.5, 0.4]}, index=["a", "b"])
+    again = pd.DataFrame(dict(architecture=["plain", "best 1"], seed=0, accuracy=[0.5, 0.6]))
+    figures = [
+        D.plot_evaluation(course, ends, "t"), D.plot_entropy(course, {k: v[0] for k, v in runs.items()}, "t"), D.plot_ablations(gained, "t"),
+        D.plot_samplings(samples, spread, "t"), D.plot_retrained(again, "t"),
+    ]  # fmt: skip
+    assert all(isinstance(f, plt.Figure) for f in figures)
+    plt.close("all")
+
+
+def test_entropy_map_is_that_of_the_population(found):
+    generations, p = D.loci_of(dict(result=found["TDGA"]))
+    assert generations == [0, 1, 2, 3]
+    h = -(p * np.log(p.clip(1e-12)) + (1 - p) * np.log((1 - p).clip(1e-12)))
+    assert np.allclose(h.mean(1), [row["entropy"] for row in found["TDGA"]["rows"]], atol=1e-5)
+
+
+def test_apart():
+    assert D.apart(["1100", "1100", "0011"]) == pytest.approx((2 / 3, 0.5))
+    assert np.isnan(D.apart(["1100"])[0])
