@@ -190,17 +190,18 @@ def _own(module: str) -> bool:
     return module == "__main__" or module.startswith("nas_nb")
 
 
-_SOURCES = weakref.WeakKeyDictionary()  # function -> its code: a document asks for the same ones a hundred times
+_SOURCES = weakref.WeakKeyDictionary()  # a document asks for the same functions a hundred times
 
 
 def _bare(fn) -> str:
     "A function's code without comments and docstrings."
-    if fn not in _SOURCES:
+    if _SOURCES.get(fn, (None,))[0] is not fn.__code__:  # not seen, or exchanged in place by a reload
         try:
-            _SOURCES[fn] = ast.dump(parse_bare(textwrap.dedent(inspect.getsource(fn))))
+            text = ast.dump(parse_bare(textwrap.dedent(inspect.getsource(fn))))
         except (OSError, SyntaxError, TypeError):  # no source at hand, or a piece of a line: a lambda
-            _SOURCES[fn] = _text(fn.__code__)
-    return _SOURCES[fn]
+            text = _text(fn.__code__)
+        _SOURCES[fn] = fn.__code__, text
+    return _SOURCES[fn][1]
 
 
 @functools.cache
@@ -493,6 +494,15 @@ def _wanted(self: Study, fn, label: str, seed: int, data, config: dict, own: dic
     own = _identity(self.name, label, seed, own)["config"] | dict(seed=identity["seed"])
     return SimpleNamespace(identity=identity, about=about, made=made, local=local, committed=committed, own=own)
 
+# %% ../nbs/03_records.ipynb #find
+@patch
+def _group(self: Study, local: Path) -> str:  # its folder's name, empty if there is none
+    "The group with which a run was begun and not finished."
+    with contextlib.suppress(FileNotFoundError):
+        name = (local / "together").read_text()
+        return name if (self.cache / name / "checkpoint.pt").is_file() else ""
+    return ""
+
 
 @patch
 def _find(self: Study, wanted, mend=False):
@@ -500,21 +510,43 @@ def _find(self: Study, wanted, mend=False):
     if record := read_record(wanted.local / "record.json", wanted.identity, mend):
         (wanted.local / "checkpoint.pt").unlink(missing_ok=True)  # of a process that was killed when its record was just whole
         return "reused", record
-    begun = (wanted.local / "checkpoint.pt").is_file()
+    begun = (wanted.local / "checkpoint.pt").is_file() or self._group(wanted.local)
     if self.kept and not begun and (record := read_record(wanted.committed, wanted.identity, mend)):
         where = record["run"]["device"] + (f" with {record['data']['name']}" if "data" in record else "")
         print(f"{wanted.identity['label']}: from a record made by code {record['made_by']['code']} on {where}; --force recomputes")
         return "committed", record
     return "", None
 
+# %% ../nbs/03_records.ipynb #groups
+@patch
+def _groups(self: Study, wanted: list, missing: list) -> list[list]:
+    "What is to be computed together: groups that were begun and are asked for as a whole, and all others."
+    of, groups = {id(w): self._group(w.local) for w in wanted}, []
+    for name in dict.fromkeys(of[id(w)] for w in missing if of[id(w)]):
+        members = [w for w in wanted if of[id(w)] == name]
+        groups += [members] if len(members) == int(name.split("-")[1]) else []
+    rest = [w for w in missing if not any(w in group for group in groups)]
+    return groups + [rest] * bool(rest)
+
+
+@patch
+def _place(self: Study, wanted: list, force: bool) -> Path:
+    "The folder of the checkpoint; what lies there is removed first, if it is to be forced."
+    names = run_key(dict(runs=[w.local.name for w in wanted]))
+    folder = wanted[0].local if len(wanted) == 1 else self.cache / f"together-{len(wanted)}-{names}"
+    if force:
+        [shutil.rmtree(at, ignore_errors=True) for at in (folder, *(w.local for w in wanted))]
+    for w in wanted if len(wanted) > 1 else ():
+        write_atomic(w.local / "together", folder.name)
+    for at in {folder, *(w.local for w in wanted)}:
+        remove_parts(at)
+    return folder
+
 # %% ../nbs/03_records.ipynb #compute
 @patch
 def _compute(self: Study, call, wanted: list, name: str, force: bool) -> list[dict]:
     "Compute runs from their last checkpoint, write their records, then drop the checkpoint."
-    folder = wanted[0].local if len(wanted) == 1 else self.cache / f"together-{run_key(dict(runs=[w.local.name for w in wanted]))}"
-    if force:
-        [shutil.rmtree(at, ignore_errors=True) for at in (folder, *(w.local for w in wanted))]
-    remove_parts(folder)
+    folder = self._place(wanted, force)
     ckpt, started = Checkpoint(folder / "checkpoint.pt", key=folder.name), now()
     results = call([w.own for w in wanted], device=self.device, ckpt=ckpt)
     if len(results) != len(wanted) or not all(isinstance(r, dict) for r in results):
@@ -525,6 +557,8 @@ def _compute(self: Study, call, wanted: list, name: str, force: bool) -> list[di
     for w, record in zip(wanted, records):
         write_atomic(w.local / "record.json", to_json(record))
     ckpt.path.unlink(missing_ok=True)
+    for w in wanted if len(wanted) > 1 else ():
+        (w.local / "together").unlink(missing_ok=True)
     return records
 
 # %% ../nbs/03_records.ipynb #run2
@@ -537,9 +571,9 @@ def _records(self: Study, fn, call, wanted: list) -> list[dict]:
         for w in sorted((w for w in wanted if not found[w.local][1]), key=lambda w: w.local.name):  # always in this order, so that nobody waits in a ring
             held.enter_context(alone(run_lock(w.local), w.identity["label"]))
             found[w.local] = ("", None) if force else self._find(w, mend=True)  # of the process that we waited for
-        if missing := [w for w in wanted if not found[w.local][1]]:
-            records = self._compute(call, missing, name, force)
-            found |= {w.local: ("computed", record) for w, record in zip(missing, records)}
+        for group in self._groups(wanted, [w for w in wanted if not found[w.local][1]]):
+            records = self._compute(call, group, name, force)
+            found |= {w.local: ("computed", record) for w, record in zip(group, records)}
     for w in wanted:
         how, record = found[w.local]
         self.counts[how] += 1

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, encode
+from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, encode, parameter_norms
 from nas_nb.darts import DARTS, expected_cost, first_order, l1, second_order, sgd_drift, signed, zero_one
 from nas_nb.data import Batches, Images, eval_batches
 from nas_nb.hypernet import Hypernet, basis
@@ -475,6 +475,24 @@ def test_a_run_of_a_stack_can_be_looked_at():
     with torch.no_grad():
         both = stack(torch.stack([x] * 3), together.weights(0)).view(3, 5, 3)
         torch.testing.assert_close(both[1], network.eval()(x, together.each[1].weights()), rtol=1e-4, atol=1e-4)
+
+
+def test_a_function_of_a_run_sees_its_weights_as_they_are_and_has_gradients():
+    stack = Stack([fresh()[0], fresh()[0]])
+    with torch.no_grad():
+        for k, value in enumerate(stack.values):
+            value[1] *= 2 + k
+    found = stack.of(1, parameter_norms)
+    torch.testing.assert_close(found, parameter_norms(stack.network(1)))
+    assert not torch.allclose(found, stack.of(0, parameter_norms))
+    gradients = torch.autograd.grad(found.sum(), list(stack.values), allow_unused=True)
+    alone = stack.network(1)
+    expected = torch.autograd.grad(parameter_norms(alone).sum(), list(alone.parameters()), allow_unused=True)
+    for g, e in zip(gradients, expected):
+        assert (g is None) == (e is None)
+        if g is not None:
+            torch.testing.assert_close(g[1], e)
+            assert not g[0].any()
 
 
 def test_what_cannot_go_side_by_side():

@@ -413,6 +413,80 @@ def test_a_group_that_is_stopped_goes_on(study, monkeypatch):
     assert steps == [0, 1, 2, 3] and not [*study.cache.rglob("checkpoint.pt")]
 
 
+def slow_group(steps):
+    def slow(runs, device, ckpt):
+        state = ckpt.load() or dict(i=0)
+        for i in range(state["i"], 4):
+            steps.append((i, *(run["seed"] for run in runs)))
+            ckpt.tick(lambda: dict(i=i + 1))
+        return [dict(seed=run["seed"]) for run in runs]
+
+    return slow
+
+
+def stopped(study, monkeypatch, slow, runs, ticks=2):
+    left = iter([1.0] * ticks)
+    with monkeypatch.context() as m, pytest.raises(OutOfTime):
+        m.setattr(records, "seconds_left", lambda: next(left, -1.0))
+        study.run_together(slow, runs)
+
+
+def test_a_forced_group_that_is_stopped_goes_on_without_force(study, monkeypatch):
+    study.profile, steps = "paper", []
+    runs = [dict(label="slow", seed=seed) for seed in (0, 1)]
+    study.run_together(lambda runs, device, ckpt: [dict(old=1) for _ in runs], runs)
+    monkeypatch.setenv("NAS_NB_FORCE", "1")
+    stopped(study, monkeypatch, slow_group(steps), runs)
+    monkeypatch.delenv("NAS_NB_FORCE")
+    assert [r["result"] for r in study.run_together(slow_group(steps), runs)] == [dict(seed=0), dict(seed=1)]  # not the committed ones
+    assert [i for i, *_ in steps] == [0, 1, 2, 3]
+
+
+def test_a_stopped_group_goes_on_as_it_was_when_more_is_asked_for(study, monkeypatch):
+    steps, runs = [], [dict(label="slow", seed=seed) for seed in (0, 1, 2)]
+    stopped(study, monkeypatch, slow_group(steps), runs[:2])
+    assert [r["result"]["seed"] for r in study.run_together(slow_group(steps), runs)] == [0, 1, 2]
+    assert steps == [(0, 0, 1), (1, 0, 1), (2, 0, 1), (3, 0, 1), (0, 2), (1, 2), (2, 2), (3, 2)]
+    assert not [*study.cache.rglob("checkpoint.pt"), *study.cache.rglob("together")]
+
+
+def test_a_part_of_a_stopped_group_begins_anew(study, monkeypatch):
+    steps, runs = [], [dict(label="slow", seed=seed) for seed in (0, 1, 2)]
+    stopped(study, monkeypatch, slow_group(steps), runs)
+    steps.clear()
+    assert [r["result"]["seed"] for r in study.run_together(slow_group(steps), runs[:2])] == [0, 1]
+    assert steps == [(i, 0, 1) for i in range(4)]
+
+
+def test_a_group_whose_records_were_written_in_part_is_finished(study, monkeypatch):
+    steps, runs = [], [dict(label="slow", seed=seed) for seed in (0, 1)]
+    stopped(study, monkeypatch, slow_group(steps), runs)
+    write = records.write_atomic
+
+    def full(path, data):
+        if path.name == "record.json" and '"seed": 1' in data:
+            raise OSError(28, "No space left", str(path))
+        return write(path, data)
+
+    with monkeypatch.context() as m, pytest.raises(OSError):
+        m.setattr(records, "write_atomic", full)
+        study.run_together(slow_group(steps), runs)
+    steps.clear()
+    assert [r["result"]["seed"] for r in study.run_together(slow_group(steps), runs)] == [0, 1]
+    assert steps == [(3, 0, 1)]  # from the group's checkpoint
+
+
+def test_locks_of_a_group_are_always_taken_in_the_same_order(study, monkeypatch):
+    taken, alone = [], records.alone
+    monkeypatch.setattr(records, "alone", lambda lock, what: taken.append(lock.path.name) or alone(lock, what))
+    runs = [dict(label="x", seed=seed) for seed in range(4)]
+    run = lambda runs, device, ckpt: [dict(a=1) for _ in runs]
+    study.run_together(run, runs)
+    shutil.rmtree(study.cache)
+    study.run_together(run, runs[::-1])
+    assert len(taken) == 8 and taken[:4] == taken[4:]
+
+
 def test_what_cannot_be_computed_together_is_refused(study):
     runs = [dict(label="x", seed=0)]
     with pytest.raises(ValueError, match="two of the runs are the same"):

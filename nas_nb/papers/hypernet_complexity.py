@@ -242,7 +242,8 @@ def search_runs(
     recipe = Recipe(every * epochs, optimizer="momentum", lr=lr, lr_end=0.001, weight_decay=3e-4, clip=5.0, bf16=False, channels_last=not stack)
     desc = f"{len(runs)} searches" if stack else f"{runs[0]['method']}, seed {runs[0]['seed']}"
     rows = search(*parts, recipe, lr_alpha, 1e-3, unroll, measure, every, runs[0]["seed"], ckpt, desc)
-    return [outcome(network(r), methods[r], lams[r], [row | dict(rows=row["rows"][r]) for row in rows], *view(r)) for r in range(len(runs))]
+    of = lambda row, r: {k: v for k, v in row.items() if k != "train_loss" or not stack} | dict(rows=row["rows"][r])  # that is the mean of all
+    return [outcome(network(r), methods[r], lams[r], [of(row, r) for row in rows], *view(r)) for r in range(len(runs))]
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #retrain
 def retrain_run(
