@@ -147,6 +147,8 @@ def parse_value(
             raise ValueError(f"true or false, not {text!r}")
         return text.lower() == "true"
     if isinstance(like, (tuple, list)):
+        if not like:
+            raise ValueError("the list is empty in this profile, and nothing says of what kind its items are: choose another profile")
         item = type(next((v for v in like if isinstance(v, float)), like[0]))(min(like))
         return type(like)(parse_value(x, item) for x in text.split(","))
     value = type(like)(text)

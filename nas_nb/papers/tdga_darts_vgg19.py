@@ -7,20 +7,21 @@ __all__ = ['SPACE', 'SAMPLINGS', 'PROFILES', 'EXPECTED', 'LEVELS', 'SEARCHES', '
            'Shortcuts', 'Fitness', 'batches_of', 'new_supernet', 'train_supernet', 'to_text', 'to_bits',
            'trained_supernet', 'fitness_of', 'darts_run', 'alpha_gradient', 'near', 'TDGASearch', 'search_row',
            'best_three', 'levels', 'tdga_run', 'random_run', 'retrain_run', 'by_sampling', 'apart', 'plot_samplings',
-           'by_generation', 'by_level', 'plot_evaluation', 'loci_of', 'plot_entropy', 'gains', 'plot_ablations',
-           'plot_retrained']
+           'by_generation', 'by_level', 'worth_run', 'plot_evaluation', 'loci_of', 'plot_entropy', 'gains',
+           'plot_ablations', 'plot_retrained']
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #imports
-from collections.abc import Callable, Sequence
+import os
+import time
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from fastcore.basics import patch
+from torch import nn
 
 from ..core import progress
 from ..data import Augment, Batches, Images, eval_batches, load_images, resize, split
@@ -35,6 +36,7 @@ from ..vgg import ShortcutSpace, VGG, draw_shortcuts, population_logits, shared_
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #data
 SPACE = ShortcutSpace()
+_STARTED = time.time()
 
 
 def parts_of(source: str, device="cpu") -> tuple[dict[str, Images], dict]:
@@ -132,10 +134,6 @@ class Fitness:
         losses = F.cross_entropy(logits.flatten(0, 1).float(), self.y.repeat(len(bits)), reduction="none").view(len(bits), -1).mean(1)
         return torch.stack([losses, (logits.argmax(-1) == self.y).float().mean(1)], 1)
 
-    def forget(self) -> None:
-        "What is known is no longer true: the weights have changed."
-        self.known = {}
-
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #supernet
 def batches_of(part: Images, source: str, size: int, seed: int, norm: dict) -> Batches:
     "Training batches: moved by up to two pixels, and mirrored unless they are digits."
@@ -174,21 +172,23 @@ def trained_supernet(
     ckpt: Checkpoint | None = None,  # of the run that needs it
 ):  # network, method, history, parts, norm
     "A supernet, trained now, or read from where an earlier run has left it."
-    own = {k: v for k, v in settings.items() if k not in ("source", "width")}
     parts, norm = parts_of(settings["source"], device)
+    own = {k: v for k, v in settings.items() if k != "width"} | dict(seed=seed)
     network, method = new_supernet(sampling, seed, parts["weights"], settings["width"], device)
-    train = lambda begun: train_supernet(network, method, parts, norm, settings["source"], **own, seed=seed, ckpt=begun)
+    train = lambda ckpt: train_supernet(network, method, parts, norm, **own, ckpt=ckpt)
     if ckpt is None:
         return network, method, train(None), parts, norm
-    key = run_key(dict(settings, sampling=sampling, seed=seed, code=code_hash(trained_supernet), device=str(device)))
+    made = dict(code=code_hash(trained_supernet), data=load_images(settings["source"]).about["hash"], device=str(device))
+    key = run_key(dict(settings, sampling=sampling, seed=seed) | made)
     folder = ckpt.path.parent.parent / f"supernet-{sampling.replace(' / ', '-')}-{key}"
-    kept = Checkpoint(folder / "weights.pt", key=key)
+    kept, begun = Checkpoint(folder / "weights.pt", key=key), Checkpoint(folder / "checkpoint.pt", key=key)
     with alone(run_lock(folder), f"the supernet of {sampling}, seed {seed}"):
+        if os.environ.get("NAS_NB_FORCE") and kept.path.is_file() and kept.path.stat().st_mtime < _STARTED:
+            kept.path.unlink()
         if saved := kept.load():
             network.load_state_dict(saved["network"])
             method.load_state_dict(saved["method"])
             return network, method, saved["history"], parts, norm
-        begun = Checkpoint(folder / "checkpoint.pt", key=key)
         history = train(begun)
         kept.save(dict(network=network.state_dict(), method=method.state_dict(), history=history))
         begun.path.unlink(missing_ok=True)
@@ -197,7 +197,7 @@ def trained_supernet(
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #darts-run
 def fitness_of(network: VGG, parts: dict, norm: dict, on: str, images: int, calibrate: int) -> Fitness:
     "The fitness on the first images of a part."
-    x, y = first_images(parts[on], images, norm)
+    x, y = first_images(parts[on], min(images, len(parts[on]) // 2) if on == "test" else images, norm)  # the other half is for the report
     return Fitness(network, x, y, first_images(parts["weights"], calibrate, norm)[0])
 
 
@@ -333,10 +333,11 @@ def levels(network: VGG, graphs: dict[str, str], fitness: Fitness, parts, norm, 
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #tdga-run
 def tdga_run(
-    T: float, move: float, frozen: bool, on: str, start: str, generations: int,  # these and the next as in `PROFILES`
+    T: float, move: float, frozen: bool, on: str, start: str,  # weights fixed; part of the fitness; sampling of the supernet
+    generations: int,  # this and the next as in `PROFILES`
     individuals: int, mutation: float, batch: int, images: int, calibrate: int, test_images: int, settings: dict,
     seed: int, device="cpu", ckpt=None,
-) -> dict:  # rows: of the generations; levels; top: the best three
+) -> dict:  # rows: of the generations; levels: of the best three and others
     "Experiment 2."
     network, method, _, parts, norm = trained_supernet(start, seed, settings, device, ckpt)
     fitness = fitness_of(network, parts, norm, on, images, calibrate)
@@ -467,32 +468,41 @@ def by_level(runs: dict) -> pd.DataFrame:
     rows = ((n, r["seed"], of, x) for n, records in runs.items() for r in records for of, x in r["result"]["levels"].items())
     return pd.DataFrame(dict(search=n, seed=s, architecture=of) | x for n, s, of, x in rows)
 
+# %% ../../nbs/50_tdga_darts_vgg19.ipynb #worth-run
+def worth_run(graphs: list[str], calibrate: int, settings: dict, seed: int, device="cpu", ckpt=None) -> dict:
+    "Loss and accuracy on all test images with the weights of experiment 1."
+    network, _, _, parts, norm = trained_supernet("threshold", seed, settings, device, ckpt)
+    fitness = Fitness(network, *first_images(parts["test"], len(parts["test"]), norm), first_images(parts["weights"], calibrate, norm)[0])
+    found = fitness(to_bits(graphs)).tolist()
+    return dict(graphs=[dict(graph=g, test_loss=loss, test_accuracy=accuracy) for g, (loss, accuracy) in zip(graphs, found)])
+
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #plot-evaluation
 LEVELS = {"plain VGG19": ("TDGA", "plain"), "all shortcuts": ("TDGA", "all"), "DARTS": ("TDGA", "DARTS"), "random, near": ("near", "best"), "random, coins": ("coins", "best")}
 SEARCHES = {"TDGA": STYLE["TDGA"]["color"], "T = 0": STYLE["GA"]["color"]}
 
 
 def plot_evaluation(course: pd.DataFrame, ends: pd.DataFrame, title: str) -> plt.Figure:  # from `by_generation`, `by_level`
-    "Best and mean accuracy against generation, a panel for TDGA and one for T = 0."
+    "Best loss and mean loss ± its deviation in the population against generation, a panel for TDGA and one for T = 0."
     fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
+    mean = course.groupby(["search", "generation"])[["best", "mean", "std"]].mean()
     for ax, (name, color) in zip(axes, SEARCHES.items()):
-        rows = course[course["search"] == name]
-        for what, look in (("accuracy", dict(lw=2)), ("mean_accuracy", dict(lw=1.2, ls=":"))):
-            of = 100 * rows.groupby("generation")[what].agg(["mean", "min", "max"])
-            ax.plot(of.index, of["mean"], color=color, label=dict(accuracy="best individual", mean_accuracy="mean of the population")[what], **look)
-            ax.fill_between(of.index, of["min"], of["max"], color=color, alpha=0.15, lw=0)
+        of = mean.loc[name]
+        ax.plot(of.index, of["best"], color=color, lw=2, label="best individual")
+        ax.plot(of.index, of["mean"], color=color, lw=1.2, ls=":", label="population, mean ± deviation")
+        ax.fill_between(of.index, of["mean"] - of["std"], of["mean"] + of["std"], color=color, alpha=0.15, lw=0)
         ax.set(title=name, xlabel="generation")
-        ax.legend(loc="lower right")
-    low, high = (100 * f(course.loc[course["generation"] >= 2, "mean_accuracy"]) for f in (min, max))
-    bottom, below = low - 0.5 * (high - low) - 2, []
+        ax.legend(loc="upper right")
+    later = mean[mean.index.get_level_values("generation") >= 2]
+    low, high = later["best"].min(), (later["mean"] + later["std"]).max()
+    top, beyond = high + 0.25 * (high - low), []
     for label, (search, architecture) in LEVELS.items():
-        found = 100 * ends[(ends["search"] == search) & (ends["architecture"] == architecture)]["accuracy"].mean()
-        for ax in axes if found > bottom else ():
+        found = ends[(ends["search"] == search) & (ends["architecture"] == architecture)]["loss"].mean()
+        for ax in axes if found < top else ():
             ax.axhline(found, **PAPER)
             ax.text(0, found, label, va="bottom", fontsize=7, color="0.25")
-        below += [] if found > bottom or np.isnan(found) else [f"{label} {found:.1f} %"]
-    axes[0].set(ylabel="accuracy with shared weights, %", ylim=(bottom, None))
-    fig.supxlabel("further down: " + ", ".join(below) if below else "", fontsize=8)
+        beyond += [] if found < top or np.isnan(found) else [f"{label} {found:.2f}"]
+    axes[0].set(ylabel="loss with shared weights, nats", ylim=(None, top))
+    fig.supxlabel("further up: " + ", ".join(beyond) if beyond else "", fontsize=8)
     headline(fig, title)
     return fig
 
@@ -516,7 +526,7 @@ def plot_entropy(course: pd.DataFrame, records: dict, title: str) -> plt.Figure:
     for ax, (name, record) in zip(axes[1:], records.items()):
         generations, p = loci_of(record)
         h = -(p * np.log(p.clip(1e-12)) + (1 - p) * np.log((1 - p).clip(1e-12)))
-        image = ax.pcolormesh(generations, range(1, 106), h.T, cmap="cividis", vmin=0, vmax=np.log(2), shading="nearest")
+        image = ax.pcolormesh(generations, range(1, 106), h.T, cmap="cividis", vmin=0, vmax=np.log(2), shading="nearest", rasterized=True)
         ax.set(title=name, xlabel="generation", ylabel="position" if ax is axes[1] else "")
         ax.grid(False)
     fig.colorbar(image, ax=axes[-1], label="entropy, nats")
@@ -526,10 +536,10 @@ def plot_entropy(course: pd.DataFrame, records: dict, title: str) -> plt.Figure:
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #plot-ablations
 def gains(course: pd.DataFrame, ends: pd.DataFrame, generation: int) -> pd.DataFrame:
     "For each search and seed by how much its best individual is better than the graph of DARTS, with the same weights."
-    darts = ends[ends["architecture"] == "DARTS"].set_index(["search", "seed"])
-    rows = course[course["generation"] == generation].set_index(["search", "seed"])
-    found = pd.DataFrame(dict(gain=darts["loss"] - rows["best"], entropy=rows["entropy"]))
-    return found.dropna().reindex(rows.index).reset_index()
+    loss = ends.set_index(["architecture", "search", "seed"])["loss"]
+    rows, last = course[course["generation"] == generation].set_index(["search", "seed"]), course.groupby(["search", "seed"])["generation"].max()
+    best = rows["best"].where(last.reindex(rows.index) > generation, loss["best 1"].reindex(rows.index))  # at the end weights may have changed since
+    return pd.DataFrame(dict(gain=loss["DARTS"].reindex(rows.index) - best, entropy=rows["entropy"])).reset_index()
 
 
 def plot_ablations(df: pd.DataFrame, title: str) -> plt.Figure:  # from `gains`
