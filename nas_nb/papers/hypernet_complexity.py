@@ -294,7 +294,7 @@ PROFILES = dict(
     quick=dict(
         source="digits", side=0, epochs=4, epoch_steps=20, held=400, variants=("published", "normalised"), baselines=("DARTS",), seeds=1, lr_alpha=0.024, fast=0.0, retrain_steps=0, random=0
     ),
-    smoke=dict(epochs=1, epoch_steps=2, held=100, stack=True),
+    smoke=dict(epochs=1, epoch_steps=2, held=100),
 )
 EXPECTED = dict(paper="not measured yet", cpu="2 h 30 min", quick="2 min", smoke="20 s")
 
