@@ -2,7 +2,19 @@
 import os
 
 import matplotlib
+import pytest
 
 matplotlib.use("Agg")
 for name in ("IN_TEST", "NAS_NB_BATCH", "NAS_NB_STATUS", "NAS_NB_DEADLINE", "NAS_NB_FORCE", "NAS_NB_CHECKPOINT_SECONDS"):
     os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    "Small operations on one thread: two are many times slower as soon as anything else wants a core."
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -23,11 +23,7 @@ CASES = json.loads((Path(__file__).parent / "cells_cases.json").read_text())
 ALL_OPS = DARTS_OPS | {"sep_conv_7x7": NASNET_OPS["sep_conv_7x7"], "conv_7x1_1x7": NASNET_OPS["conv_1x7_7x1"]}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(2)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def count(network, skip="aux"):

@@ -23,11 +23,7 @@ from nas_nb.training import Diverged, Recipe, learning_rate
 CASES = json.loads((Path(__file__).parent / "darts_cases.json").read_text())
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(2)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def leaf(x):

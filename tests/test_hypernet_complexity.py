@@ -19,11 +19,7 @@ CASES = json.loads((Path(__file__).parent / "darts_cases.json").read_text())
 SETTINGS = dict(source="digits", side=0, channels=2, size=16, epochs=2, epoch_steps=2, held=60, lr=0.1, lr_alpha=0.02, unroll=False)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(2)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def images(side=28, n=4):

@@ -30,11 +30,7 @@ def square(n, seed, device, ckpt):
     return dict(value=n * n + seed)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(2)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -19,11 +19,7 @@ SMALL = dict(images=12, calibrate=8, test_images=12, settings=SETTINGS)
 SEARCH = dict(T=0.003, move=0.01, frozen=True, on="fitness", start="threshold", generations=3, individuals=4, mutation=0.05, batch=2) | SMALL
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(2)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

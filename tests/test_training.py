@@ -20,11 +20,7 @@ from nas_nb.training import BASELINES, Diverged, Recipe, batch_loss, descend, ev
 from nas_nb.training import train_baseline, training_loss
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(2)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

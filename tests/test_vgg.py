@@ -35,11 +35,7 @@ NAMES = ["-".join([*(f"{k}={v}" for k, v in o.items()), p]) for o in SPACES for 
 SPACE, M = ShortcutSpace(), 105
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(2)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small(space=SPACE, **options):
