@@ -854,7 +854,7 @@ def _run_row(path: Path) -> tuple:
         with contextlib.suppress(OSError):  # gone meanwhile, or a link to nowhere
             files.append(p.stat())
     record = read_json(path / "record.json")
-    states = {"record.json": "done" if record else "unreadable", "checkpoint.pt": "checkpoint"}
+    states = {"record.json": "done" if record else "unreadable", "checkpoint.pt": "checkpoint", "weights.pt": "weights"}
     state = next((text for name, text in states.items() if (path / name).exists()), "begun")
     hours = max(0, time.time() - max((f.st_mtime for f in files), default=0)) / 3600  # a clock may have been wrong
     age = f"{hours / 24:.0f} d" if hours >= 48 else f"{hours:.0f} h" if hours >= 1 else f"{hours * 60:.0f} min"

@@ -557,8 +557,10 @@ def _compute(self: Study, call, wanted: list, name: str, force: bool) -> list[di
     for w, record in zip(wanted, records):
         write_atomic(w.local / "record.json", to_json(record))
     ckpt.path.unlink(missing_ok=True)
-    for w in wanted if len(wanted) > 1 else ():
-        (w.local / "together").unlink(missing_ok=True)
+    if len(wanted) > 1:  # nothing of the group is left but its log
+        [(w.local / "together").unlink(missing_ok=True) for w in wanted]
+        [left.replace(wanted[0].local / left.name) for left in folder.glob("*")]
+        shutil.rmtree(folder, ignore_errors=True)  # there is none if no checkpoint was written
     return records
 
 # %% ../nbs/03_records.ipynb #run2

@@ -566,14 +566,16 @@ def test_claims_and_runs(project, monkeypatch, capsys):
     assert "seen on quick" not in capsys.readouterr().out
 
     runs = project / "data" / "runs"
-    for document, key, file in ("asng", "aa11", "record.json"), ("asng", "bb22", "checkpoint.pt"), ("tdga", "cc33", "record.json"):
+    for document, key, file in ("asng", "aa11", "record.json"), ("asng", "bb22", "checkpoint.pt"), ("tdga", "cc33", "record.json"), ("tdga", "dd44", "weights.pt"):
         (runs / document / key).mkdir(parents=True)
         (runs / document / key / file).write_text(json.dumps(dict(document=document, label="f=0.5", seed=7)))
     assert batch.main(["runs", "list", "--document", "asng"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert [line[:5] for line in lines] == [["asng", "aa11", "f=0.5", "7", "done"], ["asng", "bb22", "-", "-", "checkpoint"]]
+    assert batch.main(["runs", "list", "--document", "tdga"]) == 0
+    assert [line.split()[4] for line in capsys.readouterr().out.splitlines()[1:]] == ["done", "weights"]
     assert batch.main(["runs", "rm", "aa"]) == 0
-    assert sorted(p.name for p in runs.glob("*/*")) == ["bb22", "cc33"]
+    assert sorted(p.name for p in runs.glob("*/*")) == ["bb22", "cc33", "dd44"]
     assert batch.main(["runs", "rm", "--document", "asng"]) == 0 and batch.main(["runs", "rm", "--all"]) == 0
     assert not list(runs.glob("*/*"))
 

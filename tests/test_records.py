@@ -407,6 +407,7 @@ def test_a_group_that_is_stopped_goes_on(study, monkeypatch):
     monkeypatch.setattr(records, "seconds_left", lambda: 1.0)
     assert [r["result"] for r in study.run_together(slow, runs)] == [dict(seed=0), dict(seed=1)]
     assert steps == [0, 1, 2, 3] and not [*study.cache.rglob("checkpoint.pt")]
+    assert not [*study.cache.glob("together-*")]  # which `nas-nb runs list` would show as begun
 
 
 def slow_group(steps):
