@@ -461,7 +461,7 @@ def environment(
     env = {k: v for k, v in os.environ.items() if k not in ("NAS_NB_DEADLINE", "NAS_NB_FORCE", "IN_TEST")}
     paths = os.pathsep.join(filter(None, (str(scratch), env.get("JUPYTER_PATH"))))
     env |= dict(NAS_NB_BATCH="1", PYTHONHASHSEED="0", JUPYTER_PATH=paths, JUPYTER_RUNTIME_DIR=str(scratch / "runtime"))
-    return env | (dict(NAS_NB_DEADLINE=str(deadline)) if deadline else {}) | (dict(NAS_NB_FORCE="1") if force else {})
+    return env | (dict(NAS_NB_DEADLINE=str(deadline)) if deadline else {}) | (dict(NAS_NB_FORCE=str(time.time())) if force else {})
 
 # %% ../nbs/06_batch.ipynb #begin
 def begin(

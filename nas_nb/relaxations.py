@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Weights', 'softmax', 'sigmoid', 'raw', 'gumbel', 'gumbel_softmax', 'one_hot', 'threshold', 'straight_through',
-           'two_path']
+           'two_path', 'hard']
 
 # %% ../nbs/15_relaxations.ipynb #imports
 from collections.abc import Sequence
@@ -101,3 +101,11 @@ def two_path(
         outside[v, list(pair)] = False
     soft = Weights(alpha.masked_fill(outside, -torch.inf).softmax(-1), tuple(tuple(sorted(p)) for p in pairs))
     return straight_through(soft, [a for a, _ in pairs])
+
+# %% ../nbs/15_relaxations.ipynb #hard
+def hard(
+    p: torch.Tensor,  # probabilities, of any shape
+    level: torch.Tensor | float = 0.5,  # one number, or one for each
+) -> torch.Tensor:
+    "1 where p lies above the level, 0 elsewhere, with the gradient of p."
+    return (p > level).to(p.dtype) + (p - p.detach())

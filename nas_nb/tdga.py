@@ -141,15 +141,15 @@ def select(
     E, T = energies.where(finite, torch.inf).reshape(-1, P, 1), T.reshape(-1, 1, 1)
     lowest, places = E.amin(1, keepdim=True), torch.arange(P, device=E.device)[:, None]
     E = E - lowest + 1e-13 * (lowest.abs() + T * M * price[-1]) * places  # ties go to the lowest index
-    has = (genes.reshape(-1, P, M)[..., None] == genes.unique()).flatten(-2)  # (populations, P, M · alleles)
-    pays, carried = T * has.to(torch.float64), has.new_zeros(len(has), has.shape[-1], dtype=torch.long)
-    rows, chosen = torch.arange(len(has), device=E.device), []
+    has = (genes.reshape(-1, P, 1, M) == genes.unique()[:, None]).flatten(-2)  # (populations, P, alleles · M)
+    pays, members = T * has.to(torch.float64), has.flatten(0, 1).long()[..., None]
+    carried, first, chosen = torch.zeros_like(members[: len(has)]), P * torch.arange(len(has), device=E.device), []
     for _ in range(n):
-        chosen.append(torch.baddbmm(E, pays, price.take(carried)[..., None]).argmin(1)[:, 0])
-        carried += has[rows, chosen[-1]]
+        chosen.append(torch.baddbmm(E, pays, price.take(carried)).argmin(1).view(-1) + first)
+        carried += members.index_select(0, chosen[-1])
         if not replacement:
-            E[rows, chosen[-1]] = torch.inf
-    return torch.stack(chosen, -1).reshape(*genes.shape[:-2], n)
+            E.view(-1)[chosen[-1]] = torch.inf
+    return (torch.stack(chosen, -1) % P).reshape(*genes.shape[:-2], n)
 
 # %% ../nbs/21_tdga.ipynb #schedule
 def _positive(**values):

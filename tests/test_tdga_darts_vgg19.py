@@ -1,6 +1,8 @@
 "Document 50: gates, fitness, the search and its parts."
 
 import json
+import os
+import time
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -120,6 +122,22 @@ def test_the_supernet_is_kept_and_read_again(tmp_path):
         a, b = first[part].state_dict(), second[part].state_dict()
         assert all(torch.equal(a[k], b[k]) for k in a)
     assert len(first[2][-1]["graph"]) == 105 and first[2][-1]["graph"] == D.to_text(first[1].bits())
+
+
+def test_force_trains_a_supernet_again_that_is_older(tmp_path, monkeypatch):
+    ckpt, trained, train = Checkpoint(tmp_path / "run" / "checkpoint.pt"), [], D.train_supernet
+    monkeypatch.setattr(D, "train_supernet", lambda *args, **more: trained.append(1) or train(*args, **more))
+    begun = time.time()
+    D.trained_supernet("threshold", 3, SETTINGS, ckpt=ckpt)
+    (kept,) = tmp_path.rglob("weights.pt")
+    monkeypatch.setenv("NAS_NB_FORCE", str(begun - 60))  # it was made since
+    D.trained_supernet("threshold", 3, SETTINGS, ckpt=ckpt)
+    assert len(trained) == 1
+    os.utime(kept, (begun - 120, begun - 120))
+    D.trained_supernet("threshold", 3, SETTINGS, ckpt=ckpt)
+    assert len(trained) == 2 and kept.stat().st_mtime > begun - 60
+    D.trained_supernet("threshold", 3, SETTINGS, ckpt=ckpt)  # once for all runs of a command
+    assert len(trained) == 2
 
 
 def test_experiment_1_is_a_function_of_its_seed():
