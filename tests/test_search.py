@@ -1,0 +1,154 @@
+"Methods that sample: the loop against plain PyTorch, a search that goes on, processes that share the samples, bad input."
+
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nas_nb.asng import SNG
+from nas_nb.cells import ASNG_CELL, DARTS_CELL, CellNetwork, CellSpace, decode
+from nas_nb.data import Batches, load_images, split
+from nas_nb.operations import ASNG_OPS
+from nas_nb.records import Checkpoint
+from nas_nb.search import Distribution, search
+from nas_nb.training import Recipe
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SMALL = CellSpace(ASNG_OPS, nodes=2, picks=True, output="loose", project="always")
+RECIPE = Recipe(3, optimizer="momentum", lr=0.05, lr_end=0.05, weight_decay=3e-4, clip=0.5, channels_last=False)
+DIGITS = load_images("digits")
+HALVES = split(DIGITS.train, seed=0, train=0.5, valid=0.5)
+TRAIN, VALID = (Batches(HALVES[part], 8, mean=DIGITS.mean, std=DIGITS.std, seed=n) for n, part in enumerate(("train", "valid")))
+
+
+def fresh(space=SMALL, **settings):
+    torch.manual_seed(0)
+    return CellNetwork(space, (1, 8, 8), channels=4, cells=3), Distribution(space, seed=1, **dict(delta0=0.3) | settings)
+
+
+def same(a, b, **close):
+    for (name, x), y in zip(a.state_dict().items(), b.state_dict().values(), strict=True):
+        torch.testing.assert_close(x, y, msg=lambda m: f"{name}: {m}", **close or dict(rtol=0, atol=0))
+
+
+# -- the loop --
+
+
+@pytest.mark.parametrize("paths, samples", [(2, 2), (3, 4)])
+def test_the_loop_is_that_of_the_document(paths, samples):
+    ours, method = fresh()
+    search(ours, method, TRAIN, VALID, RECIPE, paths=paths, samples=samples)
+    plain, other = fresh()
+    momentum = {}
+    for step in range(3):
+        (x, y), (vx, vy) = TRAIN(step), VALID(step)
+        plain.zero_grad()
+        drawn = other.ask(2 * step, paths)
+        (sum(F.cross_entropy(plain(x, w), y) for w in drawn) / paths).backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+        with torch.no_grad():
+            for name, w in plain.named_parameters():
+                if w.grad is not None:  # an operation that was not drawn stays as it is
+                    momentum[name] = 0.9 * momentum.get(name, 0) + w.grad + 3e-4 * w
+                    w -= 0.05 * momentum[name]
+            other.tell(torch.stack([F.cross_entropy(plain(vx, w), vy) for w in other.ask(2 * step + 1, samples)]))
+    same(ours, plain, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(method.rule.theta, other.rule.theta)
+    assert not torch.allclose(method.rule.theta, fresh()[1].rule.theta)
+    assert any(w.grad is None for w in plain.parameters())  # else the test above would not see them move
+
+
+def test_samples_for_weights_and_for_theta_are_others():
+    network, method = fresh(ASNG_CELL)
+    asked, ask = [], method.ask
+    method.ask = lambda draw, n: asked.append(draw) or ask(draw, n)
+    search(network, method, TRAIN, VALID, RECIPE)
+    assert asked == list(range(6))
+    assert ask(0, 2) == ask(0, 2) != ask(1, 2)
+
+
+def test_architecture_is_the_argmax():
+    method = Distribution(DARTS_CELL)
+    assert method.architecture() == decode(DARTS_CELL, [0] * 28)  # the first of equals
+    method.rule.theta_[:, 3, 0] = torch.linspace(0, 1, 8)
+    assert method.architecture() == decode(DARTS_CELL, [0, 0, 0, 7] + [0] * 24)
+
+
+def test_every_method_of_asng_serves():
+    assert isinstance(fresh(rule=SNG)[1].rule, SNG)
+    search(*fresh(rule=SNG), TRAIN, VALID, RECIPE)
+
+
+def test_a_sampled_search_that_is_stopped_goes_on_to_the_same_bits(tmp_path):
+    whole, method = fresh()
+    history = search(whole, method, TRAIN, VALID, RECIPE, every=1)
+
+    def stop(step):
+        if step == 2:
+            raise KeyboardInterrupt
+        return TRAIN(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        search(*fresh(), stop, VALID, RECIPE, every=1, ckpt=Checkpoint(tmp_path / "a.pt", every=0))
+    network, again = fresh()
+    assert search(network, again, TRAIN, VALID, RECIPE, every=1, ckpt=Checkpoint(tmp_path / "a.pt")) == history
+    same(whole, network)
+    assert all(torch.equal(x, y) for x, y in zip(method.rule.state().values(), again.rule.state().values()) if torch.is_tensor(x))
+
+
+# -- several processes --
+
+PROCESS = """
+import os, sys, torch
+sys.path.insert(0, sys.argv[2])
+import test_search as t
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/meet", rank=int(os.environ["RANK"]), world_size=2)
+network, method = t.fresh()
+rank = torch.distributed.get_rank()
+if rank:
+    with torch.no_grad():
+        [w.add_(1) for w in network.parameters()]  # the first process's count
+ckpt = t.Checkpoint(f"{sys.argv[1]}/search.pt", every=0)
+history = t.search(network, method, t.TRAIN, t.VALID, t.RECIPE, paths=3, samples=2, every=1, ckpt=ckpt)
+torch.save(dict(network=network.state_dict(), theta=method.rule.theta, history=history), f"{sys.argv[1]}/{rank}.out")
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_give_what_one_gives(tmp_path):
+    here = os.path.dirname(__file__)
+    env = os.environ | dict(OMP_NUM_THREADS="1")
+    run = lambda rank: subprocess.Popen([sys.executable, "-c", PROCESS, str(tmp_path), here], env=env | dict(RANK=str(rank)), stderr=subprocess.PIPE, text=True)
+    processes = [run(rank) for rank in (0, 1)]
+    for p in processes:
+        _, err = p.communicate(timeout=120)
+        assert p.returncode == 0, err
+    network, method = fresh()
+    history = search(network, method, TRAIN, VALID, RECIPE, paths=3, samples=2, every=1)
+    counted = {name for name, b in network.named_buffers() if name.endswith("tracked") and b > 0}
+    assert 0 < len(counted) < sum(name.endswith("tracked") for name, _ in network.named_buffers())  # some batch norms were never reached
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.out")
+        other = copy.deepcopy(network)
+        other.load_state_dict(found["network"])
+        same(other, network, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found["theta"], method.rule.theta)
+        assert [row["step"] for row in found["history"]] == [row["step"] for row in history]
+        assert found["history"][-1]["train_loss"] == pytest.approx(history[-1]["train_loss"], rel=1e-5)
+    assert torch.load(tmp_path / "0.out")["theta"].equal(torch.load(tmp_path / "1.out")["theta"])
+    assert len((tmp_path / "search.log.csv").read_text().splitlines()) == 4  # of the first process alone
+
+
+# -- bad input --
+
+
+@pytest.mark.parametrize("bad, says", [(dict(unroll=True), "Distribution learns from losses"), (dict(paths=0), "at least 1"), (dict(samples=0), "at least 1"), (dict(samples=1), "at least two samples")])
+def test_bad_input(bad, says):
+    with pytest.raises(ValueError, match=says):
+        search(*fresh(), TRAIN, VALID, RECIPE, **bad)
