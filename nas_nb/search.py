@@ -235,17 +235,17 @@ def search(
     train: Callable,  # train(step) -> x (B, C, H, W), y (B,) for the weights
     valid: Callable,  # the same for the architecture: other images
     recipe: Recipe,  # of the weights; second order needs optimizer="momentum"
-    lr: float = 3e-4,  # of the architecture, > 0; this and the next three: of a method that learns from gradients
+    lr: float = 3e-4,  # of the architecture, > 0; this, the next two and `betas`: of a method that learns from gradients
     decay: float = 1e-3,  # weight decay of the architecture, ≥ 0
-    betas: tuple[float, float] = (0.5, 0.999),  # of Adam for the architecture
     unroll: bool = False,  # second order
-    paths: int = 2,  # samples for a step of the weights, ≥ 1; this and the next: of a method that learns from samples
-    samples: int = 2,  # for a step of the architecture, ≥ 1
     measure: Callable | None = None,  # () -> dict, every `every` steps and at the end
     every: int = 0,
     seed: int = 0,
     ckpt: Checkpoint | None = None,
     desc: str = "searching",  # in front of the progress bar
+    betas: tuple[float, float] = (0.5, 0.999),  # of Adam for the architecture
+    paths: int = 2,  # samples for a step of the weights, ≥ 1; this and the next: of a method that learns from samples
+    samples: int = 2,  # for a step of the architecture, ≥ 1
 ) -> list[dict]:  # a row for each measurement: step, train_loss and what `measure` returns
     "Search, from the checkpoint on if there is one; raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has passed."
     _check_search(network, method, recipe, lr, decay, unroll, paths, samples, every)
