@@ -583,14 +583,15 @@ def plot_entropy(course: pd.DataFrame, records: dict, title: str) -> plt.Figure:
         axes[0].fill_between(of.index, of["min"], of["max"], color=color, alpha=0.15, lw=0)
     axes[0].set(xlabel="generation", ylabel="entropy per position, nats", ylim=(0, 0.72))
     axes[0].axhline(np.log(2), **PAPER)
-    axes[0].legend()
+    axes[0].text(0, np.log(2), " at most: ln 2", va="bottom", fontsize=7, color="0.25")
+    axes[0].legend(loc="center right")
     first = {j: n for n, (_, j) in reversed([*enumerate(SPACE.positions)])}  # target -> its first position
     for ax, (name, record) in zip(axes[1:], records.items()):
         generations, p = loci_of(record)
         h = -(p * np.log(p.clip(1e-12)) + (1 - p) * np.log((1 - p).clip(1e-12)))
         image = ax.pcolormesh(generations, range(1, 106), h.T, cmap="cividis", vmin=0, vmax=np.log(2), shading="nearest", rasterized=True)
         ax.hlines([f + 0.5 for f in first.values()], generations[0], generations[-1], color="white", lw=0.4)
-        ax.set(title=name, xlabel="generation", yticks=[first[j] + 1 for j in TICKS], yticklabels=TICKS, ylabel="target layer" if ax is axes[1] else "")
+        ax.set(title=name, xlabel="generation", yticks=[first[j] + j / 2 - 0.5 for j in TICKS], yticklabels=TICKS, ylabel="target layer" if ax is axes[1] else "")
         ax.grid(False)
     fig.colorbar(image, ax=axes[-1], label="entropy, nats")
     headline(fig, title)
@@ -602,7 +603,7 @@ def gains(course: pd.DataFrame, ends: pd.DataFrame, generation: int) -> pd.DataF
     loss = ends.set_index(["architecture", "search", "seed"])["loss"]
     rows, last = course[course["generation"] == generation].set_index(["search", "seed"]), course.groupby(["search", "seed"])["generation"].max()
     best = rows["best"].where(last.reindex(rows.index) > generation, loss["best 1"].reindex(rows.index))  # at the end weights may have changed since
-    return pd.DataFrame(dict(gain=loss["DARTS"].reindex(rows.index) - best, entropy=rows["entropy"])).reset_index()
+    return pd.DataFrame(dict(gain=loss["DARTS"].reindex(rows.index) - best, best=best, entropy=rows["entropy"])).reset_index()
 
 
 def plot_ablations(df: pd.DataFrame, title: str) -> plt.Figure:  # from `gains`
@@ -627,6 +628,7 @@ def plot_retrained(df: pd.DataFrame, title: str) -> plt.Figure:  # columns archi
     mean = 100 * df.groupby("architecture")["accuracy"].mean()
     ax.plot(mean.reindex(names), range(len(names), 0, -1), "|", color="black", ms=14, mew=1.5)
     ax.axvline(mean["plain"], **PAPER)
-    ax.set(xlabel="test accuracy, %", yticks=range(len(names), 0, -1), yticklabels=names, ylim=(0.4, len(names) + 0.6))
+    words = dict(plain="plain VGG19", all="all shortcuts", DARTS="graph of DARTS", random="best of as many random") | {f"best {n}": f"TDGA, best {n}" for n in (1, 2, 3)}
+    ax.set(xlabel="test accuracy, %", yticks=range(len(names), 0, -1), yticklabels=[words.get(name, name) for name in names], ylim=(0.4, len(names) + 0.6))
     headline(fig, title)
     return fig
