@@ -584,7 +584,7 @@ def plot_entropy(course: pd.DataFrame, records: dict, title: str) -> plt.Figure:
     axes[0].set(xlabel="generation", ylabel="entropy per position, nats", ylim=(0, 0.72))
     axes[0].axhline(np.log(2), **PAPER)
     axes[0].text(0, np.log(2), " at most: ln 2", va="bottom", fontsize=7, color="0.25")
-    axes[0].legend(loc="center right")
+    axes[0].legend(loc="upper right", bbox_to_anchor=(1, 0.92))
     first = {j: n for n, (_, j) in reversed([*enumerate(SPACE.positions)])}  # target -> its first position
     for ax, (name, record) in zip(axes[1:], records.items()):
         generations, p = loci_of(record)
