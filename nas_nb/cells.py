@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['DARTS_CELL', 'ASNG_CELL', 'ENAS_CELL', 'Node', 'NASNET_CELL', 'NASNET_A', 'CellSpace', 'Genotype', 'loose', 'Route',
            'routes', 'genotype_routes', 'weighted_sums', 'Cell', 'Group', 'Plan', 'Merge', 'CellNetwork',
-           'auxiliary_head', 'discretise', 'encode', 'decode', 'parameter_counts', 'parameter_norms']
+           'auxiliary_head', 'discretise', 'encode', 'decode', 'parameter_counts', 'parameter_norms', 'widest']
 
 # %% ../nbs/11_cells.ipynb #imports
 import json
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -490,6 +491,27 @@ def parameter_norms(network: CellNetwork) -> torch.Tensor:  # (variables, choice
     "Sum of the 2-norms of an operation's weight tensors in all cells of its kind; raises as `parameter_counts` does."
     rows = _by_choice(network, torch.linalg.vector_norm, network.linear.weight.new_zeros(()))
     return torch.stack([torch.stack(row) for row in rows])
+
+# %% ../nbs/11_cells.ipynb #widest
+def widest(
+    space: CellSpace,
+    genotype: Genotype,
+    budget: int,  # parameters, ≥ 1
+    shape: tuple[int, int, int] = (3, 32, 32),  # this and the next two as for `CellNetwork`
+    classes: int = 10,
+    cells: int = 20,
+    most: int = 127,  # channels
+) -> int:
+    "The most channels with which the network of a genotype keeps to the budget; raises `ValueError` if not even one does."
+
+    def parameters(channels):
+        with torch.device("meta"):
+            return sum(p.numel() for p in CellNetwork(space, shape, classes, channels, cells, genotype).parameters())
+
+    channels = bisect_right(range(1, most + 1), budget, key=parameters)
+    if not channels:
+        raise ValueError(f"a network of {cells} cells has {parameters(1)} parameters with a single channel, more than the budget of {budget}")
+    return channels
 
 # %% ../nbs/11_cells.ipynb #nasnet
 NASNET_CELL = CellSpace(NASNET_OPS, nodes=5, picks=True, output="loose", project="search")

@@ -19,29 +19,36 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
-from .cells import CellNetwork, CellSpace, Genotype, discretise
+from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
 from .operations import DARTS_OPS, cost
 from .relaxations import Weights, gumbel, gumbel_softmax, one_hot, two_path
 from .streams import check_seeds
 
 # %% ../nbs/25_sampling.ipynb #base
 class _Sampling(nn.Module):
-    "α of a space with a variable for each edge, and samples of it."
+    "α of a space, and samples of it."
 
-    def __init__(self, space: CellSpace, mean: float, std: float, seed: int):
+    def __init__(self, space: CellSpace, mean: float, std: float, seed: int, picks: bool = False):  # `picks`: whether nodes may pick their inputs
         super().__init__()
-        if space.picks:
+        if space.picks and not picks:
             raise ValueError("nodes pick their inputs here, but a variable for each edge is needed: take a space like DARTS_CELL")
         check_seeds(seed)
         self.space, self.seed = space, seed
-        drawn = torch.randn(len(space.sizes), len(space.ops), generator=torch.Generator().manual_seed(seed))
+        drawn = torch.randn(len(space.sizes), K := max(space.sizes), generator=torch.Generator().manual_seed(seed))
         self.alpha = nn.Parameter(mean + std * drawn)
+        missing = torch.arange(K) >= torch.tensor(space.sizes)[:, None]  # variables of a space with picks have 2 to 6 choices
+        self.register_buffer("missing", missing if missing.any() else None, persistent=False)
+
+    @property
+    def logits(self) -> torch.Tensor:  # (variables, choices)
+        "α, and -∞ for choices that a variable does not have."
+        return self.alpha if self.missing is None else self.alpha.masked_fill(self.missing, -torch.inf)
 
     @torch.no_grad()
     def draw(self, step: int, n: int = 1) -> torch.Tensor:  # (n, variables), on the host
         "Choices of `n` architectures; another `step` (0 ≤ step < 2³¹) gives other ones."
         noise = gumbel((n * len(self.alpha), self.alpha.shape[1]), self.seed, step)
-        return (self.alpha.cpu() + noise.view(n, *self.alpha.shape)).argmax(-1)
+        return (self.logits.cpu() + noise.view(n, *self.alpha.shape)).argmax(-1)
 
     def penalty(self, step: int) -> torch.Tensor | float:
         "What is added to the architecture's loss."
@@ -357,10 +364,10 @@ def reinforce_gradient(
 
 # %% ../nbs/25_sampling.ipynb #reinforce-class
 class ProxylessReinforce(_Sampling):
-    "Whole architectures and their losses; raises `ValueError` for a space with picks and for a rate that is not above 0."
+    "Whole architectures and their losses; for every space; raises `ValueError` for a rate that is not above 0."
 
     def __init__(self, space: CellSpace, lr: float = 1e-3, seed: int = 0):  # `lr`: of α, > 0
-        super().__init__(space, 0.0, 1e-3, seed)
+        super().__init__(space, 0.0, 1e-3, seed, picks=True)
         if not 0 < lr < math.inf:
             raise ValueError(f"lr must be above 0, not {lr}")
         self.lr, self.asked = lr, None
@@ -372,6 +379,10 @@ class ProxylessReinforce(_Sampling):
         "Architectures: a single path of each edge."
         self.asked = self.draw(step, n)
         return [one_hot(choices) for choices in self.asked.tolist()]
+
+    def architecture(self) -> Genotype:
+        "The most likely choice of each variable."
+        return decode(self.space, self.logits.argmax(-1).tolist())
 
 # %% ../nbs/25_sampling.ipynb #reinforce-tell
 @patch
@@ -386,7 +397,7 @@ def tell(self: ProxylessReinforce, losses: torch.Tensor) -> None:  # (n,), lower
         raise ValueError(f"losses must be {len(self.asked)} finite numbers, one for each sample, not {losses.tolist()}")
     rewards, device = -losses.to(self.baseline), self.alpha.device
     self.baseline += (0.99 if self.updates else 1.0) * (rewards.mean() - self.baseline)
-    gradient = reinforce_gradient(self.alpha, self.asked.to(device), (rewards - self.baseline).to(self.alpha))
+    gradient = reinforce_gradient(self.logits, self.asked.to(device), (rewards - self.baseline).to(self.alpha))
     self.updates += 1
     self.square.lerp_(gradient**2, 0.001)  # Adam with the betas 0 and 0.999
     self.alpha -= self.lr * gradient / ((self.square / (1 - 0.999**self.updates)).sqrt() + 1e-8)

@@ -14,7 +14,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import nn
 
 from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, NASNET_A, NASNET_CELL, CellNetwork, CellSpace, Genotype, decode, discretise, encode, loose
-from nas_nb.cells import parameter_counts, parameter_norms, routes
+from nas_nb.cells import parameter_counts, parameter_norms, routes, widest
 from nas_nb.draw import describe, draw_cell, op_label, op_legend, op_look
 from nas_nb.operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, NASNET_OPS, Depthwise, Op, conv_bn, cost, factorized_reduce, side_by_side
 from nas_nb.relaxations import Weights, one_hot, sigmoid, softmax, straight_through, threshold, two_path
@@ -82,6 +82,18 @@ def test_asng_networks_have_the_published_sizes(name, channels):
     case = CASES["asng_cifar_network"]["expected"]["architectures"][name]
     network = CellNetwork(ASNG_CELL, channels=channels, cells=20, genotype=decode(ASNG_CELL, case["arch"]))
     assert count(network) == case[f"params_20cells_affine_C{channels}"]
+
+
+@pytest.mark.parametrize("name", ["all_zero", "chain_sep3", "random_seed0"])
+def test_widest_is_what_the_public_program_finds(name):
+    case = CASES["asng_cifar_network"]["expected"]["architectures"][name]
+    genotype = decode(ASNG_CELL, case["arch"])
+    assert widest(ASNG_CELL, genotype, 4_000_000) == case["channels_init_for_4.0M"]
+    assert count(CellNetwork(ASNG_CELL, channels=case["channels_init_for_4.0M"], cells=20, genotype=genotype)) == case["params_at_that_width"]
+    assert widest(ASNG_CELL, genotype, case["params_at_that_width"]) == widest(ASNG_CELL, genotype, case["params_at_that_width"] - 1) + 1
+    assert widest(ASNG_CELL, genotype, 10**9, cells=3, most=5) == 5
+    with pytest.raises(ValueError, match="more than the budget of 99"):
+        widest(ASNG_CELL, genotype, 99)
 
 
 def test_multiply_adds():
