@@ -306,7 +306,7 @@ class Merge(nn.Module):
 
     def forward(self, states: list[torch.Tensor], concat: Sequence[int]) -> torch.Tensor:
         weight = torch.cat([self.conv.weight[:, self.at[s]] for s in concat], 1)
-        return self.bn(F.conv2d(torch.cat(states, 1).relu(), weight))
+        return self.bn(F.conv2d(torch.cat([s.relu() for s in states], 1), weight))  # ReLU last would pass back slices without a memory layout
 
 # %% ../nbs/11_cells.ipynb #network
 class CellNetwork(nn.Module):

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
-from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
+from .cells import CellNetwork, CellSpace, Genotype, decode
 from .operations import DARTS_OPS, cost
 from .relaxations import Weights, gumbel, gumbel_softmax, one_hot, two_path
 from .streams import check_seeds
@@ -55,8 +55,8 @@ class _Sampling(nn.Module):
         return 0.0
 
     def architecture(self) -> Genotype:
-        "The most likely operation of each edge, none included."
-        return discretise(self.space, self.alpha.softmax(-1), None)
+        "The most likely choice of each variable: of each edge an operation, none included."
+        return decode(self.space, self.logits.argmax(-1).tolist())
 
 # %% ../nbs/25_sampling.ipynb #entropy
 def entropy(alpha: torch.Tensor) -> torch.Tensor:  # (variables, choices) -> (variables,), in nats
@@ -379,10 +379,6 @@ class ProxylessReinforce(_Sampling):
         "Architectures: a single path of each edge."
         self.asked = self.draw(step, n)
         return [one_hot(choices) for choices in self.asked.tolist()]
-
-    def architecture(self) -> Genotype:
-        "The most likely choice of each variable."
-        return decode(self.space, self.logits.argmax(-1).tolist())
 
 # %% ../nbs/25_sampling.ipynb #reinforce-tell
 @patch

@@ -29,7 +29,7 @@ class SearchRun(Run):
 
     def __init__(self, network, method, held: Callable, recipe: Recipe, seed, every, ckpt, desc, **about):
         self.method, self.held, self.runs = method.to(next(network.parameters()).device), held, getattr(network, "runs", 0)
-        about |= dict(method=[type(method).__name__, *(list(a.shape) for a in method.parameters())])
+        about |= dict(method=[type(method).__name__, *(list(a.shape) for a in method.parameters()), getattr(method, "about", None)])
         super().__init__(network.train(), recipe, seed, every, ckpt, desc, ("loss", "valid_loss"), search=about)
         for p in self.model.parameters() if isinstance(self.optimizer, torch.optim.SGD) else ():  # a weight may get its first gradient late
             self.optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
@@ -244,8 +244,8 @@ def search(
     ckpt: Checkpoint | None = None,
     desc: str = "searching",  # in front of the progress bar
     betas: tuple[float, float] = (0.5, 0.999),  # of Adam for the architecture
-    paths: int = 2,  # samples for a step of the weights, ≥ 1; this and the next: of a method that learns from samples
-    samples: int = 2,  # for a step of the architecture, ≥ 1
+    paths: int = 2,  # samples for a step of the weights, ≥ 1 (of a `Distribution` ≥ 2); this and the next: of a method that learns from samples
+    samples: int = 2,  # for a step of the architecture, ≥ 1 (of those here ≥ 2)
 ) -> list[dict]:  # a row for each measurement: step, train_loss and what `measure` returns
     "Search, from the checkpoint on if there is one; raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has passed."
     _check_search(network, method, recipe, lr, decay, unroll, paths, samples, every)
@@ -267,6 +267,7 @@ class Distribution(nn.Module):
     ):
         super().__init__()
         self.space, self.rule = space, rule(Space(space.sizes), seed, dtype=torch.float64, **settings)
+        self.about = dict(sizes=space.sizes, rule=rule.__name__, seed=seed, settings={k: str(v) for k, v in settings.items()})
 
     def ask(self, draw: int, n: int) -> list[Weights]:
         "Draw n ≥ 2 architectures."

@@ -2,19 +2,25 @@
 
 import copy
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
-from nas_nb.asng import SNG
-from nas_nb.cells import ASNG_CELL, DARTS_CELL, CellNetwork, CellSpace, decode
+from nas_nb.asng import SNG, Adam
+from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, CellSpace, Genotype, decode, encode
+from nas_nb.darts import DARTS
 from nas_nb.data import Batches, load_images, split
 from nas_nb.operations import ASNG_OPS
 from nas_nb.records import Checkpoint
-from nas_nb.search import Distribution, search
+from nas_nb.sampling import DSNAS, SNAS, Proxyless, ProxylessReinforce
+from nas_nb.search import Distribution, Uniform, search
 from nas_nb.training import Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -101,6 +107,14 @@ def test_a_sampled_search_that_is_stopped_goes_on_to_the_same_bits(tmp_path):
     assert all(torch.equal(x, y) for x, y in zip(method.rule.state().values(), again.rule.state().values()) if torch.is_tensor(x))
 
 
+@pytest.mark.parametrize("other", [dict(rule=SNG), dict(delta0=0.2), dict(space=CellSpace(ASNG_OPS, nodes=3, picks=True, output="loose", project="always"))])
+def test_a_checkpoint_of_another_rule_step_or_space_is_refused(tmp_path, other):
+    ckpt = Checkpoint(tmp_path / "a.pt", every=0)
+    search(*fresh(), TRAIN, VALID, RECIPE, ckpt=ckpt)
+    with pytest.raises(ValueError, match="a.pt is the checkpoint of another"):
+        search(*fresh(**other), TRAIN, VALID, RECIPE, ckpt=ckpt)
+
+
 # -- several processes --
 
 PROCESS = """
@@ -143,6 +157,55 @@ def test_two_processes_give_what_one_gives(tmp_path):
         assert found["history"][-1]["train_loss"] == pytest.approx(history[-1]["train_loss"], rel=1e-5)
     assert torch.load(tmp_path / "0.out")["theta"].equal(torch.load(tmp_path / "1.out")["theta"])
     assert len((tmp_path / "search.log.csv").read_text().splitlines()) == 4  # of the first process alone
+
+
+# -- every method, in the one loop --
+
+LEARN_FROM_LOSSES = {
+    "ASNG": Distribution,
+    "SNG": lambda space: Distribution(space, SNG),
+    "Adam": lambda space: Distribution(space, Adam),
+    "random search": Uniform,
+    "REINFORCE": ProxylessReinforce,
+}
+LEARN_FROM_GRADIENTS = {"DARTS": DARTS, "SNAS": SNAS, "DSNAS": DSNAS, "ProxylessNAS": Proxyless}
+
+
+@pytest.mark.parametrize("space", [DARTS_CELL, ASNG_CELL, ENAS_CELL], ids=["DARTS", "ASNG", "ENAS"])
+@pytest.mark.parametrize("name", LEARN_FROM_LOSSES | LEARN_FROM_GRADIENTS)
+def test_every_method_runs_on_every_space_that_it_makes_sense_for(name, space):
+    make = (LEARN_FROM_LOSSES | LEARN_FROM_GRADIENTS)[name]
+    if space.picks and name in LEARN_FROM_GRADIENTS:
+        with pytest.raises(ValueError, match="mixture has no meaning|take a space like DARTS_CELL"):
+            make(space)
+        return
+    torch.manual_seed(0)
+    network, method = CellNetwork(space, (1, 8, 8), channels=2, cells=3), make(space)
+    rows = search(network, method, TRAIN, VALID, Recipe(2, "momentum", lr=0.05, channels_last=False), lr=0.05)
+    found = method.architecture()
+    assert rows[-1]["step"] == 2 and torch.tensor(rows[-1]["train_loss"]).isfinite()
+    logits = CellNetwork(space, (1, 8, 8), channels=2, cells=3, genotype=found)(TRAIN(0)[0])
+    assert logits.shape == (8, 10) and encode(space, found).chosen
+
+
+def test_the_example_of_the_readme_searches_a_folder_of_images(tmp_path, monkeypatch, capsys):
+    for part in ("train", "test"):
+        images = getattr(DIGITS, part)
+        for n, (x, y) in enumerate(zip(images.x[:120, 0], images.y.tolist())):
+            folder = tmp_path / "own" / part / f"digit {y}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(x.numpy()).save(folder / f"{n}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NAS_NB_DATA", str(tmp_path / "data"))
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    example = next(part for part in re.findall(r"```python\n(.*?)```", readme, re.S) if "genotype.json" in part)
+    assert example.count('"digits"') == 1 and sum(bool(line) and "import" not in line for line in example.splitlines()) <= 14
+    names = {}
+    exec(example.replace('"digits"', '"own"'), names)
+    plt.close("all")
+    assert names["images"].train.classes == tuple(f"digit {n}" for n in range(10)) and len(names["images"].train) == 120
+    assert Genotype.from_json((tmp_path / "genotype.json").read_text()) == names["genotype"]
+    assert re.search(r"%.*95 % interval.*n = 120", capsys.readouterr().out)
 
 
 # -- bad input --
