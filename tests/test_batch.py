@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import nas_nb.batch as batch
-from nas_nb.core import root
+from nas_nb.core import resolve, root
 from nas_nb.records import run_lock
 
 PARAMETERS = 'profile: str = "quick"\nseeds: int = 0\ndevice: str = "auto"\noverrides: str = ""'
@@ -403,7 +403,7 @@ def still(tmp_path_factory):
         ("figures --set trials", "key=value"),
         ("figures --set trials=", "key=value"),
         ("figures --set trails=3", "did you mean 'trials'"),
-        ("figures --set trials=1.5", "default 8"),
+        ("figures --set trials=1.5", "a whole number above 0, such as 8"),
         ("figures --set plain=1", "true or false"),
         ("figures --set f=1;2", "commas"),
         ("figures --frobnicate", "--frobnicate"),
@@ -631,11 +631,31 @@ def test_every_example_of_the_help_is_a_command_that_works():
         assert "Traceback" not in run.stderr
 
 
-@pytest.mark.parametrize("pair", ["trials=0", "trials=-5", "eps=nan", "eps=inf", "eps=0"])
-def test_values_out_of_range_are_refused_before_anything_starts(pair):
-    nb = batch.Notebook("10_demo", "Demo", (), True, dict(quick=dict(trials=8, eps=0.5)), {}, "")
-    with pytest.raises(batch.Refused, match="type and sign"):
+@pytest.mark.parametrize("pair, says", [
+    ("trials=0", "a whole number above 0, such as 8"),
+    ("trials=-5", "a whole number above 0"),
+    ("eps=nan", "a finite number above 0, such as 0.5"),
+    ("eps=inf", "a finite number above 0"),
+    ("eps=0", "a finite number above 0"),
+    ("first=-1", "a whole number of at least 0, such as 0"),
+    ("rates=0", r"separated by commas, each a finite number above 0, such as \(0.1, 1\)"),
+    ("none=1", "empty in every profile"),
+])
+def test_values_out_of_range_are_refused_before_anything_starts(pair, says):
+    profiles = dict(paper=dict(trials=8, eps=0.5, first=0, rates=(0.1, 1), none=()), quick=dict(rates=()))
+    nb = batch.Notebook("10_demo", "Demo", (), True, profiles, {}, "")
+    with pytest.raises(batch.Refused, match=says):
         batch.overrides([pair], [nb], "quick")
+    with pytest.raises(ValueError, match=says):
+        resolve(profiles, "quick", pair)
+
+
+def test_the_items_of_an_empty_list_are_like_those_of_a_larger_profile():
+    "For the command line and for the notebook."
+    profiles = dict(paper=dict(rates=(0.1, 1)), quick=dict(rates=()))
+    nb = batch.Notebook("10_demo", "Demo", (), True, profiles, {}, "")
+    assert batch.overrides(["rates=2,0.5"], [nb], "quick") == {"10_demo": "rates=2,0.5"}
+    assert resolve(profiles, "quick", "rates=2,0.5")["rates"] == (2.0, 0.5) and resolve(profiles, "quick")["rates"] == ()
 
 
 def test_seeds_given_twice_are_refused():
