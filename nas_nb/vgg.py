@@ -91,7 +91,7 @@ def check(self: ShortcutSpace, bits: Sequence[int]) -> tuple[int, ...]:
     "The bits as plain integers; raises `ValueError` unless there is a 0 or 1 for each shortcut."
     return tuple(_as_bits(self, bits, (1,)).tolist())
 
-
+# %% ../nbs/12_vgg.ipynb #bits-pairs
 @patch
 def encode(self: ShortcutSpace, pairs: Iterable[tuple[int, int]]) -> tuple[int, ...]:
     "The bits of an architecture that has these shortcuts (i, j); raises `ValueError` for one that the space does not have."

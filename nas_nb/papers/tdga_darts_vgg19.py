@@ -565,8 +565,8 @@ def plot_evaluation(course: pd.DataFrame, ends: pd.DataFrame, coins: str, title:
         found = ends[(ends["search"] == search) & (ends["architecture"] == architecture)]["loss"].mean()
         label = label.format(coins=coins)
         for ax in axes if found < top else ():
-            ax.axhline(found, **PAPER)
-            ax.text(ax.get_xlim()[1], found, f"{label} ", va="bottom", ha="right", fontsize=7, color="0.25")
+            ax.axhline(found, **PAPER, zorder=4)  # above the boxes of the labels
+            ax.text(ax.get_xlim()[1], found, f"{label} ", va="bottom", ha="right", fontsize=7, color="0.25", bbox=dict(fc="white", ec="none", alpha=0.75, pad=0.5))
         beyond += [] if found < top or np.isnan(found) else [f"{label} {found:.2f}"]
     axes[0].set(ylabel="loss with shared weights, nats", ylim=(None, top))
     fig.supxlabel("further up: " + ", ".join(beyond) if beyond else "", fontsize=8)
