@@ -37,7 +37,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .core import DEVICES, ORDER, parse_bare, parse_value, resolve, root
+from .core import DEVICES, ORDER, likes, parse_bare, parse_value, resolve, root, wanted
 
 # %% ../nbs/06_batch.ipynb #refused
 class Refused(Exception):
@@ -181,7 +181,7 @@ def overrides(
     profile: str,  # one of `ORDER`
 ) -> dict[str, str]:  # notebook's id → its parameter `overrides`
     "Which notebook gets which of the pairs; raises `Refused` for a key that none knows and for a value of another type."
-    known = {nb.id: nb.sizes(profile) for nb in chosen}
+    known = {nb.id: likes(nb.profiles, profile) if profile in nb.profiles else {} for nb in chosen}
     given = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -189,12 +189,11 @@ def overrides(
             raise Refused(f"--set {pair!r}: write it as key=value, without spaces")
         if not any(key in keys for keys in known.values()):
             raise unknown("parameter", key, sorted({k for keys in known.values() for k in keys}))
-        for default in (keys[key] for keys in known.values() if key in keys):
+        for like in (keys[key] for keys in known.values() if key in keys):
             try:
-                parse_value(value, default)
+                parse_value(value, like)
             except ValueError:
-                hint = {bool: " (true or false)", tuple: " (items separated by commas)", list: " (items separated by commas)"}
-                raise Refused(f"--set {pair}: must be of the type and sign of its default {default!r}{hint.get(type(default), '')}")
+                raise Refused(f"--set {pair}: must be {wanted(like)}") from None
         given[key] = value
     return {name: " ".join(f"{k}={v}" for k, v in given.items() if k in keys) for name, keys in known.items()}
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DEVICES', 'THREADS', 'ORDER', 'root', 'in_batch', 'seconds_left', 'get_device', 'set_threads', 'keep_memory',
-           'seed_everything', 'progress', 'parse_value', 'resolve', 'check_fields', 'parse_bare']
+           'seed_everything', 'progress', 'parse_value', 'wanted', 'likes', 'resolve', 'check_fields', 'parse_bare']
 
 # %% ../nbs/00_core.ipynb #imports
 import ast
@@ -137,6 +137,10 @@ def progress(
 ORDER = ("paper", "cpu", "quick", "smoke")  # from large to small
 
 
+def _item(like):  # what each item of a list that is not empty must be like
+    return type(next((v for v in like if isinstance(v, float)), like[0]))(min(like))
+
+
 def parse_value(
     text: str,  # as written on the command line; items of a list are separated by commas
     like,  # the default, whose type and sign count; a whole number will do for a float
@@ -148,15 +152,37 @@ def parse_value(
         return text.lower() == "true"
     if isinstance(like, (tuple, list)):
         if not like:
-            raise ValueError("the list is empty in this profile, and nothing says of what kind its items are: choose another profile")
-        item = type(next((v for v in like if isinstance(v, float)), like[0]))(min(like))
-        return type(like)(parse_value(x, item) for x in text.split(","))
+            raise ValueError("the list is empty in every profile, and nothing says of what kind its items are")
+        return type(like)(parse_value(x, _item(like)) for x in text.split(","))
     value = type(like)(text)
     if isinstance(like, int) and abs(value) >= 2**63 or isinstance(like, float) and not math.isfinite(value):
         raise ValueError(f"{text[:20]} is too large")
     if isinstance(like, (int, float)) and ((like >= 0 and value < 0) or (like > 0 and value == 0)):
         raise ValueError(f"{text} is out of range")
     return value
+
+# %% ../nbs/00_core.ipynb #wanted
+def wanted(like) -> str:  # `a whole number above 0, such as 3`
+    "In words what `parse_value` takes."
+    if isinstance(like, (tuple, list)):
+        if not like:
+            return "left alone: the list is empty in every profile, and nothing says of what kind its items are"
+        return f"items separated by commas, each {wanted(_item(like)).partition(',')[0]}, such as {like!r}"
+    kind = {bool: "true or false", int: "a whole number", float: "a finite number"}.get(type(like), "a text")
+    if type(like) in (int, float):
+        kind += " above 0" if like > 0 else " of at least 0" if like == 0 else ""
+    return f"{kind}, such as {like!r}"
+
+
+def likes(
+    profiles: dict,
+    profile: str,  # one of `ORDER`
+) -> dict:  # all keys of the profile
+    "What an override of each value must be like: the value, or where that is an empty list, the one of a larger profile."
+    found = {}
+    for name in ORDER[: ORDER.index(profile) + 1]:
+        found |= {k: v for k, v in profiles.get(name, {}).items() if v not in ((), []) or k not in found}
+    return found
 
 # %% ../nbs/00_core.ipynb #resolve
 def resolve(
@@ -167,7 +193,7 @@ def resolve(
     "All values of one profile; raises `ValueError` for an unknown profile or key, or a value of the wrong type."
     if profile not in profiles:
         raise ValueError(f"unknown profile {profile!r}: known are {', '.join(profiles)}")
-    values = {}
+    values, like = {}, likes(profiles, profile)
     for name in ORDER[: ORDER.index(profile) + 1]:
         values |= profiles.get(name, {})
     for item in overrides.split():
@@ -175,9 +201,9 @@ def resolve(
         if not eq or key not in values:
             raise ValueError(f"cannot set {item!r}: known are {', '.join(f'{k}={v}' for k, v in values.items())}")
         try:
-            values[key] = parse_value(text, values[key])
+            values[key] = parse_value(text, like[key])
         except ValueError:
-            raise ValueError(f"cannot set {item!r}: {key} must be like {values[key]!r}") from None
+            raise ValueError(f"cannot set {item!r}: {key} must be {wanted(like[key])}") from None
     return values
 
 # %% ../nbs/00_core.ipynb #fields

@@ -28,7 +28,9 @@ CAPACITY, OPTIMUM = 744, 1099
 def knapsack(
     genes: torch.Tensor,  # (..., 30), 1 for an item that is taken, 0 for one that is left
 ) -> torch.Tensor:  # (...), float64: minus the value; 0 for a choice heavier than `CAPACITY`
-    "The energy of a choice in the 30-item knapsack of the public TDGA benchmark; the lowest is -`OPTIMUM`."
+    "The energy of a choice in the 30-item knapsack of the public TDGA benchmark, at least -`OPTIMUM`; raises `ValueError` for other numbers of genes."
+    if genes.shape[-1:] != (30,):
+        raise ValueError(f"a choice has 30 genes, one for each item: the last axis of {tuple(genes.shape)} must be 30")
     value, weight = torch.tensor([_VALUES, _WEIGHTS], dtype=torch.float64, device=genes.device)
     taken = genes.to(torch.float64)
     return -(taken @ value).where(taken @ weight <= CAPACITY, 0)
@@ -63,16 +65,27 @@ def mutate(
 _CROSSOVER, _MUTATION, _TOURNAMENT, _FIRST = range(4)  # random streams
 
 
+def _alleles_of(choices, M, device):  # as a tensor
+    choices = torch.as_tensor(choices, device=device)
+    if choices.is_floating_point() or choices.shape not in ((), (M,)) or (choices < 1).any():
+        raise ValueError(f"choices must be one integer, or one for each of {M} loci, at least 1; not {choices.tolist()}")
+    return choices
+
+
 def random_genes(
     seeds,  # an integer or a list of integers, 0 ≤ seed < 2³¹: one for each run
-    n: int,  # individuals
-    M: int,  # loci
+    n: int,  # individuals, ≥ 1
+    M: int,  # loci, ≥ 1
     choices: int | torch.Tensor = 2,  # alleles of a gene; one number, or (M,)
     device="cpu",
 ) -> torch.Tensor:  # (runs, n, M) int64
-    "Populations of uniformly drawn integer genes; raises `ValueError` for seeds that are none."
+    "Populations of uniformly drawn integer genes; raises `ValueError` for seeds, sizes and choices that are none."
+    for name, number in (("n", n), ("M", M)):
+        if not isinstance(number, Integral) or number < 1:
+            raise ValueError(f"{name} = {number!r} must be a whole number of at least 1: there are n individuals with M loci")
+    choices = _alleles_of(choices, M, device)
     u = uniform(check_seeds(seeds, device), range(1), n * M, _FIRST, torch.float64)[0]
-    return (u.T.reshape(-1, n, M) * torch.as_tensor(choices, device=device)).long()
+    return (u.T.reshape(-1, n, M) * choices).long()
 
 # %% ../nbs/21_tdga.ipynb #entropy
 def _alleles(genes) -> torch.Tensor:
@@ -217,10 +230,8 @@ class SimpleGA:
 # %% ../nbs/21_tdga.ipynb #ga-inside
 @patch
 def _check_choices(self: SimpleGA, choices):
-    choices, genes = torch.as_tensor(choices, device=self.population.device), self.population
-    M = genes.shape[-1]
-    if choices.is_floating_point() or choices.shape not in ((), (M,)) or (choices < 1).any():
-        raise ValueError(f"choices must be one integer, or one for each of {M} loci, at least 1; not {choices.tolist()}")
+    genes = self.population
+    choices = _alleles_of(choices, genes.shape[-1], genes.device)
     if not genes.is_floating_point() and ((genes < 0) | (genes >= choices)).any():
         raise ValueError(f"genes lie between {genes.min()} and {genes.max()}, but alleles are 0 to choices - 1: set choices")
     return choices

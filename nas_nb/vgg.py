@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from numbers import Integral
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -90,13 +91,16 @@ def check(self: ShortcutSpace, bits: Sequence[int]) -> tuple[int, ...]:
     "The bits as plain integers; raises `ValueError` unless there is a 0 or 1 for each shortcut."
     return tuple(_as_bits(self, bits, (1,)).tolist())
 
-
+# %% ../nbs/12_vgg.ipynb #bits-pairs
 @patch
 def encode(self: ShortcutSpace, pairs: Iterable[tuple[int, int]]) -> tuple[int, ...]:
     "The bits of an architecture that has these shortcuts (i, j); raises `ValueError` for one that the space does not have."
-    pairs = set(map(tuple, pairs))
-    if strange := sorted(pairs - set(self.positions)):
-        raise ValueError(f"this space has no shortcut {' → '.join(map(str, strange[0]))}: choose among space.positions")
+    try:
+        pairs = set(map(tuple, pairs))
+    except TypeError:
+        raise ValueError("shortcuts are pairs of whole numbers, such as [(1, 3), (5, 8)]: choose among space.positions") from None
+    if strange := sorted(pairs - set(self.positions), key=str):
+        raise ValueError(f"this space has no shortcut {' → '.join(map(repr, strange[0]))}: choose among space.positions")
     return tuple(int(p in pairs) for p in self.positions)
 
 
@@ -211,7 +215,7 @@ class VGG(nn.Module):
     ):
         super().__init__()
         self.space, self.shape, self.projection, self.scale = space, tuple(shape), projection, scale
-        _check_network(self, width)
+        _check_network(self, width, classes)
         self.channels = (shape[0], *(max(1, round(width * CHANNELS[LEVEL[k]])) for k in range(1, 17)))  # of x_0 … x_16
         layer = lambda a, b: nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU(inplace=True))
         self.convs = nn.ModuleList(layer(*ends) for ends in pairwise(self.channels))
@@ -229,12 +233,14 @@ class VGG(nn.Module):
         self.to(memory_format=torch.channels_last)  # the faster layout, all the more with shortcuts
 
 # %% ../nbs/12_vgg.ipynb #network-check
-def _check_network(network, width):
+def _check_network(network, width, classes):
     shape = network.shape
     if len(shape) != 3 or shape[0] < 1 or shape[1:] != (32, 32):
         raise ValueError(f"VGG: shape = {shape} must be (channels, 32, 32): data.resize pads or enlarges images")
     if not 0 < width < float("inf"):
         raise ValueError(f"VGG: width = {width!r} must be a number above 0")
+    if not isinstance(classes, Integral) or classes < 1:
+        raise ValueError(f"VGG: classes = {classes!r} must be a whole number above 0")
     for name, known in (("projection", ("pool", "conv")), ("scale", ("none", "mean"))):
         if getattr(network, name) not in known:
             raise ValueError(f"VGG: {name} = {getattr(network, name)!r} must be one of {', '.join(known)}")
@@ -491,6 +497,8 @@ def population_logits(
     megabytes: float = 1024,  # of the largest layer's features at a time, > 0; in all, a few times as much is in use
 ) -> torch.Tensor:  # logits (individuals, N, classes)
     "Architectures with the network's weights (without `calibrate`, its statistics); raises `ValueError` for what does not fit."
+    if not megabytes > 0:
+        raise ValueError(f"megabytes = {megabytes!r} must be above 0: one individual and one image at a time is the least")
     for images in (x, *([] if calibrate is None else [calibrate])):
         _check_images(network, images)
     rows, back = torch.unique(_as_bits(network.space, bits, (2,)), dim=0, return_inverse=True)

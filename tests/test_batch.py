@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import nas_nb.batch as batch
-from nas_nb.core import root
+from nas_nb.core import resolve, root
 from nas_nb.records import run_lock
 
 PARAMETERS = 'profile: str = "quick"\nseeds: int = 0\ndevice: str = "auto"\noverrides: str = ""'
@@ -258,29 +258,29 @@ def test_the_number_of_jobs_changes_no_bit(tmp_path):
     assert found[0] == found[1]
 
 
-def test_a_hundred_notebooks_leak_nothing(project):
-    "Neither processes nor files nor, in the batch itself, open files."
+def test_thirty_notebooks_leak_nothing(project):
+    "Neither processes nor files nor, in the batch itself, open files: enough notebooks to see a file that every fifth leaves open."
     # the least of several looks: while the batch starts the next process, it holds a pipe to it
     count = (
         "batch = psutil.Process(os.getppid()).parent()\n"
         "seen = [batch.num_fds() for _ in range(10) if time.sleep(0.02) is None]\n"
         'save_fig("fds", str(min(seen)))\nreport("fds")'
     )
-    for i in range(100):
-        write(project, f"{i:03}_tiny", "import psutil, time", count)
+    for i in range(30):
+        write(project, f"{i:02}_tiny", "import psutil, time", count)
     temporary, home = project / "tmp", project / "home"
     temporary.mkdir(), home.mkdir()
-    began, mark, cpu = time.monotonic(), f"hundred-{os.getpid()}", sum(os.times()[2:4])
+    began, mark, cpu = time.monotonic(), f"thirty-{os.getpid()}", sum(os.times()[2:4])
     result = run(project, "figures", "--jobs", 2, TMPDIR=str(temporary), HOME=str(home), NAS_NB_MARK=mark)
     seconds, cpu = time.monotonic() - began, sum(os.times()[2:4]) - cpu
-    print(f"{seconds / 100:.2f} s for each of a hundred notebooks, two at a time; {cpu / 100:.2f} s of a core")
-    assert result.returncode == 0 and result.stdout.count("  ok") == 200  # as it goes, and in the table
+    print(f"{seconds / 30:.2f} s for each of thirty notebooks, two at a time; {cpu / 30:.2f} s of a core")
+    assert result.returncode == 0 and result.stdout.count("  ok") == 60  # as it goes, and in the table
     assert not list(temporary.iterdir()) and not list(home.rglob("*.json"))
     assert not list((project / "data" / "locks").iterdir()) and not list(project.rglob("*.part"))
     assert not [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("NAS_NB_MARK") == mark]
     fds = [int(p.read_text()) for p in sorted(project.glob("figures/quick/*/fds.csv"))]
-    assert len(fds) == 100 and max(fds[50:]) <= max(fds[:10])
-    assert cpu / 100 < 4  # 2.1 measured, 1.6 of it imports of papermill and the kernel; 4.6 with what the worker leaves out
+    assert len(fds) == 30 and max(fds[15:]) <= max(fds[:6])
+    assert cpu / 30 < 4  # 2.1 measured, 1.6 of it imports of papermill and the kernel; 4.6 with what the worker leaves out
 
 
 @pytest.fixture
@@ -403,7 +403,7 @@ def still(tmp_path_factory):
         ("figures --set trials", "key=value"),
         ("figures --set trials=", "key=value"),
         ("figures --set trails=3", "did you mean 'trials'"),
-        ("figures --set trials=1.5", "default 8"),
+        ("figures --set trials=1.5", "a whole number above 0, such as 8"),
         ("figures --set plain=1", "true or false"),
         ("figures --set f=1;2", "commas"),
         ("figures --frobnicate", "--frobnicate"),
@@ -631,11 +631,31 @@ def test_every_example_of_the_help_is_a_command_that_works():
         assert "Traceback" not in run.stderr
 
 
-@pytest.mark.parametrize("pair", ["trials=0", "trials=-5", "eps=nan", "eps=inf", "eps=0"])
-def test_values_out_of_range_are_refused_before_anything_starts(pair):
-    nb = batch.Notebook("10_demo", "Demo", (), True, dict(quick=dict(trials=8, eps=0.5)), {}, "")
-    with pytest.raises(batch.Refused, match="type and sign"):
+@pytest.mark.parametrize("pair, says", [
+    ("trials=0", "a whole number above 0, such as 8"),
+    ("trials=-5", "a whole number above 0"),
+    ("eps=nan", "a finite number above 0, such as 0.5"),
+    ("eps=inf", "a finite number above 0"),
+    ("eps=0", "a finite number above 0"),
+    ("first=-1", "a whole number of at least 0, such as 0"),
+    ("rates=0", r"separated by commas, each a finite number above 0, such as \(0.1, 1\)"),
+    ("none=1", "empty in every profile"),
+])
+def test_values_out_of_range_are_refused_before_anything_starts(pair, says):
+    profiles = dict(paper=dict(trials=8, eps=0.5, first=0, rates=(0.1, 1), none=()), quick=dict(rates=()))
+    nb = batch.Notebook("10_demo", "Demo", (), True, profiles, {}, "")
+    with pytest.raises(batch.Refused, match=says):
         batch.overrides([pair], [nb], "quick")
+    with pytest.raises(ValueError, match=says):
+        resolve(profiles, "quick", pair)
+
+
+def test_the_items_of_an_empty_list_are_like_those_of_a_larger_profile():
+    "For the command line and for the notebook."
+    profiles = dict(paper=dict(rates=(0.1, 1)), quick=dict(rates=()))
+    nb = batch.Notebook("10_demo", "Demo", (), True, profiles, {}, "")
+    assert batch.overrides(["rates=2,0.5"], [nb], "quick") == {"10_demo": "rates=2,0.5"}
+    assert resolve(profiles, "quick", "rates=2,0.5")["rates"] == (2.0, 0.5) and resolve(profiles, "quick")["rates"] == ()
 
 
 def test_seeds_given_twice_are_refused():

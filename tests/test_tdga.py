@@ -579,6 +579,15 @@ G2, E2 = torch.zeros(1, 4, 3, dtype=torch.long), torch.zeros(1, 4)
         (lambda: (s := TDGA(G2, E2, 1), s.ask(), s.tell(torch.zeros(1, 8))), r"shape \(1, 9\)"),
         (lambda: (s := TDGA(G2, E2, 1), s.ask(), s.tell(torch.full((1, 9), math.nan))), "no individual with a finite energy"),
         (lambda: random_genes([1.5], 2, 3), "integer"),
+        (lambda: random_genes(0, 0, 6), "n = 0 must be a whole number of at least 1"),
+        (lambda: random_genes(0, -1, 6), "n = -1 must be"),
+        (lambda: random_genes(0, 2.5, 6), "n = 2.5 must be"),
+        (lambda: random_genes(0, 2, 0), "M = 0 must be"),
+        (lambda: random_genes(0, 2, 6, choices=0), "choices must be one integer.*at least 1; not 0"),
+        (lambda: random_genes(0, 2, 6, choices=[2, 2]), "one for each of 6 loci"),
+        (lambda: random_genes(0, 2, 6, choices=2.5), "one integer"),
+        (lambda: knapsack(torch.ones(29)), r"30 genes, one for each item: the last axis of \(29,\) must be 30"),
+        (lambda: knapsack(torch.tensor(1)), r"the last axis of \(\) must be 30"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(call, message):

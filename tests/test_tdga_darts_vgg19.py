@@ -275,10 +275,43 @@ def test_gain_is_measured_with_the_weights_at_the_end():
     assert found["long"] == pytest.approx(0.1) and found["short"] == pytest.approx(0.9)
 
 
-@pytest.mark.parametrize("bad, says", [(dict(T=-1.0), "temperature|T "), (dict(individuals=1), "at least 2"), (dict(mutation=2.0), "mutation")])
+BAD_SEARCH = [
+    (dict(T=-1.0), "temperature|T "),
+    (dict(individuals=1), "at least 2"),
+    (dict(mutation=2.0), "mutation"),
+    (dict(on="validation"), "no images for 'validation': choose among weights, alpha, fitness, test"),
+    (dict(start="top"), "no sampling 'top'"),
+    (dict(images=0), "at least 1 image is needed, not 0: look at images"),
+    (dict(calibrate=0), "at least 1 image is needed, not 0: .*calibrate"),
+    (dict(test_images=-1, generations=0), "at least 1 image is needed, not -1: .*test_images"),
+]
+
+
+@pytest.mark.parametrize("bad, says", BAD_SEARCH)
 def test_bad_input_of_a_search(bad, says):
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=says) as error:
         D.tdga_run(**SEARCH | bad, seed=0)
+    assert "\n" not in str(error.value)
+
+
+RETRAIN = dict(source="digits", width=0.03125, size=8, lr=0.05, steps=1, seed=0)
+BAD = {
+    "texts of 0 and 1, at least one, all of the same length": lambda: D.to_bits(["01x"]),
+    "all of the same length": lambda: D.to_bits(["01", "011"]),
+    "at least one": lambda: D.to_bits([]),
+    "texts of 0 and 1": lambda: D.to_bits([1, 0]),
+    "architectures are texts of 0 and 1": lambda: D.retrain_run("a" * 105, **RETRAIN),
+    r"105 bits, one for each of space.positions; \(104,\)": lambda: D.retrain_run("0" * 104, **RETRAIN),
+    "architectures are texts": lambda: D.worth_run(["0" * 105, "1"], 8, SETTINGS, 0),
+    "at least 1 image": lambda: D.worth_run(["0" * 105], 0, SETTINGS, 0),
+}
+
+
+@pytest.mark.parametrize("says", BAD)
+def test_bad_input_is_refused_in_one_sentence(says):
+    with pytest.raises(ValueError, match=says) as error:
+        BAD[says]()
+    assert "\n" not in str(error.value)
 
 
 # -- random architectures, training from scratch --
@@ -319,7 +352,7 @@ def test_tables_and_figures(found):
     spread = pd.DataFrame({"differ": [0.2, 0.3], "differ by chance": [0.5, 0.4]}, index=["a", "b"])
     again = pd.DataFrame(dict(architecture=["plain", "best 1"], seed=0, accuracy=[0.5, 0.6]))
     figures = [
-        D.plot_evaluation(course, ends, "t"), D.plot_entropy(course, {k: v[0] for k, v in runs.items()}, "t"), D.plot_ablations(gained, "t"),
+        D.plot_evaluation(course, ends, "5 to 7", "t"), D.plot_entropy(course, {k: v[0] for k, v in runs.items()}, "t"), D.plot_ablations(gained, "t"),
         D.plot_samplings(samples, spread, "t"), D.plot_retrained(again, "t"),
     ]  # fmt: skip
     assert all(isinstance(f, plt.Figure) for f in figures)

@@ -47,8 +47,10 @@ def parts_of(source: str, device="cpu") -> tuple[dict[str, Images], dict]:
 
 
 def first_images(part: Images, n: int, norm: dict) -> tuple[torch.Tensor, torch.Tensor]:
-    "The first images as one batch, and their classes; all of them if there are fewer."
+    "The first images as one batch, and their classes; all of them if there are fewer; raises `ValueError` for none."
     n = min(n, len(part))
+    if n < 1:
+        raise ValueError(f"at least 1 image is needed, not {n}: look at images, calibrate and test_images")
     return next(iter(eval_batches(part.take(range(n)), n, **norm)))
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #gates
@@ -110,7 +112,9 @@ def to_text(bits) -> str:
 
 
 def to_bits(texts: Sequence[str]) -> torch.Tensor:  # int64 (len(texts), M)
-    "The other way round."
+    "The other way round; raises `ValueError` for other characters, and for none or different lengths."
+    if not all(isinstance(text, str) and set(text) <= {"0", "1"} for text in texts) or len(set(map(len, texts))) != 1:
+        raise ValueError("architectures are texts of 0 and 1, at least one, all of the same length")
     return torch.tensor([[int(c) for c in text] for text in texts])
 
 
@@ -217,7 +221,9 @@ def fitness_of(
     images: int,  # of that part
     calibrate: int,  # training images for batch norm
 ) -> Fitness:
-    "The fitness on the first images of a part."
+    "The fitness on the first images of a part; raises `ValueError` if there is no such part."
+    if on not in parts:
+        raise ValueError(f"there are no images for {on!r}: choose among {', '.join(parts)}")
     x, y = first_images(parts[on], min(images, len(parts[on]) // 2) if on == "test" else images, norm)  # the other half is for the report
     return Fitness(network, x, y, first_images(parts["weights"], calibrate, norm)[0])
 
@@ -433,12 +439,13 @@ def retrain_run(
     source: str, width: float, size: int, lr: float, steps: int,  # as in `PROFILES`
     seed: int, device="cpu", ckpt=None,
 ) -> dict:  # test images that are classified correctly, and how many there are
-    "Train VGG19 with these shortcuts from scratch on all training images and test it."
+    "Train VGG19 with these shortcuts from scratch on all training images and test it; raises `ValueError` for another graph."
+    bits = SPACE.check(to_bits([graph])[0])
     parts, norm = parts_of(source, device)
     own = [parts[name] for name in ("weights", "alpha", "fitness")]
     train = Images(torch.cat([p.x for p in own]), torch.cat([p.y for p in own]), own[0].classes)
     network, _ = new_supernet("threshold", seed, train, width, device)
-    model = At(network, one_hot([int(c) for c in graph]))
+    model = At(network, one_hot(bits))
     recipe = Recipe(steps, lr=lr, warmup=steps // 20, weight_decay=5e-4, clip=5.0, bf16=False)
     test = lambda: eval_batches(parts["test"], 500, **norm)
     rows = fit(model, batches_of(train, source, size, seed, norm), recipe, test, seed=seed, ckpt=ckpt, desc=f"retraining, seed {seed}")
@@ -473,7 +480,7 @@ PROFILES = dict(
     ),
     smoke=dict(steps=4, looks=2, images=20, calibrate=16, test_images=20, individuals=4, generations=2, ablation=2),
 )  # fmt: skip
-EXPECTED = dict(paper="11 h (estimate)", cpu="7 h on one core, 1 min to redraw", quick="2 min", smoke="10 s")
+EXPECTED = dict(paper="11 h (estimate)", cpu="7 h on one core, 1 min to redraw", quick="2 min", smoke="15 s")
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #tables1
 def by_sampling(runs: dict) -> pd.DataFrame:  # `runs`: sampling -> records of `darts_run`
@@ -535,11 +542,12 @@ def worth_run(
     return dict(graphs=[dict(graph=g, test_loss=loss, test_accuracy=accuracy) for g, (loss, accuracy) in zip(graphs, found)])
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #plot-evaluation
-LEVELS = {"plain VGG19": ("TDGA", "plain"), "all shortcuts": ("TDGA", "all"), "DARTS": ("TDGA", "DARTS"), "random, near": ("near", "best"), "random, coins": ("coins", "best")}
+LEVELS = {"plain VGG19": ("TDGA", "plain"), "all shortcuts": ("TDGA", "all"), "DARTS": ("TDGA", "DARTS")}
+LEVELS |= {"best of as many near DARTS": ("near", "best"), "best of {coins} coins": ("coins", "best")}
 SEARCHES = {"TDGA": STYLE["TDGA"]["color"], "T = 0": STYLE["GA"]["color"]}
 
 
-def plot_evaluation(course: pd.DataFrame, ends: pd.DataFrame, title: str) -> plt.Figure:  # from `by_generation`, `by_level`
+def plot_evaluation(course: pd.DataFrame, ends: pd.DataFrame, coins: str, title: str) -> plt.Figure:  # from `by_generation`, `by_level`; how many coins
     "Best loss and mean loss ± its deviation in the population against generation, a panel for TDGA and one for T = 0."
     fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
     mean = course.groupby(["search", "generation"])[["best", "mean", "std"]].mean()
@@ -555,9 +563,10 @@ def plot_evaluation(course: pd.DataFrame, ends: pd.DataFrame, title: str) -> plt
     top, beyond = high + 0.25 * (high - low), []
     for label, (search, architecture) in LEVELS.items():
         found = ends[(ends["search"] == search) & (ends["architecture"] == architecture)]["loss"].mean()
+        label = label.format(coins=coins)
         for ax in axes if found < top else ():
-            ax.axhline(found, **PAPER)
-            ax.text(ax.get_xlim()[1], found, f"{label} ", va="bottom", ha="right", fontsize=7, color="0.25")
+            ax.axhline(found, **PAPER, zorder=4)  # above the boxes of the labels
+            ax.text(ax.get_xlim()[1], found, f"{label} ", va="bottom", ha="right", fontsize=7, color="0.25", bbox=dict(fc="white", ec="none", alpha=0.75, pad=0.5))
         beyond += [] if found < top or np.isnan(found) else [f"{label} {found:.2f}"]
     axes[0].set(ylabel="loss with shared weights, nats", ylim=(None, top))
     fig.supxlabel("further up: " + ", ".join(beyond) if beyond else "", fontsize=8)
