@@ -107,7 +107,7 @@ def cost(method, space):
 
 
 def test_memory_of_a_sampled_step_does_not_know_how_many_operations_there_are():
-    few, many = ({m: cost(m, f"J={J}") for m in ("ASNG", "ProxylessNAS", "DARTS", "SNAS")} for J in (2, 4))
+    few, many = ({m: cost(m, f"J={J}") for m in ("ASNG", "ProxylessNAS", "DARTS")} for J in (2, 4))
     for m in few:
         assert many[m]["weights"] > 1.7 * few[m]["weights"] and len(many[m]["seconds"]) == 2 and min(many[m]["seconds"]) > 0
         rise = many[m]["memory"] / few[m]["memory"]

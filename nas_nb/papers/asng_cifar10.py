@@ -284,7 +284,7 @@ def table1(ours: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:  # columns 
 
 # %% ../../nbs/55_asng_cifar10.ipynb #plot-table
 def plot_table(ours: pd.DataFrame, table: pd.DataFrame, title: str) -> plt.Figure:  # of the retrained networks; from `table1`
-    "Test error against search time, a point for each seed and a large one for their mean; a band for random architectures."
+    "Test error against search time, a point for each seed, a large one for the mean; bands for random architectures, the document's values dashed where they fit."
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.9), sharey=True, width_ratios=[1, 1.5])
     for ax, space in zip(axes, SPACES):
         rows = table[table["space"] == space].set_index("method")
@@ -298,6 +298,9 @@ def plot_table(ours: pd.DataFrame, table: pd.DataFrame, title: str) -> plt.Figur
             ax.plot([at] * len(e), e, ls="", ms=4, alpha=0.5, **look)
             ax.plot(at, e.mean(), ls="", ms=9, label=name, **look)
         ax.set(title=f"space of {space}{'-NAS' if space == 'ASNG' else ''}", xlabel="search time, minutes", xlim=(0, 1.12 * table["search_time"].max()))
+        low, high = ax.get_ylim()
+        for value in (v for v in rows["document_error"].dropna() if low < v < high):
+            ax.axhline(value, **PAPER)
     axes[0].set_ylabel("test error after retraining, %")
     handles = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels())}
     fig.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False)
@@ -399,7 +402,7 @@ def plot_ranking(df: pd.DataFrame, taus: pd.DataFrame, title: str) -> plt.Figure
     for ax, (name, t) in zip(axes[0], taus.iterrows()):
         for (seed, rows), look in zip(df[df["method"] == name].groupby("seed"), cycle("osD^vP")):
             ax.plot(rows["shared"], rows["alone"], look, ms=4, alpha=0.7, label=f"seed {seed}")
-        ax.set(title=f"{name}: τ = {t['tau']:.2f} ({t['low']:.2f} to {t['high']:.2f})", xlabel="accuracy with shared weights, %")
+        ax.set(title=f"{name}\nτ = {t['tau']:.2f} ({t['low']:.2f} to {t['high']:.2f})", xlabel="accuracy with shared weights, %")
     axes[0][0].legend(fontsize=7)
     axes[0][0].set_ylabel("accuracy when trained alone, %")
     headline(fig, title)
