@@ -240,8 +240,8 @@ PROFILES = dict(
         random=6, budget=40_000, retrain_cells=3, retrain_size=32, retrain_steps=500, retrain_lr=0.05, regular=False, full_steps=0, rank_steps=500,
     ),
     quick=dict(
-        source="digits", side=0, channels=4, steps=60, lr_alpha=0.1, methods=("ASNG", "DARTS", "random_search"), factors=(0.0, 1.0), looks=20, held=200, tries=10,
-        random=2, ranked=0, seeds=1, budget=10_000, retrain_steps=60, rank_steps=0, numbers=(2, 8), rounds=4,
+        source="digits", side=0, channels=4, steps=45, lr_alpha=0.13, methods=("ASNG", "DARTS", "random_search"), factors=(0.0, 1.0), looks=20, held=200, tries=10,
+        random=2, ranked=0, seeds=1, budget=10_000, retrain_steps=35, rank_steps=0, numbers=(2, 8), rounds=3,
     ),
     smoke=dict(steps=3, looks=3, held=50, tries=2, random=1, channels=2, budget=3_000, retrain_steps=2, rounds=1, factors=(0.0,), numbers=(2, 4)),
 )  # fmt: skip
