@@ -1,5 +1,7 @@
 "Document asng-nas, table 1: what a search, a retraining and a measurement of cost return, and what is made of them."
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -209,6 +211,24 @@ def test_tau_and_the_lead_over_the_number_of_parameters():
     assert good["by_parameters"] == pytest.approx(kendalltau(parameters, alone).statistic)
     one = pd.DataFrame(rows).query("method == 'good' and seed == 0")
     assert doc.taus_of(one, times=2).loc["good", "tau"] == pytest.approx(kendalltau(one["shared"], one["alone"]).statistic)
+
+
+def test_every_committed_search_was_retrained_and_the_table_is_made_of_these():
+    folder = Path(__file__).parent.parent / "figures" / "cpu" / "55_asng_cifar10"
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "records").glob("*.json"))]
+    key = lambda r: (r["config"]["genotype"], r["config"]["space"], r["seed"])
+    retrained = {key(r): 100 * (1 - r["result"]["correct"] / r["result"]["n"]) for r in records if r["label"] == "retrain"}
+    searches = [r for r in records if r["label"].startswith("search-")]
+    cfg = SimpleNamespace(**resolve(doc.PROFILES, "cpu"))
+    assert len(searches) == cfg.seeds * len(doc.plan(cfg)) and len(retrained) == len(searches) + 3 * cfg.random
+    errors = {}
+    for r in searches:
+        c = r["config"]
+        if c["delta0"] == 1.0:
+            errors.setdefault((c["space"], c["method"]), []).append(retrained[r["result"]["genotype"], c["space"], r["seed"]])
+    table = pd.read_csv(folder / "table1.csv").set_index(["space", "method"])
+    for at, found in errors.items():
+        assert len(found) == cfg.seeds and table.loc[at, "error"] == pytest.approx(np.mean(found), abs=1e-3)
 
 
 # -- bad input --
