@@ -108,7 +108,7 @@ def _reading(path: Path):
 _IMAGES = dict(mnist=("MNIST", ["MNIST/raw"]), cifar10=("CIFAR-10", ["cifar-10-batches-py", "cifar-10-python.tar.gz"]))
 _TEXTS = {"ptb": "Penn Treebank", "wikitext-2": "WikiText-2"}
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz")
-_RESERVED = ("cache", "digits", "pydoc", "readme", "runs", *_IMAGES, *_TEXTS)
+_RESERVED = ("cache", "digits", "locks", "pydoc", "readme", "runs", *_IMAGES, *_TEXTS)
 
 
 def _own_root() -> Path:  # where downloads and the cache go unless NAS_NB_DATA says otherwise
