@@ -408,7 +408,7 @@ def plot_ranking(df: pd.DataFrame, taus: pd.DataFrame, title: str) -> plt.Figure
     headline(fig, title)
     return fig
 
-# %% ../../nbs/55_asng_cifar10.ipynb #apart
+# %% ../../nbs/55_asng_cifar10.ipynb #difference
 def difference(*terms: tuple[int, Sequence[float]]) -> tuple[float, float, float]:  # a sign, and the test errors of several runs, in each
     "Sum of the means with their signs, and its 95 % interval (Welch, Satterthwaite); NaN where one has fewer than two runs."
     samples = [np.asarray(e, float) for _, e in terms]
