@@ -8,13 +8,16 @@ __all__ = ['pairwise_sum', 'check_seeds', 'random_bits', 'uniform', 'normal', 'A
 # %% ../nbs/07_streams.ipynb #imports
 import math
 
+import numpy as np
 import torch
 
 # %% ../nbs/07_streams.ipynb #pairwise
 def pairwise_sum(
-    x: torch.Tensor,  # (n, ...), n ≥ 1
-) -> torch.Tensor:  # (...), the sum over the first axis
-    "Sum over the first axis as a binary tree: the same bits for any batch size, number of threads and device."
+    x: torch.Tensor,  # (n, ...) floats, n ≥ 1
+) -> torch.Tensor:  # (...), the sum over the first axis; for n = 1 a view of `x`
+    "Sum over the first axis as a binary tree: the same bits for any batch size, number of threads and device. Raises `ValueError` if there is nothing to add."
+    if not torch.is_tensor(x) or not x.is_floating_point() or x.ndim == 0 or x.shape[0] == 0:
+        raise ValueError("pairwise_sum takes a tensor of floats with at least one row")
     n = x.shape[0]
     while n > 1:
         half = n // 2
@@ -26,19 +29,32 @@ def pairwise_sum(
 
 # %% ../nbs/07_streams.ipynb #seeds
 def check_seeds(
-    seeds,  # an integer or a sequence of integers, 0 ≤ seed < 2³¹
-    device="cpu",
-) -> torch.Tensor:  # (n,) int32
-    "Seeds as a tensor; raises `ValueError` for anything but integers in range."
+    seeds,  # an integer, or a non-empty row of integers (list, range, array, tensor); 0 ≤ seed < 2³¹
+    device="cpu",  # where they are wanted
+) -> torch.Tensor:  # (n,) int32; n = 1 for an integer
+    "Seeds as a tensor; raises `ValueError` for anything but integers in range. A tensor on a GPU is read, which waits for it: hand it over once."
     try:
-        s = torch.as_tensor(seeds, device=device)
+        values = np.asarray(seeds.tolist() if torch.is_tensor(seeds) else seeds)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"seeds must be an integer or a non-empty list of integers, not {seeds!r}") from None
-    if s.dtype.is_floating_point or s.dtype.is_complex or s.dtype == torch.bool or s.ndim > 1 or s.numel() == 0:
+        values = np.array(None)
+    if values.dtype.kind not in "iu" or values.ndim > 1 or not values.size:
         raise ValueError(f"seeds must be an integer or a non-empty list of integers, not {seeds!r}")
-    if (s < 0).any() or (s >= 2**31).any():
+    if values.min() < 0 or values.max() >= 2**31:
         raise ValueError("a seed must be at least 0 and less than 2**31")
-    return s.reshape(-1).to(torch.int32)
+    if not values.ndim:
+        return torch.full((1,), values.item(), dtype=torch.int32, device=device)  # made there: nothing waits for a copy
+    return torch.as_tensor(values.astype(np.int32), device=device)
+
+# %% ../nbs/07_streams.ipynb #check-draw
+def _check_draw(seeds, steps, n, stream, dtype=torch.float32):  # shapes, types and plain numbers: no value on a device is read
+    if not torch.is_tensor(seeds) or seeds.dtype != torch.int32 or seeds.ndim != 1:
+        raise ValueError("seeds must be a row of int32, as check_seeds makes it")
+    if not isinstance(steps, range) or (steps and not (0 <= min(steps[0], steps[-1]) and max(steps[0], steps[-1]) < 2**31)):
+        raise ValueError(f"steps must be a range of whole numbers from 0 to 2**31 - 1, not {steps!r}")
+    if not isinstance(n, int) or n < 0 or not isinstance(stream, int) or not 0 <= stream < 2**32:
+        raise ValueError(f"n must be a whole number from 0 on and stream one from 0 to 2**32 - 1, not {n!r}, {stream!r}")
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"the numbers have 24 bits, so dtype must be torch.float32 or torch.float64, not {dtype}")
 
 # %% ../nbs/07_streams.ipynb #bits
 def _lcg(v: int) -> int:  # the first step for a host integer, as signed 32 bit
@@ -47,15 +63,16 @@ def _lcg(v: int) -> int:  # the first step for a host integer, as signed 32 bit
 
 
 def random_bits(
-    seeds: torch.Tensor,  # (trials,) int32, see `check_seeds`
+    seeds: torch.Tensor,  # (trials,) int32, from `check_seeds`
     steps: range,  # 0 ≤ step < 2³¹
-    n: int,  # how many numbers for each trial and step
+    n: int,  # how many numbers for each trial and step, ≥ 0
     stream: int = 0,  # 0 ≤ stream < 2³²; different purposes take different streams
 ) -> torch.Tensor:  # (steps, n, trials) int32, uniform over all 2³² values
-    "`pcg4d(i, seed, step, stream)` for i = 0, 1, …, every step and every seed."
+    "`pcg4d(i, seed, step, stream)` for i = 0, 1, …, every step and every seed; raises `ValueError` for arguments out of range."
+    _check_draw(seeds, steps, n, stream)
     m, device = -(-n // 4), seeds.device
     i = torch.arange(m, dtype=torch.int32, device=device).mul_(1664525).add_(1013904223)[:, None]
-    t = torch.arange(steps.start, steps.stop, dtype=torch.int32, device=device)[:, None, None]  # made there: nothing waits for a copy
+    t = torch.arange(len(steps), dtype=torch.int32, device=device).mul_(steps.step).add_(steps.start)[:, None, None]  # made there, too
     z0, y0, w0 = t * 1664525 + 1013904223, seeds * 1664525 + 1013904223, _lcg(stream)
     v = torch.empty(len(steps), 4, m, len(seeds), dtype=torch.int32, device=device)
     x, y, z, w = v.unbind(1)
@@ -70,24 +87,26 @@ def random_bits(
 
 # %% ../nbs/07_streams.ipynb #uniform
 def uniform(
-    seeds: torch.Tensor,  # (trials,) int32
-    steps: range,
-    n: int,
-    stream: int = 0,
-    dtype: torch.dtype = torch.float32,
+    seeds: torch.Tensor,  # (trials,) int32, from `check_seeds`
+    steps: range,  # 0 ≤ step < 2³¹
+    n: int,  # how many numbers for each trial and step, ≥ 0
+    stream: int = 0,  # 0 ≤ stream < 2³²
+    dtype: torch.dtype = torch.float32,  # or float64, with the same values
 ) -> torch.Tensor:  # (steps, n, trials), in [0, 1), multiples of 2⁻²⁴
-    "Uniform numbers of a trial's own stream."
+    "Uniform numbers of a trial's own stream; raises `ValueError` for arguments out of range."
+    _check_draw(seeds, steps, n, stream, dtype)
     return (random_bits(seeds, steps, n, stream) >> 8).to(dtype).mul_(2.0**-24).add_(0.5)
 
 
 def normal(
-    seeds: torch.Tensor,  # (trials,) int32
-    steps: range,
-    n: int,
-    stream: int = 0,
-    dtype: torch.dtype = torch.float32,
+    seeds: torch.Tensor,  # (trials,) int32, from `check_seeds`
+    steps: range,  # 0 ≤ step < 2³¹
+    n: int,  # how many numbers for each trial and step, ≥ 0
+    stream: int = 0,  # 0 ≤ stream < 2³²
+    dtype: torch.dtype = torch.float32,  # or float64
 ) -> torch.Tensor:  # (steps, n, trials), mean 0, standard deviation 1
-    "Normal numbers of a trial's own stream (Box and Muller); |z| < 5.8, since 24 bits make no smaller tail."
+    "Normal numbers of a trial's own stream (Box and Muller); |z| < 5.8, since 24 bits make no smaller tail. Raises `ValueError` as `uniform` does."
+    _check_draw(seeds, steps, n, stream, dtype)
     half = -(-n // 2)
     radius, angle = uniform(seeds, steps, 2 * half, stream, dtype).unflatten(1, (2, half)).unbind(1)
     radius = (1 - radius).log_().mul_(-2).sqrt_()
@@ -98,13 +117,27 @@ def normal(
 class Ahead:
     "`draw(seeds, range(step, step + 1), …)[0]` step after step, with several steps drawn at once for a narrow batch."
 
-    def __init__(self, draw, n: int, stream: int, dtype: torch.dtype = torch.float32, size: int = 2**15):  # `size`: numbers drawn at once
+    def __init__(
+        self,
+        draw,  # `uniform`, `normal`, or what is called like them
+        n: int,  # how many numbers for each trial and step, ≥ 1
+        stream: int,  # 0 ≤ stream < 2³²
+        dtype: torch.dtype = torch.float32,  # or float64
+        size: int = 2**15,  # about how many numbers are drawn at once, ≥ 1; it does not show in them
+    ):
+        if not isinstance(n, int) or n < 1 or not isinstance(size, int) or size < 1:
+            raise ValueError(f"n and size must be whole numbers from 1 on, not {n!r}, {size!r}")
         self.draw, self.n, self.stream, self.dtype, self.size = draw, n, stream, dtype, size
         self.steps, self.seeds = range(0), None
 
-    def __call__(self, seeds: torch.Tensor, step: int) -> torch.Tensor:  # (n, trials)
+    def __call__(
+        self,
+        seeds: torch.Tensor,  # (trials,) int32; the same tensor, unchanged, at every step, or another one
+        step: int,  # 0 ≤ step < 2³¹
+    ) -> torch.Tensor:  # (n, trials)
+        "The numbers of this step."
         if seeds is not self.seeds or step not in self.steps:
-            count = max(1, self.size // (self.n * len(seeds)))
-            self.seeds, self.steps = seeds, range(step, step + count)
+            count = max(1, self.size // (self.n * max(1, len(seeds))))
+            self.seeds, self.steps = seeds, range(step, max(step + 1, min(step + count, 2**31)))
             self.block = self.draw(seeds, self.steps, self.n, self.stream, self.dtype)
         return self.block[step - self.steps.start]
