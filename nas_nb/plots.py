@@ -8,7 +8,9 @@ __all__ = ['STYLE', 'PAPER', 'set_theme', 'headline', 'to_csv', 'save_fig']
 # %% ../nbs/04_plots.ipynb #imports
 import hashlib
 import io
+import re
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,7 +18,7 @@ import pandas as pd
 import seaborn as sns
 
 from .files import to_json, write_atomic
-from .records import Study, machine, now
+from .records import Study, record_key
 
 # %% ../nbs/04_plots.ipynb #theme
 def set_theme() -> None:
@@ -67,7 +69,14 @@ def to_csv(data: pd.DataFrame) -> str:
 
 def _bytes(fig, kind):
     fig.savefig(buffer := io.BytesIO(), format=kind, metadata={"Date": None} if kind == "svg" else None)
-    return buffer.getvalue()
+    return _numbered(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
+
+
+def _numbered(svg: bytes) -> bytes:
+    "The picture with its made-up ids counted from 1 on: matplotlib makes some of them from addresses in memory."
+    names = dict.fromkeys(re.findall(rb'id="([a-z][0-9a-f]{10})"', svg))
+    new = {name: b"%c%d" % (name[0], n) for n, name in enumerate(names, 1)}
+    return re.sub(rb"\b[a-z][0-9a-f]{10}\b", lambda m: new.get(m[0], m[0]), svg)
 
 # %% ../nbs/04_plots.ipynb #save
 def save_fig(
@@ -76,6 +85,7 @@ def save_fig(
     id: str,  # the figure's permanent name, without ending
     data: pd.DataFrame,  # what is plotted, one row a mark
     alt: str,  # what the picture shows, for those who cannot see it
+    records: Sequence[dict] = (),  # what `Study.run` returned of the runs that the figure is made from, and of no others
 ) -> Path:  # the `.svg`
     "Write a figure as SVG and PNG with its data and provenance, show it, and close it; raises `ValueError` without `alt` or `data`."
     if len(alt.split()) < 6:
@@ -85,20 +95,18 @@ def save_fig(
     table = to_csv(data)
     about = dict(figure=id, notebook=study.name, profile=study.profile, values=study.values, alt=alt, columns=list(data.columns))
     about |= dict(rows=len(data), sha256=hashlib.sha256(table.encode()).hexdigest())
-    about["records"] = [{k: r[k] for k in ("label", "seed")} | r["made_by"] for r in study.records]
-    about["data"] = list({d["hash"]: d for d in (r.get("data") for r in study.records) if d}.values())  # each data set once
-    seconds = round(sum(r["run"]["seconds"] for r in study.records), 2)
-    about["run"] = dict(written=now(), seconds=seconds, records_made_on=sorted({r["run"]["device"] for r in study.records})) | machine(study.device)
+    about["records"] = list(dict.fromkeys(map(record_key, records)))
+    about["data"] = list({d["hash"]: d for d in (r.get("data") for r in records) if d}.values())  # each data set once
     for ending, content in (("csv", table), ("json", to_json(about)), ("png", _bytes(fig, "png")), ("svg", _bytes(fig, "svg"))):
         path = write_atomic(study.folder / f"{id}.{ending}", content)
     study.figures = [f for f in study.figures if f != id] + [id]
     study.report()
-    _show(fig)
+    _show(fig, alt)
     return path
 
 
-def _show(fig):
+def _show(fig, alt):
     from IPython.display import display
 
-    display(fig)
+    display(fig, metadata={"image/png": {"alt": alt}})
     plt.close(fig)

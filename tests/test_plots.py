@@ -32,19 +32,43 @@ DF = pd.DataFrame(dict(update=range(20), delta=[1 / (1 + i) for i in range(20)])
 ALT = "A falling line of the step length against updates."
 
 
-def test_a_repetition_gives_the_same_bytes_but_for_run(study, tmp_path):
+def record(label, seed=0, seconds=1.0):
+    "Of a run, as `Study.run` returns it."
+    about = dict(name="digits", hash="d0")
+    run = dict(seconds=seconds, device="a processor", started="2026-01-01")
+    made = dict(code="0", torch="9.9+cu1")
+    return dict(document="04_plots", label=label, seed=seed, config=dict(n=3), data=about, result={}, made_by=made, run=run)
+
+
+def test_a_repetition_gives_the_same_bytes(study, tmp_path):
     plots.set_theme()
-    seen = []
-    for _ in range(2):
-        plots.save_fig(study, line(DF), "line", DF, ALT)
-        files = {p.suffix: p.read_bytes() for p in tmp_path.glob("line.*")}
-        about = json.loads(files.pop(".json"))
-        assert about.pop("run")["written"]
-        seen.append((files, about))
+    seen, keep = [], []
+    for seconds in (1.0, 2.0):
+        keep.append(line(DF))  # an address that is not used again
+        plots.save_fig(study, keep[-1], "line", DF, ALT, [record("a", seconds=seconds)])
+        seen.append({p.suffix: p.read_bytes() for p in tmp_path.glob("line.*")})
     assert seen[0] == seen[1]
-    assert sorted(seen[0][0]) == [".csv", ".png", ".svg"]
-    assert seen[0][1]["alt"] == ALT and seen[0][1]["rows"] == 20
+    assert sorted(seen[0]) == [".csv", ".json", ".png", ".svg"]
+    about = json.loads(seen[0][".json"])
+    assert about["alt"] == ALT and about["rows"] == 20
     assert study.figures == ["line"]
+
+
+def test_a_sidecar_names_its_records_and_no_time_machine_or_build(study, tmp_path):
+    made = [record("a"), record("b", seed=1), record("a")]
+    plots.save_fig(study, line(DF), "line", DF, ALT, made)
+    text = (tmp_path / "line.json").read_text()
+    about = json.loads(text)
+    assert about["records"] == [records.record_key(r) for r in made[:2]] and about["data"] == [dict(name="digits", hash="d0")]
+    assert all(k.startswith(f"{r['label']}-") for k, r in zip(about["records"], made))
+    assert not any(word in text for word in ("9.9", "a processor", "2026", "seconds"))
+
+
+def test_ids_in_a_picture_are_counted():
+    old = b'<clipPath id="p0123456789"/><g id="figure_1" clip-path="url(#p0123456789)"/><use href="#mabcdefabcd"/><path id="mabcdefabcd"/>'
+    new = plots._numbered(old)
+    assert new == b'<clipPath id="p1"/><g id="figure_1" clip-path="url(#p1)"/><use href="#m2"/><path id="m2"/>'
+    assert plots._numbered(old.replace(b"p0123456789", b"pffffffffff")) == new
 
 
 @pytest.mark.parametrize("alt, data, message", [("A line.", DF, "alternative text"), (ALT, DF[:0], "no data")])

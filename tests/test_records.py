@@ -37,7 +37,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def study(tmp_path):
     study = Study("51_asng_nas", dict(paper=dict(n=3), quick={}, smoke={}), device="cpu", threads=1)
-    study.cache, study.folder = tmp_path / "cache", tmp_path / "figures"
+    study.cache, study.home = tmp_path / "cache", tmp_path / "figures"
+    study.folder = study.home
     return study
 
 
@@ -70,7 +71,8 @@ def walk(n, seed, device, ckpt):
 
 def study(where=folder):
     s = Study("51_asng_nas", dict(paper={}, quick={}, smoke={}), device="cpu", threads=1)
-    s.cache, s.folder = where / "cache", where / "figures"
+    s.cache, s.home = where / "cache", where / "figures"
+    s.folder = s.home
     return s
 
 def fork(body):
