@@ -22,7 +22,7 @@ PARAMETERS = 'profile: str = "quick"\nseeds: int = 0\ndevice: str = "auto"\nover
 PROFILES = "PROFILES = dict(paper=dict(trials=100, rate=0.5, f=(0, 0.5), plain=False, seeds=5), quick=dict(trials=8), smoke=dict(trials=1))"
 HEADER = """import json, os, time
 from pathlib import Path
-out = Path("figures", profile, "{id}")
+out = Path("" if os.environ.get("NAS_NB_FIGURES") == "committed" else "data", "figures", profile, "{id}")  # as `Study` does
 def save_fig(name, text):
     (out / f"{{name}}.csv").write_text(text)
 def report(*figures, computed=0, reused=0):
@@ -68,7 +68,7 @@ def project(tmp_path):
 
 def test_ok_then_cached_then_changed(project):
     nb = write(project, "10_demo", DRAWS)
-    csv = project / "figures/quick/10_demo/loss.csv"
+    csv = project / "data/figures/quick/10_demo/loss.csv"
 
     spec = project / "jupyter" / "kernels" / "python3" / "kernel.json"  # of another Python: must not be used
     spec.parent.mkdir(parents=True)
@@ -76,8 +76,8 @@ def test_ok_then_cached_then_changed(project):
     first = run(project, "figures", "--seeds", 3, "--set", "trials=9", "--set", "f=1,0.5", JUPYTER_PATH=str(spec.parents[2]))
     assert (first.returncode, first.stderr, status(first, "10_demo")) == (0, "", "ok")
     assert csv.read_text() == 'seeds,overrides\n3,trials=9 f=1,0.5\n'
-    assert "figures/quick/10_demo/loss  new" in first.stdout
-    assert json.loads(copy_of(project, "10_demo"))["cells"][3]["metadata"]["tags"] == ["injected-parameters"]  # after the tagged cell
+    assert "data/figures/quick/10_demo/loss  new" in first.stdout and "changed settings" in first.stdout
+    assert json.loads(copy_of(project / "data", "10_demo"))["cells"][3]["metadata"]["tags"] == ["injected-parameters"]  # after the tagged cell
 
     cells = json.loads(nb.read_text())
     cells["cells"][0]["source"] = "# Another title"  # text is no reason to run again
@@ -531,7 +531,7 @@ def test_comparison_with_git(project, monkeypatch):
     # a claim that changed its verdict makes a figure within tolerance a different one
     job = batch.Job(batch.Notebook("10_demo", "", (), True, {}, {}, ""), "quick", {}, status="cached")
     monkeypatch.chdir(project)
-    job.before = batch.committed(job.folder)
+    job.before, _ = batch.committed(job.folder)
     (out / "claims.csv").write_text("claim,verdict\nc1,reproduced\nc2,inconclusive\n")
     text = batch.report([job])
     assert "near   different" in text and "same   identical" in text and "1 reproduced, 1 inconclusive" in text
