@@ -159,8 +159,10 @@ def progress(
 ORDER = ("paper", "cpu", "quick", "smoke")  # from large to small
 
 
-def _item(like):  # what each item of a list that is not empty must be like
-    return type(next((v for v in like if isinstance(v, float)), like[0]))(min(like))
+def _item(like):  # what each item of a list must be like; None if nothing says so
+    kinds = {type(v) for v in like}
+    if len(kinds) == 1 and kinds < {bool, int, float, str} or kinds == {int, float}:
+        return (float if float in kinds else kinds.pop())(min(like))
 
 
 def parse_value(
@@ -173,15 +175,14 @@ def parse_value(
             raise ValueError(f"true or false, not {text!r}")
         return text.lower() == "true"
     if isinstance(like, (tuple, list)):
-        if not like:
-            raise ValueError("the list is empty in every profile, and nothing says of what kind its items are")
         return type(like)(parse_value(x, _item(like)) for x in text.split(","))
-    if not text or (isinstance(like, (int, float)) and not text.isascii()):
-        raise ValueError(f"{text!r} is no value")
+    number = isinstance(like, (int, float))
+    if not text or not (number and text.isascii() or isinstance(like, str)):
+        raise ValueError(f"{text!r} cannot stand for {like!r}")
     value = type(like)(text)
-    if isinstance(like, int) and abs(value) >= 2**63 or isinstance(like, float) and not math.isfinite(value):
+    if number and not abs(value) < (2**63 if isinstance(like, int) else math.inf):
         raise ValueError(f"{text[:20]} is too large")
-    if isinstance(like, (int, float)) and ((like >= 0 and value < 0) or (like > 0 and value == 0)):
+    if number and ((like >= 0 and value < 0) or (like > 0 and value == 0)):
         raise ValueError(f"{text} is out of range")
     return value
 
@@ -189,10 +190,11 @@ def parse_value(
 def wanted(like) -> str:  # `a whole number above 0, such as 3`
     "In words what `parse_value` takes."
     if isinstance(like, (tuple, list)):
-        if not like:
-            return "left alone: the list is empty in every profile, and nothing says of what kind its items are"
+        if _item(like) is None:
+            return "left alone: the list is empty in every profile or mixed, and nothing says of what kind its items are"
         return f"items separated by commas, each {wanted(_item(like)).partition(',')[0]}, such as {like!r}"
-    kind = {bool: "true or false", int: "a whole number", float: "a finite number"}.get(type(like), "a text")
+    kinds = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
+    kind = kinds.get(type(like), "left alone: neither number nor text")
     if type(like) in (int, float):
         kind += " above 0" if like > 0 else " of at least 0" if like == 0 else ""
     return f"{kind}, such as {like!r}"
