@@ -799,7 +799,7 @@ def test_a_users_configuration_stays_out_of_the_kernels(project, tmp_path_factor
         assert result.returncode == 0, result.stdout + result.stderr
         out = project / "figures" / "quick" / "10_demo"
         seen.append(((out / "a.csv").read_text(), (out / "a.png").read_bytes()))
-    assert seen[0] == seen[1] and seen[0][0] == "torch.float32,inline,False,True"
+    assert seen[0] == seen[1] and seen[0][0] == "torch.float32,module://matplotlib_inline.backend_inline,False,True"
 
 
 # -- what is left behind --
