@@ -687,6 +687,17 @@ def test_only_the_committed_settings_write_into_figures(project):
     assert run(project, "figures", "--profile", "smoke").returncode == 0 and (project / "figures/smoke/10_demo/loss.csv").exists()
 
 
+def test_the_folder_of_another_project_is_not_taken(project):
+    write(project, "10_demo", DRAWS)
+    inside = project / "src"
+    inside.mkdir()
+    for name, ours in ("another", False), ("nas_nb", True):
+        (project / "settings.ini").write_text(f"[DEFAULT]\nrepo = {name}\nlib_name = %(repo)s\n")
+        assert ("10_demo" in run(inside, "list").stdout) == ours  # else that of the package
+    (project / "settings.ini").write_bytes(b"\xff")
+    assert "10_demo" not in run(inside, "list").stdout
+
+
 # -- what was compared with --
 
 
@@ -841,7 +852,7 @@ def test_damaged_tables_of_claims(project, monkeypatch, capsys):
     assert batch.main(["claims"]) == 1
     out, err = capsys.readouterr()
     assert "seen" in out and "x" * 55 + "…" in out
-    assert err.count("\n") == 2 and "figures/quick/latin/claims.csv: cannot be read (not UTF-8)" in err and "figures/quick/folder/claims.csv" in err
+    assert err.count("\n") == 2 and "figures/quick/latin/claims.csv cannot be read (it is not UTF-8)" in err and "figures/quick/folder/claims.csv" in err
 
 
 def test_damaged_figures_do_not_end_a_batch(project):
