@@ -869,7 +869,11 @@ def conclude(
     return 1 if failed else 3 if incomplete else 0
 
 # %% ../nbs/06_batch.ipynb #scratch
-def _held(folder) -> int | None:  # an open directory, locked until it is closed; None if another process has it
+def _held(
+    folder,
+    wait: bool = False,  # for another process that has it
+) -> int | None:  # an open directory, locked until it is closed
+    "A lock on a folder; None if another process has it, or where there is no such lock."
     try:
         import fcntl
 
@@ -877,25 +881,26 @@ def _held(folder) -> int | None:  # an open directory, locked until it is closed
     except (ImportError, OSError):  # Windows; gone, or somebody else's
         return None
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         return opened
     except OSError:
         os.close(opened)
 
-
+# %% ../nbs/06_batch.ipynb #scratch-folder
 @contextlib.contextmanager
 def scratch_folder():
     "A folder for one batch, removed at its end; what batches left that were killed is removed now."
     for left in Path(tempfile.gettempdir()).glob("nas-nb-batch-*"):
         if (opened := _held(left)) is not None:
-            if os.listdir(opened):  # an empty one may just be about to be locked
+            if os.listdir(opened):  # an empty one is just about to be locked by its batch
                 shutil.rmtree(left, ignore_errors=True)
             os.close(opened)
     with tempfile.TemporaryDirectory(prefix="nas-nb-batch-", ignore_cleanup_errors=True) as folder:
-        opened = _held(folder)
-        yield Path(folder)
-        if opened is not None:
-            os.close(opened)
+        opened = _held(folder, wait=True)
+        try:
+            yield Path(folder)
+        finally:
+            opened is None or os.close(opened)
 
 # %% ../nbs/06_batch.ipynb #figures
 def figures(
