@@ -1185,7 +1185,7 @@ def explain(
     except OSError:  # a full disk, say
         return line, 70
 
-
+# %% ../nbs/06_batch.ipynb #run
 def _run(argv: list[str]) -> int:  # exit status
     if any(word.endswith("=--") for word in argv):  # argparse would drop it
         raise Refused("'--' is no value")
