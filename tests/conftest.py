@@ -5,7 +5,7 @@ import matplotlib
 import pytest
 
 matplotlib.use("Agg")
-for name in ("IN_TEST", "NAS_NB_BATCH", "NAS_NB_STATUS", "NAS_NB_DEADLINE", "NAS_NB_FORCE", "NAS_NB_CHECKPOINT_SECONDS"):
+for name in ("IN_TEST", "NAS_NB_BATCH", "NAS_NB_STATUS", "NAS_NB_DEADLINE", "NAS_NB_FORCE", "NAS_NB_FIGURES", "NAS_NB_CHECKPOINT_SECONDS"):
     os.environ.pop(name, None)
 
 

@@ -22,7 +22,7 @@ PARAMETERS = 'profile: str = "quick"\nseeds: int = 0\ndevice: str = "auto"\nover
 PROFILES = "PROFILES = dict(paper=dict(trials=100, rate=0.5, f=(0, 0.5), plain=False, seeds=5), quick=dict(trials=8), smoke=dict(trials=1))"
 HEADER = """import json, os, time
 from pathlib import Path
-out = Path("figures", profile, "{id}")
+out = Path("" if os.environ.get("NAS_NB_FIGURES") == "committed" else "data", "figures", profile, "{id}")  # as `Study` does
 def save_fig(name, text):
     (out / f"{{name}}.csv").write_text(text)
 def report(*figures, computed=0, reused=0):
@@ -68,7 +68,7 @@ def project(tmp_path):
 
 def test_ok_then_cached_then_changed(project):
     nb = write(project, "10_demo", DRAWS)
-    csv = project / "figures/quick/10_demo/loss.csv"
+    csv = project / "data/figures/quick/10_demo/loss.csv"
 
     spec = project / "jupyter" / "kernels" / "python3" / "kernel.json"  # of another Python: must not be used
     spec.parent.mkdir(parents=True)
@@ -76,8 +76,8 @@ def test_ok_then_cached_then_changed(project):
     first = run(project, "figures", "--seeds", 3, "--set", "trials=9", "--set", "f=1,0.5", JUPYTER_PATH=str(spec.parents[2]))
     assert (first.returncode, first.stderr, status(first, "10_demo")) == (0, "", "ok")
     assert csv.read_text() == 'seeds,overrides\n3,trials=9 f=1,0.5\n'
-    assert "figures/quick/10_demo/loss  new" in first.stdout
-    assert json.loads(copy_of(project, "10_demo"))["cells"][3]["metadata"]["tags"] == ["injected-parameters"]  # after the tagged cell
+    assert "data/figures/quick/10_demo/loss  new" in first.stdout and "changed settings" in first.stdout
+    assert json.loads(copy_of(project / "data", "10_demo"))["cells"][3]["metadata"]["tags"] == ["injected-parameters"]  # after the tagged cell
 
     cells = json.loads(nb.read_text())
     cells["cells"][0]["source"] = "# Another title"  # text is no reason to run again
@@ -531,7 +531,7 @@ def test_comparison_with_git(project, monkeypatch):
     # a claim that changed its verdict makes a figure within tolerance a different one
     job = batch.Job(batch.Notebook("10_demo", "", (), True, {}, {}, ""), "quick", {}, status="cached")
     monkeypatch.chdir(project)
-    job.before = batch.committed(job.folder)
+    job.before, _ = batch.committed(job.folder)
     (out / "claims.csv").write_text("claim,verdict\nc1,reproduced\nc2,inconclusive\n")
     text = batch.report([job])
     assert "near   different" in text and "same   identical" in text and "1 reproduced, 1 inconclusive" in text
@@ -664,3 +664,307 @@ def test_seeds_given_twice_are_refused():
         cwd=root(), capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 2 and run.stderr.count("\n") == 1 and "give one" in run.stderr
+
+
+# -- where results go --
+
+
+def test_only_the_committed_settings_write_into_figures(project):
+    write(project, "10_demo", DRAWS)
+    asks = "load_images = None\n" + DRAWS  # what lies in data/figures is no data
+    write(project, "11_data", asks)
+    env = dict(NAS_NB_FIGURES="committed")  # of a surrounding run: must not reach what is changed
+    assert run(project, "figures", "--set", "trials=9", **env).returncode == 0
+    assert not (project / "figures").exists()
+    drawn = project / "data" / "figures" / "quick" / "10_demo" / "loss.csv"
+    assert drawn.read_text() == "seeds,overrides\n0,trials=9\n"
+    same = run(project, "figures", "--set", "trials=8", "--seeds", "5")  # the profile's own values, written out
+    assert (project / "figures/quick/10_demo/loss.csv").read_text() == "seeds,overrides\n5,trials=8\n" and "changed" not in same.stdout
+    plain = run(project, "figures")
+    assert (project / "figures/quick/10_demo/loss.csv").read_text() == "seeds,overrides\n0,\n" and plain.returncode == 0
+    again = run(project, "figures", "--set", "trials=9")
+    assert [status(again, i) for i in ("10_demo", "11_data")] == ["cached", "cached"] and "data/figures/" in again.stdout
+    assert run(project, "figures", "--profile", "smoke").returncode == 0 and (project / "figures/smoke/10_demo/loss.csv").exists()
+
+
+def test_the_folder_of_another_project_is_not_taken(project):
+    write(project, "10_demo", DRAWS)
+    inside = project / "src"
+    inside.mkdir()
+    for name, ours in ("another", False), ("nas_nb", True):
+        (project / "settings.ini").write_text(f"[DEFAULT]\nrepo = {name}\nlib_name = %(repo)s\n")
+        assert ("10_demo" in run(inside, "list").stdout) == ours  # else that of the package
+    (project / "settings.ini").write_bytes(b"\xff")
+    assert "10_demo" not in run(inside, "list").stdout
+
+
+# -- what was compared with --
+
+
+def git(folder, *words):
+    return subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=n@example.invalid", *words], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def tracked(project, monkeypatch):
+    "A project in git with one committed figure, of which another version lies there."
+    out = project / "figures" / "quick" / "10_demo"
+    out.mkdir(parents=True)
+    (out / "größe.csv").write_text("x\n1\n")
+    git(project, "init", "-q"), git(project, "add", "-A"), git(project, "commit", "-qm", "all")
+    (out / "größe.csv").write_text("x\n2\n")
+    monkeypatch.chdir(project)
+    return project
+
+
+HERE, HEAD = {"größe.csv": "x\n2\n"}, {"größe.csv": "x\n1\n"}
+
+
+def test_what_the_figures_are_compared_with(tracked):
+    commit = git(tracked, "rev-parse", "--short", "HEAD").strip()
+    assert batch.committed("figures/quick/10_demo") == (HEAD, f"HEAD, {commit}")
+
+
+def test_variables_of_git_do_not_lead_elsewhere(tracked, tmp_path_factory, monkeypatch):
+    other = tmp_path_factory.mktemp("other")
+    git(other, "init", "-q"), git(other, "commit", "-qm", "empty", "--allow-empty")
+    for name, value in dict(GIT_DIR=other / ".git", GIT_WORK_TREE=other, GIT_INDEX_FILE=other / "none", GIT_OBJECT_DIRECTORY=other, GIT_CEILING_DIRECTORIES=tracked.parent).items():
+        monkeypatch.setenv(name, str(value))
+    found, basis = batch.committed("figures/quick/10_demo")
+    assert found == HEAD and basis.startswith("HEAD, ")
+
+
+def test_a_checkout_inside_another_repository(tracked):
+    inner = tracked / "inner"
+    shutil.copytree(tracked / "figures", inner / "figures")
+    (inner / "nbs").mkdir()
+    (inner / "settings.ini").touch()
+    os.chdir(inner)
+    found, basis = batch.committed("figures/quick/10_demo")
+    assert found == HERE and basis == "the files as they lay there (this folder is not tracked by the repository around it)"
+    git(tracked, "add", "-A"), git(tracked, "commit", "-qm", "with it")
+    (inner / "figures/quick/10_demo/größe.csv").write_text("x\n3\n")
+    found, basis = batch.committed("figures/quick/10_demo")
+    assert found == HERE and basis.startswith("HEAD, ")
+
+
+@pytest.mark.parametrize("how, why", [("refuses", "dubious ownership"), ("none", "not a git repository"), ("new", "git: fatal:"), ("missing", "git is not installed")])
+def test_where_git_does_not_answer(tracked, monkeypatch, how, why):
+    if how == "refuses":  # as it does in a folder of another owner
+        fake = tracked / "bin" / "git"
+        fake.parent.mkdir()
+        fake.write_text("#!/bin/sh\necho \"fatal: detected dubious ownership in repository\" >&2\nexit 128\n")
+        fake.chmod(0o755)
+        monkeypatch.setenv("PATH", str(fake.parent), prepend=os.pathsep)
+    elif how == "missing":
+        monkeypatch.setenv("PATH", str(tracked / "nbs"))
+    else:
+        shutil.rmtree(tracked / ".git")
+        if how == "new":
+            git(tracked, "init", "-q")
+    found, basis = batch.committed("figures/quick/10_demo")
+    assert found == HERE and basis.startswith("the files as they lay there (") and why in basis
+
+
+def test_the_report_says_what_was_compared_with(project):
+    write(project, "10_demo", DRAWS)
+    result = run(project, "figures")
+    assert "\ncompared with the files as they lay there (git: fatal: not a git repository" in result.stdout
+
+
+# -- a user's own configuration --
+
+
+HOSTILE = """text.usetex: True
+savefig.bbox: tight
+axes.facecolor: red
+"""
+DRAWN = """import torch, matplotlib.pyplot as plt, tqdm
+fig, ax = plt.subplots()
+ax.plot(torch.tensor([0.1, 0.2]).cumsum(0))
+fig.savefig(out / "a.png")
+save_fig("a", f"{torch.tensor([.1]).dtype},{plt.get_backend()},{tqdm.tqdm([]).disable},{__debug__}")
+report("a", computed=1)"""
+
+
+def test_a_users_configuration_stays_out_of_the_kernels(project, tmp_path_factory):
+    "Once without and once with everything that a user may have set up: the same figure, bit by bit."
+    home = tmp_path_factory.mktemp("home")
+    files = {
+        ".config/matplotlib/matplotlibrc": HOSTILE,
+        "rc/matplotlibrc": HOSTILE,
+        ".ipython/profile_default/startup/00.py": "import torch; torch.set_default_dtype(torch.float64)",
+        ".ipython/profile_default/ipython_kernel_config.py": "c.InteractiveShellApp.exec_lines = ['raise SystemExit']",
+        "startup.py": "import torch; torch.set_default_dtype(torch.float64)",
+        ".jupyter/jupyter_config.py": "raise SystemExit",
+    }
+    for name, text in files.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text)
+    write(project, "10_demo", DRAWN)
+    own = dict(HOME=str(home), MATPLOTLIBRC=str(home / "rc"), PYTHONSTARTUP=str(home / "startup.py"), IPYTHONDIR=str(home / ".ipython"))
+    own |= dict(JUPYTER_CONFIG_DIR=str(home / ".jupyter"), MPLBACKEND="TkAgg", PYTHONWARNINGS="error", PYTHONOPTIMIZE="1", TQDM_DISABLE="1")
+    seen = []
+    for env in {}, own:
+        result = run(project, "figures", "--force", **env)
+        assert result.returncode == 0, result.stdout + result.stderr
+        out = project / "figures" / "quick" / "10_demo"
+        seen.append(((out / "a.csv").read_text(), (out / "a.png").read_bytes()))
+    assert seen[0] == seen[1] and seen[0][0] == "torch.float32,module://matplotlib_inline.backend_inline,False,True"
+
+
+# -- what is left behind --
+
+
+def test_what_a_killed_batch_left_is_swept_by_the_next(project, start):
+    "And never what a living one has."
+    write(project, "10_slow", 'Path(f"ran-{os.getpid()}").touch()\nwhile not Path("go").exists(): time.sleep(0.05)', DRAWS)
+    write(project, "11_other", DRAWS)
+    temporary = project / "tmp"
+    temporary.mkdir()
+    dead, _ = start("figures", "10", TMPDIR=str(temporary))
+    wait_for(lambda: list(project.glob("ran-*")))
+    dead.kill()
+    dead.wait()
+    [left] = temporary.iterdir()  # one folder, connection files and all
+    living, _ = start("figures", "10", TMPDIR=str(temporary))
+    wait_for(lambda: len(list(project.glob("ran-*"))) == 2)
+    assert not left.exists() and len(others := list(temporary.iterdir())) == 1
+    (temporary / "nas-nb-batch-link").symlink_to(project / "nbs")
+    (temporary / "nas-nb-batch-file").touch()
+    assert run(project, "figures", "11", TMPDIR=str(temporary)).returncode == 0
+    assert others[0].exists() and list((project / "nbs").iterdir())
+    (project / "go").touch()
+    assert living.wait(30) == 0
+    assert sorted(p.name for p in temporary.iterdir()) == ["nas-nb-batch-file", "nas-nb-batch-link"]
+
+
+# -- damaged files, odd names, faults of our own --
+
+
+def test_damaged_tables_of_claims(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    texts = dict(good=b"claim,verdict\nseen,reproduced\n", latin=b"claim\n\xff\n", long=b"claim\n" + b"x" * 200_000 + b"\n", torn=b'claim\n"a\rb\x00', empty=b"")
+    for name, text in texts.items():
+        (project / "figures" / "quick" / name).mkdir(parents=True)
+        (project / "figures" / "quick" / name / "claims.csv").write_bytes(text)
+    (project / "figures" / "quick" / "folder" / "claims.csv").mkdir(parents=True)
+    assert batch.main(["claims"]) == 1
+    out, err = capsys.readouterr()
+    assert "seen" in out and "x" * 55 + "…" in out
+    assert err.count("\n") == 2 and "figures/quick/latin/claims.csv cannot be read (it is not UTF-8)" in err and "figures/quick/folder/claims.csv" in err
+
+
+def test_damaged_figures_do_not_end_a_batch(project):
+    write(project, "10_demo", DRAWS)
+    out = project / "figures" / "quick" / "10_demo"
+    out.mkdir(parents=True)
+    (out / "loss.csv").write_bytes(b"x\n\xff\xfe\n")
+    (out / "long.csv").write_text("x\n" + "y" * 200_000)
+    (out / "claims.csv").mkdir()
+    first = run(project, "figures")
+    assert (first.returncode, first.stderr, status(first, "10_demo")) == (0, "", "ok") and "10_demo/loss  different" in first.stdout
+    (out / "report.json").write_text('{"figures": 5, "runs": []}')
+    again = run(project, "figures")
+    assert (again.returncode, status(again, "10_demo")) == (0, "ok")  # not cached
+    (out / ".stamp.json").write_text("[" * 100_000)
+    assert run(project, "figures").returncode == 0
+
+
+def test_a_folder_that_is_in_the_way_is_one_failure(project):
+    write(project, "10_demo", DRAWS)
+    write(project, "11_other", DRAWS)
+    (project / "figures/quick/10_demo/report.json").mkdir(parents=True)
+    result = run(project, "figures")
+    assert (result.returncode, status(result, "10_demo"), status(result, "11_other")) == (1, "failed", "ok")
+    assert "failed: 10_demo: " in result.stdout and "report.json" in result.stdout and result.stderr == ""
+
+
+def test_notebooks_that_cannot_be_read_stand_in_the_list(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    write(project, "10_demo", DRAWS)
+    (project / "nbs" / "11_folder.ipynb").mkdir()
+    (project / "nbs" / "12_round.ipynb").symlink_to("12_round.ipynb")
+    os.mkfifo(project / "nbs" / "13_pipe.ipynb")
+    write(project, "14_odd", DRAWS, profiles="PROFILES = dict(quick=5)\nEXPECTED = 5")
+    write(project, "15_odd", DRAWS, profiles="PROFILES = dict(quick=dict(a=None, b=[1, 'x'], c=dict(d=1)))")
+    write(project, "16_\x1b[31mred\udcff", DRAWS)
+    assert batch.main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("cannot be read") == 3 and "each a table" in out and "16_\\x1b[31mred\\udcff" in out and "\x1b" not in out
+    for key in "abc":
+        assert batch.main(["figures", "15", "--set", f"{key}=1", "--dry-run"]) == 2
+    assert batch.main(["figures", "\x1b[2J"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_notebooks_are_read_once(project, monkeypatch):
+    monkeypatch.chdir(project)
+    for i in range(20):
+        write(project, f"{i + 10}_demo", DRAWS)
+    read, real = [], batch.read_notebook
+    monkeypatch.setattr(batch, "read_notebook", lambda path: read.append(path) or real(path))
+    assert len(batch.select([f"{i + 10}" for i in range(20)])) == 20 == len(read)
+
+
+@pytest.mark.parametrize("words", [["list"], ["figures"], ["claims"], ["runs", "list"]])
+def test_a_folder_that_cannot_be_read_is_an_error(project, monkeypatch, capsys, words):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.chdir(project)
+    for name in ("figures", "data/runs"):
+        (project / name).mkdir(parents=True)
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert batch.main(words) == 1
+    assert capsys.readouterr().err.endswith(": Permission denied\n")
+
+
+def test_a_link_among_the_runs_is_not_followed(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    mine = project / "mine" / "aa11"
+    mine.mkdir(parents=True)
+    (project / "data" / "runs").mkdir(parents=True)
+    (project / "data" / "runs" / "doc").symlink_to(mine.parent)
+    assert batch.main(["runs", "rm", "--document", "doc"]) == 2 and batch.main(["runs", "rm", "--all"]) == 0
+    assert mine.is_dir()
+
+
+def test_a_folder_that_was_removed_is_named(tmp_path):
+    gone = tmp_path / "gone"
+    for words in (["list"], ["data", "list"]):
+        gone.mkdir()
+        code = f"import os, sys, nas_nb.batch as b; os.rmdir({str(gone)!r}); sys.exit(b.main({words}))"
+        result = subprocess.run([sys.executable, "-c", code], cwd=gone, capture_output=True, text=True)
+        assert (result.returncode, result.stderr) == (2, "nas-nb: the current folder has been removed: change to one that is there\n")
+
+
+@pytest.mark.parametrize("error, code", [(KeyError("x"), 70), (RecursionError("deep"), 1), (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), 1), (OSError(28, "No space", "f"), 1), (MemoryError(), 1)])
+def test_every_error_is_one_line(still, monkeypatch, capsys, error, code, tmp_path):
+    def fail(args):
+        raise error
+
+    monkeypatch.chdir(still)
+    monkeypatch.setattr(batch, "show_list", fail)
+    monkeypatch.setattr(batch.tempfile, "tempdir", str(tmp_path))
+    assert batch.main(["list"]) == code
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and err.startswith("nas-nb: ") and "Traceback" not in err
+    if code == 70:
+        [written] = tmp_path.iterdir()
+        assert str(written) in err and "KeyError" in err and "Traceback" in written.read_text()
+
+
+@pytest.mark.parametrize("words", ["list", "figures --dry-run"])
+def test_output_that_cannot_be_written(still, words):
+    for ending, code in (">/dev/full", 1), (">&-", 0), ("2>&-", 0):
+        line = f"{sys.executable} -m nas_nb.batch {words} {ending}"
+        result = subprocess.run(line, shell=True, cwd=still, capture_output=True, text=True)
+        assert result.returncode == code and result.stderr.count("\n") == (code == 1), (line, result.stderr)
+
+
+@pytest.mark.parametrize("words", [["--jobs", "٣"], ["--jobs", "9" * 20], ["--time-limit", "٣m"], ["--time-limit", "9" * 12 + "h"], ["--time-limit", "nan"], ["--seeds", "1_0"], ["--set", "trials=٣"], ["--set", "f=٠.٥"], ["--device", "cuda:٠"], ["--device", "cuda:"]])
+def test_odd_numbers_are_refused(still, words, monkeypatch, capfd):
+    monkeypatch.chdir(still)
+    assert batch.main(["figures", "--dry-run", *words]) == 2
+    assert capfd.readouterr().err.count("\n") == 1

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 import nas_nb.batch as batch
-from nas_nb.core import parse_value, resolve
+from nas_nb.core import check_parameters, parse_value, resolve
 from nas_nb.data import Augment
 from nas_nb.training import Recipe
 
@@ -52,7 +52,7 @@ def test_a_value_is_of_its_type_or_refused(written, key):
     assert type(value) is type(like)
     for item in value if isinstance(value, (list, tuple)) else [value]:
         if isinstance(item, (int, float)) and not isinstance(item, bool):
-            assert math.isfinite(item) and (item > 0 or key == "shift")
+            assert math.isfinite(item) and (item > 0 or key == "shift") and written.isascii()
 
 
 @given(st.lists(st.one_of(words, st.builds("{}={}".format, st.sampled_from(sorted(LIKE)), numbers | text)), max_size=3).map(" ".join))
@@ -86,6 +86,32 @@ def test_settings_of_a_wrong_type_or_range_are_refused(cls, needed, data):
     default = needed.get(field.name, field.default)
     assert isinstance(value, bool) == isinstance(default, bool) and isinstance(value, (int, float) if isinstance(default, float) else type(default))
     assert not isinstance(value, (int, float)) or isinstance(value, bool) or 0 <= getattr(made, field.name) < math.inf
+
+
+@given(st.sampled_from(["profile", "seeds", "device", "overrides"]), odd | st.lists(odd, max_size=2) | st.sampled_from(["quick", "cuda:1", 7, "n=4"]))
+@example("profile", ["quick"])
+@example("device", "cuda:٣")
+def test_parameters_of_a_wrong_type_are_refused(name, value):
+    TRIED["parameters"] += 1
+    try:
+        check_parameters(PROFILES, **dict(profile="quick") | {name: value})
+    except ValueError as error:
+        assert len(str(error).splitlines()) == 1
+        return
+    assert type(value) is (int if name == "seeds" else str)
+
+
+@given(numbers | text, st.sampled_from("hms"))
+@example("٣", "m")
+@example("9" * 400, "h")
+def test_a_duration_is_a_number_of_seconds_or_refused(written, unit):
+    TRIED["durations"] += 1
+    for take, word in (batch.duration, written + unit), (batch.at_least_one, written):
+        try:
+            value = take(word)
+        except batch.argparse.ArgumentTypeError:
+            continue
+        assert word.isascii() and 0 < value < 1e9
 
 
 # -- command lines --
@@ -194,3 +220,33 @@ def test_a_file_that_is_no_notebook_is_refused(project, capfd, content):
     (project / "nbs" / "10_demo.ipynb").write_bytes(content)
     assert answer(["figures", "--dry-run"], capfd) == 2
     assert answer(["list"], capfd) == 0
+
+
+# -- what lies in figures/ --
+
+
+@given(content=st.binary(max_size=60) | text.map(str.encode) | st.builds(lambda a, b: f"claim,verdict\n{a},{b}\n".encode(), text, text))
+@example(b"claim\n" + b"x" * 200_000)
+@example(b'claim,"\x00\r,\n"')
+def test_a_table_of_claims_is_shown_or_named(project, capfd, content):
+    TRIED["tables of claims"] += 1
+    path = project / "figures" / "quick" / "10_demo" / "claims.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    try:
+        readable = content.decode() is not None
+    except UnicodeDecodeError:
+        readable = False
+    assert answer(["claims"], capfd) == (not readable)
+    assert batch.committed("figures/quick/10_demo")[0].keys() == {"claims.csv"}
+
+
+@given(content=st.binary(max_size=60) | json_values.map(lambda v: json.dumps(v).encode()))
+@example(b"[" * 100_000)
+def test_a_damaged_stamp_is_no_stamp(project, capfd, content):
+    TRIED["stamps"] += 1
+    path = project / "figures" / "quick" / "10_demo" / ".stamp.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    assert answer(["figures", "--dry-run"], capfd) == 0
+    assert batch.main(["figures", "--dry-run"]) == 0 and "would run" in capfd.readouterr().out

@@ -141,7 +141,7 @@ def test_ignored_and_kept():
     if git("rev-parse") is None:
         pytest.skip("not a git checkout")
     out = ["data/runs/a/record.json", "data/MNIST/x.gz", ".venv/bin/python", ".venv.installing", ".ci/venv/x", "nas_nb.egg-info/x"]
-    out += ["figures/quick/51_x/.stamp.json", "figures/quick/51_x/report.json", "figures/quick/51_x/51_x.ipynb", "figures/smoke/51_x/a.svg"]
+    out += ["figures/quick/51_x/.stamp.json", "figures/quick/51_x/report.json", "figures/quick/51_x/51_x.ipynb", "figures/smoke/51_x/a.svg", "data/figures/quick/51_x/a.svg"]
     kept = ["data/README.md", "figures/quick/51_x/a.svg", "figures/paper/51_x/records/a.json", "nbs/51_x.ipynb", ".ci/run"]
     assert [p for p in out if not ignored(p)] == [] and [p for p in kept if ignored(p)] == []
 
