@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['PARAMETERS', 'SMALLER', 'GRACE', 'LIMITS', 'EXAMPLES', 'Refused', 'unknown', 'pick', 'clean', 'read_file',
            'read_json', 'read_table', 'Notebook', 'read_notebook', 'notebooks', 'select', 'overrides', 'duration',
-           'at_least_one', 'inputs_hash', 'Job', 'is_cached', 'write_stamp', 'committed', 'read_text', 'compare',
-           'died', 'worker', 'environment', 'begin', 'begun', 'start', 'finish', 'stop', 'say', 'tick', 'too_late',
-           'settle', 'run_jobs', 'table', 'report', 'check_installed', 'check_device', 'check_writable', 'prepare',
-           'conclude', 'scratch_folder', 'figures', 'show_list', 'show_claims', 'cached_runs', 'runs_list', 'runs_rm',
-           'data_list', 'data_get', 'data_verify', 'data_add', 'parser', 'explain', 'main']
+           'at_least_one', 'inputs_hash', 'Job', 'is_cached', 'write_stamp', 'committed', 'fingerprints', 'fingerprint',
+           'read_text', 'compare', 'died', 'worker', 'environment', 'begin', 'begun', 'start', 'finish', 'stop', 'say',
+           'tick', 'too_late', 'settle', 'run_jobs', 'table', 'best_verdicts', 'figure_line', 'report',
+           'check_installed', 'check_device', 'check_writable', 'prepare', 'conclude', 'scratch_folder', 'figures',
+           'show_list', 'show_claims', 'cached_runs', 'runs_list', 'runs_rm', 'data_list', 'data_get', 'data_verify',
+           'data_add', 'parser', 'explain', 'main']
 
 # %% ../nbs/06_batch.ipynb #imports
 import argparse
@@ -28,16 +29,17 @@ import re
 import shlex
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import traceback
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .bits import COMPUTING, PORTABLE, other_surroundings, portable_variables
 from .core import DEVICES, ORDER, is_device, likes, parse_bare, parse_value, resolve, root, wanted
 
 # %% ../nbs/06_batch.ipynb #refused
@@ -280,8 +282,9 @@ def _surroundings() -> str:
 
     modules = sorted(p for p in (root() / "nas_nb").rglob("*.py") if p.name != "_modidx.py")
     parts = [f"{p.name}:{ast.dump(parse_bare(p.read_text(encoding='utf-8')))}" for p in modules] + [sys.version]
-    with contextlib.suppress(PackageNotFoundError):
-        parts.append(version("torch"))
+    for name in COMPUTING:
+        with contextlib.suppress(PackageNotFoundError):
+            parts.append(f"{name} {version(name)}")
     return "\n".join(parts)
 
 
@@ -303,6 +306,7 @@ class Job:
     inputs: str = ""  # `inputs_hash` when it was asked for
     limit: float = math.inf  # seconds that it may take
     before: dict = field(default_factory=dict)  # file name → committed text, of the CSV files
+    prints: dict = field(default_factory=dict)  # file name → git's id of what is committed
     basis: str = ""  # in words where these are from
     status: str = "waiting"
     note: str = ""  # why it failed
@@ -316,7 +320,8 @@ class Job:
     @property
     def changed(self) -> bool:  # whether the settings are not those of the profile
         given = (self.parameters.get("overrides", ""), self.parameters.get("seeds", 0))
-        return self.nb.sizes(self.profile, *given) != self.nb.sizes(self.profile)
+        elsewhere = self.profile in PORTABLE and self.parameters.get("device", "auto") not in ("auto", "cpu")
+        return elsewhere or self.nb.sizes(self.profile, *given) != self.nb.sizes(self.profile)
 
     @property
     def folder(self) -> str:
@@ -380,6 +385,21 @@ def committed(
     return {p.name: read_text(p) for p in (root() / folder).glob("*.csv")}, f"the files as they lay there ({why})"
 
 
+def fingerprints(folder: str) -> dict[str, str]:
+    "File name → git's id of its content at `HEAD`, of a folder relative to the project; empty where git has none of this project."
+    try:
+        lines = _git("ls-tree", "-z", "HEAD", f"{folder}/").split("\0")
+        return {Path(name).name: about.split()[2] for about, _, name in (line.partition("\t") for line in lines) if name}
+    except OSError:
+        return {}
+
+
+def fingerprint(path: Path) -> str:
+    "The id that git would give to a file's content, empty if there is no file."
+    content = path.read_bytes() if path.is_file() else None
+    return "" if content is None else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
 def read_text(path: Path) -> str:
     "The text of a file, empty if there is none; what is not UTF-8 is replaced: two such texts can still be compared."
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
@@ -398,33 +418,42 @@ def _number(text) -> float | None:  # None if it is none; an empty cell is a mis
         return None
 
 # %% ../nbs/06_batch.ipynb #compare-tables
-def _near(a: float, b: float, sd: float) -> bool:
-    if a == b or (math.isnan(a) and math.isnan(b)):
+def _column(rows: list[dict], name: str) -> list[float] | None:  # None unless all are numbers
+    numbers = [_number(row.get(name)) for row in rows]
+    return None if None in numbers else numbers
+
+
+def _finite(numbers: list[float]) -> list[float]:
+    return [x for x in numbers if math.isfinite(x)]
+
+
+def _alike(was: list[dict], now: list[dict], name: str) -> bool:
+    "Whether a column has the same text, or a mean within two standard deviations and as many missing or infinite values."
+    if [row.get(name) for row in was] == [row.get(name) for row in now]:
         return True
-    return math.isfinite(a - b) and abs(a - b) <= max(2 * sd, 1e-6 * max(abs(a), abs(b)))
+    a, b, sd = (_column(*of) for of in ((was, name), (now, name), (was, f"{name}_sd")))
+    if a is None or b is None or len(_finite(a)) - len(a) != len(_finite(b)) - len(b):
+        return False
+    a, b = _finite(a), _finite(b)
+    spread = max(_finite(sd or []), default=0.0) or (statistics.stdev(a) if len(a) > 1 else 0.0)
+    return not a or abs(statistics.fmean(a) - statistics.fmean(b)) <= max(2 * spread, 1e-6 * abs(statistics.fmean(a)))
 
 
 def compare(
     old: str | None,  # CSV text that was committed; None if there was none
     new: str,  # CSV text of this run
     same_verdicts: bool = True,  # whether the claims came out as before
-) -> str:  # `identical`, `within tolerance`, `different` or `new`
+    why: str = "",  # why the bits cannot be the same; "" if they can
+) -> str:  # `identical`, `different`, `new`, or `within spread` with the reason
     "How the data behind a figure relate to the committed ones."
     if old is None:
         return "new"
-    was, now = _table(old), _table(new)
-    if was == now:
-        return "identical" if old.splitlines()[:1] == new.splitlines()[:1] else "different"
-    if len(was) != len(now) or (was and list(was[0]) != list(now[0])) or not same_verdicts:
-        return "different"
-    sd = lambda *rows, column: max((s for r in rows if math.isfinite(s := _number(r.get(f"{column}_sd")) or 0)), default=0)
-    for column in (c for c in was[0] if not c.endswith("_sd")):
-        for a, b in zip(was, now):
-            x, y = _number(a[column]), _number(b[column])
-            margin = math.inf if column.endswith("_time") else sd(a, b, column=column)
-            if a[column] != b[column] and (x is None or y is None or not _near(x, y, margin)):
-                return "different"
-    return "within tolerance"
+    was, now, reason = _table(old), _table(new), f" ({why})" if why else ""
+    if was == now and old.splitlines()[:1] == new.splitlines()[:1]:
+        return "identical"
+    names = list(was[0]) if was else []
+    alike = why and same_verdicts and now and names == list(now[0]) and all(_alike(was, now, n) for n in names if not n.endswith("_sd"))
+    return f"{'within spread' if alike else 'different'}{reason}"
 
 # %% ../nbs/06_batch.ipynb #died
 SMALLER = "try --jobs 1, smaller values (--set), or a machine with more memory"
@@ -597,7 +626,8 @@ def start(
     task |= dict(cell=str(job.scratch / "cell"), result=str(job.scratch / "result.json"))
     (job.scratch / "task.json").write_text(json.dumps(task), encoding="utf-8")
     command = [sys.executable, "-c", "import sys, nas_nb.batch as b; b.worker(sys.argv[1])", str(job.scratch / "task.json")]
-    own = dict(NAS_NB_STATUS=str(job.scratch / "status")) | ({} if job.changed else dict(NAS_NB_FIGURES="committed"))
+    own = portable_variables(job.profile) | dict(NAS_NB_STATUS=str(job.scratch / "status"))
+    own |= {} if job.changed else dict(NAS_NB_FIGURES="committed")
     with open(job.scratch / "log", "w") as log:
         settings = dict(cwd=root(), env=env | own, start_new_session=True)
         job.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, **settings)
@@ -771,27 +801,54 @@ def _csv(folder: str, name: str) -> str:
     return read_text(root() / folder / name)
 
 
-def _verdicts(text: str) -> dict:
-    return {row.get("claim"): row.get("verdict") or "?" for row in _table(text)}
+def _verdicts(text: str) -> dict:  # claim → verdict
+    return {row.get("claim") or "": row.get("verdict") or "?" for row in _table(text)}
 
 
+def _known(claim: str) -> str:
+    return re.sub(r"[\d.,]*\d", "#", claim)
+
+
+def best_verdicts(job: Job) -> dict[str, str]:
+    "Claim without its numbers → the verdict of the largest profile with committed results, and which that is."
+    found = {}
+    for profile in ORDER[::-1]:
+        text = job.before.get("claims.csv", "") if profile == job.profile else _csv(f"figures/{profile}/{job.nb.id}", "claims.csv")
+        found |= {_known(claim): f"{verdict} ({profile})" for claim, verdict in _verdicts(text).items() if profile != "smoke"}
+    return found
+
+
+def figure_line(job: Job, name: str, same_verdicts: bool) -> tuple[str, str]:
+    "The name of a figure, and how it relates to the committed one."
+    why = "; ".join((["changed settings"] if job.changed else []) + other_surroundings())
+    said = compare(job.before.get(f"{name}.csv"), _csv(job.folder, f"{name}.csv"), same_verdicts, why)
+    files = [file for file in job.prints if file.rpartition(".")[0] == name]
+    other = [file.rpartition(".")[2] for file in files if fingerprint(root() / job.folder / file) != job.prints[file]]
+    if said == "identical" and other:
+        said = f"same data, other {', '.join(other)}" + (f" ({why})" if why else "")
+    return f"{job.folder}/{name}", said
+
+# %% ../nbs/06_batch.ipynb #report-table
 def report(
     jobs: list[Job],
 ) -> str:
     "What the batch came to, in plain text."
-    rows, lines = [], []
+    rows, figures, claims = [], [], []
     for job in jobs:
         told = read_json(root() / job.folder / "report.json") if job.process or job.status == "cached" else {}
         saved = told.get("figures", [])
         verdicts = _verdicts(_csv(job.folder, "claims.csv")) if told and job.status not in ("failed", "incomplete") else {}
-        claims = ", ".join(f"{n} {verdict}" for verdict, n in Counter(verdicts.values()).most_common())
         peak = f"{job.peak / 2**20:.0f} MiB" if job.peak else "-"
-        rows.append((job.nb.id, job.status, f"{job.seconds:.0f}", peak, len(saved), claims or "-"))
+        rows.append((job.nb.id, job.status, f"{job.seconds:.0f}", peak, len(saved), len(verdicts) or "-"))
         same = "claims.csv" not in job.before or verdicts == _verdicts(job.before["claims.csv"])
-        for name in saved:
-            lines.append((f"{job.folder}/{name}", compare(job.before.get(f"{name}.csv"), _csv(job.folder, f"{name}.csv"), same)))
-    text = table(("notebook", "status", "seconds", "peak memory", "figures", "claims"), rows)
-    return text + ("\n\n" + table(("figure", "data against the committed ones"), lines) if lines else "")
+        figures += [figure_line(job, name, same) for name in saved]
+        best = best_verdicts(job)
+        cut = lambda claim: claim if len(claim) <= 76 else claim[:75] + "…"
+        claims += [(job.nb.id.partition("_")[0], cut(claim), best.get(_known(claim), "-"), verdict) for claim, verdict in verdicts.items()]
+    parts = [table(("notebook", "status", "seconds", "peak memory", "figures", "claims"), rows)]
+    parts += [table(("figure", "against the committed one"), figures)] if figures else []
+    parts += [table(("", "claim", "largest committed profile", "this run"), claims)] if claims else []
+    return "\n\n".join(parts)
 
 # %% ../nbs/06_batch.ipynb #checks
 def check_installed() -> None:
@@ -919,7 +976,8 @@ def figures(
     for job in jobs:
         if job.status == "waiting":
             check_writable(job.folder)
-        job.before, job.basis = committed(f"figures/{job.profile}/{job.nb.id}")
+        home = f"figures/{job.profile}/{job.nb.id}"
+        (job.before, job.basis), job.prints = committed(home), fingerprints(home)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
             signal.signal(number, signal.default_int_handler)

@@ -82,8 +82,8 @@ COMPUTING = ("torch", "torchvision", "numpy", "scipy", "pandas", "scikit-learn",
 
 def other_surroundings() -> list[str]:  # each as `other torch: 2.15.0`
     "What of this installation may change bits: versions other than the pinned ones, another family of processors."
-    pinned = dict(re.findall(r"^([\w-]+)==(\S+)", (root() / "constraints.txt").read_text(encoding="utf-8"), re.M))
-    found = []
+    pins, found = root() / "constraints.txt", []
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)", pins.read_text(encoding="utf-8") if pins.is_file() else "", re.M))
     for name in COMPUTING:
         try:
             here = version(name).partition("+")[0]  # a build for CUDA computes on the processor like one without

@@ -28,7 +28,7 @@ from types import SimpleNamespace
 from fastcore.basics import patch
 
 from .bits import PORTABLE, compute_portably
-from .core import THREADS, get_device, keep_memory, parse_bare, resolve, root, set_threads
+from .core import THREADS, check_parameters, get_device, keep_memory, parse_bare, resolve, root, set_threads
 from .files import Checkpoint, alone, remove_parts, run_lock, set_aside, to_json, write_atomic
 
 # %% ../nbs/03_records.ipynb #text
@@ -142,9 +142,10 @@ class Study:
         threads: int = THREADS,  # CPU threads of one operation
     ):
         self.profile = "smoke" if os.environ.get("IN_TEST") else profile
+        check_parameters(profiles, self.profile, seeds, device, overrides)
         values = resolve(profiles, self.profile, overrides)
-        if seeds < 0 or (seeds and "seeds" not in values):
-            raise ValueError(f"seeds must be at least 0 and the notebook must have seeds, not {seeds}")
+        if seeds and "seeds" not in values:
+            raise ValueError(f"seeds = {seeds}, but this notebook repeats nothing over seeds")
         self.name, self.values = name, values | (dict(seeds=seeds) if seeds else {})
         self.portable = self.profile in PORTABLE
         self.cfg, self.device = SimpleNamespace(**self.values), get_device("cpu" if self.portable and device == "auto" else device)
@@ -159,7 +160,8 @@ class Study:
 
     def _commits(self) -> bool:
         "Whether figures and records go to where git sees them: only `nas-nb figures` with the profile's own sizes writes there."
-        return self.profile == "smoke" or (os.environ.get("NAS_NB_FIGURES") == "committed" and not self.own_sizes)
+        mine = self.own_sizes or (self.portable and self.device.type != "cpu")
+        return self.profile == "smoke" or (os.environ.get("NAS_NB_FIGURES") == "committed" and not mine)
 
     def report(self):
         "What the command line reads when the notebook has run."

@@ -23,7 +23,7 @@ from test_notebooks import MACHINE_PATH, git
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DIRECT = [Requirement(r) for r in PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dev"]]
-BUILT = re.compile(r"(torch|torchvision|triton|nvidia-.*|cuda-.*)")  # what the index may serve in builds of its own
+BUILT = re.compile(r"(triton|nvidia-.*|cuda-.*)")  # what a build of torch brings
 
 
 def read_settings():
@@ -64,13 +64,9 @@ def test_pins_that_nbdev_needs():
 def test_constraints_lie_in_the_ranges():
     for r in DIRECT:
         spec = CONSTRAINTS[canonicalize_name(r.name)]
-        if BUILT.fullmatch(r.name):
-            assert spec == r.specifier, f"{r.name}: constraints.txt has {spec}, pyproject.toml {r.specifier}"
-        else:
-            assert r.specifier.contains(str(spec).removeprefix("==")), f"{r.name}{spec} is outside {r}"
-    loose = [n for n, spec in CONSTRAINTS.items() if not re.fullmatch(r"==[\w.]+", str(spec))]
-    assert loose == ["torch", "torchvision"]
-    assert [n for n in CONSTRAINTS if BUILT.fullmatch(n) or n == "nas-nb"] == loose
+        assert r.specifier.contains(str(spec).removeprefix("==")), f"{r.name}{spec} is outside {r}"
+    assert [n for n, spec in CONSTRAINTS.items() if not re.fullmatch(r"==[\w.]+", str(spec))] == []
+    assert [n for n in CONSTRAINTS if BUILT.fullmatch(n) or n == "nas-nb"] == []
 
 
 def test_environment_equals_constraints():
