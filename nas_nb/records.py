@@ -27,7 +27,7 @@ from types import SimpleNamespace
 from fastcore.basics import patch
 
 from .core import THREADS, get_device, keep_memory, parse_bare, resolve, root, set_threads
-from .files import Checkpoint, alone, remove_parts, run_lock, set_aside, to_json, write_atomic
+from .files import Checkpoint, alone, remove_locks, remove_parts, run_lock, set_aside, to_json, write_atomic
 
 # %% ../nbs/03_records.ipynb #text
 def _text(x) -> str:
@@ -292,7 +292,8 @@ def _group(self: Study, local: Path) -> str:  # its folder's name, empty if ther
 def _find(self: Study, wanted, mend=False):
     "How a record was found, and the record."
     if record := read_record(wanted.local / "record.json", wanted.identity, mend):
-        (wanted.local / "checkpoint.pt").unlink(missing_ok=True)  # of a process that was killed when its record was just whole
+        with contextlib.suppress(OSError):  # there is none; or the folder is read-only
+            (wanted.local / "checkpoint.pt").unlink()  # of a process that was killed when its record was just whole
         return "reused", record
     begun = (wanted.local / "checkpoint.pt").is_file() or self._group(wanted.local)
     if self.kept and not begun and (record := read_record(wanted.committed, wanted.identity, mend)):
@@ -320,6 +321,7 @@ def _place(self: Study, wanted: list, force: bool) -> Path:
     folder = wanted[0].local if len(wanted) == 1 else self.cache / f"together-{len(wanted)}-{names}"
     if force:
         [shutil.rmtree(at, ignore_errors=True) for at in (folder, *(w.local for w in wanted))]
+    remove_locks(self.cache)
     for w in wanted if len(wanted) > 1 else ():
         write_atomic(w.local / "together", folder.name)
     for at in {folder, *(w.local for w in wanted)}:

@@ -1,5 +1,7 @@
 """Runs: computed once, the same after a kill, never taken from what is not theirs."""
 
+import errno
+import fcntl
 import hashlib
 import importlib
 import io
@@ -7,6 +9,8 @@ import json
 import linecache
 import math
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +25,7 @@ from nas_nb import asng, files, records, streams
 from nas_nb.core import resolve, root
 from nas_nb.papers import asng_nas
 from nas_nb.papers.asng_nas import hitting_times
-from nas_nb.files import Checkpoint, Lock, OutOfTime, remove_parts, set_aside, to_json, write_atomic
+from nas_nb.files import Checkpoint, Lock, OutOfTime, remove_locks, remove_parts, set_aside, to_json, write_atomic
 from nas_nb.records import Study, code_hash, read_record, seal
 
 SMALL = dict(method="ASNG", delta0=[1.0, 0.02], eps_x=[0.02], seeds=8, max_updates=1500, horizon=1500, D=16, K=5)
@@ -165,7 +169,7 @@ print(json.dumps(dict(first=first, status=[ended(first), ended(second)], marks=m
 """
     ((found,), said) = warm(tmp_path, body, NAS_NB_CHECKPOINT_SECONDS="0")
     assert found["status"] == [0, 0] and found["marks"] == "B" + "." * 100
-    assert f"x: process {found['first']} is at this already; waiting for it\n" in said
+    assert f"x: process {found['first']} on {platform.node()} is at this already; waiting for it\n" in said
     assert "'computed': 0, 'reused': 1" in said
     assert [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()] == ["record.json"]  # no lock, no checkpoint
 
@@ -212,9 +216,9 @@ print(json.dumps(dict(status=statuses, begun=marks.read_text().count("B"))))
 
 def test_a_lock_left_by_a_dead_process_or_removed_by_somebody_is_no_obstacle(tmp_path):
     path = tmp_path / "lock"
-    path.write_text("1")  # of a process that never held it, or was killed
+    path.write_text("process 1 on nowhere")  # of a process that never held it, or was killed
     first, second, third = (Lock(path) for _ in range(3))
-    assert first.take() and not second.take() and second.holder() == f"process {os.getpid()}"
+    assert first.take() and not second.take() and second.holder() == f"process {os.getpid()} on {platform.node()}"
     path.unlink()
     assert second.take() and not third.take()
     first.release()  # must not remove what is another's now
@@ -225,19 +229,128 @@ def test_a_lock_left_by_a_dead_process_or_removed_by_somebody_is_no_obstacle(tmp
 
 
 def test_a_lock_that_is_removed_between_opening_and_locking_it_does_not_count(tmp_path, monkeypatch):
-    first, second, flock = Lock(tmp_path / "lock"), Lock(tmp_path / "lock"), files._flock
+    first, second, flock = Lock(tmp_path / "lock"), Lock(tmp_path / "lock"), fcntl.flock
 
-    def meanwhile(file):
-        monkeypatch.setattr(files, "_flock", flock)
+    def meanwhile(file, how):
+        monkeypatch.setattr(fcntl, "flock", flock)
         first.path.unlink()
         assert second.take()
-        return flock(file)
+        return flock(file, how)
 
-    monkeypatch.setattr(files, "_flock", meanwhile)
+    monkeypatch.setattr(fcntl, "flock", meanwhile)
     assert not first.take()
     second.release()
     assert first.take()
     first.release()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EINVAL, errno.ESTALE])
+def test_where_nobody_can_lock_nothing_is_computed_and_a_sentence_says_why(study, monkeypatch, number):
+    def refuses(file, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    with pytest.raises(OSError, match=rf"{re.escape(os.strerror(number))} \(only one process at a time.*on a disk of this machine") as error:
+        study.run(lambda **_: pytest.fail("computed"), "x")
+    assert error.value.errno == number and str(error.value.filename).endswith(".lock") and "\n" not in str(error.value)
+
+
+def test_what_is_recorded_is_read_without_a_lock(study, monkeypatch):
+    study.profile = "paper"
+    record = study.run(square, "square", n=3)
+    monkeypatch.setattr(fcntl, "flock", lambda *_: pytest.fail("locked"))
+    assert study.run(square, "square", n=3) == record
+    shutil.rmtree(study.cache)
+    assert study.run(square, "square", n=3) == record and study.counts == dict(computed=1, reused=1, committed=1)
+    assert not study.cache.exists()
+
+
+READ_ONLY = """
+mount --bind "$1/cache" "$1/cache" && mount -o remount,ro,bind "$1/cache" || exit 77
+exec "$2" -c "$3" "$1"
+"""
+
+
+def test_records_are_read_in_a_folder_that_is_read_only(tmp_path):
+    body = """
+s = study()
+s.profile = "paper"
+found = [s.run(walk, "x", n=3, seed=seed)["result"]["x"][0] for seed in (0, 1)]
+try: s.run(walk, "x", n=3, seed=2); error = ""
+except OSError as e: error = str(e)
+print(json.dumps(dict(found=found, counts=s.counts, error=error)))
+"""
+    made = """
+s = study()
+s.profile = "paper"
+found = [s.run(walk, "x", n=3, seed=seed)["result"]["x"][0] for seed in (0, 1)]
+shutil.rmtree(next(p.parent for p in s.cache.glob("*/record.json") if '"seed": 1' in p.read_text()))
+print(json.dumps(dict(found=found)))
+"""
+    ((before,), _) = warm(tmp_path, made)
+    command = ["unshare", "-rm", "bash", "-c", READ_ONLY, "-", str(tmp_path), sys.executable, WARM + body]
+    if not shutil.which("unshare") or (done := subprocess.run(command, capture_output=True, text=True)).returncode == 77 or done.stderr.startswith("unshare"):
+        pytest.skip("cannot mount a folder read-only here")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = (json.loads(line) for line in done.stdout.splitlines() if line[0] == "{")
+    assert found["found"] == before["found"] and found["counts"] == dict(computed=0, reused=1, committed=1)
+    assert "Read-only file system (only one process at a time" in found["error"] and "\n" not in found["error"]
+
+
+def test_a_lock_has_no_place_in_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="only one process at a time"):
+        Lock(tmp_path / "file" / "x.lock").take()
+
+
+def test_what_lies_at_a_locks_place_and_is_no_lock_is_left_alone(tmp_path):
+    precious, at = tmp_path / "precious", tmp_path / ".x.lock"
+    precious.write_text("years of work")
+    at.symlink_to(precious)
+    with pytest.raises(OSError, match="only one process at a time"):
+        Lock(at).take()
+    remove_locks(tmp_path)
+    assert precious.read_text() == "years of work" and at.is_symlink()
+    at.unlink()
+    os.link(precious, at)
+    lock, other = Lock(at), Lock(at)
+    assert lock.take() and not other.take() and other.holder() == "another process"
+    lock.release()
+    remove_locks(tmp_path)
+    assert precious.read_text() == at.read_text() == "years of work"
+
+
+def test_who_holds_a_lock_is_never_a_text_of_somebody_else(tmp_path):
+    lock = Lock(tmp_path / "lock")
+    for text in ("", "process x on y", "process 4711 on \x1b[2J", "process 1 on a\n", "\xff" * 100):
+        lock.path.write_bytes(text.encode("latin-1"))
+        assert lock.holder() == "another process"
+
+
+def test_the_files_of_killed_processes_are_swept_by_the_next_run_and_held_locks_are_not(study):
+    study.cache.mkdir(parents=True)
+    for name in (".old-0123.lock", ".held-0123.lock"):
+        (study.cache / name).write_text("process 1 on nowhere")
+    (study.cache / ".mine.lock").write_text("not ours")
+    assert (held := Lock(study.cache / ".held-0123.lock")).take()
+    study.run(square, "square", n=3)
+    assert sorted(p.name for p in study.cache.glob(".*")) == [".held-0123.lock", ".mine.lock"] and not Lock(held.path).take()
+    held.release()
+
+
+def test_a_forked_child_has_no_part_in_its_parents_lock(tmp_path):
+    body = """
+from nas_nb.files import Lock
+lock, stay = Lock(folder / "lock"), folder / "stay"
+assert lock.take()
+child = fork(lambda: wait_for(stay.exists))
+lock.release()
+assert Lock(lock.path).take()  # though the child still has all of its parent's files open
+stay.touch()
+print(json.dumps(dict(status=ended(child))))
+"""
+    ((found,), _) = warm(tmp_path, body)
+    assert found == dict(status=0)
 
 
 FULL = """
