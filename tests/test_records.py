@@ -682,10 +682,26 @@ def test_a_record_in_which_any_bit_has_changed_gives_no_other_result(study, tmp_
     assert used < 10
 
 
-def test_records_from_before_the_checksum_are_read():
-    for path in sorted((root() / "figures" / "paper" / "51_asng_nas" / "records").glob("*.json")):
-        record = json.loads(path.read_text())
+def test_every_committed_record_carries_its_checksum_and_is_read():
+    paths = sorted((root() / "figures").glob("*/*/records/*.json"))
+    assert len(paths) > 300
+    for path in paths:
+        record = json.loads(path.read_text(encoding="utf-8"))
         assert read_record(path, {k: record[k] for k in ("document", "label", "seed", "config")}) == record
+
+
+@pytest.mark.parametrize("where", ["cache/*/record.json", "figures/records/*.json"])
+@pytest.mark.parametrize("checksum", [None, "", 7, "f" * 64], ids=str)
+def test_a_record_without_its_checksum_is_not_trusted(study, where, checksum, tmp_path, capsys):
+    study.profile = "paper"
+    study.run(square, "square", n=3)
+    (path,) = tmp_path.glob(where)
+    record = json.loads(path.read_text())
+    record["result"], record["run"] = dict(value=10), {k: v for k, v in record["run"].items() if k != "sha256"} | (dict(sha256=checksum) if checksum is not None else {})
+    path.write_text(to_json(record))
+    (shutil.rmtree(study.cache) if "figures" in where else shutil.rmtree(study.folder))
+    assert study.run(square, "square", n=3)["result"] == dict(value=9)
+    assert study.counts["computed"] == 2 and "is not used" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("where", ["cache/*/record.json", "figures/records/*.json"])
