@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['write_atomic', 'remove_parts', 'to_json', 'Lock', 'run_lock', 'remove_locks', 'OutOfTime', 'alone', 'set_aside',
-           'Checkpoint', 'check_state', 'check_optimizer']
+           'Checkpoint', 'Interrupted', 'stopping_at_a_tick', 'check_state', 'check_optimizer']
 
 # %% ../nbs/03a_files.ipynb #imports
 import contextlib
 import filecmp
+import glob
 import hashlib
 import inspect
 import io
@@ -18,9 +19,12 @@ import math
 import os
 import platform
 import re
+import signal
 import tempfile
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
@@ -55,10 +59,12 @@ def write_atomic(
 # %% ../nbs/03a_files.ipynb #atomic-parts
 def remove_parts(
     folder: Path,  # in which nobody else is writing
+    name: str = "",  # only of the file of this name
 ) -> None:
     "Remove what a process left that was killed while it wrote."
-    for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
+    for part in folder.glob(f".{glob.escape(name)}.*.part" if name else ".*.part"):
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()
 
 
 def to_json(x) -> str:
@@ -180,14 +186,25 @@ def set_aside(
     path: Path,  # of a file that cannot be used
     why: str,  # in a few words
 ) -> None:
-    "Move a file to `….unreadable`, or `….unreadable-2` and so on if another file lies there, and say so in one line."
-    with contextlib.suppress(FileNotFoundError):  # another process was faster
+    "Move a file to `….unreadable`, or `….unreadable-2` and so on if another file lies there, and say so in one line; raises `OSError`."
+    try:
         for n in itertools.count(1):
             aside = path.with_suffix(".unreadable" + (f"-{n}" if n > 1 else ""))
-            if not aside.exists() or filecmp.cmp(path, aside, shallow=False):
+            if not os.path.lexists(aside) or _same(path, aside):
                 break
         os.replace(path, aside)
         print(f"{path.name} is not used ({why}); set aside as {aside.name}", flush=True)
+    except FileNotFoundError:  # another process was faster
+        pass
+    except OSError as e:
+        raise OSError(e.errno, f"{e.strerror} (it cannot be used: {why}; nor can it be moved: see to it, or remove it)", str(path)) from None
+
+
+def _same(one: Path, other: Path) -> bool:  # two files
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:  # neither can be said
+        return False
 
 
 def _sum(data: bytes) -> bytes:  # 64 hexadecimal digits
@@ -195,42 +212,88 @@ def _sum(data: bytes) -> bytes:  # 64 hexadecimal digits
 
 # %% ../nbs/03a_files.ipynb #ckpt
 class Checkpoint:
-    "The checkpoint of one run, written by time."
+    "The checkpoint of one run, written by time; raises `ValueError` where `every` is no such number."
 
     def __init__(
         self,
         path: Path,
-        every: float | None = None,  # seconds between two writes
+        every: float | None = None,  # seconds between two writes, ≥ 0; default: `NAS_NB_CHECKPOINT_SECONDS`, or 30
         key: str = "",  # of the run: another run's checkpoint is not loaded
     ):
         self.path, self.key, self.before, self.failed = Path(path), key, 0.0, False
-        self.every = float(os.environ.get("NAS_NB_CHECKPOINT_SECONDS", 30)) if every is None else every
+        try:
+            self.every = float(given := os.environ.get("NAS_NB_CHECKPOINT_SECONDS", 30) if every is None else every)
+        except (TypeError, ValueError):
+            self.every = math.nan
+        if not self.every >= 0:
+            raise ValueError(f"the seconds between two checkpoints must be a number of at least 0, not {given!r}")
         self.started = self.saved = time.monotonic()
 
-    def load(self) -> dict | None:
-        "The last state, or None to begin at the beginning."
-        import torch
+# %% ../nbs/03a_files.ipynb #ckpt-load
+@patch
+def load(self: Checkpoint) -> dict | None:
+    "The last state, or None to begin at the beginning; raises `OSError` if the file cannot be read."
+    import torch
 
-        if not self.path.is_file():
-            return None
-        try:
-            data = self.path.read_bytes()
-            if _sum(data[:-64]) != data[-64:]:
-                raise ValueError("it is damaged")
-            state = torch.load(io.BytesIO(data[:-64]), weights_only=True)
-            if state.pop("key") != self.key:
-                raise ValueError("it belongs to another run")
-            self.before = state.pop("seconds")
-            return state
-        except Exception as e:  # with code inside, say: whatever torch says, it is not ours
-            set_aside(self.path, str(e) if isinstance(e, ValueError) else type(e).__name__)
+    with contextlib.suppress(OSError):  # read-only: then nobody writes
+        remove_parts(self.path.parent, self.path.name)
+    if not self.path.is_file():
+        return None
+    data = self.path.read_bytes()
+    try:
+        if _sum(data[:-64]) != data[-64:]:
+            raise ValueError("it is damaged")
+        state = torch.load(io.BytesIO(data[:-64]), weights_only=True)
+        if not isinstance(state, dict) or state.pop("key", None) != self.key:
+            raise ValueError("it belongs to another run")
+        if not isinstance(seconds := state.pop("seconds", None), float) or not 0 <= seconds < math.inf:
+            raise ValueError("it was altered")
+        self.before = seconds
+        return state
+    except Exception as e:  # with code inside, say: whatever torch says, it is not ours
+        set_aside(self.path, str(e) if isinstance(e, ValueError) else type(e).__name__)
+
+# %% ../nbs/03a_files.ipynb #interrupt
+class Interrupted(KeyboardInterrupt):
+    "Somebody has stopped the run; its state is in its checkpoint."
+
+    def _render_traceback_(self):  # what IPython shows: where the run was is of no interest
+        return [str(self)]
+
+
+_STOP = SimpleNamespace(asked=False)
+
+
+def _ask(number, frame):
+    if _STOP.asked:
+        raise KeyboardInterrupt
+    _STOP.asked = True
+    with contextlib.suppress(RuntimeError):  # we have interrupted somebody's print
+        print("stopping at the next step, with a checkpoint (interrupt again to stop at once)", flush=True)
+
+
+@contextlib.contextmanager
+def stopping_at_a_tick():
+    "Meanwhile the first interrupt is answered by the next tick, by `Interrupted`; only in the main thread, and where nobody else handles it."
+    free = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if free:
+        signal.signal(signal.SIGINT, _ask)
+    asked = False
+    try:
+        yield
+    finally:
+        if free:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            asked, _STOP.asked = _STOP.asked, False
+    if asked:  # and there was no tick any more
+        raise Interrupted("stopped; what was computed is kept: run again to go on")
 
 # %% ../nbs/03a_files.ipynb #ckpt-tick
 @patch
 def tick(self: Checkpoint, state) -> None:  # a function without arguments that returns a dict of tensors, numbers, strings and lists
-    "Write `state()` if it is time to; raises `OutOfTime` when the time limit has passed, `OSError` if it cannot be written then."
+    "Write `state()` if it is time to; raises `OutOfTime` past the time limit, `OSError` if it cannot be written then, `Interrupted` if asked to stop."
     late = seconds_left() <= 0
-    if late or time.monotonic() - self.saved >= self.every:
+    if late or _STOP.asked or time.monotonic() - self.saved >= self.every:
         try:
             self.save(state())
             self.failed = False
@@ -242,6 +305,8 @@ def tick(self: Checkpoint, state) -> None:  # a function without arguments that 
             self.failed, self.saved = True, time.monotonic()
     if late:
         raise OutOfTime("the time limit has passed: run the same command again to go on from the checkpoint")
+    if _STOP.asked and not self.failed:
+        raise Interrupted("stopped, with a checkpoint: run again to go on")
 
 
 @patch
