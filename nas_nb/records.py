@@ -27,7 +27,7 @@ from types import SimpleNamespace
 from fastcore.basics import patch
 
 from .core import THREADS, get_device, keep_memory, parse_bare, resolve, root, set_threads
-from .files import Checkpoint, alone, remove_locks, remove_parts, run_lock, set_aside, stopping_at_a_tick, to_json, write_atomic
+from .files import Checkpoint, alone, check_name, remove_locks, remove_parts, run_lock, set_aside, stopping_at_a_tick, to_json, write_atomic
 
 # %% ../nbs/03_records.ipynb #text
 def _text(x) -> str:
@@ -143,7 +143,7 @@ class Study:
         values = resolve(profiles, self.profile, overrides)
         if seeds < 0 or (seeds and "seeds" not in values):
             raise ValueError(f"seeds must be at least 0 and the notebook must have seeds, not {seeds}")
-        self.name, self.values = name, values | (dict(seeds=seeds) if seeds else {})
+        self.name, self.values = check_name(name, "the study's name"), values | (dict(seeds=seeds) if seeds else {})
         self.cfg, self.device = SimpleNamespace(**self.values), get_device(device)
         self.folder, self.cache = root() / "figures" / self.profile / name, root() / "data" / "runs" / name
         self.counts, self.figures, self.records, self.claims = dict(computed=0, reused=0, committed=0), [], [], []

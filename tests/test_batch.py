@@ -609,7 +609,7 @@ def test_odd_things_among_the_runs(project, monkeypatch, capsys):
     lock = run_lock(runs / "asng" / "busy")
     assert lock.take()
     assert batch.main(["runs", "rm", "--all"]) == 1
-    assert f"left alone, process {os.getpid()} is computing it: asng busy\nremoved 6 runs" in capsys.readouterr().out
+    assert f"left alone, process {os.getpid()} on {platform.node()} is computing it: asng busy\nremoved 6 runs" in capsys.readouterr().out
     lock.release()
     assert (runs / "asng" / "busy" / "record.json").exists() and (project / "nbs").is_dir()
     assert batch.main(["runs", "rm", "busy"]) == 0 and not (runs / "asng" / "busy").exists()

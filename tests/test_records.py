@@ -825,6 +825,13 @@ def test_other_sizes_than_the_profiles_get_no_verdict_of_its_rank(monkeypatch):
     assert verdicts == ["reproduced", "seen at small scale", "seen at small scale", "reproduced"]
 
 
+@pytest.mark.parametrize("name", ["../../../w/escape", "/tmp/x", "a/b", "a\\b", "..", ".hidden", "", "x" * 300, "a\0", "a\n", "\x1b[2J", None, 51, Path("x")], ids=repr)
+def test_a_study_whose_name_is_no_file_name_is_refused(name):
+    with pytest.raises(ValueError, match="the study's name .* is no file name") as error:
+        Study(name, dict(paper={}, quick={}, smoke={}), device="cpu")
+    assert "\n" not in str(error.value)
+
+
 def test_making_a_study_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "root", lambda: tmp_path)
     Study("51_asng_nas", dict(paper={}, quick={}, smoke={}), device="cpu")
