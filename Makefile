@@ -48,5 +48,5 @@ readme: env
 clean:
 	rm -rf $(VENV) $(VENV).installing build dist *.egg-info _docs _proc .pytest_cache .hypothesis figures/smoke nbs/.last_checked
 	find nbs nas_nb tests \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
-	find figures -type f \( -name .stamp.json -o -name report.json -o -name '*.ipynb' \) -exec rm -f {} +
+	find figures -type f \( -name .stamp.json -o -name '.*.lock' -o -name report.json -o -name '*.ipynb' \) -exec rm -f {} +
 	@echo "kept: data/ (downloads and cached runs) and the committed figures"

@@ -578,10 +578,9 @@ def begin(
     env: dict,  # from `environment`
 ) -> bool:  # False while another batch is at it
     "Start a job, or find that another batch has meanwhile done it."
-    from nas_nb.files import Lock, remove_parts
+    from nas_nb.files import remove_parts, run_lock
 
-    name = "changed-" * job.changed + f"{job.profile}-{job.nb.id}"
-    told, job.lock = job.lock, job.lock or Lock(root() / "data" / "locks" / name)
+    told, job.lock = job.lock, job.lock or run_lock(root() / job.folder)  # beside what it protects
     if not job.lock.take():
         if not told:
             say(f"{job.nb.id}  waits for {job.lock.holder()}, which runs it in profile {job.profile}")

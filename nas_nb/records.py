@@ -29,7 +29,7 @@ from fastcore.basics import patch
 
 from .bits import PORTABLE, compute_portably
 from .core import THREADS, check_parameters, get_device, keep_memory, parse_bare, resolve, root, set_threads
-from .files import Checkpoint, alone, remove_parts, run_lock, set_aside, to_json, write_atomic
+from .files import Checkpoint, alone, check_name, remove_locks, remove_parts, run_lock, set_aside, stopping_at_a_tick, to_json, write_atomic
 
 # %% ../nbs/03_records.ipynb #text
 def _text(x) -> str:
@@ -146,7 +146,7 @@ class Study:
         values = resolve(profiles, self.profile, overrides)
         if seeds and "seeds" not in values:
             raise ValueError(f"seeds = {seeds}, but this notebook repeats nothing over seeds")
-        self.name, self.values = name, values | (dict(seeds=seeds) if seeds else {})
+        self.name, self.values = check_name(name, "the study's name"), values | (dict(seeds=seeds) if seeds else {})
         self.portable = self.profile in PORTABLE
         self.cfg, self.device = SimpleNamespace(**self.values), get_device("cpu" if self.portable and device == "auto" else device)
         self.own_sizes = self.values != resolve(profiles, self.profile)  # not the profile's: no verdict of its rank
@@ -230,8 +230,13 @@ def seal(
 
 # %% ../nbs/03_records.ipynb #read-record
 def _whole(record) -> bool:
-    needed = dict(result=set(), made_by={"code"}, run={"device", "seconds"})
-    return isinstance(record, dict) and all(isinstance(record.get(k), dict) and v <= record[k].keys() for k, v in needed.items())
+    "Whether all is there that is used of a record, and can be shown."
+    if not (isinstance(record, dict) and all(isinstance(record.get(k), dict) for k in ("result", "made_by", "run"))):
+        return False
+    shown = [record["made_by"].get("code"), *(record["run"].get(k) for k in ("device", "sha256"))]
+    if "data" in record:
+        shown.append(record["data"].get("name") if isinstance(record["data"], dict) else None)
+    return "seconds" in record["run"] and all(isinstance(text, str) and text.isprintable() for text in shown)
 
 
 def read_record(
@@ -244,7 +249,7 @@ def read_record(
         record = json.loads(Path(path).read_text(encoding="utf-8"))
         if not _whole(record):
             raise ValueError("it is not whole")
-        if record["run"].get("sha256", sealed := seal(record)["run"]["sha256"]) != sealed:  # the oldest ones have none
+        if record != seal(record):
             raise ValueError("it was altered")
         if any(record.get(k) != v for k, v in identity.items()):
             raise ValueError("it belongs to another run")
@@ -270,9 +275,15 @@ def _provenance(data) -> dict:
 def _json(x, what: str, **settings):
     "What a record will hold of `x`; raises `ValueError`."
     try:
-        return json.loads(json.dumps(x, **settings))
-    except (TypeError, ValueError) as e:
+        return json.loads(json.dumps(x, **settings), object_pairs_hook=_distinct)
+    except (TypeError, ValueError, RecursionError) as e:
         raise ValueError(f"{what} is not what JSON can hold: {e}") from None
+
+
+def _distinct(pairs) -> dict:  # a `dict` with 1 and "1" would lose one of them
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError(f"two keys are the same as text, among {', '.join(found)}")
+    return found
 
 
 def _identity(document: str, label: str, seed: int, config: dict) -> dict:
@@ -303,9 +314,10 @@ def _wanted(self: Study, fn, label: str, seed: int, data, config: dict, own: dic
 @patch
 def _group(self: Study, local: Path) -> str:  # its folder's name, empty if there is none
     "The group with which a run was begun and not finished."
-    with contextlib.suppress(FileNotFoundError):
-        name = (local / "together").read_text()
-        return name if (self.cache / name / "checkpoint.pt").is_file() else ""
+    with contextlib.suppress(OSError, ValueError):  # there is none, or it is no text
+        name = (local / "together").read_text(encoding="utf-8")
+        if re.fullmatch(r"together-\d+-[0-9a-f]{16}", name) and (self.cache / name / "checkpoint.pt").is_file():
+            return name
     return ""
 
 
@@ -313,7 +325,8 @@ def _group(self: Study, local: Path) -> str:  # its folder's name, empty if ther
 def _find(self: Study, wanted, mend=False):
     "How a record was found, and the record."
     if record := read_record(wanted.local / "record.json", wanted.identity, mend):
-        (wanted.local / "checkpoint.pt").unlink(missing_ok=True)  # of a process that was killed when its record was just whole
+        with contextlib.suppress(OSError):  # there is none; or the folder is read-only
+            (wanted.local / "checkpoint.pt").unlink()  # of a process that was killed when its record was just whole
         return "reused", record
     begun = (wanted.local / "checkpoint.pt").is_file() or self._group(wanted.local)
     if self.kept and not begun and (record := read_record(wanted.committed, wanted.identity, mend)):
@@ -341,6 +354,7 @@ def _place(self: Study, wanted: list, force: bool) -> Path:
     folder = wanted[0].local if len(wanted) == 1 else self.cache / f"together-{len(wanted)}-{names}"
     if force:
         [shutil.rmtree(at, ignore_errors=True) for at in (folder, *(w.local for w in wanted))]
+    remove_locks(self.cache)
     for w in wanted if len(wanted) > 1 else ():
         write_atomic(w.local / "together", folder.name)
     for at in {folder, *(w.local for w in wanted)}:
@@ -361,9 +375,10 @@ def _compute(self: Study, call, wanted: list, name: str, force: bool) -> list[di
     records = [seal(w.identity | w.about | dict(result=r, made_by=w.made, run=run | machine(self.device))) for w, r in zip(wanted, results)]
     for w, record in zip(wanted, records):
         write_atomic(w.local / "record.json", to_json(record))
-    ckpt.path.unlink(missing_ok=True)
+    for done in (ckpt.path, *(w.local / "together" for w in wanted)):
+        with contextlib.suppress(OSError):  # there is none
+            done.unlink()
     if len(wanted) > 1:  # nothing of the group is left but its log
-        [(w.local / "together").unlink(missing_ok=True) for w in wanted]
         [left.replace(wanted[0].local / left.name) for left in folder.glob("*")]
         shutil.rmtree(folder, ignore_errors=True)  # there is none if no checkpoint was written
     return records
@@ -379,7 +394,8 @@ def _records(self: Study, fn, call, wanted: list) -> list[dict]:
             held.enter_context(alone(run_lock(w.local), w.identity["label"]))
             found[w.local] = ("", None) if force else self._find(w, mend=True)  # of the process that we waited for
         for group in self._groups(wanted, [w for w in wanted if not found[w.local][1]]):
-            records = self._compute(call, group, name, force)
+            with stopping_at_a_tick():
+                records = self._compute(call, group, name, force)
             found |= {w.local: ("computed", record) for w, record in zip(group, records)}
     for w in wanted:
         how, record = found[w.local]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -276,7 +277,7 @@ def test_thirty_notebooks_leak_nothing(project):
     print(f"{seconds / 30:.2f} s for each of thirty notebooks, two at a time; {cpu / 30:.2f} s of a core")
     assert result.returncode == 0 and result.stdout.count("  ok") == 60  # as it goes, and in the table
     assert not list(temporary.iterdir()) and not list(home.rglob("*.json"))
-    assert not list((project / "data" / "locks").iterdir()) and not list(project.rglob("*.part"))
+    assert not list(project.rglob("*.lock")) and not list(project.rglob("*.part"))
     assert not [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("NAS_NB_MARK") == mark]
     fds = [int(p.read_text()) for p in sorted(project.glob("figures/quick/*/fds.csv"))]
     assert len(fds) == 30 and max(fds[15:]) <= max(fds[:6])
@@ -313,7 +314,7 @@ def test_two_batches_run_a_notebook_once(project, start):
     wait_for(lambda: list(project.glob("ran-*")))
     second, two = start("figures", "10", "11")
     wait_for(lambda: "11_other  ok" in said(two))
-    assert f"10_slow  waits for process {first.pid}, which runs it in profile quick\n" in said(two)
+    assert f"10_slow  waits for process {first.pid} on {platform.node()}, which runs it in profile quick\n" in said(two)
     assert said(two).count("waits") == 1 and second.poll() is None
     stopped, three = start("figures", "10", "--time-limit", "1h")
     wait_for(lambda: "waits" in said(three))
@@ -325,7 +326,7 @@ def test_two_batches_run_a_notebook_once(project, start):
     assert (first.wait(30), second.wait(30)) == (0, 0)
     assert len(list(project.glob("ran-*"))) == 1
     assert [line.split()[1] for line in said(two).splitlines() if line.startswith("10_slow ")] == ["waits", "cached"]
-    assert not list((project / "data" / "locks").iterdir())
+    assert not list(project.rglob("*.lock"))
 
 
 def test_a_batch_that_was_killed_keeps_nobody_waiting(project, start):
@@ -338,7 +339,7 @@ def test_a_batch_that_was_killed_keeps_nobody_waiting(project, start):
     (project / "go").touch()
     again = run(project, "figures", "10")
     assert (again.returncode, status(again, "10_slow")) == (0, "ok") and "waits" not in again.stdout
-    assert not list(project.rglob("*.part")) and not list((project / "data" / "locks").iterdir())
+    assert not list(project.rglob("*.part")) and not list(project.rglob("*.lock"))
 
 
 def wait_for(condition, seconds=30):
@@ -608,7 +609,7 @@ def test_odd_things_among_the_runs(project, monkeypatch, capsys):
     lock = run_lock(runs / "asng" / "busy")
     assert lock.take()
     assert batch.main(["runs", "rm", "--all"]) == 1
-    assert f"left alone, process {os.getpid()} is computing it: asng busy\nremoved 6 runs" in capsys.readouterr().out
+    assert f"left alone, process {os.getpid()} on {platform.node()} is computing it: asng busy\nremoved 6 runs" in capsys.readouterr().out
     lock.release()
     assert (runs / "asng" / "busy" / "record.json").exists() and (project / "nbs").is_dir()
     assert batch.main(["runs", "rm", "busy"]) == 0 and not (runs / "asng" / "busy").exists()

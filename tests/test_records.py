@@ -1,5 +1,7 @@
 """Runs: computed once, the same after a kill, never taken from what is not theirs."""
 
+import errno
+import fcntl
 import hashlib
 import importlib
 import io
@@ -7,9 +9,13 @@ import json
 import linecache
 import math
 import os
+import platform
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +27,7 @@ from nas_nb import asng, files, records, streams
 from nas_nb.core import resolve, root
 from nas_nb.papers import asng_nas
 from nas_nb.papers.asng_nas import hitting_times
-from nas_nb.files import Checkpoint, Lock, OutOfTime, remove_parts, set_aside, to_json, write_atomic
+from nas_nb.files import Checkpoint, Lock, OutOfTime, remove_locks, remove_parts, set_aside, to_json, write_atomic
 from nas_nb.records import Study, code_hash, read_record, seal
 
 SMALL = dict(method="ASNG", delta0=[1.0, 0.02], eps_x=[0.02], seeds=8, max_updates=1500, horizon=1500, D=16, K=5)
@@ -167,7 +173,7 @@ print(json.dumps(dict(first=first, status=[ended(first), ended(second)], marks=m
 """
     ((found,), said) = warm(tmp_path, body, NAS_NB_CHECKPOINT_SECONDS="0")
     assert found["status"] == [0, 0] and found["marks"] == "B" + "." * 100
-    assert f"x: process {found['first']} is at this already; waiting for it\n" in said
+    assert f"x: process {found['first']} on {platform.node()} is at this already; waiting for it\n" in said
     assert "'computed': 0, 'reused': 1" in said
     assert [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()] == ["record.json"]  # no lock, no checkpoint
 
@@ -214,9 +220,9 @@ print(json.dumps(dict(status=statuses, begun=marks.read_text().count("B"))))
 
 def test_a_lock_left_by_a_dead_process_or_removed_by_somebody_is_no_obstacle(tmp_path):
     path = tmp_path / "lock"
-    path.write_text("1")  # of a process that never held it, or was killed
+    path.write_text("process 1 on nowhere")  # of a process that never held it, or was killed
     first, second, third = (Lock(path) for _ in range(3))
-    assert first.take() and not second.take() and second.holder() == f"process {os.getpid()}"
+    assert first.take() and not second.take() and second.holder() == f"process {os.getpid()} on {platform.node()}"
     path.unlink()
     assert second.take() and not third.take()
     first.release()  # must not remove what is another's now
@@ -227,19 +233,319 @@ def test_a_lock_left_by_a_dead_process_or_removed_by_somebody_is_no_obstacle(tmp
 
 
 def test_a_lock_that_is_removed_between_opening_and_locking_it_does_not_count(tmp_path, monkeypatch):
-    first, second, flock = Lock(tmp_path / "lock"), Lock(tmp_path / "lock"), files._flock
+    first, second, flock = Lock(tmp_path / "lock"), Lock(tmp_path / "lock"), fcntl.flock
 
-    def meanwhile(file):
-        monkeypatch.setattr(files, "_flock", flock)
+    def meanwhile(file, how):
+        monkeypatch.setattr(fcntl, "flock", flock)
         first.path.unlink()
         assert second.take()
-        return flock(file)
+        return flock(file, how)
 
-    monkeypatch.setattr(files, "_flock", meanwhile)
+    monkeypatch.setattr(fcntl, "flock", meanwhile)
     assert not first.take()
     second.release()
     assert first.take()
     first.release()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EINVAL, errno.ESTALE])
+def test_where_nobody_can_lock_nothing_is_computed_and_a_sentence_says_why(study, monkeypatch, number):
+    def refuses(file, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    with pytest.raises(OSError, match=rf"{re.escape(os.strerror(number))} \(only one process at a time.*on a disk of this machine") as error:
+        study.run(lambda **_: pytest.fail("computed"), "x")
+    assert error.value.errno == number and str(error.value.filename).endswith(".lock") and "\n" not in str(error.value)
+
+
+def test_what_is_recorded_is_read_without_a_lock(study, monkeypatch):
+    study.profile = "paper"
+    record = study.run(square, "square", n=3)
+    monkeypatch.setattr(fcntl, "flock", lambda *_: pytest.fail("locked"))
+    assert study.run(square, "square", n=3) == record
+    shutil.rmtree(study.cache)
+    assert study.run(square, "square", n=3) == record and study.counts == dict(computed=1, reused=1, committed=1)
+    assert not study.cache.exists()
+
+
+READ_ONLY = """
+mount --bind "$1/cache" "$1/cache" && mount -o remount,ro,bind "$1/cache" || exit 77
+exec "$2" -c "$3" "$1"
+"""
+
+
+def test_records_are_read_in_a_folder_that_is_read_only(tmp_path):
+    body = """
+s = study()
+s.profile = "paper"
+found = [s.run(walk, "x", n=3, seed=seed)["result"]["x"][0] for seed in (0, 1)]
+try: s.run(walk, "x", n=3, seed=2); error = ""
+except OSError as e: error = str(e)
+print(json.dumps(dict(found=found, counts=s.counts, error=error)))
+"""
+    made = """
+s = study()
+s.profile = "paper"
+found = [s.run(walk, "x", n=3, seed=seed)["result"]["x"][0] for seed in (0, 1)]
+shutil.rmtree(next(p.parent for p in s.cache.glob("*/record.json") if '"seed": 1' in p.read_text()))
+print(json.dumps(dict(found=found)))
+"""
+    ((before,), _) = warm(tmp_path, made)
+    command = ["unshare", "-rm", "bash", "-c", READ_ONLY, "-", str(tmp_path), sys.executable, WARM + body]
+    if not shutil.which("unshare") or (done := subprocess.run(command, capture_output=True, text=True)).returncode == 77 or done.stderr.startswith("unshare"):
+        pytest.skip("cannot mount a folder read-only here")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = (json.loads(line) for line in done.stdout.splitlines() if line[0] == "{")
+    assert found["found"] == before["found"] and found["counts"] == dict(computed=0, reused=1, committed=1)
+    assert "Read-only file system (only one process at a time" in found["error"] and "\n" not in found["error"]
+
+
+def test_a_lock_has_no_place_in_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="only one process at a time"):
+        Lock(tmp_path / "file" / "x.lock").take()
+
+
+def test_what_lies_at_a_locks_place_and_is_no_lock_is_left_alone(tmp_path):
+    precious, at = tmp_path / "precious", tmp_path / ".x.lock"
+    precious.write_text("years of work")
+    at.symlink_to(precious)
+    with pytest.raises(OSError, match="only one process at a time"):
+        Lock(at).take()
+    remove_locks(tmp_path)
+    assert precious.read_text() == "years of work" and at.is_symlink()
+    at.unlink()
+    os.link(precious, at)
+    lock, other = Lock(at), Lock(at)
+    assert lock.take() and not other.take() and other.holder() == "another process"
+    lock.release()
+    remove_locks(tmp_path)
+    assert precious.read_text() == at.read_text() == "years of work"
+
+
+def test_who_holds_a_lock_is_never_a_text_of_somebody_else(tmp_path):
+    lock = Lock(tmp_path / "lock")
+    for text in ("", "process x on y", "process 4711 on \x1b[2J", "process 1 on a\n", "\xff" * 100):
+        lock.path.write_bytes(text.encode("latin-1"))
+        assert lock.holder() == "another process"
+
+
+def test_the_files_of_killed_processes_are_swept_by_the_next_run_and_held_locks_are_not(study):
+    study.cache.mkdir(parents=True)
+    for name in (".old-0123.lock", ".held-0123.lock"):
+        (study.cache / name).write_text("process 1 on nowhere")
+    (study.cache / ".mine.lock").write_text("not ours")
+    assert (held := Lock(study.cache / ".held-0123.lock")).take()
+    study.run(square, "square", n=3)
+    assert sorted(p.name for p in study.cache.glob(".*")) == [".held-0123.lock", ".mine.lock"] and not Lock(held.path).take()
+    held.release()
+
+
+def test_a_forked_child_has_no_part_in_its_parents_lock(tmp_path):
+    body = """
+from nas_nb.files import Lock
+lock, stay = Lock(folder / "lock"), folder / "stay"
+assert lock.take()
+child = fork(lambda: wait_for(stay.exists))
+lock.release()
+assert Lock(lock.path).take()  # though the child still has all of its parent's files open
+stay.touch()
+print(json.dumps(dict(status=ended(child))))
+"""
+    ((found,), _) = warm(tmp_path, body)
+    assert found == dict(status=0)
+
+
+INTERRUPTED = """
+from nas_nb.training import Recipe, fit
+moments = random.Random(5)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def half(n, seed, device, ckpt):
+    "In the middle of a step its state is of no use: `x` is new and `i` is old."
+    state = ckpt.load() or dict(i=0, x=torch.zeros(WIDTH, dtype=torch.float64))
+    while state["i"] < n:
+        noise = torch.randn(WIDTH, generator=torch.Generator().manual_seed(1000 * seed + state["i"]), dtype=torch.float64)
+        state["x"] += noise
+        mark(".")
+        time.sleep(0.001)
+        state["x"].sin_()
+        state["i"] += 1
+        ckpt.tick(lambda: state)
+    return dict(x=state["x"].tolist())
+
+def trained(n, seed, device, ckpt):
+    torch.manual_seed(seed)
+    net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.BatchNorm1d(16), torch.nn.Dropout(0.2), torch.nn.Linear(16, 3))
+    def batches(step):
+        mark(".")
+        time.sleep(0.002)
+        g = torch.Generator().manual_seed(step)
+        return torch.randn(12, 8, generator=g), torch.randint(3, (12,), generator=g)
+    rows = fit(net, batches, Recipe(steps=n, lr=0.1), ckpt=ckpt, seed=seed)
+    return dict(rows=rows, weights=torch.cat([p.detach().flatten() for p in net.parameters()]).tolist())
+
+found, times = [], 0
+for number in range(8):
+    fn, config = (half, trained)[number % 2], dict(n=40, seed=number)
+    began = time.monotonic()
+    whole, where = study(folder / "whole").run(fn, "x", **config), folder / f"stopped-{number}"
+    takes = time.monotonic() - began
+    def run():
+        try: study(where).run(fn, "x", **config)
+        except KeyboardInterrupt as e: print(type(e).__name__, e, flush=True); os._exit(9)
+    for _ in range(moments.choice([1, 2, 3])):
+        before, ready = len(marks.read_text()), moments.randrange(1, 15)
+        pid = fork(run)
+        wait_for(lambda: len(marks.read_text()) >= before + ready or os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+        os.kill(pid, signal.SIGINT)
+        status = ended(pid)
+        assert status in (0, 9), status
+        times += status == 9
+        assert status == 0 or list(where.rglob("checkpoint.pt")) or list(where.rglob("record.json"))
+    assert ended(fork(run)) == 0
+    (path,) = where.rglob("record.json")
+    assert content(json.loads(path.read_text())) == content(whole), number
+print(json.dumps(dict(times=times)))
+"""
+
+
+def test_an_interrupt_keeps_the_state_of_the_next_step_and_the_result_is_the_same(tmp_path):
+    "No checkpoint is written by time: all that goes on was saved by an interrupt."
+    ((found,), said) = warm(tmp_path, INTERRUPTED, NAS_NB_CHECKPOINT_SECONDS="1e9")
+    assert found["times"] >= 8 and "Traceback" not in said and "not used" not in said
+    assert said.count("Interrupted stopped") == said.count("run again to go on\n") == found["times"]
+    assert said.count("stopping at the next step, with a checkpoint (interrupt again to stop at once)\n") == found["times"]
+
+
+def test_the_second_interrupt_stops_at_once_and_the_last_checkpoint_counts(tmp_path):
+    body = """
+def slow(n, seed, device, ckpt):
+    if saved := ckpt.load(): return saved
+    ckpt.save(dict(i=3))
+    mark("B")
+    time.sleep(60)
+def stopped():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    pid = fork(lambda: study().run(slow, "x", n=100))
+    before = marks.read_text() if marks.exists() else ""
+    wait_for(lambda: marks.exists() and marks.read_text() != before)
+    began = time.monotonic()
+    os.kill(pid, signal.SIGINT)
+    wait_for(lambda: "interrupt again" in (folder / "said").read_text())
+    os.kill(pid, signal.SIGINT)
+    return ended(pid), time.monotonic() - began
+status, takes = stopped()
+print(json.dumps(dict(status=status, takes=takes, then=study().run(slow, "x", n=100)["result"])))
+"""
+    ((found,), _) = warm(tmp_path, body)
+    assert found["status"] == 1 and found["takes"] < 10 and found["then"] == dict(i=3)
+
+
+def test_an_interrupt_in_a_run_without_ticks_loses_nothing_and_is_heard(study, monkeypatch):
+    def fn(seed, device, ckpt):
+        os.kill(os.getpid(), signal.SIGINT)
+        return dict(value=3)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(files.Interrupted, match="run again to go on"):
+            study.run(fn, "x")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert study.run(fn, "x")["result"] == dict(value=3)
+        assert study.counts == dict(computed=0, reused=1, committed=0)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_while_the_disk_is_full_does_not_lose_the_run(study, monkeypatch, capsys):
+    steps = []
+
+    def fn(seed, device, ckpt):
+        for i in range(4):
+            steps.append(i)
+            if i == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            monkeypatch.setattr(files, "write_atomic", write if i > 2 else full)
+            ckpt.tick(lambda: dict(i=i + 1))
+        return {}
+
+    def full(path, data):
+        raise OSError(28, "No space left (free some)", str(path))
+
+    write, before = files.write_atomic, signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(files.Interrupted, match="with a checkpoint"):
+            study.run(fn, "x")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert steps == [0, 1, 2, 3] and capsys.readouterr().out.count("computing goes on") == 1
+    assert list(study.cache.rglob("checkpoint.pt"))
+
+
+def test_elsewhere_an_interrupt_is_what_it_always_was(study):
+    "In another thread, and where somebody else handles it."
+    def fn(seed, device, ckpt):
+        seen.append(signal.getsignal(signal.SIGINT))
+        return {}
+
+    seen, mine = [], lambda *_: None
+    before = signal.signal(signal.SIGINT, mine)
+    try:
+        study.run(fn, "a")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        (thread := threading.Thread(target=lambda: study.run(fn, "b"))).start()
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [mine, signal.default_int_handler]
+
+
+CELL = """
+import time
+from nas_nb.records import Study
+study = Study("51_asng_nas", dict(paper={}, quick={}, smoke={}), device="cpu", threads=1)
+study.cache, study.folder = __import__("pathlib").Path("cache"), __import__("pathlib").Path("figures")
+def count(n, seed, device, ckpt):
+    i = (ckpt.load() or dict(i=0))["i"]
+    while i < n:
+        i += 1
+        time.sleep(0.01)
+        if i % 50 == 3: print("at", i, flush=True)
+        ckpt.tick(lambda: dict(i=i))
+    return dict(i=i)
+"""
+
+
+def test_who_interrupts_a_notebook_sees_one_line_and_goes_on(tmp_path):
+    "In a kernel, as JupyterLab interrupts it."
+    from jupyter_client.manager import start_new_kernel
+
+    env = os.environ | dict(IN_TEST="1", NAS_NB_CHECKPOINT_SECONDS="1e9", PYTHONPATH=str(root()))
+    manager, client = start_new_kernel(kernel_name="python3", cwd=str(tmp_path), env=env, startup_timeout=120)
+    try:
+        client.execute_interactive(CELL, timeout=60)
+        outputs = []
+
+        def seen(message):
+            outputs.append(message)
+            if message["msg_type"] == "stream" and "at 3" in message["content"]["text"]:
+                manager.interrupt_kernel()
+
+        reply = client.execute_interactive('study.run(count, "x", n=400)["result"]', output_hook=seen, timeout=60)
+        (error,) = (m["content"] for m in outputs if m["msg_type"] == "error")
+        assert reply["content"]["status"] == "error" and error["traceback"] == ["stopped, with a checkpoint: run again to go on"]
+        (saved,) = tmp_path.rglob("checkpoint.pt")
+        outputs.clear()
+        client.execute_interactive('study.run(count, "x", n=400)["result"]', output_hook=outputs.append, timeout=60)
+        texts = [m["content"].get("text", "") for m in outputs]
+        assert "at 3\n" not in "".join(texts) and "at 53" in "".join(texts)
+        (result,) = (m["content"]["data"]["text/plain"] for m in outputs if m["msg_type"] == "execute_result")
+        assert result == "{'i': 400}" and not saved.exists()
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 FULL = """
@@ -521,6 +827,13 @@ def test_other_sizes_than_the_profiles_get_no_verdict_of_its_rank(monkeypatch):
     assert verdicts == ["reproduced", "seen at small scale", "seen at small scale", "reproduced"]
 
 
+@pytest.mark.parametrize("name", ["../../../w/escape", "/tmp/x", "a/b", "a\\b", "..", ".hidden", "", "x" * 300, "a\0", "a\n", "\x1b[2J", None, 51, Path("x")], ids=repr)
+def test_a_study_whose_name_is_no_file_name_is_refused(name):
+    with pytest.raises(ValueError, match="the study's name .* is no file name") as error:
+        Study(name, dict(paper={}, quick={}, smoke={}), device="cpu")
+    assert "\n" not in str(error.value)
+
+
 def test_making_a_study_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "root", lambda: tmp_path)
     Study("51_asng_nas", dict(paper={}, quick={}, smoke={}), device="cpu")
@@ -571,10 +884,26 @@ def test_a_record_in_which_any_bit_has_changed_gives_no_other_result(study, tmp_
     assert used < 10
 
 
-def test_records_from_before_the_checksum_are_read():
-    for path in sorted((root() / "figures" / "paper" / "51_asng_nas" / "records").glob("*.json")):
-        record = json.loads(path.read_text())
+def test_every_committed_record_carries_its_checksum_and_is_read():
+    paths = sorted((root() / "figures").glob("*/*/records/*.json"))
+    assert len(paths) > 300
+    for path in paths:
+        record = json.loads(path.read_text(encoding="utf-8"))
         assert read_record(path, {k: record[k] for k in ("document", "label", "seed", "config")}) == record
+
+
+@pytest.mark.parametrize("where", ["cache/*/record.json", "figures/records/*.json"])
+@pytest.mark.parametrize("checksum", [None, "", 7, "f" * 64], ids=str)
+def test_a_record_without_its_checksum_is_not_trusted(study, where, checksum, tmp_path, capsys):
+    study.profile = "paper"
+    study.run(square, "square", n=3)
+    (path,) = tmp_path.glob(where)
+    record = json.loads(path.read_text())
+    record["result"], record["run"] = dict(value=10), {k: v for k, v in record["run"].items() if k != "sha256"} | (dict(sha256=checksum) if checksum is not None else {})
+    path.write_text(to_json(record))
+    (shutil.rmtree(study.cache) if "figures" in where else shutil.rmtree(study.folder))
+    assert study.run(square, "square", n=3)["result"] == dict(value=9)
+    assert study.counts["computed"] == 2 and "is not used" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("where", ["cache/*/record.json", "figures/records/*.json"])
@@ -785,6 +1114,108 @@ def test_what_a_kill_left_half_written_is_removed_by_the_next_run(study, tmp_pat
     study.run(square, "square", n=3)
     assert [p.name for p in path.parent.iterdir()] == ["record.json"]
     remove_parts(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("every", [NAN, -1, -math.inf, "x", "", [], "nan"], ids=str)
+def test_the_time_between_checkpoints_is_a_number(tmp_path, monkeypatch, every):
+    with pytest.raises(ValueError, match="seconds between two checkpoints") as error:
+        Checkpoint(tmp_path / "a.pt", every=every)
+    assert "\n" not in str(error.value)
+    monkeypatch.setenv("NAS_NB_CHECKPOINT_SECONDS", str(every))
+    with pytest.raises(ValueError, match="seconds between two checkpoints"):
+        Checkpoint(tmp_path / "a.pt")
+    assert [Checkpoint(tmp_path / "a.pt", every=e).every for e in (0, 1.5, math.inf)] == [0, 1.5, math.inf]
+
+
+@pytest.mark.parametrize("seconds", [NAN, math.inf, -1.0, "x", None, torch.ones(1)], ids=str)
+def test_a_checkpoint_with_another_time_than_a_number_is_set_aside(tmp_path, capsys, seconds):
+    checkpoint(tmp_path / "a.pt", dict(step=3, key="", seconds=seconds))
+    assert Checkpoint(tmp_path / "a.pt").load() is None and "was altered" in capsys.readouterr().out
+
+
+def test_what_a_kill_left_of_a_checkpoint_outside_a_study_is_swept_by_who_comes_next(tmp_path):
+    for name in (".a.pt.k1ll3d__.part", ".b.pt.k1ll3d__.part", ".a.pt.x.part.keep"):
+        (tmp_path / name).touch()
+    assert Checkpoint(tmp_path / "a.pt").load() is None
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".a.pt.x.part.keep", ".b.pt.k1ll3d__.part"]
+    Checkpoint(tmp_path / "none" / "a.pt").load()
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_not_thrown_away(tmp_path, monkeypatch):
+    ckpt = Checkpoint(tmp_path / "a.pt")
+    ckpt.save(dict(step=3))
+    with monkeypatch.context() as m, pytest.raises(OSError, match="Stale file handle"):
+        m.setattr(Path, "read_bytes", lambda self: (_ for _ in ()).throw(OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self))))
+        ckpt.load()
+    assert ckpt.load() == dict(step=3)
+
+
+POINTERS = [b"\xff\xfe", b"", b"together", b"together-x-0123456789abcdef", b"together-2-../../..", b"../../x", b"a\0b", b"x" * 5000, b"together-2-0123456789abcdef\n", None]
+
+
+@pytest.mark.parametrize("content", POINTERS, ids=lambda c: repr(c)[:30])
+def test_a_pointer_to_a_group_that_is_none_is_no_obstacle(study, monkeypatch, content):
+    steps, runs = [], [dict(label="slow", seed=seed) for seed in (0, 1)]
+    stopped(study, monkeypatch, slow_group(steps), runs)
+    pointers = list(study.cache.glob("*/together"))
+    assert len(pointers) == 2
+    for path in pointers:
+        path.unlink()
+        path.write_bytes(content) if content is not None else None
+    assert [r["result"]["seed"] for r in study.run_together(slow_group(steps), runs[:1]) + study.run_together(slow_group(steps), runs[1:])] == [0, 1]
+    assert not list(study.cache.rglob("together"))
+
+
+def test_what_lies_in_the_way_as_a_folder_is_named_or_moved(study, capsys):
+    study.run(square, "square", n=3)
+    (path,) = study.cache.glob("*/record.json")
+    path.unlink()
+    for _ in range(2):
+        path.mkdir()
+        assert study.run(square, "square", n=3)["result"] == dict(value=9)
+        path.unlink()
+    assert capsys.readouterr().out.count("set aside as record.unreadable") == 2
+    (path.parent / "together").mkdir()
+    assert study.run(square, "square", n=3)["result"] == dict(value=9)
+    shutil.rmtree(path.parent)
+    path.parent.touch()  # a file where the run's folder should be
+    with pytest.raises(OSError) as error:
+        study.run(square, "square", n=3)
+    assert "\n" not in str(error.value) and error.value.filename
+
+
+def test_a_file_that_can_neither_be_used_nor_moved_is_named(tmp_path, monkeypatch):
+    (tmp_path / "record.json").write_text("{")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EROFS, os.strerror(errno.EROFS))))
+    with pytest.raises(OSError, match="Read-only file system .it cannot be used: so; nor can it be moved.*record.json"):
+        set_aside(tmp_path / "record.json", "so")
+
+
+def test_a_result_that_would_lose_an_entry_or_nests_without_end_is_refused(study):
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    for result, says in ((dict(x={1: "a", "1": "b"}), "two keys are the same as text"), (dict(x=deep), "not what JSON can hold")):
+        with pytest.raises(ValueError, match=says):
+            study.run(lambda seed, device, ckpt: result, "x")
+    with pytest.raises(ValueError, match="two keys are the same"):
+        study.run(square, "x", n={1: 2, "1": 3})
+    assert not list(study.cache.rglob("record.json"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [dict(data=[]), dict(data=dict(name=7, hash="x")), dict(data=dict(name="\x1b[2J", hash="x")), dict(data=dict(name="\ud800", hash="x")), dict(made_by=dict(code=[]))],
+    ids=str,
+)
+def test_a_record_whose_origin_cannot_be_told_is_not_used(study, change, capsys):
+    study.profile = "paper"
+    record = study.run(square, "square", n=3)
+    shutil.rmtree(study.cache)
+    (path,) = (study.folder / "records").iterdir()
+    path.write_text(to_json(seal(record | change)))
+    assert study.run(square, "square", n=3)["result"] == dict(value=9) and study.counts["computed"] == 2
+    assert "it is not whole" in capsys.readouterr().out
 
 
 def module(tmp_path, monkeypatch, name, source):
