@@ -17,6 +17,7 @@ import torch
 from nas_nb.asng import Space, make_samples
 from nas_nb.core import root
 from nas_nb.explore import explore
+from nas_nb.files import Checkpoint
 from nas_nb.papers import asng_nas
 from nas_nb.papers.asng_nas import METHODS, Trials, cost, expected, hitting_times, predicted_median, score, trace
 
@@ -135,6 +136,158 @@ def test_ten_thousand_trials_fit_in_two_gigabytes():
     peak = int(subprocess.check_output([sys.executable, "-c", code], text=True)) * (1 if sys.platform == "darwin" else 1024)
     print(f"{peak / 2**20:.0f} MiB with torch and everything")
     assert peak < 2 * 2**30
+
+
+SMALL = dict(eps_x=[0.05], seeds=2, max_updates=100, **PROBLEM)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: Trials("REINFORCE", [0], 0.1, 0.05, **PROBLEM), "known are ASNG, SNG, Adam"),
+        (lambda: Trials(["ASNG"], [0], 0.1, 0.05, **PROBLEM), "known are ASNG, SNG, Adam"),
+        (lambda: Trials("ASNG", "3", 0.1, 0.05, **PROBLEM), "integer"),
+        (lambda: Trials("ASNG", [0], 0.1, math.nan, **PROBLEM), "eps_x must be"),
+        (lambda: Trials("ASNG", [0], 0.1, 0, **PROBLEM), "eps_x must be"),
+        (lambda: Trials("ASNG", [0], 0.1, "a", **PROBLEM), "eps_x must be"),
+        (lambda: Trials("ASNG", [0, 1], 0.1, [0.1] * 3, **PROBLEM), "eps_x must be"),
+        (lambda: Trials("ASNG", [0], 0.1, 0.05, **PROBLEM | dict(D=0)), "D must be"),
+        (lambda: Trials("ASNG", [0], 0.1, 0.05, **PROBLEM | dict(D=2.0)), "D must be"),
+        (lambda: Trials("ASNG", [0], 0.1, 0.05, **PROBLEM | dict(K=1)), "K must be"),
+        (lambda: Trials("ASNG", [0], 0.1, 0.05, **PROBLEM | dict(horizon=0)), "horizon must be"),
+        (lambda: Trials("ASNG", [0], 0.1, 0.05, lam=1, **PROBLEM), "lam must be"),
+        (lambda: hitting_times("ASNG", [0.1], **SMALL | dict(seeds="3")), "seeds must be a whole number"),
+        (lambda: hitting_times("ASNG", [0.1], **SMALL | dict(seeds=1.5)), "seeds must be a whole number"),
+        (lambda: hitting_times("ASNG", [0.1], **SMALL | dict(seeds=0)), "seeds must be a whole number"),
+        (lambda: hitting_times("ASNG", [0.1], **SMALL, seed=-1), "at least 0"),
+        (lambda: hitting_times("ASNG", [0.1], **SMALL, seed=2**31 - 1), "less than"),
+        (lambda: hitting_times("ASNG", [0.1], **SMALL | dict(max_updates=0)), "max_updates must be"),
+        (lambda: hitting_times("ASNG", 0.1, **SMALL), "non-empty lists"),
+        (lambda: hitting_times("ASNG", [], **SMALL), "non-empty lists"),
+        (lambda: hitting_times("ASNG", ["a"], **SMALL), "non-empty lists"),
+        (lambda: hitting_times("ASNG", [0.1], **SMALL, device="gpu"), "unknown device"),
+        (lambda: trace([0.1], 0.05, updates=0, points=20, **PROBLEM), "updates must be"),
+        (lambda: trace(0.1, 0.05, updates=10, points=20, **PROBLEM), "delta0 must be"),
+        (lambda: Trials("ASNG", range(3), 0.1, 0.05, **PROBLEM).keep([3]), "indices from 0 to 2"),
+        (lambda: score([]), "at least one trial"),
+        (lambda: score([1, -1]), "at least one trial"),
+        (lambda: score([1, math.nan]), "at least one trial"),
+        (lambda: score("abc"), "at least one trial"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(call, message):
+    with pytest.raises(ValueError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def test_beyond_the_horizon_the_learning_rate_stays_zero():
+    trials = Trials("ASNG", range(5), 0.1, 0.05, D=3, K=3, horizon=20)
+    for _ in range(20):
+        trials.update()
+    x = trials.x.clone()
+    for _ in range(15):
+        trials.update()
+    assert torch.equal(trials.x, x)
+
+
+def test_a_state_of_other_trials_or_an_altered_one_is_refused():
+    trials = Trials("ASNG", range(4), 0.1, 0.05, **PROBLEM)
+    for _ in range(3):
+        trials.update()
+    state = trials.state()
+    bad = [Trials(*a, **PROBLEM | k).state() for a, k in ((("SNG", range(4), 0.1, 0.05), {}), (("ASNG", range(5), 0.1, 0.05), {}), (("ASNG", range(4), 0.1, 0.05), dict(D=7)))]
+    bad += [state | dict(t=-1), state | dict(eps_x=-state["eps_x"]), state | dict(x=state["x"][1:]), {}, state | dict(opt=state["opt"] | dict(theta_=state["opt"]["theta_"] * math.nan))]
+    for other in bad:
+        with pytest.raises(ValueError, match="the state of th"):
+            trials.load(other)
+
+
+def stopped_and_resumed(tmp_path, change=lambda saved: saved, **settings):
+    "The result in one go, and of a run that is stopped after some trials have left, its checkpoint changed, and resumed."
+    whole = hitting_times("ASNG", **settings)
+
+    class Stop(Checkpoint):
+        def tick(self, state):
+            if (saved := state())["trials"]["t"] >= 200:
+                self.save(saved)
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hitting_times("ASNG", **settings, ckpt=Stop(tmp_path / "a.pt"))
+    ckpt = Checkpoint(tmp_path / "a.pt")
+    saved = ckpt.load()
+    ckpt.save(change({k: v for k, v in saved.items() if k not in ("seconds", "key")}))
+    return whole, hitting_times("ASNG", **settings, ckpt=Checkpoint(tmp_path / "a.pt")), saved
+
+
+def test_trials_that_have_left_stay_away_after_a_stop(tmp_path):
+    whole, resumed, saved = stopped_and_resumed(tmp_path, delta0=[0.5, 0.02], eps_x=[0.05], seeds=20, max_updates=900, **PROBLEM)
+    assert 0 < len(saved["alive"]) < 40 and resumed == whole
+
+
+def test_diverged_weights_can_go_on_too(tmp_path):
+    whole, resumed, saved = stopped_and_resumed(tmp_path, delta0=[0.5], eps_x=[1e6], seeds=3, max_updates=500, **PROBLEM)
+    assert not saved["trials"]["x"].isfinite().all() and resumed == whole
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s | dict(alive=s["alive"] + 40),
+        lambda s: s | dict(alive=s["alive"][:-1]),
+        lambda s: s | dict(found=s["found"][:-1]),
+        lambda s: s | dict(delta=s["delta"] * math.nan),
+        lambda s: {k: v for k, v in s.items() if k != "alive"},
+        lambda s: {k: v for k, v in s.items() if k != "trials"} | dict(trials=None),
+    ],
+)
+def test_an_altered_checkpoint_is_refused(tmp_path, change):
+    with pytest.raises(ValueError, match="does not fit"):
+        stopped_and_resumed(tmp_path, change, delta0=[0.5, 0.02], eps_x=[0.05], seeds=20, max_updates=900, **PROBLEM)
+
+
+def figure4_of(updates: dict, factors=(0.0, 1.0)):
+    return asng_nas.table4({m: dict(result=dict(updates=u)) for m, u in updates.items()}, factors, [1.0, 0.1], [0.05])
+
+
+NEVER, ALWAYS = [[[0, 0], [0, 0]]], [[[10, 12], [11, 11]]]
+
+
+def test_where_nothing_succeeds_the_figures_are_drawn():
+    df = figure4_of(dict.fromkeys(METHODS, NEVER))
+    plt.close(asng_nas.plot_figure4(df, 300, "nothing"))
+    none = asng_nas.with_spread([0, 0])
+    more = pd.DataFrame([dict(eps_x=0.05, utility=u, lam=n, trials=2) | asng_nas.median_step([0, 0]) | none for u in ("rank", "mean") for n in (2, 4)])
+    for end in ("", "_sd", "_low", "_low_sd", "_high", "_high_sd"):
+        more[f"evaluations{end}"] = more[f"median{end}"]
+    fig = asng_nas.plot_lambda(more, "nothing")
+    fig.canvas.draw()
+    assert {t.get_text() for ax in fig.axes for t in ax.texts} == {"no trial succeeded"}
+    plt.close("all")
+    assert not any(asng_nas.clearly(more, what, u, sign) for what in ("median", "evaluations", "delta") for u in ("rank", "mean") for sign in (-1, 1))
+
+
+def test_no_claim_holds_by_an_infinity_or_for_want_of_data():
+    ratios = lambda df: {m: asng_nas.spread_over_delta0(df, m, 300) for m in METHODS}
+    nothing, empty = figure4_of(dict.fromkeys(METHODS, NEVER)), figure4_of({}).reindex(columns=["method", "success_rate", "eps_x", "score", "trials"])
+    others = figure4_of(dict(ASNG=NEVER, SNG=ALWAYS, Adam=ALWAYS))
+    half = figure4_of(dict(ASNG=[[[10, 12], [0, 0]]], SNG=NEVER, Adam=NEVER))
+    for df in (nothing, others, half):
+        assert not asng_nas.eased(df, ratios(df)) and not asng_nas.every_setting(df, "ASNG")
+    assert not asng_nas.every_setting(empty, "ASNG") and not asng_nas.eased(empty, dict(ASNG=1.0, SNG=9.0, Adam=9.0))
+    right = figure4_of(dict(ASNG=ALWAYS, SNG=[[[10, 12], [0, 0]]], Adam=[[[10, 12], [90, 90]]]))
+    assert ratios(right) == pytest.approx(dict(ASNG=1.0, SNG=600 / 11, Adam=90 / 11))  # 0 of 2: as if 1 of 2 at update 300
+    assert asng_nas.eased(right, ratios(right))
+    assert not asng_nas.eased(right, dict(ASNG=1.0, SNG=math.nan, Adam=9.0)) and not asng_nas.eased(right, dict(ASNG=1.0, SNG=math.inf, Adam=9.0))
+
+
+def test_one_success_is_not_clearly_anything():
+    rows = lambda few, many: pd.DataFrame([dict(eps_x=0.05, utility="rank", lam=n, trials=len(u)) | asng_nas.with_spread(u) for n, u in ((2, few), (4, many))])
+    assert asng_nas.fewer(rows([90, 91, 92], [10, 11, 12]), "median", "rank")
+    for few, many in (([90], [10]), ([90, 0, 0], [10, 11, 12]), ([90, 91, 92], [0, 0, 12])):
+        assert not asng_nas.fewer(rows(few, many), "median", "rank")
+    assert not asng_nas.fewer(rows([90], [10]), "median", "mean")
 
 
 @needs_gpu

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['METHODS', 'X_INIT', 'NOISE', 'EVERY', 'PROFILES', 'EXPECTED', 'PUBLIC', 'UTILITY_STYLE', 'cost', 'expected', 'Trials',
            'run_until_found', 'hitting_times', 'score', 'resampled', 'interval', 'with_spread', 'median_step', 'table4',
-           'plot_figure4', 'every_setting', 'needs_tuning', 'spread_over_delta0', 'predicted_median', 'against_public',
-           'plot_public', 'trace', 'draw_trace', 'plot_lambda', 'fewer']
+           'plot_figure4', 'every_setting', 'needs_tuning', 'spread_over_delta0', 'eased', 'predicted_median',
+           'against_public', 'plot_public', 'trace', 'draw_trace', 'plot_lambda', 'clearly', 'fewer']
 
 # %% ../../nbs/51_asng_nas.ipynb #imports
 import math
+import numbers
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,58 +21,112 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 from scipy.stats import fisher_exact, nhypergeom
 
 from ..asng import ASNG, SNG, Adam, Space
-from ..core import progress
+from ..core import get_device, progress
+from ..files import check_state
 from ..plots import PAPER, STYLE, headline
-from ..streams import Ahead, normal, pairwise_sum
+from ..streams import Ahead, check_seeds, normal, pairwise_sum
 
 # %% ../../nbs/51_asng_nas.ipynb #problem
-def cost(K: int, like: torch.Tensor) -> torch.Tensor:  # (K, 1, 1)
-    "The price (j - 1)/K of each category."
+def cost(
+    K: int,  # number of categories
+    like: torch.Tensor,  # of the dtype and on the device wanted
+) -> torch.Tensor:  # (K, 1, 1)
+    "The price (j - 1)/K of each category, (K, 1, 1)."
     return (torch.arange(K, device=like.device, dtype=like.dtype) / K)[:, None, None]
 
 
-def expected(onehot: torch.Tensor, a: torch.Tensor) -> torch.Tensor:  # (K, lam, D, N), (K, D, N) -> (lam, N)
-    "Sum of `a` over the chosen categories."
+def expected(
+    onehot: torch.Tensor,  # (K, lam, D, N), the chosen categories
+    a: torch.Tensor,  # (K, D, N)
+) -> torch.Tensor:  # (lam, N)
+    "Sum of `a`, (K, D, N), over the chosen categories, (K, lam, D, N): (lam, N)."
     return pairwise_sum(pairwise_sum(onehot * a[:, None]).movedim(1, 0))
 
-# %% ../../nbs/51_asng_nas.ipynb #trials
+# %% ../../nbs/51_asng_nas.ipynb #checked
 METHODS = dict(ASNG=ASNG, SNG=SNG, Adam=Adam)
 X_INIT, NOISE = 2, 3  # random streams; 0 and 1 are the optimiser's
 
 
-class Trials:
-    "Independent trials on the artificial function, one for each seed, all at once; finished ones leave."
+def _check_whole(least=1, **values):
+    for name, x in values.items():
+        if not isinstance(x, numbers.Integral) or isinstance(x, bool) or x < least:
+            raise ValueError(f"{name} must be a whole number from {least} on, not {x!r}")
 
-    def __init__(self, method, seeds, delta0, eps_x, D, K, horizon, lam=2, utility="rank", device="cpu"):
-        self.opt = METHODS[method](Space([K] * D), seeds, delta0, utility, device=device)
+
+def _check_trials(method, D, K, horizon, lam):
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: known are {', '.join(METHODS)}")
+    _check_whole(D=D, horizon=horizon)
+    _check_whole(2, K=K, lam=lam)
+
+
+def _row(seeds):
+    return [seeds] if np.ndim(seeds) == 0 else seeds
+
+
+def _rates(eps_x, N: int, device) -> torch.Tensor:  # (N,)
+    try:
+        eps = torch.as_tensor(eps_x, device=device).float()
+        good = eps.shape in ((), (N,)) and bool((eps > 0).all() & eps.isfinite().all())
+    except (TypeError, ValueError, RuntimeError):
+        good = False
+    if not good:
+        raise ValueError(f"eps_x must be positive and finite, one number or one for each of {N} trials; not {eps_x}")
+    return eps.expand(N).clone()
+
+# %% ../../nbs/51_asng_nas.ipynb #trials
+class Trials:
+    "Independent trials on the artificial function, one for each seed, all at once; finished ones leave. `x`: (K, D, N), `eps_x`: (N,). Raises `ValueError`."
+
+    def __init__(
+        self,
+        method: str,  # a key of `METHODS`
+        seeds,  # a list of N, 0 ≤ seed < 2³¹
+        delta0,  # initial step length, > 0; a number, or (N,)
+        eps_x,  # initial learning rate of x, > 0; a number, or (N,)
+        D: int,  # variables, ≥ 1
+        K: int,  # categories of each, ≥ 2
+        horizon: int,  # updates over which the learning rate falls to 0, where it stays
+        lam: int = 2,  # λ_θ, ≥ 2
+        utility: str = "rank",  # or `mean`
+        device="cpu",
+    ):
+        _check_trials(method, D, K, horizon, lam)
+        self.opt = METHODS[method](Space([K] * D), _row(seeds), delta0, utility, device=device)
         self.lam, self.horizon, self.K, self.D, self.t = lam, horizon, K, D, 0
-        self.eps_x = torch.as_tensor(eps_x, device=device).float().expand(len(self.opt.seeds)).clone()
+        self.eps_x = _rates(eps_x, len(self.opt.seeds), get_device(str(device)))
         self.x = normal(self.opt.seeds, range(1), K * D, X_INIT)[0].unflatten(0, (K, D))  # (K, D, N)
         self.v, self.noise = torch.zeros_like(self.x), Ahead(normal, 2 * D, NOISE)
         self.cost = cost(K, self.x)
         self.value = self.x * self.x + self.cost  # noise-free, of every category
 
-    def update(self) -> torch.Tensor:  # (N,) the best noise-free value among the points sampled
-        "Algorithm 1, lines 3 to 8, once."
-        opt, N = self.opt, len(self.eps_x)
-        z = self.noise(opt.seeds, self.t).view(2, self.D, N) / self.K
-        c = opt.ask(2).onehot
-        seen = [expected(c, self.value)]
-        gradient = (self.x - z[0]).mul_(c[:, 0] + c[:, 1])  # 2(x - z), averaged over two samples
-        self.v.mul_(0.9).add_(gradient)
-        self.x -= self.v * (self.eps_x * (0.5 * (1 + math.cos(math.pi * self.t / self.horizon))))
-        self.value = self.x * self.x + self.cost
-        c = opt.ask(self.lam)
-        seen.append(expected(c.onehot[:, :2], self.value))
-        opt.tell(c, expected(c.onehot, (self.x - z[1]).square_().add_(self.cost)).T)
-        self.t += 1
-        return torch.cat(seen).amin(0)
+# %% ../../nbs/51_asng_nas.ipynb #trials-update
+@patch
+def update(self: Trials) -> torch.Tensor:
+    "Algorithm 1, lines 3 to 8, once; the best noise-free value among the points sampled, (N,)."
+    opt, N = self.opt, len(self.eps_x)
+    z = self.noise(opt.seeds, self.t).view(2, self.D, N) / self.K
+    c = opt.ask(2).onehot
+    seen = [expected(c, self.value)]
+    gradient = (self.x - z[0]).mul_(c[:, 0] + c[:, 1])  # 2(x - z), averaged over two samples
+    self.v.mul_(0.9).add_(gradient)
+    self.x -= self.v * (self.eps_x * (0.5 * (1 + math.cos(math.pi * min(self.t, self.horizon) / self.horizon))))
+    self.value = self.x * self.x + self.cost
+    c = opt.ask(self.lam)
+    seen.append(expected(c.onehot[:, :2], self.value))
+    opt.tell(c, expected(c.onehot, (self.x - z[1]).square_().add_(self.cost)).T)
+    self.t += 1
+    return torch.cat(seen).amin(0)
 
 # %% ../../nbs/51_asng_nas.ipynb #trials-state
 @patch
-def keep(self: Trials, which):
-    "Drop all trials but these."
+def keep(
+    self: Trials,
+    which: torch.Tensor,  # (N,) truth values, or indices
+):
+    "Drop all trials but these: (N,) truth values, or indices. Raises `ValueError` for others."
     self.opt.keep(which)
+    which = torch.as_tensor(which, device=self.x.device)
     self.eps_x, self.x, self.v, self.value = (a[..., which].contiguous() for a in (self.eps_x, self.x, self.v, self.value))
 
 
@@ -82,8 +137,15 @@ def state(self: Trials) -> dict:
 
 
 @patch
-def load(self: Trials, state: dict):
-    "Go on from a `state`."
+def load(
+    self: Trials,
+    state: dict,  # from `state` of trials of the same method, space and number
+):
+    "Go on from a `state`; raises `ValueError` for one of other trials, or one that was altered, and then changes nothing."
+    free = torch.full_like(self.x, math.nan)  # weights may have diverged
+    check_state(state, self.state() | dict(x=free, v=free), what := "the state of these trials")
+    if state["t"] < 0 or not (state["eps_x"] > 0).all():
+        raise ValueError(f"{what} was altered: a step or a learning rate is out of range")
     self.opt.load(state["opt"])
     self.t = state["t"]
     self.eps_x, self.x, self.v = (state[k].to(self.x.device) for k in ("eps_x", "x", "v"))
@@ -112,6 +174,31 @@ def run_until_found(trials: Trials, alive: torch.Tensor, found: torch.Tensor, de
                 ckpt.tick(lambda: dict(trials=trials.state(), alive=alive, found=found, delta=delta))
     bar.close()
 
+# %% ../../nbs/51_asng_nas.ipynb #grid-state
+def _grid(delta0, eps_x, seeds, seed, device) -> torch.Tensor:  # (trials, 3): eps_x, delta0, seed
+    _check_whole(seeds=seeds)
+    first = check_seeds(seed).item()
+    try:
+        rows = [[float(e), float(d), first + i] for e in eps_x for d in delta0 for i in range(seeds)]
+    except (TypeError, ValueError):
+        rows = []
+    if not rows or isinstance(delta0, str) or isinstance(eps_x, str):
+        raise ValueError(f"delta0 and eps_x must be non-empty lists of numbers, not {delta0!r}, {eps_x!r}")
+    return torch.tensor(rows, dtype=torch.float64, device=get_device(str(device)))
+
+
+def _go_on(saved: dict, trials: Trials, found, delta) -> tuple:
+    "Trials and results as they were saved, checked: those who had succeeded leave again."
+    try:
+        alive = saved["alive"].to(found.device)
+        trials.keep(alive)
+    except (KeyError, AttributeError, TypeError, ValueError):
+        raise ValueError("the checkpoint does not fit these trials, or was altered: remove it") from None
+    trials.load(saved["trials"])
+    parts = {k: saved.get(k) for k in ("found", "delta")}
+    check_state(parts, dict(found=found, delta=delta), "the checkpoint")
+    return alive, *(x.to(found.device) for x in parts.values())
+
 # %% ../../nbs/51_asng_nas.ipynb #grid
 @torch.inference_mode()  # no gradients anywhere, and less overhead for each of the many small operations
 def hitting_times(
@@ -127,16 +214,16 @@ def hitting_times(
     utility: str = "rank",
     seed: int = 0,  # first trial seed
     device="cpu",
-    ckpt=None,  # see `nas_nb.files.Checkpoint`
+    ckpt=None,  # see `nas_nb.files`
 ) -> dict:  # `updates`: for each eps_x, each delta0, each trial, 0 without success; `delta`: δ at success, likewise
-    "Updates to success on the artificial function, for a grid of settings."
-    grid = torch.tensor([[e, d, seed + i] for e in eps_x for d in delta0 for i in range(seeds)], dtype=torch.float64, device=device)
-    trials = Trials(method, grid[:, 2].long(), grid[:, 1].float(), grid[:, 0], D, K, horizon, lam, utility, device)
+    "Updates to success on the artificial function, for a grid of settings: lists (eps_x, delta0, trials). Raises `ValueError`."
+    _check_whole(max_updates=max_updates)
+    grid = _grid(delta0, eps_x, seeds, seed, device)
+    device, trials = grid.device, Trials(method, grid[:, 2].long(), grid[:, 1].float(), grid[:, 0], D, K, horizon, lam, utility, grid.device)
     alive, found = torch.arange(len(grid), device=device), torch.zeros(len(grid), dtype=torch.int64, device=device)
     delta = torch.zeros(len(grid), device=device)
     if saved := ckpt and ckpt.load():
-        trials.load(saved["trials"])
-        alive, found, delta = (saved[k].to(device) for k in ("alive", "found", "delta"))
+        alive, found, delta = _go_on(saved, trials, found, delta)
     run_until_found(trials, alive, found, delta, max_updates, ckpt, f"{method} λ={lam} {utility}")
     shape = len(eps_x), len(delta0), seeds
     steps = np.array([float(f"{d:.4g}") for d in delta.tolist()]).reshape(shape)
@@ -162,10 +249,15 @@ EXPECTED = dict(paper="10 min on one CPU core", quick="1 min", smoke="10 s")
 
 # %% ../../nbs/51_asng_nas.ipynb #score
 def score(
-    updates,  # (..., trials) updates to success, 0 meaning none
+    updates,  # (..., trials) updates to success, 0 meaning none; at least one trial
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (...) each: success rate, median of the successes, score; NaN without success
-    "The document's performance index."
-    updates = np.asarray(updates, dtype=float)
+    "The document's performance index, (..., trials) → success rate, median and score, (...) each; NaN where nothing succeeded. Raises `ValueError`."
+    try:
+        updates = np.asarray(updates, dtype=float)
+    except (TypeError, ValueError):
+        updates = np.array(math.nan)
+    if not updates.ndim or not updates.shape[-1] or not ((updates >= 0) & np.isfinite(updates)).all():
+        raise ValueError("updates must be numbers from 0 on, 0 meaning no success, with at least one trial in the last axis")
     hits = (updates > 0).sum(-1, keepdims=True)
     ordered = np.sort(np.where(updates > 0, updates, math.inf), axis=-1)  # failures last
     middle = [np.take_along_axis(ordered, i, -1)[..., 0] for i in ((hits - 1).clip(0) // 2, (hits // 2).clip(max=updates.shape[-1] - 1))]
@@ -222,7 +314,8 @@ def plot_figure4(df: pd.DataFrame, max_updates: int, title: str) -> plt.Figure:
     "Score against initial step length, one panel for each learning rate; settings without success stand in a strip above."
     panels = list(df["eps_x"].unique())
     fig, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.6), sharey=True, squeeze=False)
-    strip, bottom = 2.2 * max(max_updates, df["score_high"].max()), 0.7 * df["score_low"].min()
+    ends = np.append(df[["score_low", "score_high"]].dropna().to_numpy().ravel(), max_updates)  # the budget alone, if nothing succeeded
+    strip, bottom = 2.2 * ends.max(), 0.7 * ends.min()
     for ax, eps in zip(axes[0], panels):
         ax.axhspan(strip / 1.7, strip * 3, color="0.93", lw=0)
         for i, (method, rows) in enumerate(df[df["eps_x"] == eps].groupby("method", sort=False)):
@@ -241,9 +334,9 @@ def plot_figure4(df: pd.DataFrame, max_updates: int, title: str) -> plt.Figure:
 
 # %% ../../nbs/51_asng_nas.ipynb #band
 def every_setting(df, method, rate=0.0) -> bool:
-    "Whether a method has a success in every setting, and in at least `rate` of its trials."
+    "Whether a method has a success in every setting, and in at least `rate` of its trials; not without any setting."
     rates = df.loc[df["method"] == method, "success_rate"]
-    return bool((rates > 0).all() and (rates >= rate).all())
+    return bool(len(rates) and (rates > 0).all() and (rates >= rate).all())
 
 
 def needs_tuning(df, method) -> bool:
@@ -252,10 +345,17 @@ def needs_tuning(df, method) -> bool:
     return bool(((panels.min() == 0) & (panels.max() > 0)).any())
 
 
-def spread_over_delta0(df, method) -> float:
-    "Largest score over smallest, in the worse panel; infinite if a setting never succeeds."
-    panels = df[df["method"] == method].groupby("eps_x")["score"]
-    return float((panels.max() / panels.min()).max()) if every_setting(df, method) else math.inf
+def spread_over_delta0(df, method, max_updates: int) -> float:
+    "Largest score over smallest, in the worse panel; a setting that never succeeds counts as one success, at the last update."
+    rows = df[df["method"] == method]
+    panels = rows["score"].fillna(max_updates * rows["trials"]).groupby(rows["eps_x"])
+    return float((panels.max() / panels.min()).max())
+
+
+def eased(df, ratios: dict) -> bool:
+    "Whether ASNG succeeds everywhere, with a spread of at most half of each other method's."
+    others = [r for method, r in ratios.items() if method != "ASNG"]
+    return every_setting(df, "ASNG") and all(math.isfinite(r) and ratios["ASNG"] <= r / 2 for r in others)
 
 # %% ../../nbs/51_asng_nas.ipynb #public
 PUBLIC = [  # eps_x, method, f, median updates to success, successes, trials
@@ -345,7 +445,10 @@ def trace(
     device="cpu",
     ckpt=None,  # not needed: this takes seconds
 ) -> dict:  # `update`, and for each of them `delta`, `snr` = ‖s‖²/α and `gamma` (one for each δ⁰), `theta` (D times one for each δ⁰)
-    "δ, ‖s‖²/α, γ and the probability of the right category over time, one ASNG trial for each δ⁰."
+    "δ, ‖s‖²/α, γ and the probability of the right category over time, one ASNG trial for each δ⁰: lists (times, δ⁰), `theta` (times, D·δ⁰). Raises `ValueError`."
+    _check_whole(updates=updates, points=points)
+    if not isinstance(delta0, (list, tuple)):
+        raise ValueError(f"delta0 must be a list of numbers, not {delta0!r}")
     trials = Trials("ASNG", [seed] * len(delta0), delta0, eps_x, D, K, horizon, device=device)
     opt, log = trials.opt, dict(update=[], delta=[], snr=[], gamma=[], theta=[])
     when = set(np.unique(np.geomspace(1, updates, points).astype(int)).tolist())
@@ -393,6 +496,9 @@ def plot_lambda(df: pd.DataFrame, title: str) -> plt.Figure:
             ax.minorticks_off()
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            if df[what].isna().all():
+                ax.set(yscale="linear", yticks=[])
+                ax.text(0.5, 0.5, "no trial succeeded", transform=ax.transAxes, ha="center")
         column[0].set_title(f"εₓ = {eps:g}")
         column[1].set_xlabel("samples for each θ update, λ")
     axes[0][0].set_ylabel("updates to success, median")
@@ -402,10 +508,16 @@ def plot_lambda(df: pd.DataFrame, title: str) -> plt.Figure:
     return fig
 
 # %% ../../nbs/51_asng_nas.ipynb #lambda-fewer
-def fewer(df: pd.DataFrame, what: str, utility: str) -> bool:
-    "Whether `what` is lower at the largest λ than at the smallest by more than two standard deviations, in every panel."
+def clearly(df: pd.DataFrame, what: str, utility: str, sign: int) -> bool:  # `sign`: 1 for larger, -1 for smaller
+    "Whether `what` at the largest λ lies on this side of that at the smallest by more than two standard deviations, in every panel; of one success there is no deviation."
     panels = []
     for _, rows in df[df["utility"] == utility].groupby("eps_x"):
         few, many = rows.loc[rows["lam"].idxmin()], rows.loc[rows["lam"].idxmax()]
-        panels.append(few[what] - many[what] > 2 * math.hypot(few[f"{what}_sd"], many[f"{what}_sd"]))
-    return bool(panels) and all(panels)
+        several = all(row["success_rate"] * row["trials"] > 1.5 for row in (few, many))
+        panels.append(several and sign * (many[what] - few[what]) > 2 * math.hypot(few[f"{what}_sd"], many[f"{what}_sd"]))
+    return bool(panels) and all(map(bool, panels))
+
+
+def fewer(df: pd.DataFrame, what: str, utility: str) -> bool:
+    "Whether `what` is clearly lower at the largest λ than at the smallest, in every panel."
+    return clearly(df, what, utility, -1)
