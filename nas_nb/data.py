@@ -39,7 +39,7 @@ import PIL
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .core import check_fields, progress, root
 from .records import Lock, alone
@@ -107,6 +107,8 @@ def _reading(path: Path):
         yield
     except DataError:
         raise
+    except MemoryError:
+        raise DataError(f"{path} does not fit into memory: make it smaller, or use a machine with more") from None
     except Exception as e:
         raise DataError(f"{path} cannot be read ({_reason(e)}): get it anew, or check who may read it") from None
 
@@ -152,8 +154,18 @@ def _present(path: Path) -> bool:  # a folder of idx files counts only when all 
         return len(_idx_files(path)) == 4
     return any(path.iterdir()) if path.is_dir() else path.is_file()
 
+# %% ../nbs/01_data.ipynb #fits
+_LIMIT = 2**32  # bytes of pixels and labels once decoded (twice that is needed while it is made): what would be larger is refused
+
+
+def _fits(where, size: int, stored: int = 0) -> None:  # before the memory is taken
+    "Raises `DataError` for what would become too large, or unpacks to more than 200 times the `stored` bytes, as no images do."
+    if size > _LIMIT:
+        raise DataError(f"{where} would have more than {_LIMIT:,} bytes: make it smaller")
+    if size > max(2**28, 200 * (stored or size)):
+        raise DataError(f"{where} of {stored:,} bytes would unpack to {size:,} and more, as no images do: get it anew")
+
 # %% ../nbs/01_data.ipynb #idx
-_LIMIT = 2**33  # bytes of a decoded data set: what claims to be larger is broken or hostile
 _MNIST_MD5 = {  # of the uncompressed content
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -174,8 +186,7 @@ def _idx(path: Path, known: str) -> np.ndarray:
         if head[:4] != bytes([0, 0, 8, dims]) or len(head) < 4 + 4 * dims:
             raise DataError(f"{path} is not an idx file of bytes with {dims} dimensions: get it anew")
         shape = struct.unpack(f">{dims}I", head[4:])
-        if (size := math.prod(shape)) > _LIMIT:
-            raise DataError(f"{path} claims {size:,} bytes, {_LIMIT:,} at most: get it anew")
+        _fits(f"{path}, as it claims,", (size := math.prod(shape)) * (8 if dims == 1 else 1), path.stat().st_size)  # labels become int64
         content = f.read(size + 1) + f.read(1)  # to the end, where gzip checks its sum
     if len(content) != size:
         more = "more" if len(content) > size else "fewer"
@@ -201,8 +212,7 @@ def _numbered(y: np.ndarray, where) -> tuple[str, ...]:  # the classes "0", "1",
 def _read_npz(files: list[Path], known: str):
     path, splits = files[0], {}
     with zipfile.ZipFile(path) as z:
-        if sum(m.file_size for m in z.infolist()) > _LIMIT:
-            raise DataError(f"{path} would have more than {_LIMIT:,} bytes: make it smaller")
+        _fits(path, sum(m.file_size for m in z.infolist()), path.stat().st_size)
     with np.load(path, allow_pickle=False) as arrays:
         for split in ("train", "test", "valid"):
             pair = f"x_{split}", f"y_{split}"
@@ -230,11 +240,7 @@ def _channels_first(x: np.ndarray, what: str) -> np.ndarray:
 
 # %% ../nbs/01_data.ipynb #entries
 def _entries(path: Path):  # (parts of the name, bytes | path | None for a folder) of all that lies in a folder or an archive
-    total = 0
     for parts, source in (_walk if path.is_dir() else _unzip if path.suffix.lower() == ".zip" else _untar)(path):
-        total += len(source) if isinstance(source, bytes) else 0
-        if total > _LIMIT:
-            raise DataError(f"{path} would have more than {_LIMIT:,} bytes: make it smaller")
         if parts and not any(p[0] == "." or p in ("__MACOSX", "Thumbs.db", "desktop.ini") for p in parts):
             yield parts, source
 
@@ -256,7 +262,7 @@ def _member(path: Path, name: str, size: int, kind: str):  # its parts, if the m
     parts = tuple(p for p in name.split("/") if p not in ("", "."))
     if kind or name.startswith("/") or ".." in parts:
         raise DataError(f"{path} holds {name!r}, {kind or 'a name that leads out of it'}: make the archive anew without it")
-    if size > 2**28:
+    if not 0 <= size <= 2**28:
         raise DataError(f"{path} holds {name!r} of {size:,} bytes, which is no image: make the archive anew without it")
     return parts
 
@@ -267,22 +273,34 @@ def _unzip(path: Path):
         _, _, end = f.read().rpartition(b"PK\5\6")
         if (count := int.from_bytes(end[6:8], "little")) not in (2**16 - 1, len(z.infolist())):  # zipfile does not look at it
             raise DataError(f"{path} lists {len(z.infolist())} files and should list {count}: get it anew")
+        _fits(path, sum(m.file_size for m in z.infolist()), path.stat().st_size)
         for m in z.infolist():
             kind = "a link" if stat.S_ISLNK(m.external_attr >> 16) else "which is encrypted" if m.flag_bits & 1 else ""
             parts = _member(path, m.filename, m.file_size, kind)
             yield parts, None if m.is_dir() else z.read(m)
 
-
+# %% ../nbs/01_data.ipynb #tar
 def _untar(path: Path):
-    unpack = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
-    with unpack(path, "rb") as f:
-        content = f.read(_LIMIT + 1)  # to the end, where the check sums are
-    if len(content) > _LIMIT:
-        raise DataError(f"{path} would have more than {_LIMIT:,} bytes: make it smaller")
-    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+    total, stored = 0, path.stat().st_size
+    with open(path, "rb") as f:
+        magic = f.read(6)
+    unpack = gzip.open if magic[:2] == b"\x1f\x8b" else lzma.open if magic == b"\xfd7zXZ\0" else open  # browsers unpack, and keep the name
+    with unpack(path, "rb") as f, tarfile.open(fileobj=f, mode="r:") as tar:
         for m in tar:
-            parts = _member(path, m.name, m.size, "" if m.isfile() or m.isdir() else "a link or a device")
+            kind = "a file with holes" if m.issparse() else "" if m.isfile() or m.isdir() else "a link or a device"
+            parts = _member(path, m.name, m.size, kind)
+            total += m.size
+            _fits(path, total, stored)
             yield parts, tar.extractfile(m).read() if m.isfile() else None
+        f.seek(tar.offset)  # of what was taken for the end; to the last byte, for there a compressor has its check sum
+        end = f.read(_PADDING + 1)
+        if len(end) < 1024 or any(end):
+            raise DataError(f"{path} is cut off or damaged after {len(tar.getmembers()):,} entries: get it anew")
+        if len(end) > _PADDING:
+            raise DataError(f"{path} goes on after its end: get it anew")
+
+
+_PADDING = 2**20  # bytes: the largest record that tar fills up with zeros
 
 # %% ../nbs/01_data.ipynb #tree
 _SPLITS = dict(train="train", test="test", valid="valid", val="valid")
@@ -315,18 +333,37 @@ def _tree(path: Path, split: str | None = None) -> list[tuple]:
         raise DataError(f"{path} holds two files of the same name: make the archive anew")
     return [(split or p[0], p[-2], p[-1], f"{path}: {'/'.join(p)}", source) for p, source in images.items()]
 
+# %% ../nbs/01_data.ipynb #seen
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+
+def _seen(image: Image.Image) -> Image.Image:  # mode L or RGB
+    "The picture that a person sees: upright, and on white."
+    grey, raw = image.mode in ("1", "L", "LA", "La"), image.tile[0][3] if image.format == "PNG" else ""
+    if scale := {"L;2": 85, "L;4": 17}.get(raw) if "transparency" in image.info else None:
+        image.info["transparency"] *= scale  # Pillow spreads grey values of 2 and 4 bits over 0..255, but not the transparent one
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L" if grey else "RGB")
+
 # %% ../nbs/01_data.ipynb #decode
 def _decode(item: tuple) -> tuple[str, np.ndarray]:  # the kind of file; (H, W) or (H, W, 3)
     *_, where, source = item
     try:
         content = source if isinstance(source, bytes) else _bytes(source)
-        image = Image.open(io.BytesIO(content))
+        image = Image.open(io.BytesIO(content), formats=_FORMATS)
         if image.width * image.height > 2**24:
             raise DataError(f"{where} has {image.width} × {image.height} pixels: make it smaller")
-        if image.mode[0] in "IF":
+        if image.mode[0] in "IF" or (image.format == "PNG" and "transparency" in image.info and image.tile[0][3] == "RGB;16B"):
             raise DataError(f"{where} has more than 8 bits a pixel (mode {image.mode}): convert it to 8 bits")
-        mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
-        return image.format, np.asarray(image if image.mode == mode else image.convert(mode))
+        if image.format != "MPO" and getattr(image, "is_animated", False):
+            raise DataError(f"{where} holds several pictures (frames or pages): save the one that counts alone")
+        if image.format == "PNG":
+            image.verify()  # the check sums, which reading the pixels does not look at
+            image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        return image.format, np.asarray(_seen(image))
     except DataError:
         raise
     except Exception as e:  # whatever a decoder says to a broken file
@@ -340,34 +377,41 @@ def _bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 # %% ../nbs/01_data.ipynb #together
-def _images(items: list[tuple]):
-    decoded = [_decode(item) for item in progress(items, "decoding")]
-    kinds, arrays = "/".join(sorted({kind for kind, _ in decoded})), [a for _, a in decoded]
-    for item, a in zip(items, arrays):
-        if a.shape[:2] != arrays[0].shape[:2]:
-            (h, w), (h0, w0) = a.shape[:2], arrays[0].shape[:2]
+def _images(items: list[tuple]) -> tuple[str, np.ndarray]:  # the kinds of files; uint8 (N, H, W) or (N, H, W, 3)
+    kinds, every = dict(), None
+    for i, item in enumerate(progress(items, "decoding")):
+        kind, a = _decode(item)
+        kinds[kind] = True
+        if every is None:
+            _fits(f"{item[3].partition(': ')[0]} with {len(items):,} images of {a.shape[1]} × {a.shape[0]} pixels", len(items) * (a.size + 8))
+            every = np.empty((len(items), *a.shape), np.uint8)
+        (h, w), (h0, w0) = a.shape[:2], every.shape[1:3]
+        if (h, w) != (h0, w0):
             raise DataError(f"{item[3]} has {w} × {h} pixels, others have {w0} × {h0}: give all the same size")
-    if any(a.ndim == 3 for a in arrays):
-        arrays = [a if a.ndim == 3 else np.repeat(a[:, :, None], 3, 2) for a in arrays]
-    return kinds, arrays
+        if a.ndim == every.ndim:  # the first in colour
+            _fits(f"{item[3]}: all images in colour", 3 * every.size)
+            every = np.repeat(every[..., None], 3, 3)
+        every[i] = a if a.ndim == every.ndim - 1 else a[..., None]
+    return "/".join(sorted(kinds)), every
 
 # %% ../nbs/01_data.ipynb #read-images
 def _read_images(files: list[Path], known: str):  # `files`: a folder, an archive, or an archive for each split
     items = [i for f in files for i in _tree(f, _split_of(f) if len(files) > 1 else None)]
     if {"val", "valid"} <= {i[0] for i in items}:
         raise DataError(f"{files[0]} holds val and valid: keep one of them")
-    items = sorted(((_SPLITS[i[0]], *i[1:]) for i in items), key=lambda i: (_natural(i[2]), i[1], i[2]))
+    order = list(_SPLITS)
+    items = sorted(((_SPLITS[i[0]], *i[1:]) for i in items), key=lambda i: (order.index(i[0]), _natural(i[2]), i[1], i[2]))
     if not items:
         raise DataError(f"{files[0]} holds no <split>/<class>/<image>: arrange the images so")
     classes = tuple(sorted({c for s, c, *_ in items if s == "train"}, key=lambda c: (_natural(c), c)))
     if unknown := {c for _, c, *_ in items} - {*classes}:
         raise DataError(f"{files[0]}: the class {min(unknown)!r} has no training images: put some into train/{min(unknown)}")
-    kind, arrays = _images(items)
+    kind, x = _images(items)
     number, splits = {c: i for i, c in enumerate(classes)}, {}
     for split in ("train", "test", "valid"):
-        if chosen := [i for i, item in enumerate(items) if item[0] == split]:
-            x = np.stack([arrays[i] for i in chosen])
-            splits[split] = _channels_first(x, split), np.array([number[items[i][1]] for i in chosen])
+        if chosen := [i for i, item in enumerate(items) if item[0] == split]:  # side by side: a view, no copy
+            labels = np.array([number[items[i][1]] for i in chosen])
+            splits[split] = _channels_first(x[chosen[0] : chosen[-1] + 1], split), labels
     return splits, classes, kind
 
 
@@ -874,6 +918,9 @@ class Text:
     hash = property(lambda self: self.about["hash"])
 
 
+_TEXT_LIMIT = 2**27  # bytes of one file: as numbers they become up to eight times as many, and in between they are Python objects
+
+
 def _cut(lines: list[str], **ends: float) -> dict[str, list[str]]:  # contiguous blocks; `ends` as shares
     at = [0] + [round(len(lines) * e) for e in ends.values()]
     return {name: lines[a:b] for name, a, b in zip(ends, at, at[1:])}
@@ -881,6 +928,8 @@ def _cut(lines: list[str], **ends: float) -> dict[str, list[str]]:  # contiguous
 
 def _lines(path: Path) -> list[str]:
     with _reading(path):
+        if (size := path.stat().st_size) > _TEXT_LIMIT:
+            raise DataError(f"{path} has {size:,} bytes, {_TEXT_LIMIT:,} at most: make it smaller")
         content = path.read_bytes()
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")

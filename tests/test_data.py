@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import io
 import json
+import lzma
 import os
 import pickle
 import shutil
@@ -215,6 +216,125 @@ def test_modes(tmp_path):
     assert d.train.shape == (3, 5, 4) and d.about["form"] == "image folder (GIF/JPEG/WEBP)"
 
 
+# What a person sees: transparency on white, upright. The files are written by hand, bit by bit, so that Pillow is not its own judge.
+
+
+def png(rows, bits, kind, *chunks):
+    "A PNG: `rows` of bytes as they are stored, `kind` 0 grey, 2 colour, 3 palette, 4 grey and alpha, 6 colour and alpha."
+    chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    width = len(rows[0]) * 8 // bits // {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind]
+    head = struct.pack(">IIBBBBB", width, len(rows), bits, kind, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + bytes(r) for r in rows))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(n, d) for n, d in ((b"IHDR", head), *chunks, (b"IDAT", pixels), (b"IEND", b"")))
+
+
+PALETTE = (b"PLTE", bytes([10, 20, 30, 40, 50, 60, 70, 80, 90, 0, 0, 0]))
+W3 = [255, 255, 255]
+SEEN = {  # file -> its pixels, one row
+    "colour and alpha": (png([[9, 8, 7, 255, 9, 8, 7, 0, 0, 0, 0, 51]], 8, 6), [[9, 8, 7], W3, [204, 204, 204]]),
+    "grey and alpha": (png([[9, 255, 9, 0, 0, 51]], 8, 4), [9, 255, 204]),
+    "colour and alpha of 16 bits": (png([[9, 0, 8, 0, 7, 0, 255, 255, 9, 0, 8, 0, 7, 0, 0, 0]], 16, 6), [[9, 8, 7], W3]),
+    "grey and alpha of 16 bits": (png([[9, 0, 255, 255, 9, 0, 0, 0]], 16, 4), [[9, 9, 9], W3]),
+    "palette, one entry": (png([[0, 1, 2]], 8, 3, PALETTE, (b"tRNS", bytes([255, 0]))), [[10, 20, 30], W3, [70, 80, 90]]),
+    "palette, many": (png([[0, 1, 2]], 8, 3, PALETTE, (b"tRNS", bytes([0, 255, 0]))), [W3, [40, 50, 60], W3]),
+    "palette, half": (png([[3, 1, 2]], 8, 3, PALETTE, (b"tRNS", bytes([255, 255, 255, 51]))), [[204, 204, 204], [40, 50, 60], [70, 80, 90]]),
+    "palette of 2 bits": (png([[0b00011011]], 2, 3, PALETTE, (b"tRNS", bytes([255, 0]))), [[10, 20, 30], W3, [70, 80, 90], [0, 0, 0]]),
+    "one colour": (png([[9, 8, 7, 1, 2, 3]], 8, 2, (b"tRNS", bytes([0, 9, 0, 8, 0, 7]))), [W3, [1, 2, 3]]),
+    "one grey": (png([[9, 8, 7]], 8, 0, (b"tRNS", bytes([0, 8]))), [9, 255, 7]),
+    "one grey of 4 bits": (png([[0x0A, 0x5F]], 4, 0, (b"tRNS", bytes([0, 5]))), [0, 170, 255, 255]),
+    "one grey of 2 bits": (png([[0b00011011]], 2, 0, (b"tRNS", bytes([0, 1]))), [0, 255, 170, 255]),
+    "no grey of 2 bits": (png([[0b00011011]], 2, 0, (b"tRNS", bytes([0, 85]))), [0, 85, 170, 255]),
+    "black of 1 bit": (png([[0b01010101]], 1, 0, (b"tRNS", bytes([0, 0]))), [255] * 8),
+    "white of 1 bit": (png([[0b01010101]], 1, 0, (b"tRNS", bytes([0, 1]))), [0, 255] * 4),
+    "colour of 16 bits": (png([[9, 1, 8, 2, 7, 3]], 16, 2), [[9, 8, 7]]),
+}
+
+
+def decoded(content):
+    return D._decode(("train", "a", "1", "it", content))[1].tolist()
+
+
+@pytest.mark.parametrize("case", SEEN)
+def test_transparency_is_white(case):
+    content, want = SEEN[case]
+    assert decoded(content) == [want]
+
+
+def test_transparency_of_other_formats():
+    clear = Image.fromarray(np.array([[[9, 8, 7, 255], [9, 8, 7, 0], [0, 0, 0, 51]]], np.uint8))
+    want = [[[9, 8, 7], W3, [204, 204, 204]]]
+    assert decoded(encoded(clear, "webp", lossless=True, exact=True)) == decoded(encoded(clear, "tiff")) == want
+    palette = Image.new("P", (3, 1))
+    palette.putdata([0, 1, 2])
+    palette.putpalette([*PALETTE[1]])
+    assert decoded(encoded(palette, "gif", transparency=1)) == [[[10, 20, 30], W3, [70, 80, 90]]]
+    assert decoded(encoded(palette, "gif")) == [[[10, 20, 30], [40, 50, 60], [70, 80, 90]]]
+    assert decoded(encoded(Image.fromarray(np.array([[9, 8]], np.uint8)), "gif", transparency=8)) in ([[9, 255]], [[[9, 9, 9], W3]])
+    multiplied = encoded(Image.fromarray(np.array([[[9, 8, 7, 255], [0, 0, 0, 0], [40, 40, 40, 51]]], np.uint8)), "tiff")
+    kind = struct.pack("<HHI", 338, 3, 1)  # the tag that says what the fourth number is: 2 alpha, 1 alpha that the colours are multiplied with
+    assert multiplied.count(kind + b"\2") == 1
+    seen = decoded(multiplied.replace(kind + b"\2", kind + b"\1"))
+    assert seen[0][:2] == [[9, 8, 7], W3] and max(abs(v - 244) for v in seen[0][2]) <= 1
+
+
+VISUAL = np.arange(1, 61, dtype=np.uint8).reshape(4, 5, 3)  # as it should be seen
+
+
+def stored_as(visual, orientation):
+    "By the table of the EXIF standard: at which side of the picture the stored row 0 and column 0 lie."
+    row, column = "top left, top right, bottom right, bottom left, left top, right top, right bottom, left bottom".split(", ")[orientation - 1].split()
+    if row in ("left", "right"):
+        visual = visual.transpose(1, 0, 2)
+    return np.ascontiguousarray(visual[:: -1 if row in ("bottom", "right") else 1, :: -1 if column in ("bottom", "right") else 1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_upright(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = stored_as(VISUAL, orientation)
+    for kind, how in (("png", {}), ("webp", dict(lossless=True)), ("tiff", {})):
+        assert decoded(encoded(turned, kind, exif=exif, **how)) == VISUAL.tolist()
+    assert decoded(encoded(Image.fromarray(turned).convert("RGBA"), "png", exif=exif)) == VISUAL.tolist()
+    flat = np.kron(np.array([[40, 200], [90, 140]], np.uint8), np.ones((8, 16), np.uint8))[..., None].repeat(3, 2)
+    seen = np.array(decoded(encoded(stored_as(flat, orientation), "jpeg", quality=95, exif=exif)), int)
+    assert seen.shape == flat.shape and abs(seen - flat).max() < 12
+    grey = Image.fromarray(stored_as(flat, orientation)[..., 0])
+    assert load_images(folder(tmp_path / "f", {f"{s}/a/1.png": encoded(grey, exif=exif) for s in ("train", "test")})).train.x[0, 0].tolist() == flat[..., 0].tolist()
+
+
+def test_an_orientation_that_is_none_is_left():
+    for value in (0, 9, 255):
+        exif = Image.Exif()
+        exif[0x0112] = value
+        assert decoded(encoded(VISUAL, exif=exif)) == VISUAL.tolist()
+
+
+MOVING = dict(save_all=True, append_images=[Image.fromarray(VISUAL[::-1].copy())])
+NOT_ONE_PICTURE = {
+    "gif": (encoded(VISUAL, "gif", **MOVING), "several pictures"),
+    "webp": (encoded(VISUAL, "webp", **MOVING), "several pictures"),
+    "animated png": (encoded(VISUAL, "png", **MOVING), "several pictures"),
+    "pages": (encoded(VISUAL, "tiff", **MOVING), "several pictures"),
+    "16 bits": (encoded(Image.fromarray(np.zeros((5, 4), np.uint16))), "more than 8 bits"),
+    "16 bits, one grey transparent": (png([[1, 2, 3, 4]], 16, 0, (b"tRNS", bytes([1, 2]))), "more than 8 bits"),
+    "16 bits, one colour transparent": (png([[1, 2, 3, 4, 5, 6]], 16, 2, (b"tRNS", bytes([1, 2, 3, 4, 5, 6]))), "more than 8 bits"),
+    "float": (encoded(Image.fromarray(np.zeros((5, 4), np.float32)), "tiff"), "more than 8 bits"),
+    "another format": (encoded(VISUAL, "tga"), "cannot identify"),
+    "postscript": (encoded(VISUAL, "eps"), "cannot identify"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_ONE_PICTURE)
+def test_what_is_not_one_picture(case):
+    content, match = NOT_ONE_PICTURE[case]
+    assert refused(match, decoded, content).startswith("it ")
+
+
+def test_a_photograph_with_a_preview():
+    assert np.array(decoded(encoded(VISUAL, "mpo", **MOVING))).shape == VISUAL.shape
+
+
 def test_what_is_ignored(tmp_path):
     junk = {".DS_Store": b"x", "train/.DS_Store": b"x", "train/ant/Thumbs.db": b"x", "README.md": b"x", "__MACOSX/train/ant/._0.png": b"x"}
     assert same(load_images(folder(tmp_path / "f", files() | junk)))
@@ -415,6 +535,117 @@ def test_bombs(tmp_path, monkeypatch):
     png[16:24] = struct.pack(">2I", 10**5, 10**5)
     png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
     refused("DecompressionBomb|pixels", load_images, folder(tmp_path / "f", {"train/a/1.png": bytes(png)}))
+
+
+def seconds(f, *args, **kwargs):
+    start = time.process_time()
+    refused(*args, **kwargs) if f is refused else f(*args, **kwargs)
+    return time.process_time() - start
+
+
+def test_bombs_are_refused_quickly(tmp_path):
+    "By what they would become, before it is there: of each an example that took minutes, or all memory."
+    packed = gzip.compress(bytes(2**28), 9)
+    (tmp_path / "zeros.tar.gz").write_bytes(packed * 4)  # 1 MiB, a gigabyte of nothing
+    assert seconds(refused, "goes on after its end", load_images, tmp_path / "zeros.tar.gz") < 3
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as t:
+        for i in range(2):
+            t.addfile(member(f"train/a/{i}.bmp", size=2**27 + 2**26), io.BytesIO(bytes(2**27 + 2**26)))
+    assert seconds(refused, "would unpack to .* and more, as no images do", load_images, tmp_path / "a.tar.gz") < 5
+    (tmp_path / "b.tar.gz").write_bytes(gzip.compress((tmp_path / "a.tar.gz").read_bytes()))  # a second layer is not opened
+    refused("cannot be read .ReadError", load_images, tmp_path / "b.tar.gz")
+    holes = member("train/ant/9.png", type=tarfile.GNUTYPE_SPARSE, size=512)
+    header = bytearray(holes.tobuf(tarfile.GNU_FORMAT))
+    header[386 : 386 + 24], header[483:495] = b"%011o\0%011o\0" % (0, 512), b"%011o\0" % 2**28  # 512 bytes and a hole
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:512]))
+    path = archive(tmp_path / "c.tar", files())
+    path.write_bytes(bytes(header) + bytes(512) + path.read_bytes())
+    assert seconds(refused, "a file with holes", load_images, path) < 1
+    large = encoded(Image.new("1", (4096, 4096)), optimize=True)
+    path = archive(tmp_path / "d.zip", {f"{s}/a/{i}.png": large for s in ("train", "test") for i in range(200)})
+    assert path.stat().st_size < 10**6 and seconds(refused, "d.zip with 400 images of 4096 × 4096 pixels would have more than 4,294,967,296 bytes", load_images, path) < 3
+    claims = idx(tmp_path / "i", ".gz")
+    (claims / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes([0, 0, 8, 1]) + struct.pack(">I", 2**29 - 1) + bytes(1000)))
+    assert seconds(refused, "as no images do", load_images, claims) < 1
+
+
+def test_the_memory_of_colour_is_counted(tmp_path, monkeypatch):
+    f = folder(tmp_path / "f", {f"{s}/a/{i}.png": encoded(Image.new("L", (30, 30))) for s in ("train", "test") for i in range(5)})
+    monkeypatch.setattr(D, "_LIMIT", 10_000)
+    assert len(load_images(f).train) == 5
+    (f / "test" / "a" / "4.png").write_bytes(encoded(Image.new("RGB", (30, 30))))
+    refused("all images in colour would have more than 10,000 bytes", load_images, f)
+
+
+def test_memory_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(D, "_decode", lambda item: (_ for _ in ()).throw(MemoryError()))
+    refused("f does not fit into memory: make it smaller", load_images, folder(tmp_path / "f", files()))
+
+
+def test_a_text_has_a_limit(tmp_path, monkeypatch):
+    with open(tmp_path / "a.txt", "wb") as f:
+        f.truncate(2**27 + 1)  # of zeros, none of which takes room on the disk
+    assert seconds(refused, "a.txt has 134,217,729 bytes, 134,217,728 at most: make it smaller", load_text, tmp_path / "a.txt") < 1
+
+
+# -- a tar, whose end says nothing of what is missing --
+
+
+def tar_of(n=60):
+    small = [encoded(rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)) for _ in range(n)]
+    return {f"{s}/{CLASSES[i % 3]}/{i}.png": x for s, part in (("train", small[:-9]), ("test", small[-9:])) for i, x in enumerate(part)}
+
+
+def tars(tmp_path, suffix=".tar"):
+    "The bytes of a sound tar, its hash, and a function that loads other bytes: None where they are refused."
+    whole = archive(tmp_path / "whole.tar", tar_of()).read_bytes()
+    pack = {".tar": bytes, ".tar.gz": gzip.compress, ".tar.xz": lzma.compress}[suffix]
+
+    def load(content):
+        (tmp_path / f"a{suffix}").write_bytes(pack(content))
+        try:
+            return uncached(tmp_path / f"a{suffix}")
+        except DataError as e:
+            assert "\n" not in str(e)
+
+    return whole, load(whole), load
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.xz"])
+def test_a_tar_that_is_cut_off(tmp_path, suffix):
+    whole, want, load = tars(tmp_path, suffix)
+    end = len(whole.rstrip(b"\0")) // 512 * 512 + 512  # of the last file
+    cuts = [int(c) for c in rng.integers(0, len(whole), 40)] + [512 * i for i in range(2, 40, 3)]
+    assert want and [load(whole[:c]) for c in cuts] == [want if c >= end + 1024 else None for c in cuts]
+    for at, expected in ((end, None), (end + 512, None), (end + 1024, want), (end + 1023, None)):
+        assert load(whole[:at]) == expected
+
+
+def test_a_tar_with_a_damaged_header(tmp_path):
+    whole, want, load = tars(tmp_path)
+    with tarfile.open(fileobj=io.BytesIO(whole)) as t:
+        headers = [m.offset for m in t]
+    for at, bit in zip(rng.choice(headers, 60), rng.integers(0, 512 * 8, 60)):
+        content = bytearray(whole)
+        content[at + bit // 8] ^= 1 << bit % 8
+        assert load(bytes(content)) in (None, want)
+    for at in headers[:-1]:  # a lost block: header and pixels of the last file alone cannot be told from the end
+        assert load(whole[:at] + bytes(1024) + whole[at + 1024 :]) is None
+    refused("is cut off or damaged after 10 entries: get it anew", uncached, (tmp_path / "a.tar", (tmp_path / "a.tar").write_bytes(whole[: headers[10]]))[0])
+    assert load(whole + bytes(10240)) == want and load(whole + whole) is None and load(whole + b"x") is None
+
+
+def test_the_docs_say_what_a_tar_cannot_tell():
+    for text in (Path(D.__file__).parent.parent / "data" / "README.md", Path(D.__file__).parent.parent / "nbs" / "01_data.ipynb"):
+        assert "has a check sum for each header and none for" in text.read_text()
+
+
+def test_an_archive_is_what_its_bytes_say(tmp_path):
+    "Browsers unpack `.tar.gz` on the way and keep the name, others compress and drop the suffix."
+    made = {s: archive(tmp_path / f"a{s}", files()) for s in ALL_ARCHIVES[1:]}
+    for name, content in (("b.tar.gz", made[".tar"]), ("c.tar", made[".tar.gz"]), ("d.tar", made[".tar.xz"]), ("e.tgz", made[".tar.xz"])):
+        shutil.copy(content, tmp_path / name)
+        assert same(load_images(tmp_path / name))
 
 
 # -- damage: the same data or a DataError, never anything else --
