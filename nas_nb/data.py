@@ -24,6 +24,7 @@ import struct
 import tarfile
 import tempfile
 import time
+import unicodedata
 import warnings
 import zipfile
 from collections import Counter
@@ -175,8 +176,13 @@ _MNIST_MD5 = {  # of the uncompressed content
 
 
 def _idx_files(folder: Path) -> list[Path]:  # those that are there, not compressed before compressed
-    both = ((folder / name, folder / f"{name}.gz") for name in _MNIST_MD5)
-    return [next(p for p in pair if p.is_file()) for pair in both if any(p.is_file() for p in pair)]
+    spelt = ([n + suffix for suffix in ("", ".gz") for n in (name, name.replace("-idx", ".idx"))] for name in _MNIST_MD5)
+    there = ([folder / n for n in names if (folder / n).is_file()] for names in spelt)
+    return [found[0] for found in there if found]
+
+
+def _idx_name(path: Path) -> str:  # as it is published; copies with a dot, `train-images.idx3-ubyte`, are widespread
+    return path.name.removesuffix(".gz").replace(".idx", "-idx")
 
 
 def _idx(path: Path, known: str) -> np.ndarray:
@@ -191,7 +197,7 @@ def _idx(path: Path, known: str) -> np.ndarray:
     if len(content) != size:
         more = "more" if len(content) > size else "fewer"
         raise DataError(f"{path} has {more} bytes than its header says ({size:,}): get it anew")
-    md5, want = hashlib.md5(head + content).hexdigest(), _MNIST_MD5.get(path.name.removesuffix(".gz"))
+    md5, want = hashlib.md5(head + content).hexdigest(), _MNIST_MD5.get(_idx_name(path))
     if known == "mnist" and md5 != want:
         raise DataError(f"{path} is not MNIST's: MD5 of the content {md5}, not {want}: remove it, then nas-nb data get mnist")
     return np.frombuffer(content, np.uint8).reshape(shape)
@@ -206,6 +212,8 @@ def _numbered(y: np.ndarray, where) -> tuple[str, ...]:  # the classes "0", "1",
     if len(y) and not 0 <= y.min() <= y.max() < len(y):
         said = f"{len(y):,} training labels are {y.min()} to {y.max()}"
         raise DataError(f"{where}: {said}: number the classes 0, 1, 2, … without gaps")
+    if y.max(initial=0) >= 2**16:
+        raise DataError(f"{where} has {y.max() + 1:,} classes, {2**16:,} at most: are these labels?")
     return tuple(map(str, range(int(y.max(initial=0)) + 1)))
 
 # %% ../nbs/01_data.ipynb #read-npz
@@ -225,6 +233,7 @@ def _read_npz(files: list[Path], known: str):
                 raise DataError(f"{path}: {pair[0]} is {x.dtype}, not uint8: store pixels as bytes from 0 to 255")
             if y.dtype.kind not in "iu" or y.size != len(y):
                 raise DataError(f"{path}: {pair[1]} is {y.dtype} of shape {y.shape}: store one whole number for each image")
+            _fits(path, x.nbytes + 8 * y.size)
             splits[split] = _channels_first(x, f"{path}: {pair[0]}"), y.reshape(-1)
     return splits, _numbered(splits["train"][1], path), "npz"
 
@@ -241,8 +250,14 @@ def _channels_first(x: np.ndarray, what: str) -> np.ndarray:
 # %% ../nbs/01_data.ipynb #entries
 def _entries(path: Path):  # (parts of the name, bytes | path | None for a folder) of all that lies in a folder or an archive
     for parts, source in (_walk if path.is_dir() else _unzip if path.suffix.lower() == ".zip" else _untar)(path):
-        if parts and not any(p[0] == "." or p in ("__MACOSX", "Thumbs.db", "desktop.ini") for p in parts):
-            yield parts, source
+        if parts and not any(p[0] == "." or p.casefold() in _LITTER for p in parts):
+            yield tuple(unicodedata.normalize("NFC", p) for p in parts), source
+
+
+_LITTER = (  # what systems leave behind, in small letters: macOS, Windows, network drives; hidden names do not count anyway
+    "__macosx", "icon\r", "icon\uf00d", "thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini",
+    "picasa.ini", "$recycle.bin", "system volume information", "@eadir", "#recycle", "@recycle", "lost+found",
+)  # fmt: skip
 
 
 def _walk(path: Path):
@@ -276,8 +291,9 @@ def _unzip(path: Path):
         _fits(path, sum(m.file_size for m in z.infolist()), path.stat().st_size)
         for m in z.infolist():
             kind = "a link" if stat.S_ISLNK(m.external_attr >> 16) else "which is encrypted" if m.flag_bits & 1 else ""
-            parts = _member(path, m.filename, m.file_size, kind)
-            yield parts, None if m.is_dir() else z.read(m)
+            name = m.filename.replace("\\", "/")  # as some programs for Windows write it
+            parts = _member(path, name, m.file_size, kind)
+            yield parts, None if name.endswith("/") else z.read(m)
 
 # %% ../nbs/01_data.ipynb #tar
 def _untar(path: Path):
@@ -307,7 +323,7 @@ _SPLITS = dict(train="train", test="test", valid="valid", val="valid")
 
 
 def _natural(name: str) -> list:  # "cat10" after "cat9"
-    return [int(t) if t.isdigit() else t for t in re.split("([0-9]+)", name)]
+    return [int(t) if i % 2 else t for i, t in enumerate(re.split("([0-9]+)", name))]  # each second part is a number
 
 
 # (split, class, file name, where it is, bytes or path) of each image; `split` of an archive that holds only this
@@ -452,7 +468,7 @@ def _detect(path: Path):  # (form, files to be read, reader)
         inside = sorted(p for p in path.iterdir() if p.name[0] != ".")
         archives = [p for p in inside if _split_of(p) and p.is_file()]
         if files := _idx_files(path):
-            if lacking := {*_MNIST_MD5} - {p.name.removesuffix(".gz") for p in files}:
+            if lacking := {*_MNIST_MD5} - {*map(_idx_name, files)}:
                 raise DataError(f"{path} lacks {min(lacking)} (or {min(lacking)}.gz): put it there")
             return "idx, gzipped" if any(p.suffix == ".gz" for p in files) else "idx", files, _read_idx
         if path.name == "cifar-10-batches-py":

@@ -200,6 +200,73 @@ def test_order_and_classes(tmp_path):
     assert list(d.splits) == ["train", "test", "valid"] and d.test.counts() == [1, 0]
 
 
+NAMES = [["①②", "²", "10²", "9²"], ["٣", "１", "v2"], ["é", "naïve"], ["日本", "ü1", "ü10", "ü9"], ["a b", "a  b", "A", "a\\b"]]
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_classes_of_any_name(tmp_path, names):
+    "Digits that are no numbers, other scripts, spaces: the same classes whatever the form; and the number of a class is that of its name."
+    content = {f"{s}/{c}/1.png": encoded(np.full((2, 2), i, np.uint8)) for s in ("train", "test") for i, c in enumerate(names)}
+    made = [load_images(folder(tmp_path / "f", content)), load_images(archive(tmp_path / "a.tar", content))]
+    made += [load_images(archive(tmp_path / "a.zip", content))] if "a\\b" not in names else []  # in a zip it is a folder
+    want = {c: i for i, c in enumerate(names)}
+    for d in made:
+        assert sorted(d.train.classes) == sorted(names) and [want[d.train.classes[y]] for y in d.train.y] == d.train.x[:, 0, 0, 0].tolist()
+    assert len({d.hash for d in made}) == 1
+    assert [c for c in made[0].train.classes if c[0] == "ü"] == ["ü1", "ü9", "ü10"][: 3 * ("ü1" in names)]
+
+
+def test_one_class_in_two_spellings(tmp_path):
+    "macOS takes é apart, others do not; the composed form counts."
+    apart, one = "cafe\u0301", "caf\u00e9"
+    pixel = lambda v: encoded(np.full((2, 2), v, np.uint8))
+    content = {f"train/{apart}/1.png": pixel(1), f"test/{one}/1.png": pixel(2), f"train/{one}/2.png": pixel(3)}
+    made = [load_images(folder(tmp_path / "f", content)), *(load_images(archive(tmp_path / f"a{s}", content)) for s in ALL_ARCHIVES)]
+    assert all(d.train.classes == (one,) and len(d.train) == 2 for d in made) and len({d.hash for d in made}) == 1
+    refused("two files of the same name", load_images, folder(tmp_path / "g", content | {f"train/{one}/1.png": pixel(4)}))
+
+
+def test_zips_with_backslashes(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as z:
+        for name in ("train\\", "train\\ant\\", "test\\"):
+            z.writestr(name, b"")
+        for name, data in files().items():
+            z.writestr(name.replace("/", "\\"), data)
+    assert same(load_images(path))
+    for name in ("..\\train\\ant\\9.png", "\\train\\ant\\9.png"):
+        with zipfile.ZipFile(path, "w") as z:
+            z.writestr(name, PNG)
+        refused("leads out of it", load_images, path)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_files_with_a_dot(tmp_path, roots, suffix, monkeypatch):
+    f = idx(tmp_path / "i", suffix)
+    want = load_images(f).hash
+    official_mnist(roots[0] / "MNIST" / "raw", monkeypatch, suffix)
+    for path in [*f.iterdir(), *(roots[0] / "MNIST" / "raw").iterdir()]:
+        path.rename(path.with_name(path.name.replace("-idx", ".idx")))
+    assert load_images(f).hash == want == load_images("mnist").hash and load_images("mnist").name == "MNIST"
+    path = f / f"t10k-labels.idx1-ubyte{suffix}"
+    path.unlink()
+    refused("lacks t10k-labels-idx1-ubyte", load_images, f)
+    raw = roots[0] / "MNIST" / "raw" / path.name
+    raw.write_bytes((gzip.compress if suffix else bytes)(idx_bytes(1 - Y["test"] % 2)))
+    refused("is not MNIST's", load_images, "mnist")
+
+
+LITTER = [".DS_Store", "._0.png", "Thumbs.db", "THUMBS.DB", "thumbs.db", "ehthumbs.db", "EhThumbs_Vista.db", "Desktop.ini", "desktop.ini", "Icon\r"]
+
+
+@pytest.mark.parametrize("where", ["", "train/", "train/ant/"])
+def test_what_systems_leave_behind(tmp_path, where):
+    junk = {where + name: b"x" for name in LITTER}
+    junk |= {f"{where}{top}/{inside}": b"x" for top in ("@eaDir", "@EADIR", "__MACOSX", "$RECYCLE.BIN", "#recycle") for inside in ("a", "ant/0.png")}
+    made = [load_images(folder(tmp_path / "f", files() | junk)), load_images(archive(tmp_path / "a.zip", files() | junk))]
+    assert all(same(d) for d in [*made, load_images(archive(tmp_path / "a.tar", files() | junk))])
+
+
 def test_modes(tmp_path):
     "Grey stays grey until one file is in colour; palettes, alpha and CMYK become colours."
     grey = Image.fromarray(X["train"][0, :, :, 0])
@@ -355,6 +422,7 @@ BAD_ARRAYS = {
     "negative": (dict(y_test=Y["test"] - 1), "-1 to 1: they must be 0 to 2"),
     "new class in test": (dict(y_test=Y["test"] + 1), "1 to 3: they must be 0 to 2"),
     "huge label": (dict(y_train=Y["train"] + 2**60), "without gaps"),
+    "a class for each": (dict(x_train=np.zeros((70_000, 1, 1), np.uint8), y_train=np.arange(70_000)), "has 70,000 classes, 65,536 at most"),
     "gap": (dict(y_train=np.array([0, 3, 2, 0, 3, 2])), "class 1 has no training images"),
     "no images": (dict(x_test=X["test"][:0], y_test=Y["test"][:0]), "test has no pixels"),
     "no training images": (dict(x_train=X["train"][:0], y_train=Y["train"][:0]), "train has no pixels"),
