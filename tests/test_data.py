@@ -19,6 +19,7 @@ import warnings
 import zipfile
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import nas_nb.batch as batch
+import nas_nb.core as core
 import nas_nb.data as D
 from nas_nb.data import (
     Augment, Batches, DataError, Images, add_data, data_roots, eval_batches, few_labels, get_data, list_data, load_images, load_text,
@@ -812,6 +815,119 @@ def test_roots(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert data_roots()[1] == tmp_path / ".cache" / "nas_nb"
+
+
+def test_a_relative_root_is_one_folder(monkeypatch, tmp_path):
+    "Wherever one is: a command at the top, a notebook in `nbs/`, somebody elsewhere."
+    project = core.root()
+    monkeypatch.setenv("NAS_NB_DATA", "some/where")
+    for place in (project, project / "nbs", tmp_path):
+        monkeypatch.chdir(place)
+        assert data_roots()[0] == core.data_folder() == project / "some" / "where"
+        assert batch._data(LOADS)[0] == [str(project / "some" / "where"), [["", -1, 0]]]
+    monkeypatch.setattr(core, "root", lambda: (_ for _ in ()).throw(FileNotFoundError()))  # outside a checkout
+    assert core.data_folder() == tmp_path.resolve() / "some" / "where"
+    for value, want in ((str(tmp_path), tmp_path.resolve()), ("", None), ("~/x", Path.home().resolve() / "x")):
+        monkeypatch.setenv("NAS_NB_DATA", value)
+        assert core.data_folder() == want
+
+
+def test_no_home(monkeypatch, tmp_path):
+    "A container whose user has neither HOME nor a name (a `~` then stays as it is)."
+    monkeypatch.undo()
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr(D, "root", lambda: (_ for _ in ()).throw(FileNotFoundError()))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for f, args in ((list_data, ()), (load_images, ("mine",)), (load_text, ("mine",)), (get_data, ("mnist",)), (verify_data, ("mine",))):
+        refused("no folder for data is known: set HOME, or XDG_CACHE_HOME", f, *args)
+    assert load_images().name == "digits" and load_text().name == "Python manual"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert next(r for r in list_data() if r["name"] == "digits")["state"] == "ready"
+
+
+@pytest.mark.parametrize("value", ["~nobody-of-this-name/x", "/no/such/folder", "no-such-folder"])
+def test_a_root_that_is_not_there_is_mentioned(monkeypatch, roots, value):
+    monkeypatch.setenv("NAS_NB_DATA", value)
+    npz(roots[1] / "mine.npz")
+    text_folder(roots[1] / "ptb", train="a\n", valid="a\n", test="a\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert next(r for r in list_data() if r["name"] == "mine")["state"] == "ready"
+        load_images(roots[1] / "mine.npz")  # a path is not looked for
+    assert D.shown_roots(", then ").endswith(f"{value} (NAS_NB_DATA, which does not exist), then {roots[1]}")
+    for load, name in ((load_images, "mine"), (verify_data, "mine"), (load_text, "ptb")):
+        with pytest.warns(UserWarning, match=f"NAS_NB_DATA names .*{value}, which does not exist: make this folder"):
+            load(name)
+
+
+def test_roots_that_cannot_be_read(monkeypatch, roots):
+    def denied(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    roots[1].mkdir()
+    monkeypatch.setattr(Path, "iterdir", denied)
+    for f, args in ((list_data, ()), (load_images, ("mine",)), (load_text, ("mine",)), (verify_data, ("mine",))):
+        refused("cannot be read .PermissionError.* who may read it", f, *args)
+    monkeypatch.undo()
+    for name in ("x" * 300, "x/" * 3000, "\n"):
+        monkeypatch.setenv("NAS_NB_DATA", name)
+        refused("which does not exist", get_data, "mnist")
+        assert name == "\n" and list_data() or refused("cannot be read .OSError: .Errno 36. File name too long", list_data)
+
+
+LOADS = SimpleNamespace(code=["load_images()"])
+
+
+def test_one_place_decides_whether_data_have_changed(roots, monkeypatch):
+    "A batch and the cache see the same: every file, however deep, its size and its time."
+    f = folder(roots[0] / "mine", {f"top/{n}": b for n, b in files().items()})
+    image, states = f / "top" / "train" / "ant" / "0.png", []
+    seen = lambda: (core.listing(f), D._key([f], ""), batch._data(LOADS)[0])
+    states.append(seen())
+    assert states[0] == seen() and [row[:2] for row in states[0][0]][-1] == ["top/train/cat/5.png", len(files()["train/cat/5.png"])]
+    before = image.stat().st_mtime_ns
+    image.write_bytes(image.read_bytes()[:-1] + b"x")  # in place, of the same size
+    os.utime(image, ns=(before, before + 1))
+    states.append(seen())
+    image.write_bytes(b"x")
+    os.utime(image, ns=(before, before + 1))
+    states.append(seen())
+    image.rename(image.with_name("00.png"))
+    states.append(seen())
+    (f / "top" / "train" / "dog").mkdir()
+    states.append(seen())
+    for i, kind in enumerate(zip(*states)):
+        assert len({json.dumps(k) for k in kind}) == 5, i
+    for name in (".hidden", "top/.DS_Store"):
+        (f / name).touch()
+    (f / "nowhere").symlink_to("gone")
+    assert seen() == states[-1]
+    (f / "top" / "train" / "up").symlink_to(f)
+    assert len(core.listing(f)) < 3 * len(states[0][0])  # it ends
+
+
+def test_a_listing_of_what_cannot_be_read(tmp_path, monkeypatch):
+    f, scandir = folder(tmp_path / "f", files()), os.scandir
+    monkeypatch.setattr(os, "scandir", lambda p: scandir(p) if not str(p).endswith("bee") else (_ for _ in ()).throw(PermissionError(13, "no")))
+    rows = core.listing(f)
+    assert ["train/bee/", -1, 0] in rows and "train/ant/0.png" in [r[0] for r in rows] and core.listing(f / "none") == [["", -1, 0]]
+
+
+def test_a_listing_is_fast(tmp_path):
+    "10,000 images in a twentieth of a second of an idle processor."
+    (tmp_path / "first").touch()
+    for c in range(10):
+        (tmp_path / f"many/train/{c}").mkdir(parents=True)
+        for i in range(1000):
+            os.link(tmp_path / "first", tmp_path / f"many/train/{c}/{i}")
+    start = time.process_time()
+    assert len(core.listing(tmp_path / "many")) == 10_011 and time.process_time() - start < 0.5
+
+
+def test_an_error_is_one_line_whatever_a_file_is_called(tmp_path):
+    "A name can hold line breaks, and commands to the terminal that shows it."
+    said = refused("cannot be read", load_images, folder(tmp_path / "f", files() | {"train/ant/a\nb\x1b[2J\u202e.png": b"x"}))
+    assert said.isprintable() and "train/ant/a b [2J .png" in said
 
 
 def official_mnist(path, monkeypatch, suffix=".gz"):
