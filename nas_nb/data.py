@@ -558,7 +558,7 @@ def _statistics(splits: dict[str, Images]) -> dict:  # mean, std and hash
 
 # %% ../nbs/01_data.ipynb #key
 def _key(files: list[Path], known: str) -> str:
-    digest = hashlib.sha256(json.dumps(["2", known, PIL.__version__]).encode())
+    digest = hashlib.sha256(json.dumps(["3", known, PIL.__version__]).encode())
     for path in files:
         if path.is_dir():
             digest.update(json.dumps([str(path.resolve()), listing(path)]).encode())
@@ -568,29 +568,52 @@ def _key(files: list[Path], known: str) -> str:
                 digest.update(hashlib.file_digest(f, "sha256").digest())
     return digest.hexdigest()[:16]
 
-# %% ../nbs/01_data.ipynb #cache
-def _from_cache(path: Path):  # (splits, notes), or None where there is none or it is broken
+# %% ../nbs/01_data.ipynb #from-cache
+def _notes(arrays) -> dict:  # of a cached file, which holds their SHA-256 in front of them
+    digest, _, text = bytes(arrays["notes"]).partition(b" ")
+    if hashlib.sha256(text).hexdigest().encode() != digest:
+        raise ValueError("the notes are not those that were written")
+    return json.loads(text)
+
+
+def _from_cache(path: Path):  # (splits, notes), or None where there is none or it is not what was written
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            notes = json.loads(bytes(arrays["notes"]))
+            notes = _notes(arrays)
             tensors = {k: torch.from_numpy(arrays[k]) for k in arrays if k != "notes"}
-            return {s: Images(tensors[f"x_{s}"], tensors[f"y_{s}"], tuple(notes["classes"])) for s in notes["splits"]}, notes
+            splits = {s: Images(tensors[f"x_{s}"], tensors[f"y_{s}"], tuple(notes["classes"])) for s in notes["splits"]}
+            return (splits, notes) if _hash(splits) == notes["hash"] else None
     except Exception:  # whatever a damaged file leads to, it is made anew
         return None
 
 
+def _sweep(cache: Path, source: list) -> None:
+    "Remove copies to which nothing leads any more, and what killed processes left: nobody writes for a day."
+    for left in cache.glob(".new-*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > 86_400:
+                left.unlink()
+    for path in cache.glob("*.npz"):
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                about = _notes(arrays)["source"]
+            dead = about == source or not os.path.exists(about[0])
+        except Exception:  # damaged, or of another version: it would be made anew
+            dead = True
+        if dead:
+            path.unlink(missing_ok=True)
+
+# %% ../nbs/01_data.ipynb #to-cache
 def _to_cache(path: Path, splits: dict[str, Images], notes: dict) -> None:
     arrays = {f"{k}_{s}": getattr(i, k).numpy() for s, i in splits.items() for k in "xy"}
+    text = json.dumps(notes).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(".new-*"):  # by a process that was killed: nobody writes for a day
-            with suppress(OSError):
-                if time.time() - left.stat().st_mtime > 86_400:
-                    left.unlink()
+        _sweep(path.parent, notes["source"])
         handle, new = tempfile.mkstemp(dir=path.parent, prefix=".new-")
         try:
             with open(handle, "wb") as f:
-                np.savez(f, notes=np.frombuffer(json.dumps(notes).encode(), np.uint8), **arrays)
+                np.savez(f, notes=np.frombuffer(hashlib.sha256(text).hexdigest().encode() + b" " + text, np.uint8), **arrays)
                 f.flush()
                 os.fsync(f.fileno())
             os.replace(new, path)
@@ -673,18 +696,31 @@ def _own_names() -> list[str]:  # data sets that somebody has put into a root
     return [n for n in names if re.fullmatch(r"\w[\w-]*", n) and n.lower() not in _RESERVED and not n.startswith("cifar-10-")]
 
 # %% ../nbs/01_data.ipynb #read
+def _decoded(place: _Place):  # splits and notes, as they are in the files now
+    form, files, read = _detect(place.path)
+    splits, classes, kind = read(files, place.known)
+    splits = _sound(splits, classes, str(place.path))
+    form = form if kind in form else f"{form} ({kind})"
+    return splits, dict(form=form, kind=kind, classes=classes, splits=list(splits)) | _statistics(splits)
+
+
+def _cached(place: _Place) -> Path:  # where its decoded copy lies, if there is one
+    return _own_root() / "cache" / f"{place.name}-{_key(_detect(place.path)[1], place.known)}.npz"
+
+
+def _keep(place: _Place, cache: Path, splits: dict[str, Images], notes: dict) -> None:  # unless the files have been changed meanwhile
+    if cache == _cached(place):
+        _to_cache(cache, splits, notes | dict(source=[str(place.path.resolve()), place.known]))
+
+
 def _read(place: _Place, fresh: bool = False):  # splits and notes; `fresh`: whatever the cache says
     with _reading(place.path):
-        form, files, read = _detect(place.path)
-        cache = _own_root() / "cache" / f"{place.name}-{_key(files, place.known)}.npz"
-        if fresh or (kept := _from_cache(cache)) is None:
-            splits, classes, kind = read(files, place.known)
-            splits = _sound(splits, classes, str(place.path))
-            form = form if kind in form else f"{form} ({kind})"
-            notes = dict(form=form, kind=kind, classes=classes, splits=list(splits)) | _statistics(splits)
-            _to_cache(cache, splits, notes)
-            kept = splits, notes
-    return kept
+        cache = _cached(place)
+        if not fresh and (kept := _from_cache(cache)):
+            return kept
+        splits, notes = _decoded(place)
+        _keep(place, cache, splits, notes)
+        return splits, notes
 
 # %% ../nbs/01_data.ipynb #load-digits
 def _digits():
@@ -1117,20 +1153,25 @@ def verify_data(
     name: str,  # a name or a path
 ) -> str:  # a line that says what was found
     "Read everything again, whatever the cache says, and compare the checksums that are known; raises `DataError`."
+    return _verified(name)[0]
+
+
+def _verified(name: str, keep: bool = True):  # what was found, and what was decoded: (splits, notes), None for a text
     if name == "pydoc" or name in _TEXTS or _is_text(name):
         text = load_text(name)
-        return f"{text.name}: {sum(text.about['tokens'].values()):,} words, hash {text.hash}"
+        return f"{text.name}: {sum(text.about['tokens'].values()):,} words, hash {text.hash}", None
     if name == "digits":
         data = load_images()
-        return f"digits: {sum(data.about['images'].values()):,} images, hash {data.hash}"
+        return f"digits: {sum(data.about['images'].values()):,} images, hash {data.hash}", None
     if (place := _place(name)) is None:
         raise DataError(f"{name} is not in {shown_roots()}: nas-nb data get {name}")
-    splits, notes = _read(place, fresh=True)
+    with _reading(place.path):
+        splits, notes = _read(place, fresh=True) if keep else _decoded(place)
     known = "readable; no checksums are known" if notes["kind"] else "the known checksums"
     many = f"{sum(map(len, splits.values())):,} images from {place.source}"
-    return f"{name}: {many} ({notes['form']}), hash {notes['hash']}, {known}"
+    return f"{name}: {many} ({notes['form']}), hash {notes['hash']}, {known}", (splits, notes)
 
-
+# %% ../nbs/01_data.ipynb #is-text
 def _is_text(name: str | Path) -> bool:
     paths = [Path(name), *(p for r in data_roots() for p in _called(str(name), ("", ".txt"), r))]
     with _reading(name):
@@ -1196,16 +1237,18 @@ def add_data(
     _check_name(name)
     if path.name in _IMAGES["cifar10"][1]:
         raise DataError(f"{path} is CIFAR-10 as it is published: put it into {data_roots()[0]} under this very name")
-    verify_data(str(path.absolute()))  # before anything is copied
+    _verified(str(path.absolute()), keep=False)  # before anything is copied
     with _into_root() as (r, new):
         copied = new / (name if path.is_dir() else name + _stem(path)[1])
         try:
             _copy(path, copied)
-            said = verify_data(str(copied))
+            said, decoded = _verified(str(copied), keep=False)
             _check_name(name)  # again: now nobody else adds anything
             if os.path.lexists(target := r / copied.name):
                 raise DataError(f"the name {name!r} is taken, {target} is there: choose another")
             os.rename(copied, target)
+            if decoded:
+                _keep(place := _Place(name, target, target.name), _cached(place), *decoded)
         except DataError as e:
             raise DataError(str(e).replace(str(copied), f"the copy of {path}")) from None
         except (OSError, shutil.Error) as e:

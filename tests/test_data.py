@@ -1077,6 +1077,70 @@ def test_a_change_of_the_source_is_seen(tmp_path):
     assert not torch.equal(load_images(path).train.x[0], torch.from_numpy(X["train"][0].transpose(2, 0, 1)))
 
 
+@pytest.mark.parametrize("change", ["pixels", "labels", "classes", "mean", "hash"])
+def test_the_cache_is_not_trusted(tmp_path, roots, change):
+    "Whoever writes another content into it with numpy also writes zip's check sums: what counts is the hash."
+    path = archive(tmp_path / "a.tar", files())
+    first = load_images(path)
+    (cache,) = cached(roots[1])
+    whole = cache.read_bytes()
+    with np.load(cache) as z:
+        arrays = {k: z[k].copy() for k in z}
+    notes = bytes(arrays["notes"])
+    if change == "pixels":
+        arrays["x_train"][:] = 0
+    elif change == "labels":
+        arrays["y_train"][:] = 77
+    else:
+        old, new = {"classes": (b'"ant"', b'"dog"'), "mean": (b'"mean": [0.', b'"mean": [1.'), "hash": (first.hash.encode(), b"0" * 16)}[change]
+        assert notes.count(old) == 1
+        arrays["notes"] = np.frombuffer(notes.replace(old, new), np.uint8)
+    np.savez(cache, **arrays)
+    assert D._from_cache(cache) is None
+    again = load_images(path)
+    assert same(again) and again.about == first.about and again.mean == first.mean and cache.read_bytes() == whole
+
+
+def test_nothing_is_left_in_the_cache_to_which_nothing_leads(tmp_path, roots):
+    "Of a source one copy, and none of a source that is gone; a known name and a path are two sources."
+    a, b = archive(tmp_path / "a.tar", files()), npz(tmp_path / "b.npz")
+    load_images(a), load_images(b)
+    kept = cached(roots[1])
+    assert len(kept) == 2
+    folder(roots[1] / "cache", {"c-0123.npz": b"damaged", "notes.txt": b"somebody's"})
+    archive(a, files() | {"train/ant/9.png": PNG})
+    load_images(a)
+    assert [p.name[:2] for p in cached(roots[1])] == ["a-", "b-", "no"] and kept[0] not in cached(roots[1]) and kept[1] in cached(roots[1])
+    a.unlink()
+    load_images(archive(tmp_path / "d.zip", files()))
+    assert [p.name[:2] for p in cached(roots[1])] == ["b-", "d-", "no"]
+    idx(roots[0] / "cifar10")
+    load_images("cifar10"), load_images(roots[0] / "cifar10")
+    assert [p.name[:2] for p in cached(roots[1])] == ["b-", "ci", "ci", "d-", "no"]
+
+
+@pytest.mark.parametrize("form", ["folder", "npz"])
+def test_one_copy_of_what_was_added(tmp_path, roots, form, monkeypatch):
+    path = folder(tmp_path / "mine", files()) if form == "folder" else npz(tmp_path / "mine.npz")
+    for name in ("flowers", "more"):
+        add_data(name, path)
+    assert [p.name.partition("-")[0] for p in cached(roots[1])] == ["flowers", "more"]
+    monkeypatch.setattr(D, "_decoded", None)  # nothing is decoded a second time
+    assert load_images("flowers").hash == load_images("more").hash and len(cached(roots[1])) == 2
+
+
+def test_images_that_change_while_they_are_decoded_are_not_kept(tmp_path, roots, monkeypatch):
+    f, decode = folder(tmp_path / "f", files()), D._decode
+
+    def slow(item):
+        (f / "train" / "ant" / "0.png").write_bytes(PNG)
+        return decode(item)
+
+    monkeypatch.setattr(D, "_decode", slow)
+    load_images(f)
+    assert not (roots[1] / "cache").exists()
+
+
 def test_a_cache_that_cannot_be_written(tmp_path, roots, monkeypatch):
     path = archive(tmp_path / "a.tar", files())
     with monkeypatch.context() as m:
@@ -1670,7 +1734,7 @@ def test_bad_add(tmp_path, roots):
 def test_a_name_taken_meanwhile(tmp_path, roots, monkeypatch):
     good = npz(tmp_path / "a.npz")
     for file, its_name in (("mine.npz", "mine"), ("yours.zip", "yours")):
-        monkeypatch.setattr(D, "verify_data", lambda path: str((roots[0] / file).write_bytes(b"another's")))
+        monkeypatch.setattr(D, "_verified", lambda path, keep: (str((roots[0] / file).write_bytes(b"another's")), None))
         refused(f"'{its_name}' is taken", add_data, its_name, good)
         assert (roots[0] / file).read_bytes() == b"another's"
     assert left(roots[0]) == ["mine.npz", "yours.zip"]
