@@ -97,7 +97,8 @@ class DataError(Exception):
     "What is wrong with somebody's data: one line that names the file and the remedy."
 
     def __init__(self, said: str):
-        super().__init__("".join(c if c.isprintable() else " " for c in said))  # a file's name can hold anything, commands to a terminal, too
+        said = "".join(c if c.isprintable() else " " for c in said)  # a file's name can hold anything, commands to a terminal, too
+        super().__init__(said if len(said) < 2000 else f"{said[:1000]} … {said[-500:]}")
 
 
 def _reason(e: Exception) -> str:  # on one line, without what only a debugger could look up
@@ -317,8 +318,8 @@ def _unzip(path: Path):
         for m in z.infolist():
             kind = "a link" if stat.S_ISLNK(m.external_attr >> 16) else "which is encrypted" if m.flag_bits & 1 else ""
             name = m.filename.replace("\\", "/")  # as some programs for Windows write it
-            parts = _member(path, name, m.file_size, kind)
-            yield parts, None if name.endswith("/") else z.read(m)
+            parts, content = _member(path, name, m.file_size, kind), z.read(m)  # of a folder, too: that compares its name in both places
+            yield parts, None if name.endswith("/") and not content else content
 
 # %% ../nbs/01_data.ipynb #tar
 def _untar(path: Path):
@@ -418,6 +419,15 @@ def _bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 # %% ../nbs/01_data.ipynb #together
+@contextmanager
+def _strict():  # Pillow goes on without the orientation where what holds it is damaged, and warns
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.filterwarnings("error", "(?i)corrupt exif|truncated file", UserWarning)
+        yield
+
+
+@_strict()
 def _images(items: list[tuple]) -> tuple[str, np.ndarray]:  # the kinds of files; uint8 (N, H, W) or (N, H, W, 3)
     kinds, every = dict(), None
     for i, item in enumerate(progress(items, "decoding")):

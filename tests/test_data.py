@@ -18,6 +18,7 @@ import time
 import warnings
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -243,6 +244,15 @@ def test_zips_with_backslashes(tmp_path):
         refused("leads out of it", load_images, path)
 
 
+def test_a_zip_whose_list_names_a_file_like_a_folder(tmp_path):
+    "A NUL ends a name: the file would be taken for a folder, and be missing without a word."
+    path = archive(tmp_path / "a.zip", files())
+    whole = path.read_bytes()
+    at = whole.rindex(b"test/ant/2.png")
+    path.write_bytes(whole[: at + 5] + b"\0" + whole[at + 6 :])
+    refused("cannot be read .BadZipFile", load_images, path)
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_idx_files_with_a_dot(tmp_path, roots, suffix, monkeypatch):
     f = idx(tmp_path / "i", suffix)
@@ -373,6 +383,19 @@ def test_pictures_are_upright(orientation, tmp_path):
     assert load_images(folder(tmp_path / "f", {f"{s}/a/1.png": encoded(grey, exif=exif) for s in ("train", "test")})).train.x[0, 0].tolist() == flat[..., 0].tolist()
 
 
+def test_an_orientation_that_cannot_be_read(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = encoded(VISUAL, "jpeg", exif=exif)
+    at = whole.index(b"MM\0*") + 8
+    assert whole[at : at + 2] == b"\0\1"  # the number of entries
+    content = {f"{s}/a/1.jpg": whole[:at] + b"\0\3" + whole[at + 2 :] for s in ("train", "test")}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert "train/a/1.jpg" in refused("cannot be read .UserWarning: (Corrupt EXIF|Truncated)", load_images, folder(tmp_path / "f", content))
+    assert told == []
+
+
 def test_an_orientation_that_is_none_is_left():
     for value in (0, 9, 255):
         exif = Image.Exif()
@@ -399,6 +422,20 @@ NOT_ONE_PICTURE = {
 def test_what_is_not_one_picture(case):
     content, match = NOT_ONE_PICTURE[case]
     assert refused(match, decoded, content).startswith("it ")
+
+
+CUT = {"png": {}, "jpeg": {}, "jpeg progressive": dict(progressive=True), "gif": {}, "webp": {}, "webp lossless": dict(lossless=True), "bmp": {}}
+CUT |= {"ppm": {}, "tiff": {}, "tiff lzw": dict(compression="tiff_lzw"), "tiff deflate": dict(compression="tiff_adobe_deflate")}
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_an_image_that_is_cut_off(kind):
+    "At every byte, in every format: refused, or nothing that counts is missing."
+    whole = encoded(rng.integers(0, 256, (9, 7, 3), dtype=np.uint8), kind.split()[0], **CUT[kind])
+    want = decoded(whole)
+    for at in range(len(whole)):
+        with suppress(DataError):
+            assert decoded(whole[:at]) == want, at
 
 
 def test_a_photograph_with_a_preview():
@@ -928,6 +965,8 @@ def test_an_error_is_one_line_whatever_a_file_is_called(tmp_path):
     "A name can hold line breaks, and commands to the terminal that shows it."
     said = refused("cannot be read", load_images, folder(tmp_path / "f", files() | {"train/ant/a\nb\x1b[2J\u202e.png": b"x"}))
     assert said.isprintable() and "train/ant/a b [2J .png" in said
+    said = refused("…", load_images, archive(tmp_path / "a.zip", files() | {f"train/ant/{'x' * 60_000}.png": b"x"}))
+    assert len(said) < 2000 and said.endswith("get it anew")
 
 
 def official_mnist(path, monkeypatch, suffix=".gz"):
