@@ -40,7 +40,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .bits import COMPUTING, PORTABLE, other_surroundings, portable_variables
-from .core import DEVICES, ORDER, is_device, likes, parse_bare, parse_value, resolve, root, wanted
+from .core import DEVICES, ORDER, data_folder, is_device, likes, listing, parse_bare, parse_value, resolve, root, wanted
 
 # %% ../nbs/06_batch.ipynb #refused
 class Refused(Exception):
@@ -257,23 +257,14 @@ def at_least_one(
     return int(text)
 
 # %% ../nbs/06_batch.ipynb #data-stamp
-def _listing(folder, depth=3, skip=("README.md", "cache", "figures", "locks", "runs")) -> list:  # [name, size, time, what is in it] each
-    "What lies in a folder, read without opening a file; hidden names do not count."
-    rows = []
-    with contextlib.suppress(OSError):  # none there, or not ours to read
-        for p in sorted(Path(folder).iterdir()):
-            if p.name[0] != "." and p.name not in skip:
-                with contextlib.suppress(OSError):  # gone meanwhile, or a link to nowhere
-                    rows.append([p.name, p.stat().st_size, p.stat().st_mtime_ns, _listing(p, depth - 1, ()) if depth > 1 else []])
-    return rows
+_NOT_DATA = ("README.md", "cache", "figures", "locks", "runs")  # what the program itself puts into `data/`
 
 
 def _data(nb: Notebook) -> list:
     "What a notebook can load, empty for one that loads nothing."
     if not any(name in source for source in nb.code for name in ("load_images", "load_text")):
         return []
-    given = os.environ.get("NAS_NB_DATA", "")
-    return [given, given and _listing(root() / os.path.expanduser(given)), _listing(root() / "data")]
+    return [[str(f), listing(f, _NOT_DATA)] for f in (data_folder(), root() / "data") if f]
 
 # %% ../nbs/06_batch.ipynb #stamp
 @functools.cache
@@ -1094,11 +1085,11 @@ def runs_rm(
 # %% ../nbs/06_batch.ipynb #data
 def data_list(args: argparse.Namespace) -> int:  # exit status
     "Show which data sets are here, and in which form."
-    from nas_nb.data import data_roots, list_data
+    from nas_nb.data import list_data, shown_roots
 
     rows = [[r["name"], r["what"], r["form"], r["where"], f"{r['size'] / 2**20:.1f} MiB" if r["size"] else "", r["state"]] for r in list_data()]
     say(table(("name", "what", "form", "where", "size", "state"), rows))
-    say(f"looked for in {', then '.join(f'{p}' if p.is_dir() else f'{p} (no such folder)' for p in data_roots())}")
+    say(f"looked for in {shown_roots(', then ')}")
     return 0
 
 

@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import io
 import json
+import lzma
 import os
 import pickle
 import shutil
@@ -17,7 +18,9 @@ import time
 import warnings
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +29,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import nas_nb.batch as batch
+import nas_nb.core as core
 import nas_nb.data as D
 from nas_nb.data import (
     Augment, Batches, DataError, Images, add_data, data_roots, eval_batches, few_labels, get_data, list_data, load_images, load_text,
@@ -199,6 +204,82 @@ def test_order_and_classes(tmp_path):
     assert list(d.splits) == ["train", "test", "valid"] and d.test.counts() == [1, 0]
 
 
+NAMES = [["①②", "²", "10²", "9²"], ["٣", "１", "v2"], ["é", "naïve"], ["日本", "ü1", "ü10", "ü9"], ["a b", "a  b", "A", "a\\b"]]
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_classes_of_any_name(tmp_path, names):
+    "Digits that are no numbers, other scripts, spaces: the same classes whatever the form; and the number of a class is that of its name."
+    content = {f"{s}/{c}/1.png": encoded(np.full((2, 2), i, np.uint8)) for s in ("train", "test") for i, c in enumerate(names)}
+    made = [load_images(folder(tmp_path / "f", content)), load_images(archive(tmp_path / "a.tar", content))]
+    made += [load_images(archive(tmp_path / "a.zip", content))] if "a\\b" not in names else []  # in a zip it is a folder
+    want = {c: i for i, c in enumerate(names)}
+    for d in made:
+        assert sorted(d.train.classes) == sorted(names) and [want[d.train.classes[y]] for y in d.train.y] == d.train.x[:, 0, 0, 0].tolist()
+    assert len({d.hash for d in made}) == 1
+    assert [c for c in made[0].train.classes if c[0] == "ü"] == ["ü1", "ü9", "ü10"][: 3 * ("ü1" in names)]
+
+
+def test_one_class_in_two_spellings(tmp_path):
+    "macOS takes é apart, others do not; the composed form counts."
+    apart, one = "cafe\u0301", "caf\u00e9"
+    pixel = lambda v: encoded(np.full((2, 2), v, np.uint8))
+    content = {f"train/{apart}/1.png": pixel(1), f"test/{one}/1.png": pixel(2), f"train/{one}/2.png": pixel(3)}
+    made = [load_images(folder(tmp_path / "f", content)), *(load_images(archive(tmp_path / f"a{s}", content)) for s in ALL_ARCHIVES)]
+    assert all(d.train.classes == (one,) and len(d.train) == 2 for d in made) and len({d.hash for d in made}) == 1
+    refused("two files of the same name", load_images, folder(tmp_path / "g", content | {f"train/{one}/1.png": pixel(4)}))
+
+
+def test_zips_with_backslashes(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as z:
+        for name in ("train\\", "train\\ant\\", "test\\"):
+            z.writestr(name, b"")
+        for name, data in files().items():
+            z.writestr(name.replace("/", "\\"), data)
+    assert same(load_images(path))
+    for name in ("..\\train\\ant\\9.png", "\\train\\ant\\9.png"):
+        with zipfile.ZipFile(path, "w") as z:
+            z.writestr(name, PNG)
+        refused("leads out of it", load_images, path)
+
+
+def test_a_zip_whose_list_names_a_file_like_a_folder(tmp_path):
+    "A NUL ends a name: the file would be taken for a folder, and be missing without a word."
+    path = archive(tmp_path / "a.zip", files())
+    whole = path.read_bytes()
+    at = whole.rindex(b"test/ant/2.png")
+    path.write_bytes(whole[: at + 5] + b"\0" + whole[at + 6 :])
+    refused("cannot be read .BadZipFile", load_images, path)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_files_with_a_dot(tmp_path, roots, suffix, monkeypatch):
+    f = idx(tmp_path / "i", suffix)
+    want = load_images(f).hash
+    official_mnist(roots[0] / "MNIST" / "raw", monkeypatch, suffix)
+    for path in [*f.iterdir(), *(roots[0] / "MNIST" / "raw").iterdir()]:
+        path.rename(path.with_name(path.name.replace("-idx", ".idx")))
+    assert load_images(f).hash == want == load_images("mnist").hash and load_images("mnist").name == "MNIST"
+    path = f / f"t10k-labels.idx1-ubyte{suffix}"
+    path.unlink()
+    refused("lacks t10k-labels-idx1-ubyte", load_images, f)
+    raw = roots[0] / "MNIST" / "raw" / path.name
+    raw.write_bytes((gzip.compress if suffix else bytes)(idx_bytes(1 - Y["test"] % 2)))
+    refused("is not MNIST's", load_images, "mnist")
+
+
+LITTER = [".DS_Store", "._0.png", "Thumbs.db", "THUMBS.DB", "thumbs.db", "ehthumbs.db", "EhThumbs_Vista.db", "Desktop.ini", "desktop.ini", "Icon\r"]
+
+
+@pytest.mark.parametrize("where", ["", "train/", "train/ant/"])
+def test_what_systems_leave_behind(tmp_path, where):
+    junk = {where + name: b"x" for name in LITTER}
+    junk |= {f"{where}{top}/{inside}": b"x" for top in ("@eaDir", "@EADIR", "__MACOSX", "$RECYCLE.BIN", "#recycle") for inside in ("a", "ant/0.png")}
+    made = [load_images(folder(tmp_path / "f", files() | junk)), load_images(archive(tmp_path / "a.zip", files() | junk))]
+    assert all(same(d) for d in [*made, load_images(archive(tmp_path / "a.tar", files() | junk))])
+
+
 def test_modes(tmp_path):
     "Grey stays grey until one file is in colour; palettes, alpha and CMYK become colours."
     grey = Image.fromarray(X["train"][0, :, :, 0])
@@ -213,6 +294,152 @@ def test_modes(tmp_path):
     cmyk = {"test/a/1.jpg": encoded(colour.convert("CMYK"), "jpeg"), "train/a/1.gif": encoded(grey, "gif"), "train/a/2.webp": encoded(colour, "webp")}
     d = load_images(folder(tmp_path / "cmyk", cmyk))
     assert d.train.shape == (3, 5, 4) and d.about["form"] == "image folder (GIF/JPEG/WEBP)"
+
+
+# What a person sees: transparency on white, upright. The files are written by hand, bit by bit, so that Pillow is not its own judge.
+
+
+def png(rows, bits, kind, *chunks):
+    "A PNG: `rows` of bytes as they are stored, `kind` 0 grey, 2 colour, 3 palette, 4 grey and alpha, 6 colour and alpha."
+    chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    width = len(rows[0]) * 8 // bits // {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind]
+    head = struct.pack(">IIBBBBB", width, len(rows), bits, kind, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + bytes(r) for r in rows))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(n, d) for n, d in ((b"IHDR", head), *chunks, (b"IDAT", pixels), (b"IEND", b"")))
+
+
+PALETTE = (b"PLTE", bytes([10, 20, 30, 40, 50, 60, 70, 80, 90, 0, 0, 0]))
+W3 = [255, 255, 255]
+SEEN = {  # file -> its pixels, one row
+    "colour and alpha": (png([[9, 8, 7, 255, 9, 8, 7, 0, 0, 0, 0, 51]], 8, 6), [[9, 8, 7], W3, [204, 204, 204]]),
+    "grey and alpha": (png([[9, 255, 9, 0, 0, 51]], 8, 4), [9, 255, 204]),
+    "colour and alpha of 16 bits": (png([[9, 0, 8, 0, 7, 0, 255, 255, 9, 0, 8, 0, 7, 0, 0, 0]], 16, 6), [[9, 8, 7], W3]),
+    "grey and alpha of 16 bits": (png([[9, 0, 255, 255, 9, 0, 0, 0]], 16, 4), [[9, 9, 9], W3]),
+    "palette, one entry": (png([[0, 1, 2]], 8, 3, PALETTE, (b"tRNS", bytes([255, 0]))), [[10, 20, 30], W3, [70, 80, 90]]),
+    "palette, many": (png([[0, 1, 2]], 8, 3, PALETTE, (b"tRNS", bytes([0, 255, 0]))), [W3, [40, 50, 60], W3]),
+    "palette, half": (png([[3, 1, 2]], 8, 3, PALETTE, (b"tRNS", bytes([255, 255, 255, 51]))), [[204, 204, 204], [40, 50, 60], [70, 80, 90]]),
+    "palette of 2 bits": (png([[0b00011011]], 2, 3, PALETTE, (b"tRNS", bytes([255, 0]))), [[10, 20, 30], W3, [70, 80, 90], [0, 0, 0]]),
+    "one colour": (png([[9, 8, 7, 1, 2, 3]], 8, 2, (b"tRNS", bytes([0, 9, 0, 8, 0, 7]))), [W3, [1, 2, 3]]),
+    "one grey": (png([[9, 8, 7]], 8, 0, (b"tRNS", bytes([0, 8]))), [9, 255, 7]),
+    "one grey of 4 bits": (png([[0x0A, 0x5F]], 4, 0, (b"tRNS", bytes([0, 5]))), [0, 170, 255, 255]),
+    "one grey of 2 bits": (png([[0b00011011]], 2, 0, (b"tRNS", bytes([0, 1]))), [0, 255, 170, 255]),
+    "no grey of 2 bits": (png([[0b00011011]], 2, 0, (b"tRNS", bytes([0, 85]))), [0, 85, 170, 255]),
+    "black of 1 bit": (png([[0b01010101]], 1, 0, (b"tRNS", bytes([0, 0]))), [255] * 8),
+    "white of 1 bit": (png([[0b01010101]], 1, 0, (b"tRNS", bytes([0, 1]))), [0, 255] * 4),
+    "colour of 16 bits": (png([[9, 1, 8, 2, 7, 3]], 16, 2), [[9, 8, 7]]),
+}
+
+
+def decoded(content):
+    return D._decode(("train", "a", "1", "it", content))[1].tolist()
+
+
+@pytest.mark.parametrize("case", SEEN)
+def test_transparency_is_white(case):
+    content, want = SEEN[case]
+    assert decoded(content) == [want]
+
+
+def test_transparency_of_other_formats():
+    clear = Image.fromarray(np.array([[[9, 8, 7, 255], [9, 8, 7, 0], [0, 0, 0, 51]]], np.uint8))
+    want = [[[9, 8, 7], W3, [204, 204, 204]]]
+    assert decoded(encoded(clear, "webp", lossless=True, exact=True)) == decoded(encoded(clear, "tiff")) == want
+    palette = Image.new("P", (3, 1))
+    palette.putdata([0, 1, 2])
+    palette.putpalette([*PALETTE[1]])
+    assert decoded(encoded(palette, "gif", transparency=1)) == [[[10, 20, 30], W3, [70, 80, 90]]]
+    assert decoded(encoded(palette, "gif")) == [[[10, 20, 30], [40, 50, 60], [70, 80, 90]]]
+    assert decoded(encoded(Image.fromarray(np.array([[9, 8]], np.uint8)), "gif", transparency=8)) in ([[9, 255]], [[[9, 9, 9], W3]])
+    multiplied = encoded(Image.fromarray(np.array([[[9, 8, 7, 255], [0, 0, 0, 0], [40, 40, 40, 51]]], np.uint8)), "tiff")
+    kind = struct.pack("<HHI", 338, 3, 1)  # the tag that says what the fourth number is: 2 alpha, 1 alpha that the colours are multiplied with
+    assert multiplied.count(kind + b"\2") == 1
+    seen = decoded(multiplied.replace(kind + b"\2", kind + b"\1"))
+    assert seen[0][:2] == [[9, 8, 7], W3] and max(abs(v - 244) for v in seen[0][2]) <= 1
+
+
+VISUAL = np.arange(1, 61, dtype=np.uint8).reshape(4, 5, 3)  # as it should be seen
+
+
+def stored_as(visual, orientation):
+    "By the table of the EXIF standard: at which side of the picture the stored row 0 and column 0 lie."
+    row, column = "top left, top right, bottom right, bottom left, left top, right top, right bottom, left bottom".split(", ")[orientation - 1].split()
+    if row in ("left", "right"):
+        visual = visual.transpose(1, 0, 2)
+    return np.ascontiguousarray(visual[:: -1 if row in ("bottom", "right") else 1, :: -1 if column in ("bottom", "right") else 1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_upright(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = stored_as(VISUAL, orientation)
+    for kind, how in (("png", {}), ("webp", dict(lossless=True)), ("tiff", {})):
+        assert decoded(encoded(turned, kind, exif=exif, **how)) == VISUAL.tolist()
+    assert decoded(encoded(Image.fromarray(turned).convert("RGBA"), "png", exif=exif)) == VISUAL.tolist()
+    flat = np.kron(np.array([[40, 200], [90, 140]], np.uint8), np.ones((8, 16), np.uint8))[..., None].repeat(3, 2)
+    seen = np.array(decoded(encoded(stored_as(flat, orientation), "jpeg", quality=95, exif=exif)), int)
+    assert seen.shape == flat.shape and abs(seen - flat).max() < 12
+    grey = Image.fromarray(stored_as(flat, orientation)[..., 0])
+    assert load_images(folder(tmp_path / "f", {f"{s}/a/1.png": encoded(grey, exif=exif) for s in ("train", "test")})).train.x[0, 0].tolist() == flat[..., 0].tolist()
+
+
+def test_an_orientation_that_cannot_be_read(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = encoded(VISUAL, "jpeg", exif=exif)
+    at = whole.index(b"MM\0*") + 8
+    assert whole[at : at + 2] == b"\0\1"  # the number of entries
+    content = {f"{s}/a/1.jpg": whole[:at] + b"\0\3" + whole[at + 2 :] for s in ("train", "test")}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert "train/a/1.jpg" in refused("cannot be read .UserWarning: (Corrupt EXIF|Truncated)", load_images, folder(tmp_path / "f", content))
+    assert told == []
+
+
+def test_an_orientation_that_is_none_is_left():
+    for value in (0, 9, 255):
+        exif = Image.Exif()
+        exif[0x0112] = value
+        assert decoded(encoded(VISUAL, exif=exif)) == VISUAL.tolist()
+
+
+MOVING = dict(save_all=True, append_images=[Image.fromarray(VISUAL[::-1].copy())])
+NOT_ONE_PICTURE = {
+    "gif": (encoded(VISUAL, "gif", **MOVING), "several pictures"),
+    "webp": (encoded(VISUAL, "webp", **MOVING), "several pictures"),
+    "animated png": (encoded(VISUAL, "png", **MOVING), "several pictures"),
+    "pages": (encoded(VISUAL, "tiff", **MOVING), "several pictures"),
+    "16 bits": (encoded(Image.fromarray(np.zeros((5, 4), np.uint16))), "more than 8 bits"),
+    "16 bits, one grey transparent": (png([[1, 2, 3, 4]], 16, 0, (b"tRNS", bytes([1, 2]))), "more than 8 bits"),
+    "16 bits, one colour transparent": (png([[1, 2, 3, 4, 5, 6]], 16, 2, (b"tRNS", bytes([1, 2, 3, 4, 5, 6]))), "more than 8 bits"),
+    "float": (encoded(Image.fromarray(np.zeros((5, 4), np.float32)), "tiff"), "more than 8 bits"),
+    "another format": (encoded(VISUAL, "tga"), "cannot identify"),
+    "postscript": (encoded(VISUAL, "eps"), "cannot identify"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_ONE_PICTURE)
+def test_what_is_not_one_picture(case):
+    content, match = NOT_ONE_PICTURE[case]
+    assert refused(match, decoded, content).startswith("it ")
+
+
+CUT = {"png": {}, "jpeg": {}, "jpeg progressive": dict(progressive=True), "gif": {}, "webp": {}, "webp lossless": dict(lossless=True), "bmp": {}}
+CUT |= {"ppm": {}, "tiff": {}, "tiff lzw": dict(compression="tiff_lzw"), "tiff deflate": dict(compression="tiff_adobe_deflate")}
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_an_image_that_is_cut_off(kind):
+    "At every byte, in every format: refused, or nothing that counts is missing."
+    whole = encoded(rng.integers(0, 256, (9, 7, 3), dtype=np.uint8), kind.split()[0], **CUT[kind])
+    want = decoded(whole)
+    for at in range(len(whole)):
+        with suppress(DataError):
+            assert decoded(whole[:at]) == want, at
+
+
+def test_a_photograph_with_a_preview():
+    assert np.array(decoded(encoded(VISUAL, "mpo", **MOVING))).shape == VISUAL.shape
 
 
 def test_what_is_ignored(tmp_path):
@@ -235,6 +462,7 @@ BAD_ARRAYS = {
     "negative": (dict(y_test=Y["test"] - 1), "-1 to 1: they must be 0 to 2"),
     "new class in test": (dict(y_test=Y["test"] + 1), "1 to 3: they must be 0 to 2"),
     "huge label": (dict(y_train=Y["train"] + 2**60), "without gaps"),
+    "a class for each": (dict(x_train=np.zeros((70_000, 1, 1), np.uint8), y_train=np.arange(70_000)), "has 70,000 classes, 65,536 at most"),
     "gap": (dict(y_train=np.array([0, 3, 2, 0, 3, 2])), "class 1 has no training images"),
     "no images": (dict(x_test=X["test"][:0], y_test=Y["test"][:0]), "test has no pixels"),
     "no training images": (dict(x_train=X["train"][:0], y_train=Y["train"][:0]), "train has no pixels"),
@@ -417,6 +645,117 @@ def test_bombs(tmp_path, monkeypatch):
     refused("DecompressionBomb|pixels", load_images, folder(tmp_path / "f", {"train/a/1.png": bytes(png)}))
 
 
+def seconds(f, *args, **kwargs):
+    start = time.process_time()
+    refused(*args, **kwargs) if f is refused else f(*args, **kwargs)
+    return time.process_time() - start
+
+
+def test_bombs_are_refused_quickly(tmp_path):
+    "By what they would become, before it is there: of each an example that took minutes, or all memory."
+    packed = gzip.compress(bytes(2**28), 9)
+    (tmp_path / "zeros.tar.gz").write_bytes(packed * 4)  # 1 MiB, a gigabyte of nothing
+    assert seconds(refused, "goes on after its end", load_images, tmp_path / "zeros.tar.gz") < 3
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as t:
+        for i in range(2):
+            t.addfile(member(f"train/a/{i}.bmp", size=2**27 + 2**26), io.BytesIO(bytes(2**27 + 2**26)))
+    assert seconds(refused, "would unpack to .* and more, as no images do", load_images, tmp_path / "a.tar.gz") < 5
+    (tmp_path / "b.tar.gz").write_bytes(gzip.compress((tmp_path / "a.tar.gz").read_bytes()))  # a second layer is not opened
+    refused("cannot be read .ReadError", load_images, tmp_path / "b.tar.gz")
+    holes = member("train/ant/9.png", type=tarfile.GNUTYPE_SPARSE, size=512)
+    header = bytearray(holes.tobuf(tarfile.GNU_FORMAT))
+    header[386 : 386 + 24], header[483:495] = b"%011o\0%011o\0" % (0, 512), b"%011o\0" % 2**28  # 512 bytes and a hole
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:512]))
+    path = archive(tmp_path / "c.tar", files())
+    path.write_bytes(bytes(header) + bytes(512) + path.read_bytes())
+    assert seconds(refused, "a file with holes", load_images, path) < 1
+    large = encoded(Image.new("1", (4096, 4096)), optimize=True)
+    path = archive(tmp_path / "d.zip", {f"{s}/a/{i}.png": large for s in ("train", "test") for i in range(200)})
+    assert path.stat().st_size < 10**6 and seconds(refused, "d.zip with 400 images of 4096 × 4096 pixels would have more than 4,294,967,296 bytes", load_images, path) < 3
+    claims = idx(tmp_path / "i", ".gz")
+    (claims / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes([0, 0, 8, 1]) + struct.pack(">I", 2**29 - 1) + bytes(1000)))
+    assert seconds(refused, "as no images do", load_images, claims) < 1
+
+
+def test_the_memory_of_colour_is_counted(tmp_path, monkeypatch):
+    f = folder(tmp_path / "f", {f"{s}/a/{i}.png": encoded(Image.new("L", (30, 30))) for s in ("train", "test") for i in range(5)})
+    monkeypatch.setattr(D, "_LIMIT", 10_000)
+    assert len(load_images(f).train) == 5
+    (f / "test" / "a" / "4.png").write_bytes(encoded(Image.new("RGB", (30, 30))))
+    refused("all images in colour would have more than 10,000 bytes", load_images, f)
+
+
+def test_memory_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(D, "_decode", lambda item: (_ for _ in ()).throw(MemoryError()))
+    refused("f does not fit into memory: make it smaller", load_images, folder(tmp_path / "f", files()))
+
+
+def test_a_text_has_a_limit(tmp_path, monkeypatch):
+    with open(tmp_path / "a.txt", "wb") as f:
+        f.truncate(2**27 + 1)  # of zeros, none of which takes room on the disk
+    assert seconds(refused, "a.txt has 134,217,729 bytes, 134,217,728 at most: make it smaller", load_text, tmp_path / "a.txt") < 1
+
+
+# -- a tar, whose end says nothing of what is missing --
+
+
+def tar_of(n=60):
+    small = [encoded(rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)) for _ in range(n)]
+    return {f"{s}/{CLASSES[i % 3]}/{i}.png": x for s, part in (("train", small[:-9]), ("test", small[-9:])) for i, x in enumerate(part)}
+
+
+def tars(tmp_path, suffix=".tar"):
+    "The bytes of a sound tar, its hash, and a function that loads other bytes: None where they are refused."
+    whole = archive(tmp_path / "whole.tar", tar_of()).read_bytes()
+    pack = {".tar": bytes, ".tar.gz": gzip.compress, ".tar.xz": lzma.compress}[suffix]
+
+    def load(content):
+        (tmp_path / f"a{suffix}").write_bytes(pack(content))
+        try:
+            return uncached(tmp_path / f"a{suffix}")
+        except DataError as e:
+            assert "\n" not in str(e)
+
+    return whole, load(whole), load
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.xz"])
+def test_a_tar_that_is_cut_off(tmp_path, suffix):
+    whole, want, load = tars(tmp_path, suffix)
+    end = len(whole.rstrip(b"\0")) // 512 * 512 + 512  # of the last file
+    cuts = [int(c) for c in rng.integers(0, len(whole), 40)] + [512 * i for i in range(2, 40, 3)]
+    assert want and [load(whole[:c]) for c in cuts] == [want if c >= end + 1024 else None for c in cuts]
+    for at, expected in ((end, None), (end + 512, None), (end + 1024, want), (end + 1023, None)):
+        assert load(whole[:at]) == expected
+
+
+def test_a_tar_with_a_damaged_header(tmp_path):
+    whole, want, load = tars(tmp_path)
+    with tarfile.open(fileobj=io.BytesIO(whole)) as t:
+        headers = [m.offset for m in t]
+    for at, bit in zip(rng.choice(headers, 60), rng.integers(0, 512 * 8, 60)):
+        content = bytearray(whole)
+        content[at + bit // 8] ^= 1 << bit % 8
+        assert load(bytes(content)) in (None, want)
+    for at in headers[:-1]:  # a lost block: header and pixels of the last file alone cannot be told from the end
+        assert load(whole[:at] + bytes(1024) + whole[at + 1024 :]) is None
+    refused("is cut off or damaged after 10 entries: get it anew", uncached, (tmp_path / "a.tar", (tmp_path / "a.tar").write_bytes(whole[: headers[10]]))[0])
+    assert load(whole + bytes(10240)) == want and load(whole + whole) is None and load(whole + b"x") is None
+
+
+def test_the_docs_say_what_a_tar_cannot_tell():
+    for text in (Path(D.__file__).parent.parent / "data" / "README.md", Path(D.__file__).parent.parent / "nbs" / "01_data.ipynb"):
+        assert "has a check sum for each header and none for" in text.read_text()
+
+
+def test_an_archive_is_what_its_bytes_say(tmp_path):
+    "Browsers unpack `.tar.gz` on the way and keep the name, others compress and drop the suffix."
+    made = {s: archive(tmp_path / f"a{s}", files()) for s in ALL_ARCHIVES[1:]}
+    for name, content in (("b.tar.gz", made[".tar"]), ("c.tar", made[".tar.gz"]), ("d.tar", made[".tar.xz"]), ("e.tgz", made[".tar.xz"])):
+        shutil.copy(content, tmp_path / name)
+        assert same(load_images(tmp_path / name))
+
+
 # -- damage: the same data or a DataError, never anything else --
 
 
@@ -513,6 +852,121 @@ def test_roots(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert data_roots()[1] == tmp_path / ".cache" / "nas_nb"
+
+
+def test_a_relative_root_is_one_folder(monkeypatch, tmp_path):
+    "Wherever one is: a command at the top, a notebook in `nbs/`, somebody elsewhere."
+    project = core.root()
+    monkeypatch.setenv("NAS_NB_DATA", "some/where")
+    for place in (project, project / "nbs", tmp_path):
+        monkeypatch.chdir(place)
+        assert data_roots()[0] == core.data_folder() == project / "some" / "where"
+        assert batch._data(LOADS)[0] == [str(project / "some" / "where"), [["", -1, 0]]]
+    monkeypatch.setattr(core, "root", lambda: (_ for _ in ()).throw(FileNotFoundError()))  # outside a checkout
+    assert core.data_folder() == tmp_path.resolve() / "some" / "where"
+    for value, want in ((str(tmp_path), tmp_path.resolve()), ("", None), ("~/x", Path.home().resolve() / "x")):
+        monkeypatch.setenv("NAS_NB_DATA", value)
+        assert core.data_folder() == want
+
+
+def test_no_home(monkeypatch, tmp_path):
+    "A container whose user has neither HOME nor a name (a `~` then stays as it is)."
+    monkeypatch.undo()
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr(D, "root", lambda: (_ for _ in ()).throw(FileNotFoundError()))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for f, args in ((list_data, ()), (load_images, ("mine",)), (load_text, ("mine",)), (get_data, ("mnist",)), (verify_data, ("mine",))):
+        refused("no folder for data is known: set HOME, or XDG_CACHE_HOME", f, *args)
+    assert load_images().name == "digits" and load_text().name == "Python manual"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert next(r for r in list_data() if r["name"] == "digits")["state"] == "ready"
+
+
+@pytest.mark.parametrize("value", ["~nobody-of-this-name/x", "/no/such/folder", "no-such-folder"])
+def test_a_root_that_is_not_there_is_mentioned(monkeypatch, roots, value):
+    monkeypatch.setenv("NAS_NB_DATA", value)
+    npz(roots[1] / "mine.npz")
+    text_folder(roots[1] / "ptb", train="a\n", valid="a\n", test="a\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert next(r for r in list_data() if r["name"] == "mine")["state"] == "ready"
+        load_images(roots[1] / "mine.npz")  # a path is not looked for
+    assert D.shown_roots(", then ").endswith(f"{value} (NAS_NB_DATA, which does not exist), then {roots[1]}")
+    for load, name in ((load_images, "mine"), (verify_data, "mine"), (load_text, "ptb")):
+        with pytest.warns(UserWarning, match=f"NAS_NB_DATA names .*{value}, which does not exist: make this folder"):
+            load(name)
+
+
+def test_roots_that_cannot_be_read(monkeypatch, roots):
+    def denied(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    roots[1].mkdir()
+    monkeypatch.setattr(Path, "iterdir", denied)
+    for f, args in ((list_data, ()), (load_images, ("mine",)), (load_text, ("mine",)), (verify_data, ("mine",))):
+        refused("cannot be read .PermissionError.* who may read it", f, *args)
+    monkeypatch.undo()
+    for name in ("x" * 300, "x/" * 3000, "\n"):
+        monkeypatch.setenv("NAS_NB_DATA", name)
+        refused("which does not exist", get_data, "mnist")
+        assert name == "\n" and list_data() or refused("cannot be read .OSError: .Errno 36. File name too long", list_data)
+
+
+LOADS = SimpleNamespace(code=["load_images()"])
+
+
+def test_one_place_decides_whether_data_have_changed(roots, monkeypatch):
+    "A batch and the cache see the same: every file, however deep, its size and its time."
+    f = folder(roots[0] / "mine", {f"top/{n}": b for n, b in files().items()})
+    image, states = f / "top" / "train" / "ant" / "0.png", []
+    seen = lambda: (core.listing(f), D._key([f], ""), batch._data(LOADS)[0])
+    states.append(seen())
+    assert states[0] == seen() and [row[:2] for row in states[0][0]][-1] == ["top/train/cat/5.png", len(files()["train/cat/5.png"])]
+    before = image.stat().st_mtime_ns
+    image.write_bytes(image.read_bytes()[:-1] + b"x")  # in place, of the same size
+    os.utime(image, ns=(before, before + 1))
+    states.append(seen())
+    image.write_bytes(b"x")
+    os.utime(image, ns=(before, before + 1))
+    states.append(seen())
+    image.rename(image.with_name("00.png"))
+    states.append(seen())
+    (f / "top" / "train" / "dog").mkdir()
+    states.append(seen())
+    for i, kind in enumerate(zip(*states)):
+        assert len({json.dumps(k) for k in kind}) == 5, i
+    for name in (".hidden", "top/.DS_Store"):
+        (f / name).touch()
+    (f / "nowhere").symlink_to("gone")
+    assert seen() == states[-1]
+    (f / "top" / "train" / "up").symlink_to(f)
+    assert len(core.listing(f)) < 3 * len(states[0][0])  # it ends
+
+
+def test_a_listing_of_what_cannot_be_read(tmp_path, monkeypatch):
+    f, scandir = folder(tmp_path / "f", files()), os.scandir
+    monkeypatch.setattr(os, "scandir", lambda p: scandir(p) if not str(p).endswith("bee") else (_ for _ in ()).throw(PermissionError(13, "no")))
+    rows = core.listing(f)
+    assert ["train/bee/", -1, 0] in rows and "train/ant/0.png" in [r[0] for r in rows] and core.listing(f / "none") == [["", -1, 0]]
+
+
+def test_a_listing_is_fast(tmp_path):
+    "10,000 images in a twentieth of a second of an idle processor."
+    (tmp_path / "first").touch()
+    for c in range(10):
+        (tmp_path / f"many/train/{c}").mkdir(parents=True)
+        for i in range(1000):
+            os.link(tmp_path / "first", tmp_path / f"many/train/{c}/{i}")
+    start = time.process_time()
+    assert len(core.listing(tmp_path / "many")) == 10_011 and time.process_time() - start < 0.5
+
+
+def test_an_error_is_one_line_whatever_a_file_is_called(tmp_path):
+    "A name can hold line breaks, and commands to the terminal that shows it."
+    said = refused("cannot be read", load_images, folder(tmp_path / "f", files() | {"train/ant/a\nb\x1b[2J\u202e.png": b"x"}))
+    assert said.isprintable() and "train/ant/a b [2J .png" in said
+    said = refused("…", load_images, archive(tmp_path / "a.zip", files() | {f"train/ant/{'x' * 60_000}.png": b"x"}))
+    assert len(said) < 2000 and said.endswith("get it anew")
 
 
 def official_mnist(path, monkeypatch, suffix=".gz"):
@@ -660,6 +1114,70 @@ def test_a_change_of_the_source_is_seen(tmp_path):
     archive(path, files() | {"train/ant/0.png": other})
     os.utime(path, ns=(stat_.st_atime_ns, stat_.st_mtime_ns))
     assert not torch.equal(load_images(path).train.x[0], torch.from_numpy(X["train"][0].transpose(2, 0, 1)))
+
+
+@pytest.mark.parametrize("change", ["pixels", "labels", "classes", "mean", "hash"])
+def test_the_cache_is_not_trusted(tmp_path, roots, change):
+    "Whoever writes another content into it with numpy also writes zip's check sums: what counts is the hash."
+    path = archive(tmp_path / "a.tar", files())
+    first = load_images(path)
+    (cache,) = cached(roots[1])
+    whole = cache.read_bytes()
+    with np.load(cache) as z:
+        arrays = {k: z[k].copy() for k in z}
+    notes = bytes(arrays["notes"])
+    if change == "pixels":
+        arrays["x_train"][:] = 0
+    elif change == "labels":
+        arrays["y_train"][:] = 77
+    else:
+        old, new = {"classes": (b'"ant"', b'"dog"'), "mean": (b'"mean": [0.', b'"mean": [1.'), "hash": (first.hash.encode(), b"0" * 16)}[change]
+        assert notes.count(old) == 1
+        arrays["notes"] = np.frombuffer(notes.replace(old, new), np.uint8)
+    np.savez(cache, **arrays)
+    assert D._from_cache(cache) is None
+    again = load_images(path)
+    assert same(again) and again.about == first.about and again.mean == first.mean and cache.read_bytes() == whole
+
+
+def test_nothing_is_left_in_the_cache_to_which_nothing_leads(tmp_path, roots):
+    "Of a source one copy, and none of a source that is gone; a known name and a path are two sources."
+    a, b = archive(tmp_path / "a.tar", files()), npz(tmp_path / "b.npz")
+    load_images(a), load_images(b)
+    kept = cached(roots[1])
+    assert len(kept) == 2
+    folder(roots[1] / "cache", {"c-0123.npz": b"damaged", "notes.txt": b"somebody's"})
+    archive(a, files() | {"train/ant/9.png": PNG})
+    load_images(a)
+    assert [p.name[:2] for p in cached(roots[1])] == ["a-", "b-", "no"] and kept[0] not in cached(roots[1]) and kept[1] in cached(roots[1])
+    a.unlink()
+    load_images(archive(tmp_path / "d.zip", files()))
+    assert [p.name[:2] for p in cached(roots[1])] == ["b-", "d-", "no"]
+    idx(roots[0] / "cifar10")
+    load_images("cifar10"), load_images(roots[0] / "cifar10")
+    assert [p.name[:2] for p in cached(roots[1])] == ["b-", "ci", "ci", "d-", "no"]
+
+
+@pytest.mark.parametrize("form", ["folder", "npz"])
+def test_one_copy_of_what_was_added(tmp_path, roots, form, monkeypatch):
+    path = folder(tmp_path / "mine", files()) if form == "folder" else npz(tmp_path / "mine.npz")
+    for name in ("flowers", "more"):
+        add_data(name, path)
+    assert [p.name.partition("-")[0] for p in cached(roots[1])] == ["flowers", "more"]
+    monkeypatch.setattr(D, "_decoded", None)  # nothing is decoded a second time
+    assert load_images("flowers").hash == load_images("more").hash and len(cached(roots[1])) == 2
+
+
+def test_images_that_change_while_they_are_decoded_are_not_kept(tmp_path, roots, monkeypatch):
+    f, decode = folder(tmp_path / "f", files()), D._decode
+
+    def slow(item):
+        (f / "train" / "ant" / "0.png").write_bytes(PNG)
+        return decode(item)
+
+    monkeypatch.setattr(D, "_decode", slow)
+    load_images(f)
+    assert not (roots[1] / "cache").exists()
 
 
 def test_a_cache_that_cannot_be_written(tmp_path, roots, monkeypatch):
@@ -942,6 +1460,60 @@ def test_bad_batches():
             Augment(**bad)
     black = Batches(Images(images.x * 0, images.y, images.classes), 4, (0.0,), (0.0,))(0)[0]
     assert (black == 0).all()
+    for seed in (-1, 2**31, 0.5, True, "1", [1], None):
+        refused("cannot have the seed", Batches, images, 4, (0.5,), (0.2,), seed=seed)
+
+
+NAN = float("nan")
+BAD_NORMS = {
+    "float pixels": (dict(x=torch.rand(20, 1, 6, 6)), "images of torch.float32 .20, 1, 6, 6. .*: batches need uint8"),
+    "int64 pixels": (dict(x=torch.zeros(20, 1, 6, 6).long()), "images of torch.int64"),
+    "flat pixels": (dict(x=torch.zeros(20, 36, dtype=torch.uint8)), r"\(20, 36\) .*: batches need uint8"),
+    "float labels": (dict(y=torch.zeros(20)), "labels of torch.float32 .20,."),
+    "fewer labels": (dict(y=torch.zeros(19).long()), r"labels of torch.int64 \(19,\)"),
+    "mean of nan": (dict(mean=(NAN,)), "mean=nan cannot be that of pixels as 0..1"),
+    "mean of bytes": (dict(mean=(127.5,)), "mean=127.5 cannot be"),
+    "negative mean": (dict(mean=(-0.1,)), "mean=-0.1 cannot be"),
+    "text": (dict(mean=("x",)), "give a number for each channel"),
+    "no list": (dict(mean=0.5), "give a number for each channel"),
+    "negative deviation": (dict(std=(-0.2,)), "std=-0.2 cannot be"),
+    "deviation of nan": (dict(std=(NAN,)), "std=nan cannot be"),
+    "infinite deviation": (dict(std=(float("inf"),)), "std=inf cannot be"),
+    "no deviation": (dict(std=(0.0,)), "std=0.0 for channel 0, which varies"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_NORMS)
+def test_batches_take_bytes_and_statistics_that_can_be(case):
+    changes, match = BAD_NORMS[case]
+    given_ = dict(x=some(20).x, y=some(20).y, mean=(0.5,), std=(0.2,)) | changes
+    images = Images(given_["x"], given_["y"], tuple("0123"))
+    for f in (Batches, eval_batches):  # at once, not when the first is asked for
+        refused(match, f, images, 4, given_["mean"], given_["std"])
+
+
+def test_batches_say_what_they_are():
+    "Whatever changes what comes out changes what they say, and nothing else does."
+    images, norm = some(40, shape=(3, 6, 6)), dict(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+    make = lambda images=images, size=8, **how: Batches(images, size, **norm | how)
+    about = make().about
+    assert json.loads(json.dumps(about)) == about and about == make(seed=np.int64(0), augment=Augment(), channels_last=True).about
+    assert about == make(Images(images.x.flip(3).flip(3), images.y.clone(), images.classes), mean=np.array(norm["mean"])).about
+    pixel, label = images.x.clone(), images.y.clone()
+    pixel[3, 2, 1, 0] ^= 1
+    label[7] = (label[7] + 1) % 4
+    others = [make(Images(pixel, images.y, images.classes)), make(Images(images.x, label, images.classes)), make(noisy_labels(images, 0.1, 0))]
+    others += [make(Images(images.x, images.y, tuple("abcd"))), make(images.take(range(39))), make(images.take(torch.arange(40).flip(0)))]
+    others += [make(size=9), make(seed=1), make(augment=Augment(flip=True)), make(mean=(0.5, 0.4, 0.31)), make(std=(0.2, 0.25, 0.31))]
+    said = [json.dumps(b.about) for b in [make(), *others]]
+    assert len({*said}) == len(said) == 12
+
+
+def test_what_batches_are_is_computed_once(monkeypatch):
+    batches, count, hash_ = Batches(some(40), 8, (0.5,), (0.2,)), [], D._hash
+    monkeypatch.setattr(D, "_hash", lambda splits: count.append(1) or hash_(splits))
+    [batches(step) for step in range(12)]
+    assert count == [] and batches.about == batches.about and count == [1]
 
 
 # -- text --
@@ -1201,7 +1773,7 @@ def test_bad_add(tmp_path, roots):
 def test_a_name_taken_meanwhile(tmp_path, roots, monkeypatch):
     good = npz(tmp_path / "a.npz")
     for file, its_name in (("mine.npz", "mine"), ("yours.zip", "yours")):
-        monkeypatch.setattr(D, "verify_data", lambda path: str((roots[0] / file).write_bytes(b"another's")))
+        monkeypatch.setattr(D, "_verified", lambda path, keep: (str((roots[0] / file).write_bytes(b"another's")), None))
         refused(f"'{its_name}' is taken", add_data, its_name, good)
         assert (roots[0] / file).read_bytes() == b"another's"
     assert left(roots[0]) == ["mine.npz", "yours.zip"]
