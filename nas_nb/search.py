@@ -8,6 +8,7 @@ __all__ = ['SearchRun', 'RelaxedRun', 'Team', 'SampledRun', 'search', 'Distribut
 
 # %% ../nbs/27_search.ipynb #imports
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -21,7 +22,7 @@ from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
 from .darts import first_order, run_norms, scaled, second_order, sgd_drift
 from .records import Checkpoint
 from .relaxations import Weights, one_hot
-from .training import Recipe, Run, Score, batch_loss, descend, evaluate, reestimate_bn
+from .training import Recipe, Run, Score, batch_loss, check_counts, descend, evaluate, reestimate_bn
 
 # %% ../nbs/27_search.ipynb #search-run
 class SearchRun(Run):
@@ -216,7 +217,9 @@ def judge(self: SearchRun, measure: Callable | None) -> None:
         self.history[-1] |= measure()
 
 # %% ../nbs/27_search.ipynb #check-search
-def _check_search(network, method, recipe, lr, decay, unroll, paths, samples, every):
+def _check_search(network, method, recipe, lr, decay, unroll, paths, samples, every, seed):
+    check_counts(0, every=every, seed=seed)
+    check_counts(1, paths=paths, samples=samples)
     if unroll and hasattr(method, "tell"):
         raise ValueError(f"{type(method).__name__} learns from losses, there is no gradient to unroll: unroll=False")
     if unroll and recipe.optimizer != "momentum":
@@ -225,8 +228,8 @@ def _check_search(network, method, recipe, lr, decay, unroll, paths, samples, ev
         raise ValueError("the finite difference of the second order drowns in the rounding of bfloat16: recipe bf16=False")
     if hasattr(network, "runs") and recipe.channels_last:
         raise ValueError("runs side by side have five axes, for which there is no such memory layout: recipe channels_last=False")
-    if not lr > 0 or not decay >= 0 or every < 0 or paths < 1 or samples < 1:
-        raise ValueError(f"lr must be above 0, decay and every at least 0, paths and samples at least 1, not {lr}, {decay}, {every}, {paths}, {samples}")
+    if not 0 < lr < math.inf or not 0 <= decay < math.inf:
+        raise ValueError(f"lr must be above 0, decay at least 0, and both finite, not {lr}, {decay}")
 
 # %% ../nbs/27_search.ipynb #search
 def search(
@@ -239,8 +242,8 @@ def search(
     decay: float = 1e-3,  # weight decay of the architecture, ≥ 0
     unroll: bool = False,  # second order
     measure: Callable | None = None,  # () -> dict, every `every` steps and at the end
-    every: int = 0,
-    seed: int = 0,
+    every: int = 0,  # ≥ 0; 0: only at the end
+    seed: int = 0,  # ≥ 0
     ckpt: Checkpoint | None = None,
     desc: str = "searching",  # in front of the progress bar
     betas: tuple[float, float] = (0.5, 0.999),  # of Adam for the architecture
@@ -248,7 +251,7 @@ def search(
     samples: int = 2,  # for a step of the architecture, ≥ 1 (of those here ≥ 2)
 ) -> list[dict]:  # a row for each measurement: step, train_loss and what `measure` returns
     "Search, from the checkpoint on if there is one; raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has passed."
-    _check_search(network, method, recipe, lr, decay, unroll, paths, samples, every)
+    _check_search(network, method, recipe, lr, decay, unroll, paths, samples, every, seed)
     args = (network, method, valid, recipe, seed, every, ckpt, desc)
     if hasattr(method, "tell"):
         return SampledRun(*args, paths=paths, samples=samples).go(train, measure)
@@ -328,13 +331,14 @@ def inherited(
 # %% ../nbs/27_search.ipynb #random
 def random_architecture(
     space: CellSpace,
-    seed: int,
+    seed: int,  # ≥ 0
     chances: dict[str, float] | None = None,  # operation -> how likely relative to the others; default: all alike
     keep: int | None = None,  # so many random edges into each node; None: all; only for a variable for each edge
 ) -> Genotype:
     "An architecture with independently drawn choices; raises `ValueError` for an operation that the space does not have."
-    if chances is not None and not (set(chances) <= set(space.ops) and min(chances.values(), default=-1) >= 0 < sum(chances.values())):
-        raise ValueError(f"chances {chances}: numbers from 0 on, not all 0, for the operations {', '.join(space.ops)}")
+    check_counts(0, seed=seed)
+    if chances is not None and not (set(chances) <= set(space.ops) and min(chances.values(), default=-1) >= 0 < sum(chances.values()) < math.inf):
+        raise ValueError(f"chances {chances}: finite numbers from 0 on, not all 0, for the operations {', '.join(space.ops)}")
     weights = torch.tensor([1.0 if chances is None else chances.get(op, 0.0) for op in space.ops])
     generator = torch.Generator().manual_seed(seed)
     if space.picks:  # a node has two inputs, then two operations

@@ -20,7 +20,7 @@ from nas_nb.data import Batches, load_images, split
 from nas_nb.operations import ASNG_OPS
 from nas_nb.records import Checkpoint
 from nas_nb.sampling import DSNAS, SNAS, Proxyless, ProxylessReinforce
-from nas_nb.search import Distribution, Uniform, search
+from nas_nb.search import Distribution, Uniform, random_architecture, search
 from nas_nb.training import Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -209,6 +209,24 @@ def test_the_example_of_the_readme_searches_a_folder_of_images(tmp_path, monkeyp
 
 
 # -- bad input --
+
+
+NO_COUNT = [dict([(name, x)]) for name in ("every", "seed", "paths", "samples") for x in ("x", float("nan"), 1.5, -1, None)]
+
+
+@pytest.mark.parametrize("bad", NO_COUNT + [dict([(n, x)]) for n in ("lr", "decay") for x in (float("nan"), float("inf"), -1.0)], ids=str)
+def test_what_is_no_number_or_out_of_range_is_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        search(*fresh(), lambda t: pytest.fail("trained"), VALID, RECIPE, **bad)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
+def test_chances_are_numbers(bad):
+    for chances in (dict(skip_connect=bad, sep_conv_3x3=1.0), dict(sep_conv_3x3=1.0, skip_connect=bad)):
+        with pytest.raises(ValueError, match="finite numbers from 0 on"):
+            random_architecture(DARTS_CELL, 0, chances)
+    with pytest.raises(ValueError, match="seed must be a whole number"):
+        random_architecture(DARTS_CELL, bad)
 
 
 @pytest.mark.parametrize("bad, says", [(dict(unroll=True), "Distribution learns from losses"), (dict(paths=0), "at least 1"), (dict(samples=0), "at least 1"), (dict(samples=1), "at least two samples")])

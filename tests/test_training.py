@@ -203,6 +203,17 @@ def test_evaluating_changes_nothing(digits):
     assert score.loss == pytest.approx(nn.functional.cross_entropy(logits, digits.test.y).item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("broken", [1, 5, 10])  # so many images of ten
+def test_outputs_that_are_no_numbers_are_never_right(bad, broken):
+    "The largest of ten NaN is the first, so a dead network would be right about every image of class 0."
+    out = torch.zeros(10, 10)
+    out[:broken] = bad
+    with pytest.raises(Diverged, match="held-out images is nan") as error:
+        evaluate(nn.Identity(), [(out, torch.zeros(10, dtype=torch.int64))])
+    assert "\n" not in str(error.value)
+
+
 # -- what goes wrong --
 
 
@@ -291,11 +302,20 @@ def test_inputs_without_a_layout():
     assert fit(net, lambda t: (x, torch.arange(8)), Recipe(3), lambda: [(x, torch.arange(8))])[-1]["n"] == 8
 
 
-@pytest.mark.parametrize("wrong", [dict(every=-1), dict(valid=[1]), dict(valid=iter(()))])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -1, 2.0, 1.5, "x", None, True])
+def test_what_is_counted_is_a_whole_number(wrong):
+    for name in ("every", "seed"):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 0"):
+            fit(Net(), lambda t: pytest.fail("trained"), Recipe(3), **{name: wrong})
+    with pytest.raises(ValueError, match="n must be a whole number of at least 1"):
+        training.reestimate_bn(Net(), lambda t: pytest.fail("run"), wrong)
+
+
+@pytest.mark.parametrize("wrong", [dict(valid=[1]), dict(valid=iter(())), dict(batches=None), dict(batches=[1])])
 def test_wrong_arguments_are_refused_before_anything_is_trained(wrong):
-    with pytest.raises(ValueError, match="every"):
-        fit(Net(), lambda t: pytest.fail("trained"), Recipe(3), **wrong)
-    with pytest.raises(ValueError, match="at least one batch"):
+    with pytest.raises(ValueError, match="function of the step"):
+        fit(Net(), **dict(batches=lambda t: pytest.fail("trained")) | wrong, recipe=Recipe(3))
+    with pytest.raises(ValueError, match="at least 1"):
         training.reestimate_bn(Net(), lambda t: None, 0)
 
 
