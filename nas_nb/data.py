@@ -29,7 +29,8 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 # %% ../nbs/01_data.ipynb #heavy-imports
@@ -66,6 +67,11 @@ class Images:
         "Some of the images, in the order of `index`."
         index = torch.as_tensor(index, device=self.device)
         return Images(self.x[index], self.y[index], self.classes)
+
+    @cached_property
+    def hash(self) -> str:  # 16 hexadecimal digits, computed once: do not change the tensors
+        "Of the pixels, the labels and the names of the classes, the same on every device."
+        return _hash(dict(images=self))
 
     def counts(self) -> list[int]:
         "Images of each class."
@@ -446,12 +452,16 @@ def _sound(splits: dict, classes: tuple, where: str) -> dict[str, Images]:
     return {k: Images(tensor(x, np.uint8), tensor(y, np.int64), classes) for k, (x, y) in splits.items()}
 
 # %% ../nbs/01_data.ipynb #statistics
-def _statistics(splits: dict[str, Images]) -> dict:  # mean, std and hash
-    digest = hashlib.sha256(json.dumps(splits["train"].classes).encode())
+def _hash(splits: dict[str, Images]) -> str:  # 16 hexadecimal digits
+    digest = hashlib.sha256(json.dumps(next(iter(splits.values())).classes).encode())
     for name, images in sorted(splits.items()):
         digest.update(json.dumps([name, list(images.x.shape)]).encode())
-        digest.update(images.x.numpy())
-        digest.update(images.y.numpy())
+        for tensor in (images.x, images.y):
+            digest.update(tensor.cpu().contiguous().numpy())
+    return digest.hexdigest()[:16]
+
+
+def _statistics(splits: dict[str, Images]) -> dict:  # mean, std and hash
     values = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
     for c in range(splits["train"].shape[0]):
@@ -459,7 +469,7 @@ def _statistics(splits: dict[str, Images]) -> dict:  # mean, std and hash
         share /= share.sum()
         mean.append(float(share @ values))
         std.append(float(share @ (values - mean[-1]) ** 2) ** 0.5)
-    return dict(mean=[round(v, 6) for v in mean], std=[round(v, 6) for v in std], hash=digest.hexdigest()[:16])
+    return dict(mean=[round(v, 6) for v in mean], std=[round(v, 6) for v in std], hash=_hash(splits))
 
 # %% ../nbs/01_data.ipynb #key
 def _key(files: list[Path], known: str) -> str:
@@ -699,18 +709,48 @@ class Augment:
 
     affine = property(lambda self: self.degrees > 0 or self.translate > 0 or self.zoom > 0)
 
+# %% ../nbs/01_data.ipynb #norm
+def _norm(images: Images, mean, std) -> dict[str, list[float]]:  # of each channel
+    "Mean and deviation as numbers; raises `DataError` for images that are no bytes and for what no channel of pixels as 0..1 can have."
+    x, y = images.x, images.y
+    if x.dtype != torch.uint8 or x.ndim != 4 or y.dtype != torch.int64 or y.shape != x.shape[:1]:
+        said = f"images of {x.dtype} {tuple(x.shape)} with labels of {y.dtype} {tuple(y.shape)}"
+        raise DataError(f"{said}: batches need uint8 (N, C, H, W), pixels as 0..255, and int64 (N,)")
+    try:
+        norm = {k: [float(v) for v in values] for k, values in (("mean", mean), ("std", std))}
+    except (TypeError, ValueError):
+        raise DataError(f"mean={mean!r}, std={std!r}: give a number for each channel, those of the data set") from None
+    C = x.shape[1]
+    if not len(norm["mean"]) == len(norm["std"]) == C:
+        raise DataError(f"{C} channels need {C} means and deviations, not {len(mean)} and {len(std)}: take the data set's")
+    for k, values in norm.items():
+        if bad := [v for v in values if not 0 <= v <= 1]:  # NaN is not
+            raise DataError(f"{k}={bad[0]} cannot be that of pixels as 0..1: take the data set's")
+    if flat := [c for c, s in enumerate(norm["std"]) if s == 0 and (x[:, c] != x[:1, c, :1, :1]).any()]:
+        raise DataError(f"std=0.0 for channel {flat[0]}, which varies: take the data set's")
+    return norm
+
+
+# %% ../nbs/01_data.ipynb #check-batches
+def _check_batches(images: Images, size, seed, augment) -> None:
+    if not (_whole(size) and 1 <= size <= len(images)):
+        raise DataError(f"a batch of {size} cannot be made of {len(images)} images: choose a batch of 1 to {len(images)}")
+    if not (_whole(seed) and 0 <= seed < 2**31):
+        raise DataError(f"batches cannot have the seed {seed!r}: choose a whole number of at least 0 and less than 2**31")
+    if not isinstance(augment, Augment | None):
+        raise DataError(f"augment={augment!r} is no Augment: write it like Augment(crop=4, flip=True)")
+
 # %% ../nbs/01_data.ipynb #layout
 class _Layout:
     "Images as they lie in memory: (N, C, H, W, 1), or (N, 1, H, W, C) for `channels_last`."
 
-    def __init__(self, shape, mean, std, channels_last, device):
-        C, self.H, self.W = shape
-        if not len(mean) == len(std) == C:
-            raise DataError(f"{C} channels need {C} means and deviations, not {len(mean)} and {len(std)}: take the data set's")
+    def __init__(self, images: Images, mean, std, channels_last):
+        self.norm = _norm(images, mean, std)
+        C, self.H, self.W = images.shape
         self.G, self.k = (1, C) if channels_last else (C, 1)
         scale = lambda v: 255 * torch.tensor(v, dtype=torch.float64).view(self.G, 1, 1, self.k).expand(-1, -1, self.W, -1)
-        self.mean = scale(mean).to(device, torch.float32)
-        self.scale = (1 / scale([s or 1.0 for s in std])).to(device, torch.float32)  # a channel without variation stays 0
+        self.mean = scale(self.norm["mean"]).to(images.device, torch.float32)
+        self.scale = (1 / scale([s or 1.0 for s in self.norm["std"]])).to(images.device, torch.float32)  # a channel without variation stays 0
 
     def store(self, x):  # (N, C, H, W) as it should lie
         return x.unflatten(1, (self.G, self.k)).permute(0, 1, 3, 4, 2).contiguous()
@@ -723,27 +763,25 @@ class _Layout:
 
 # %% ../nbs/01_data.ipynb #batches
 class Batches:
-    "Training batches: `batches(step)` depends on `seed` and `step` alone; raises `DataError` for fewer images than one batch."
+    "Training batches: `batches(step)` depends on `seed` and `step` alone; raises `DataError` for what makes no batches."
 
     def __init__(
         self,
         images: Images,
-        size: int,  # images in a batch
+        size: int,  # images in a batch, 1 to len(images)
         mean: tuple[float, ...],  # of each channel, pixels as 0..1
-        std: tuple[float, ...],
-        seed: int = 0,
+        std: tuple[float, ...],  # of each channel; 0 only where a channel does not vary
+        seed: int = 0,  # 0 ≤ seed < 2³¹
         augment: Augment | None = None,
         channels_last: bool = False,  # the memory format of the batches
     ):
-        if not (_whole(size) and 1 <= size <= len(images)):
-            raise DataError(f"a batch of {size} cannot be made of {len(images)} images: choose a batch of 1 to {len(images)}")
-        if not isinstance(augment, Augment | None):
-            raise DataError(f"augment={augment!r} is no Augment: write it like Augment(crop=4, flip=True)")
-        self.images, self.size, self.seed, self.augment = images, size, seed, augment or Augment()
+        _check_batches(images, size, seed, augment)
+        self.images, self.size, self.augment = images, size, augment or Augment()
         self.per_epoch, self.epoch, self.device = len(images) // size, None, images.device
-        self.layout = _Layout(images.shape, mean, std, channels_last, self.device)
+        self.layout = _Layout(images, mean, std, channels_last)
         self.x = self.layout.store(F.pad(images.x, [self.augment.crop] * 4) if self.augment.crop else images.x)
-        self.seeds, self.numbers = check_seeds(seed, self.device), Ahead(uniform, 9 * size, _AUGMENT)
+        self.seeds, self.seed = check_seeds(int(seed), self.device), int(seed)
+        self.numbers = Ahead(uniform, 9 * size, _AUGMENT)
 
     def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:  # float32 (size, C, H, W), normalised; int64 (size,)
         epoch, i = divmod(step, self.per_epoch)
@@ -751,6 +789,13 @@ class Batches:
             self.epoch, self.order = epoch, _shuffled(len(self.images), self.seed, epoch, _ORDER).to(self.device)
         index = self.order[i * self.size : (i + 1) * self.size]
         return self._pixels(index, step), self.images.y[index]
+
+# %% ../nbs/01_data.ipynb #about
+@patch(as_prop=True)
+def about(self: Batches) -> dict:  # images, shape, data (hash of pixels, labels and classes), size, seed, augment, mean, std
+    "What the batches depend on: two that say the same give the same batches (the memory format may differ)."
+    made = dict(images=len(self.images), shape=list(self.images.shape), data=self.images.hash)
+    return made | dict(size=int(self.size), seed=self.seed, augment=asdict(self.augment)) | self.layout.norm
 
 # %% ../nbs/01_data.ipynb #pixels
 @patch
@@ -813,7 +858,7 @@ def eval_batches(
     "All images in their order, unchanged but for the normalisation; raises `DataError`."
     if not (_whole(size) and size > 0):
         raise DataError(f"batches of {size} cannot be made: choose a whole number of images, at least 1")
-    layout = _Layout(images.shape, mean, std, channels_last, images.device)
+    layout = _Layout(images, mean, std, channels_last)
     parts = ((images.x[i : i + size], images.y[i : i + size]) for i in range(0, len(images), size))
     return ((layout.images(layout.normalise(layout.store(x).float())), y) for x, y in parts)
 

@@ -942,6 +942,60 @@ def test_bad_batches():
             Augment(**bad)
     black = Batches(Images(images.x * 0, images.y, images.classes), 4, (0.0,), (0.0,))(0)[0]
     assert (black == 0).all()
+    for seed in (-1, 2**31, 0.5, True, "1", [1], None):
+        refused("cannot have the seed", Batches, images, 4, (0.5,), (0.2,), seed=seed)
+
+
+NAN = float("nan")
+BAD_NORMS = {
+    "float pixels": (dict(x=torch.rand(20, 1, 6, 6)), "images of torch.float32 .20, 1, 6, 6. .*: batches need uint8"),
+    "int64 pixels": (dict(x=torch.zeros(20, 1, 6, 6).long()), "images of torch.int64"),
+    "flat pixels": (dict(x=torch.zeros(20, 36, dtype=torch.uint8)), r"\(20, 36\) .*: batches need uint8"),
+    "float labels": (dict(y=torch.zeros(20)), "labels of torch.float32 .20,."),
+    "fewer labels": (dict(y=torch.zeros(19).long()), r"labels of torch.int64 \(19,\)"),
+    "mean of nan": (dict(mean=(NAN,)), "mean=nan cannot be that of pixels as 0..1"),
+    "mean of bytes": (dict(mean=(127.5,)), "mean=127.5 cannot be"),
+    "negative mean": (dict(mean=(-0.1,)), "mean=-0.1 cannot be"),
+    "text": (dict(mean=("x",)), "give a number for each channel"),
+    "no list": (dict(mean=0.5), "give a number for each channel"),
+    "negative deviation": (dict(std=(-0.2,)), "std=-0.2 cannot be"),
+    "deviation of nan": (dict(std=(NAN,)), "std=nan cannot be"),
+    "infinite deviation": (dict(std=(float("inf"),)), "std=inf cannot be"),
+    "no deviation": (dict(std=(0.0,)), "std=0.0 for channel 0, which varies"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_NORMS)
+def test_batches_take_bytes_and_statistics_that_can_be(case):
+    changes, match = BAD_NORMS[case]
+    given_ = dict(x=some(20).x, y=some(20).y, mean=(0.5,), std=(0.2,)) | changes
+    images = Images(given_["x"], given_["y"], tuple("0123"))
+    for f in (Batches, eval_batches):  # at once, not when the first is asked for
+        refused(match, f, images, 4, given_["mean"], given_["std"])
+
+
+def test_batches_say_what_they_are():
+    "Whatever changes what comes out changes what they say, and nothing else does."
+    images, norm = some(40, shape=(3, 6, 6)), dict(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+    make = lambda images=images, size=8, **how: Batches(images, size, **norm | how)
+    about = make().about
+    assert json.loads(json.dumps(about)) == about and about == make(seed=np.int64(0), augment=Augment(), channels_last=True).about
+    assert about == make(Images(images.x.flip(3).flip(3), images.y.clone(), images.classes), mean=np.array(norm["mean"])).about
+    pixel, label = images.x.clone(), images.y.clone()
+    pixel[3, 2, 1, 0] ^= 1
+    label[7] = (label[7] + 1) % 4
+    others = [make(Images(pixel, images.y, images.classes)), make(Images(images.x, label, images.classes)), make(noisy_labels(images, 0.1, 0))]
+    others += [make(Images(images.x, images.y, tuple("abcd"))), make(images.take(range(39))), make(images.take(torch.arange(40).flip(0)))]
+    others += [make(size=9), make(seed=1), make(augment=Augment(flip=True)), make(mean=(0.5, 0.4, 0.31)), make(std=(0.2, 0.25, 0.31))]
+    said = [json.dumps(b.about) for b in [make(), *others]]
+    assert len({*said}) == len(said) == 12
+
+
+def test_what_batches_are_is_computed_once(monkeypatch):
+    batches, count, hash_ = Batches(some(40), 8, (0.5,), (0.2,)), [], D._hash
+    monkeypatch.setattr(D, "_hash", lambda splits: count.append(1) or hash_(splits))
+    [batches(step) for step in range(12)]
+    assert count == [] and batches.about == batches.about and count == [1]
 
 
 # -- text --
