@@ -272,7 +272,7 @@ class Job:
     peak: int = 0  # bytes, of the kernel
     process: subprocess.Popen | None = None
     scratch: Path | None = None  # where the worker tells how far it is
-    lock: object = None  # a `nas_nb.records.Lock`, once it is tried for
+    lock: object = None  # a `nas_nb.files.Lock`, once it is tried for
     shown: float = 0.0  # when its progress was last printed
 
     @property
@@ -304,7 +304,7 @@ def write_stamp(
     job: Job,  # that has just run without error
 ) -> None:
     "Remember what went in and what came out."
-    from nas_nb.records import write_atomic
+    from nas_nb.files import write_atomic
 
     write_atomic(root() / job.folder / ".stamp.json", json.dumps(dict(inputs=job.inputs, outputs=job.outputs()), indent=1))
 
@@ -470,7 +470,7 @@ def begin(
     env: dict,  # from `environment`
 ) -> bool:  # False while another batch is at it
     "Start a job, or find that another batch has meanwhile done it."
-    from nas_nb.records import Lock, remove_parts
+    from nas_nb.files import Lock, remove_parts
 
     told, job.lock = job.lock, job.lock or Lock(root() / "data" / "locks" / f"{job.profile}-{job.nb.id}")
     if not job.lock.take():
@@ -877,7 +877,7 @@ def runs_rm(
     "Remove cached runs, except those that are being computed: then the exit status is 1."
     if not (args.document or args.keys or args.all):
         raise Refused("say which runs to remove: keys, --document ID or --all (see `nas-nb runs list`)")
-    from nas_nb.records import run_lock
+    from nas_nb.files import run_lock
 
     busy, found = 0, cached_runs(args.document, args.keys)
     for path in found:

@@ -42,7 +42,7 @@ from fastcore.basics import patch
 from PIL import Image
 
 from .core import check_fields, progress, root
-from .records import Lock, alone
+from .files import Lock, alone
 from .streams import Ahead, check_seeds, random_bits, uniform
 
 # %% ../nbs/01_data.ipynb #images

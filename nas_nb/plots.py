@@ -15,7 +15,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
-from .records import Study, machine, now, to_json, write_atomic
+from .files import to_json, write_atomic
+from .records import Study, machine, now
 
 # %% ../nbs/04_plots.ipynb #theme
 def set_theme() -> None:

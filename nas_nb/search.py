@@ -20,7 +20,7 @@ from torch import nn
 from .asng import ASNG, Space
 from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
 from .darts import first_order, run_norms, scaled, second_order, sgd_drift
-from .records import Checkpoint
+from .files import Checkpoint
 from .relaxations import Weights, one_hot
 from .training import Recipe, Run, Score, batch_loss, check_counts, descend, evaluate, reestimate_bn
 

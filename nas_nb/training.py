@@ -31,7 +31,7 @@ from torchvision.ops import StochasticDepth
 from .core import check_fields, progress
 from .data import Augment, Batches, eval_batches, load_images
 from .plots import headline
-from .records import Checkpoint
+from .files import Checkpoint
 
 # %% ../nbs/02_training.ipynb #recipe
 @dataclass(frozen=True)

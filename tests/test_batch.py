@@ -16,7 +16,7 @@ import pytest
 
 import nas_nb.batch as batch
 from nas_nb.core import resolve, root
-from nas_nb.records import run_lock
+from nas_nb.files import run_lock
 
 PARAMETERS = 'profile: str = "quick"\nseeds: int = 0\ndevice: str = "auto"\noverrides: str = ""'
 PROFILES = "PROFILES = dict(paper=dict(trials=100, rate=0.5, f=(0, 0.5), plain=False, seeds=5), quick=dict(trials=8), smoke=dict(trials=1))"

@@ -15,7 +15,7 @@ from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, encode, 
 from nas_nb.darts import DARTS, expected_cost, first_order, l1, second_order, sgd_drift, signed, zero_one
 from nas_nb.data import Batches, Images, eval_batches
 from nas_nb.hypernet import Hypernet, basis
-from nas_nb.records import Checkpoint
+from nas_nb.files import Checkpoint
 from nas_nb.relaxations import gumbel_softmax, raw, sigmoid, softmax
 from nas_nb.search import At, Stack, Together, inherited, random_architecture, search, side_by_side_batches
 from nas_nb.training import Diverged, Recipe, learning_rate

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import torch
 
-from nas_nb import asng, records, streams
+from nas_nb import asng, files, records, streams
 from nas_nb.core import resolve, root
 from nas_nb.papers import asng_nas
 from nas_nb.papers.asng_nas import hitting_times
-from nas_nb.records import Checkpoint, Lock, OutOfTime, Study, code_hash, read_record, remove_parts, seal, set_aside, to_json, write_atomic
+from nas_nb.files import Checkpoint, Lock, OutOfTime, remove_parts, set_aside, to_json, write_atomic
+from nas_nb.records import Study, code_hash, read_record, seal
 
 SMALL = dict(method="ASNG", delta0=[1.0, 0.02], eps_x=[0.02], seeds=8, max_updates=1500, horizon=1500, D=16, K=5)
 
@@ -48,7 +49,8 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from nas_nb import records
-from nas_nb.records import OutOfTime, Study, write_atomic
+from nas_nb.files import OutOfTime, write_atomic
+from nas_nb.records import Study
 
 folder, marks = Path(sys.argv[1]), Path(sys.argv[1]) / "marks"
 
@@ -223,15 +225,15 @@ def test_a_lock_left_by_a_dead_process_or_removed_by_somebody_is_no_obstacle(tmp
 
 
 def test_a_lock_that_is_removed_between_opening_and_locking_it_does_not_count(tmp_path, monkeypatch):
-    first, second, flock = Lock(tmp_path / "lock"), Lock(tmp_path / "lock"), records._flock
+    first, second, flock = Lock(tmp_path / "lock"), Lock(tmp_path / "lock"), files._flock
 
     def meanwhile(file):
-        monkeypatch.setattr(records, "_flock", flock)
+        monkeypatch.setattr(files, "_flock", flock)
         first.path.unlink()
         assert second.take()
         return flock(file)
 
-    monkeypatch.setattr(records, "_flock", meanwhile)
+    monkeypatch.setattr(files, "_flock", meanwhile)
     assert not first.take()
     second.release()
     assert first.take()
@@ -341,11 +343,11 @@ print(json.dumps(dict(statuses=statuses, records=len(paths), different=len(found
 def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch):
     whole = hitting_times(**SMALL)
     left = iter([1.0] * 4)
-    monkeypatch.setattr(records, "seconds_left", lambda: next(left, -1.0))
+    monkeypatch.setattr(files, "seconds_left", lambda: next(left, -1.0))
     with pytest.raises(OutOfTime):
         hitting_times(**SMALL, ckpt=Checkpoint(tmp_path / "checkpoint.pt", every=1e9))
     assert Checkpoint(tmp_path / "checkpoint.pt").load()["trials"]["t"] == 500
-    monkeypatch.setattr(records, "seconds_left", lambda: 1.0)
+    monkeypatch.setattr(files, "seconds_left", lambda: 1.0)
     assert hitting_times(**SMALL, ckpt=Checkpoint(tmp_path / "checkpoint.pt")) == whole
     found = sum(whole["updates"][0], [])
     assert 0 < sum(u > 500 for u in found)  # otherwise there was nothing left to go on with
@@ -401,10 +403,10 @@ def test_a_group_that_is_stopped_goes_on(study, monkeypatch):
 
     runs = [dict(label="slow", seed=seed) for seed in (0, 1)]
     left = iter([1.0, 1.0])
-    monkeypatch.setattr(records, "seconds_left", lambda: next(left, -1.0))
+    monkeypatch.setattr(files, "seconds_left", lambda: next(left, -1.0))
     with pytest.raises(OutOfTime):
         study.run_together(slow, runs)
-    monkeypatch.setattr(records, "seconds_left", lambda: 1.0)
+    monkeypatch.setattr(files, "seconds_left", lambda: 1.0)
     assert [r["result"] for r in study.run_together(slow, runs)] == [dict(seed=0), dict(seed=1)]
     assert steps == [0, 1, 2, 3] and not [*study.cache.rglob("checkpoint.pt")]
     assert not [*study.cache.glob("together-*")]  # which `nas-nb runs list` would show as begun
@@ -424,7 +426,7 @@ def slow_group(steps):
 def stopped(study, monkeypatch, slow, runs, ticks=2):
     left = iter([1.0] * ticks)
     with monkeypatch.context() as m, pytest.raises(OutOfTime):
-        m.setattr(records, "seconds_left", lambda: next(left, -1.0))
+        m.setattr(files, "seconds_left", lambda: next(left, -1.0))
         study.run_together(slow, runs)
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, CellSpace, decode
 from nas_nb.data import Batches, Images
 from nas_nb.operations import DARTS_OPS
-from nas_nb.records import Checkpoint
+from nas_nb.files import Checkpoint
 from nas_nb.relaxations import gumbel, gumbel_softmax, softmax, straight_through, two_path
 from nas_nb.sampling import (
     DSNAS, ESTIMATORS, SNAS, Proxyless, ProxylessReinforce, add_linear, annealed, draw_two, edge_penalty, entropy, every, expected_latency,

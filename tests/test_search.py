@@ -18,7 +18,7 @@ from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, CellSpac
 from nas_nb.darts import DARTS
 from nas_nb.data import Batches, load_images, split
 from nas_nb.operations import ASNG_OPS
-from nas_nb.records import Checkpoint
+from nas_nb.files import Checkpoint
 from nas_nb.sampling import DSNAS, SNAS, Proxyless, ProxylessReinforce
 from nas_nb.search import Distribution, Uniform, random_architecture, search
 from nas_nb.training import Recipe

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 
 import nas_nb.papers.tdga_darts_vgg19 as D
-from nas_nb import records
-from nas_nb.records import Checkpoint, OutOfTime
+from nas_nb import files
+from nas_nb.files import Checkpoint, OutOfTime
 from nas_nb.relaxations import one_hot
 
 SETTINGS = dict(source="digits", width=0.03125, size=8, steps=2, lr=0.05, lr_alpha=0.5, looks=2)
@@ -189,11 +189,11 @@ def test_fitness_on_test_images_is_another_fitness(found):
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_stopped_search_goes_on_at_its_generation(found, frozen, tmp_path, monkeypatch):
     ckpt, left = lambda: Checkpoint(tmp_path / "run" / "checkpoint.pt", every=1e9), iter([1.0] * 3)
-    monkeypatch.setattr(records, "seconds_left", lambda: next(left, -1.0))
+    monkeypatch.setattr(files, "seconds_left", lambda: next(left, -1.0))
     with pytest.raises(OutOfTime):
         D.tdga_run(**SEARCH | dict(frozen=frozen), seed=1, ckpt=ckpt())
     assert ckpt().load()["ga"]["generation"] in (1, 2)
-    monkeypatch.setattr(records, "seconds_left", lambda: 1.0)
+    monkeypatch.setattr(files, "seconds_left", lambda: 1.0)
     again = json.loads(json.dumps(D.tdga_run(**SEARCH | dict(frozen=frozen), seed=1, ckpt=ckpt())))
     assert again == found["TDGA" if frozen else "weights trained"]
 
@@ -323,11 +323,11 @@ def test_random_architectures(fair, tmp_path, monkeypatch):
     whole = run()
     assert whole["n"] == 70 and whole["levels"]["best"]["loss"] <= whole["mean"]
     ckpt, left = lambda: Checkpoint(tmp_path / "run" / "checkpoint.pt", every=1e9), iter([1.0] * 2)
-    monkeypatch.setattr(records, "seconds_left", lambda: next(left, -1.0))
+    monkeypatch.setattr(files, "seconds_left", lambda: next(left, -1.0))
     with pytest.raises(OutOfTime):
         run(ckpt())
     assert len(ckpt().load()["losses"]) == 64
-    monkeypatch.setattr(records, "seconds_left", lambda: 1.0)
+    monkeypatch.setattr(files, "seconds_left", lambda: 1.0)
     assert run(ckpt()) == whole
 
 

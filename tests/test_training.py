@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from nas_nb import records, training
+from nas_nb import files, training
 from nas_nb.data import Augment, Batches, eval_batches, load_images
-from nas_nb.records import Checkpoint, OutOfTime
+from nas_nb.files import Checkpoint, OutOfTime
 from nas_nb.training import BASELINES, Diverged, Recipe, batch_loss, descend, evaluate, fit, learning_rate, make_optimizer, small_cnn
 from nas_nb.training import train_baseline, training_loss
 
@@ -62,7 +62,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bits(tmp_path, digits, batches,
     whole, again = Net(), Net()
     history = fit(whole, batches, recipe, valid, every=4)
     ticks = iter(range(1, 100))
-    monkeypatch.setattr(records, "seconds_left", lambda: -1.0 if next(ticks) == stop else 1.0)
+    monkeypatch.setattr(files, "seconds_left", lambda: -1.0 if next(ticks) == stop else 1.0)
     with pytest.raises(OutOfTime):
         fit(Net(), batches, recipe, valid, every=4, ckpt=Checkpoint(tmp_path / "c.pt"))
     assert Checkpoint(tmp_path / "c.pt").load()["step"] == stop
@@ -276,7 +276,7 @@ def test_a_log_that_cannot_be_written_ends_nothing(tmp_path, batches, capsys):
 def test_what_a_killed_process_logged_too_much_or_lost_is_mended(tmp_path, batches, monkeypatch):
     fit(Net(), batches, RECIPES[1], ckpt=Checkpoint(tmp_path / "whole.pt"))
     left = iter([1.0] * 6)
-    monkeypatch.setattr(records, "seconds_left", lambda: next(left, -1.0))
+    monkeypatch.setattr(files, "seconds_left", lambda: next(left, -1.0))
     with pytest.raises(OutOfTime):
         fit(Net(), batches, RECIPES[1], ckpt=Checkpoint(tmp_path / "c.pt"))
     monkeypatch.undo()

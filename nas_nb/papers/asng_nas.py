@@ -127,7 +127,7 @@ def hitting_times(
     utility: str = "rank",
     seed: int = 0,  # first trial seed
     device="cpu",
-    ckpt=None,  # see `nas_nb.records`
+    ckpt=None,  # see `nas_nb.files.Checkpoint`
 ) -> dict:  # `updates`: for each eps_x, each delta0, each trial, 0 without success; `delta`: δ at success, likewise
     "Updates to success on the artificial function, for a grid of settings."
     grid = torch.tensor([[e, d, seed + i] for e in eps_x for d in delta0 for i in range(seeds)], dtype=torch.float64, device=device)

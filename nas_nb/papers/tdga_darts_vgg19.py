@@ -25,7 +25,8 @@ from torch import nn
 from ..core import progress
 from ..data import Augment, Batches, Images, eval_batches, load_images, resize, split
 from ..plots import PAPER, STYLE, headline
-from ..records import Checkpoint, alone, code_hash, run_key, run_lock
+from ..files import Checkpoint, alone, run_lock
+from ..records import code_hash, run_key
 from ..relaxations import Weights, hard, one_hot
 from ..search import At, search
 from ..streams import check_seeds, normal, uniform
