@@ -20,7 +20,7 @@ from torch import nn
 from .asng import ASNG, Space
 from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
 from .darts import first_order, run_norms, scaled, second_order, sgd_drift
-from .files import Checkpoint
+from .files import Checkpoint, check_optimizer, check_state
 from .relaxations import Weights, one_hot
 from .training import Recipe, Run, Score, batch_loss, check_counts, descend, evaluate, reestimate_bn
 
@@ -28,10 +28,10 @@ from .training import Recipe, Run, Score, batch_loss, check_counts, descend, eva
 class SearchRun(Run):
     "A supernet and a method on their way through a recipe; `learn` is up to the kind of method."
 
-    def __init__(self, network, method, held: Callable, recipe: Recipe, seed, every, ckpt, desc, **about):
+    def __init__(self, network, method, batches: Callable, held: Callable, recipe: Recipe, seed, every, ckpt, desc, **about):
         self.method, self.held, self.runs = method.to(next(network.parameters()).device), held, getattr(network, "runs", 0)
         about |= dict(method=[type(method).__name__, *(list(a.shape) for a in method.parameters()), getattr(method, "about", None)])
-        super().__init__(network.train(), recipe, seed, every, ckpt, desc, ("loss", "valid_loss"), search=about)
+        super().__init__(network.train(), batches, recipe, seed, every, ckpt, desc, ("loss", "valid_loss"), held, search=about)
         for p in self.model.parameters() if isinstance(self.optimizer, torch.optim.SGD) else ():  # a weight may get its first gradient late
             self.optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
 
@@ -39,10 +39,10 @@ class SearchRun(Run):
         "The loss of a batch; several runs side by side add up, so that each has its own gradient."
         return max(self.runs, 1) * batch_loss(partial(self.model, w=w), *batch, self.recipe)
 
-    def advance(self, batches: Callable) -> None:
+    def advance(self) -> None:
         "One step of the architecture, one of the weights."
         self.prepare()
-        losses = self.learn(self.batch(batches), self.batch(self.held))
+        losses = self.learn(self.batch(self.batches), self.batch(self.held))
         self.log.put(self.step, *(x / max(self.runs, 1) for x in losses))
         self.step += 1
 
@@ -57,8 +57,15 @@ def state(self: SearchRun) -> dict:
 
 
 @patch
+def examine(self: SearchRun, saved: dict) -> None:
+    "Raise `ValueError` if a state is of another search, or was altered."
+    Run.examine(self, saved)
+    check_state(saved.get("method"), self.method.state_dict(), f"the method in {self.ckpt.path.name}")
+
+
+@patch
 def resume(self: SearchRun, saved: dict) -> None:
-    "Go on from a state; raises `ValueError` if it is of another search."
+    "Go on from a state that was examined."
     Run.resume(self, saved)
     self.method.load_state_dict(saved["method"])
 
@@ -82,6 +89,10 @@ class RelaxedRun(SearchRun):
 
     def state(self) -> dict:
         return super().state() | dict(alpha_optimizer=self.alpha_optimizer.state_dict())
+
+    def examine(self, saved: dict) -> None:
+        super().examine(saved)
+        check_optimizer(saved.get("alpha_optimizer"), self.alpha_optimizer, f"the architecture's optimizer in {self.ckpt.path.name}")
 
     def resume(self, saved: dict) -> None:
         super().resume(saved)
@@ -252,10 +263,10 @@ def search(
 ) -> list[dict]:  # a row for each measurement: step, train_loss and what `measure` returns
     "Search, from the checkpoint on if there is one; raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has passed."
     _check_search(network, method, recipe, lr, decay, unroll, paths, samples, every, seed)
-    args = (network, method, valid, recipe, seed, every, ckpt, desc)
+    args = (network, method, train, valid, recipe, seed, every, ckpt, desc)
     if hasattr(method, "tell"):
-        return SampledRun(*args, paths=paths, samples=samples).go(train, measure)
-    return RelaxedRun(*args, lr=lr, decay=decay, betas=betas, unroll=unroll).go(train, measure)
+        return SampledRun(*args, paths=paths, samples=samples).go(measure)
+    return RelaxedRun(*args, lr=lr, decay=decay, betas=betas, unroll=unroll).go(measure)
 
 # %% ../nbs/27_search.ipynb #distribution
 class Distribution(nn.Module):
@@ -415,6 +426,8 @@ def side_by_side_batches(each: Sequence[Callable]) -> Callable:  # `each`: batch
         xs, ys = zip(*(b(step) for b in each))
         return torch.stack(xs), torch.cat(ys)
 
+    if all(hasattr(b, "about") for b in each):
+        batches.about = dict(runs=[b.about for b in each])
     return batches
 
 

@@ -31,7 +31,7 @@ from torchvision.ops import StochasticDepth
 from .core import check_fields, progress
 from .data import Augment, Batches, eval_batches, load_images
 from .plots import headline
-from .files import Checkpoint
+from .files import Checkpoint, check_optimizer, check_state
 
 # %% ../nbs/02_training.ipynb #recipe
 @dataclass(frozen=True)
@@ -274,9 +274,10 @@ def seed_step(
 class Run:
     "A model on its way through a recipe."
 
-    def __init__(self, model: nn.Module, recipe: Recipe, seed: int, every: int, ckpt: Checkpoint | None, desc: str, columns=("loss",), **more):
-        self.model, self.recipe, self.seed, self.ckpt, self.step, self.history = model, recipe, seed, ckpt, 0, []
+    def __init__(self, model: nn.Module, batches: Callable, recipe: Recipe, seed, every, ckpt: Checkpoint | None, desc: str, columns=("loss",), held=None, **more):
+        self.model, self.batches, self.recipe, self.seed, self.ckpt, self.step, self.history = model, batches, recipe, seed, ckpt, 0, []
         self.every, self.about = every, dict(recipe=asdict(recipe), seed=seed, every=every) | more
+        self.sources = [getattr(b, "about", None) for b in (batches, held)] if ckpt else []
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.device, self.optimizer = next(model.parameters()).device, make_optimizer(model.to(memory_format=self.layout), recipe)
         self.paths = [m for m in model.modules() if isinstance(m, StochasticDepth)] if recipe.drop_path else []
@@ -284,6 +285,7 @@ class Run:
             raise ValueError(f"recipe: drop_path = {recipe.drop_path}, but the model has no torchvision.ops.StochasticDepth")
         self.log = StepLog(recipe.steps, columns, self.device, ckpt and ckpt.path.with_suffix(".log.csv"), recipe)
         if saved := ckpt and ckpt.load():
+            self.examine(saved)
             self.resume(saved)
         self.log.begin(self.step, desc)
 
@@ -293,6 +295,10 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.recipe)
 
+    def evaluates(self, step: int) -> bool:
+        "Whether the history has a row for this number of steps."
+        return step == self.recipe.steps or (self.every > 0 and step % self.every == 0)
+
     def batch(self, batches: Callable) -> tuple[torch.Tensor, torch.Tensor]:
         "The step's batch in the recipe's memory layout."
         x, y = batches(self.step)
@@ -300,25 +306,25 @@ class Run:
 
 # %% ../nbs/02_training.ipynb #advance
 @patch
-def advance(self: Run, batches: Callable) -> None:
+def advance(self: Run) -> None:
     "One step."
     self.prepare()
     for path in self.paths:
         path.p = self.recipe.drop_path * self.step / self.recipe.steps
-    loss = batch_loss(self.model, *self.batch(batches), self.recipe)
+    loss = batch_loss(self.model, *self.batch(self.batches), self.recipe)
     self.log.put(self.step, descend(loss, self.optimizer, self.recipe))
     self.step += 1
 
 
 @patch
-def go(self: Run, batches: Callable, valid: Callable | None) -> list[dict]:
+def go(self: Run, valid: Callable | None) -> list[dict]:
     "All steps that are left."
     kept = [path.p for path in self.paths]
     try:
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), self.log.bar:
             while self.step < self.recipe.steps:
-                self.advance(batches)
-                if self.step == self.recipe.steps or (self.every and self.step % self.every == 0):
+                self.advance()
+                if self.evaluates(self.step):
                     self.judge(valid)
                 self.log.look(self.step)
                 if self.ckpt:
@@ -344,22 +350,56 @@ def state(self: Run) -> dict:
     self.check()
     self.log.saved = self.step
     weights = dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict())
-    return weights | dict(about=self.about, step=self.step, values=self.log.values, history=self.history)
+    return weights | dict(about=self.about, batches=self.sources, step=self.step, values=self.log.values, history=self.history)
 
 
 @patch
 def resume(self: Run, saved: dict) -> None:
-    "Go on from a state; raises `ValueError` if it is of another model, recipe, seed or rhythm of evaluations."
+    "Go on from a state that was examined."
+    self.model.load_state_dict(saved["model"])
+    self.optimizer.load_state_dict(saved["optimizer"])
+    self.log.values.copy_(saved["values"])
+    self.step, self.history = saved["step"], saved["history"]
+
+# %% ../nbs/02_training.ipynb #differ
+def _same(saved, own) -> bool:
     try:
-        if saved["about"] != self.about:
-            raise KeyError
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.log.values.copy_(saved["values"])
-        self.step, self.history = saved["step"], saved["history"]
-    except (KeyError, RuntimeError, ValueError):
-        name = self.ckpt.path.name
-        raise ValueError(f"{name} is the checkpoint of another model, recipe, seed or `every`: remove it, or name another file") from None
+        return bool(saved == own)
+    except RuntimeError:  # tensors where there were none
+        return False
+
+
+def _differ(saved, own) -> str:  # names of what is not the same in two descriptions
+    both = isinstance(saved, dict) and isinstance(own, dict)
+    return ", ".join(str(k) for k in saved | own if not _same(saved.get(k), own.get(k))) if both else "all of it"
+
+# %% ../nbs/02_training.ipynb #examine
+@patch
+def _whole(self: Run, step: int, values: torch.Tensor, rows: list) -> bool:
+    "Whether all losses up to a step are there, and all rows of the history."
+    if not 0 <= step <= len(values):
+        return False
+    due = [n for n in range(1, step + 1) if self.evaluates(n)]
+    good = lambda row: isinstance(row, dict) and isinstance(row.get("step"), int) and isinstance(row.get("train_loss"), float)
+    there = [row["step"] for row in rows if good(row) and math.isfinite(row["train_loss"])]
+    return there == due and len(there) == len(rows) and bool(values[:step].isfinite().all())
+
+
+@patch
+def examine(self: Run, saved: dict) -> None:
+    "Raise `ValueError` if a state is of another model, recipe, seed, rhythm of evaluations or data, or was altered."
+    name = self.ckpt.path.name
+    if not _same(saved.get("about"), self.about):
+        raise ValueError(f"{name} is the checkpoint of another model, recipe, seed or `every`: remove it, or name another file")
+    like = dict(model=self.model.state_dict(), step=0, values=self.log.values, history=[], batches=[])
+    saved = dict(batches=[], optimizer=None) | saved
+    check_state({k: saved.get(k) for k in like}, like, name)
+    for kept, own in zip(saved["batches"], self.sources):
+        if kept is not None and own is not None and not _same(kept, own):
+            raise ValueError(f"{name} was begun with other batches (not the same: {_differ(kept, own)}): go on with those, remove it, or name another file")
+    check_optimizer(saved["optimizer"], self.optimizer, f"the optimizer in {name}")
+    if not self._whole(saved["step"], saved["values"], saved["history"]):
+        raise ValueError(f"{name} was altered (its steps, losses and history do not belong together): remove it")
 
 # %% ../nbs/02_training.ipynb #row
 @patch
@@ -385,14 +425,14 @@ def fit(
     valid: Callable | None = None,  # valid() -> batches (x, y) to evaluate on
     every: int = 0,  # steps between two evaluations, ≥ 0; 0: only at the end
     seed: int = 0,  # ≥ 0, of dropout and drop path
-    ckpt: Checkpoint | None = None,
+    ckpt: Checkpoint | None = None,  # names data and batches where `batches.about` does, as that of `Batches`
     desc: str = "training",  # in front of the progress bar
 ) -> list[dict]:  # a row for each evaluation: step, train_loss (mean since the row before) and, with `valid`, loss, correct, n
     "Train, from the checkpoint on if there is one; raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has passed."
     check_counts(0, every=every, seed=seed)
     if not callable(batches) or not (valid is None or callable(valid)):
         raise ValueError("`batches` is a function of the step, and `valid` one that returns batches: lambda: eval_batches(…)")
-    return Run(model.train(), recipe, seed, every, ckpt, desc).go(batches, valid)
+    return Run(model.train(), batches, recipe, seed, every, ckpt, desc).go(valid)
 
 # %% ../nbs/02_training.ipynb #small-cnn
 def conv_norm(

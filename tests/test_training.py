@@ -329,8 +329,89 @@ def test_a_checkpoint_of_another_network_is_refused_in_one_line(tmp_path, batche
             fit(net, batches, recipe, ckpt=Checkpoint(tmp_path / "c.pt"), **changed)
         assert "\n" not in str(error.value)
     fit(small(digits), batches, Recipe(3), ckpt=Checkpoint(tmp_path / "d.pt", every=0))
-    with pytest.raises(ValueError, match="another model"):
+    with pytest.raises(ValueError, match="d.pt does not fit what is to go on from it.*d.pt.model has other entries"):
         fit(Net(), batches, Recipe(3), ckpt=Checkpoint(tmp_path / "d.pt"))
+
+
+def permuted(images):
+    return replace(images, y=images.y.flip(0))
+
+
+OTHER_BATCHES = {
+    "size": lambda d: Batches(d.train, 16, d.mean, d.std, seed=1, augment=Augment(crop=1)),
+    "seed": lambda d: Batches(d.train, 32, d.mean, d.std, seed=2, augment=Augment(crop=1)),
+    "augment": lambda d: Batches(d.train, 32, d.mean, d.std, seed=1),
+    "mean": lambda d: Batches(d.train, 32, (0.5,), d.std, seed=1, augment=Augment(crop=1)),
+    "images, data": lambda d: Batches(d.train.take(range(1000)), 32, d.mean, d.std, seed=1, augment=Augment(crop=1)),
+    "data": lambda d: Batches(permuted(d.train), 32, d.mean, d.std, seed=1, augment=Augment(crop=1)),
+}
+
+
+@pytest.mark.parametrize("differs", OTHER_BATCHES)
+def test_a_checkpoint_of_other_batches_is_refused(tmp_path, digits, differs):
+    own = Batches(digits.train, 32, digits.mean, digits.std, seed=1, augment=Augment(crop=1))
+    fit(Net(), own, Recipe(3), ckpt=Checkpoint(tmp_path / "c.pt", every=0))
+    with pytest.raises(ValueError, match=rf"c.pt was begun with other batches \(not the same: {differs}\)") as error:
+        fit(Net(), OTHER_BATCHES[differs](digits), Recipe(3), ckpt=Checkpoint(tmp_path / "c.pt"))
+    assert "\n" not in str(error.value)
+    same = Batches(digits.train, 32, digits.mean, digits.std, seed=1, augment=Augment(crop=1), channels_last=True)  # no matter where its numbers lie
+    fit(Net(), same, Recipe(3), ckpt=Checkpoint(tmp_path / "c.pt"))
+
+
+def test_batches_that_say_nothing_of_themselves_are_taken(tmp_path, batches):
+    for first, second in ((batches, lambda t: batches(t)), (lambda t: batches(t), batches), (lambda t: batches(t), lambda t: batches(t))):
+        fit(Net(), first, Recipe(3), ckpt=Checkpoint(tmp_path / "c.pt", every=0))
+        fit(Net(), second, Recipe(3), ckpt=Checkpoint(tmp_path / "c.pt"))
+        (tmp_path / "c.pt").unlink()
+
+
+def damaged(state, path=()):
+    "All that one place of a state could be instead, with the place: another kind, shape, dtype, not finite, or missing."
+    wrong = [None, "x", [1], {"a": 1}, math.nan, torch.zeros(3, 5)]
+    if torch.is_tensor(state):
+        wrong += [state.new_zeros(*state.shape, 2), state.to(torch.int16), state[None]] + [state * math.nan] * state.is_floating_point()
+    else:
+        wrong += [v for v in (-1, 10**9) if type(state) is int]
+    yield from ((path, w) for w in wrong if type(w) is not type(state) or torch.is_tensor(w))
+    for k, v in state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, (list, tuple)) else ():
+        for where, what in damaged(v, (*path, k)):
+            yield where, what
+        yield (*path, k), "missing"
+
+
+def put(state, path, what):
+    if not path:
+        return what
+    items = dict(state) if isinstance(state, dict) else dict(enumerate(state))
+    items[path[0]] = put(items[path[0]], path[1:], what)
+    if path[1:] == () and isinstance(what, str) and what == "missing":
+        del items[path[0]]
+    return items if isinstance(state, dict) else type(state)(items.values())
+
+
+UNKNOWN = [("batches",), ("batches", 0), ("batches", 1)]  # may say nothing
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.optimizer)
+def test_an_altered_checkpoint_is_refused_before_anything_is_loaded(tmp_path, batches, recipe):
+    "Momentum of another shape used to end the process with a damaged heap."
+    fit(Net(), batches, recipe, every=4, ckpt=Checkpoint(tmp_path / "c.pt", every=0))
+    state, tried = Checkpoint(tmp_path / "c.pt").load(), 0
+    net = Net()
+    run = training.Run(net, batches, recipe, 0, 4, None, "")
+    run.ckpt, run.sources, before = Checkpoint(tmp_path / "c.pt"), [batches.about, None], [v.clone() for v in net.state_dict().values()]
+    run.examine(state)
+    for path, what in damaged(state):
+        if path and path not in UNKNOWN and not (path[:2] == ("optimizer", "state") and path[3:] == ()):
+            with pytest.raises(ValueError) as error:
+                run.examine(put(state, path, what))
+                pytest.fail(f"taken: {path} {what!r}")
+            assert "\n" not in str(error.value) and len(str(error.value)) < 400
+            tried += 1
+    assert tried > 200 and all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), before))
+    Checkpoint(tmp_path / "c.pt").save(put(state, ("optimizer", "state", 0, "momentum_buffer" if recipe.optimizer == "sgd" else "exp_avg"), torch.zeros(7)))
+    with pytest.raises(ValueError, match="does not fit"):
+        fit(Net(), batches, recipe, every=4, ckpt=Checkpoint(tmp_path / "c.pt"))
 
 
 @pytest.mark.parametrize("recipe, says", [(Recipe(2, aux=0.4), "auxiliary"), (Recipe(2, drop_path=0.1), "StochasticDepth")])
