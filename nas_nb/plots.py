@@ -21,6 +21,7 @@ from .records import Study, machine, now
 # %% ../nbs/04_plots.ipynb #theme
 def set_theme() -> None:
     "The look of every figure; each notebook calls it for itself, since one process may run several."
+    plt.rcdefaults()
     sns.set_theme(context="paper", style="whitegrid", palette="colorblind")
     plt.rcParams |= {
         "svg.hashsalt": "nas_nb",

@@ -135,6 +135,9 @@ def parameters(name, nb):
                 ast.literal_eval(getattr(n, "value", None))
             except ValueError:
                 yield c["id"], f"line {n.lineno}: a default is a literal"
+        for line in source(c).splitlines():
+            if line.count("=") > 1 and not line.startswith("#"):
+                yield c["id"], f"papermill cannot read a line with two equals signs: {line}"
         if c in exported(nb):
             yield c["id"], "parameters are never exported"
     for c in nb["cells"]:
@@ -254,6 +257,16 @@ def test_sources(name):
         pytest.fail("\n".join(found), pytrace=False)
 
 
+def test_papermill_reads_the_parameters_without_a_warning(caplog):
+    import papermill
+
+    tagged = [name for name in NOTEBOOKS if any("parameters" in tags(c) for c in load(name)["cells"])]
+    assert len(tagged) >= 5
+    for name in tagged:
+        assert list(papermill.inspect_notebook(str(ROOT / "nbs" / name))) == PARAMETERS, name
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_committed(name):
     if (text := git("show", f"HEAD:./nbs/{name}")) is None:
@@ -321,6 +334,7 @@ BAD_SOURCES = {
     "bare parameter": ("parameters-cell", "seeds: int = 0", "seeds = 0", "exactly the annotated"),
     "fifth parameter": ("parameters-cell", "seeds: int = 0", "seeds: int = 0\nn: int = 1", "exactly the annotated"),
     "computed parameter": ("parameters-cell", "seeds: int = 0", "seeds: int = len([])", "literal"),
+    "two equals signs": ("parameters-cell", 'overrides: str = ""', 'overrides: str = ""  # "key=value"', "papermill cannot read"),
     "parameter without value": ("parameters-cell", "seeds: int = 0", "seeds: int", "literal"),
     "exported parameters": ("parameters-cell", "profile", "#| export\nprofile", "never exported"),
     "reads a parameter": ("body", "where(device)", "where()", "reads the parameter device"),

@@ -47,6 +47,18 @@ def test_a_repetition_gives_the_same_bytes_but_for_run(study, tmp_path):
     assert study.figures == ["line"]
 
 
+def test_no_matplotlibrc_changes_a_figure(study, tmp_path):
+    "Settings of a reader that would fail, or give other pictures."
+    seen = []
+    mine = {"text.usetex": True, "savefig.bbox": "tight", "savefig.transparent": True, "axes.facecolor": "red", "lines.linewidth": 7, "svg.fonttype": "path"}
+    for settings in ({}, mine):
+        plt.rcParams.update(settings)
+        plots.set_theme()
+        plots.save_fig(study, line(DF), "line", DF, ALT)
+        seen.append([p.read_bytes() for p in sorted(tmp_path.glob("line.*g"))])
+    assert len(seen[0]) == 2 and seen[0] == seen[1] and matplotlib.get_backend().lower() == "agg"
+
+
 @pytest.mark.parametrize("alt, data, message", [("A line.", DF, "alternative text"), (ALT, DF[:0], "no data")])
 def test_a_figure_without_text_or_data_is_refused(study, tmp_path, alt, data, message):
     with pytest.raises(ValueError, match=message):
