@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['BASELINES', 'NETS', 'Recipe', 'check_counts', 'learning_rate', 'make_optimizer', 'Score', 'Diverged', 'evaluate',
-           'reestimate_bn', 'StepLog', 'training_loss', 'batch_loss', 'descend', 'seed_step', 'Run', 'fit', 'conv_norm',
-           'small_cnn', 'Block', 'resnet20', 'train_baseline', 'curves', 'final', 'plot_curves']
+           'reestimate_bn', 'StepLog', 'DropPath', 'drop_paths', 'training_loss', 'batch_loss', 'descend', 'seed_step',
+           'Run', 'fit', 'conv_norm', 'small_cnn', 'Block', 'resnet20', 'train_baseline', 'curves', 'final',
+           'plot_curves']
 
 # %% ../nbs/02_training.ipynb #imports
 import hashlib
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -19,18 +21,13 @@ from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from torch import nn
-from torchvision.ops import StochasticDepth
 
 from .core import check_fields, progress
 from .data import Augment, Batches, eval_batches, load_images
-from .plots import headline
 from .files import Checkpoint, check_optimizer, check_state
 
 # %% ../nbs/02_training.ipynb #recipe
@@ -225,6 +222,34 @@ def _write(self: StepLog, mode: str, lines: list[str]):
             print(f"{self.path.name} is not written any more: {e.strerror}")
             self.path = None
 
+# %% ../nbs/02_training.ipynb #drop-path
+class DropPath(nn.Module):
+    "Drop path (Huang et al. 2016): while training, each image's path is zero with chance `p`, and those that stay are scaled up."
+
+    def __init__(
+        self,
+        p: float = 0.0,  # 0 ≤ p < 1; `fit` raises it step by step where the recipe has `drop_path`
+    ):
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"the chance to drop a path is at least 0 and below 1, not {p}")
+        self.p = p
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (N, …), both
+        if not self.training or self.p == 0:
+            return x
+        keep = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(1 - self.p)
+        return x * keep.div_(1 - self.p)
+
+    def extra_repr(self):
+        return f"p={self.p}"
+
+
+def drop_paths(model: nn.Module) -> list[nn.Module]:
+    "All modules for drop path: `DropPath`, and torchvision's `StochasticDepth`."
+    ops = sys.modules.get("torchvision.ops")  # who did not import it has none of its modules, and it takes a second
+    return [m for m in model.modules() if isinstance(m, (DropPath, ops.StochasticDepth) if ops else DropPath)]
+
 # %% ../nbs/02_training.ipynb #loss
 def training_loss(
     out,  # logits (B, classes), or (logits, auxiliary logits)
@@ -280,9 +305,9 @@ class Run:
         self.sources = [getattr(b, "about", None) for b in (batches, held)] if ckpt else []
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.device, self.optimizer = next(model.parameters()).device, make_optimizer(model.to(memory_format=self.layout), recipe)
-        self.paths = [m for m in model.modules() if isinstance(m, StochasticDepth)] if recipe.drop_path else []
+        self.paths = drop_paths(model) if recipe.drop_path else []
         if recipe.drop_path and not self.paths:
-            raise ValueError(f"recipe: drop_path = {recipe.drop_path}, but the model has no torchvision.ops.StochasticDepth")
+            raise ValueError(f"recipe: drop_path = {recipe.drop_path}, but the model has no DropPath (nor torchvision's StochasticDepth)")
         self.log = StepLog(recipe.steps, columns, self.device, ckpt and ckpt.path.with_suffix(".log.csv"), recipe)
         if saved := ckpt and ckpt.load():
             self.examine(saved)
@@ -518,8 +543,10 @@ def train_baseline(
 def curves(
     records: list[dict],  # of `train_baseline`
     names: dict[str, str],  # label of a record -> name of its data set
-) -> pd.DataFrame:  # a row an epoch and seed: data, seed, epoch, step, error (%), train_loss, n
+):  # a pandas DataFrame, a row an epoch and seed: data, seed, epoch, step, error (%), train_loss, n
     "Test errors of all runs."
+    import pandas as pd
+
     rows = []
     for record in records:
         for epoch, row in enumerate(record["result"]["epochs"], 1):
@@ -528,7 +555,7 @@ def curves(
     return pd.DataFrame(rows, columns=["data", "seed", "epoch", "step", "error", "train_loss", "n"])
 
 
-def final(table: pd.DataFrame) -> pd.DataFrame:  # a row for each data set
+def final(table):  # of `curves`; a pandas DataFrame with a row for each data set
     "The test error (%) after the last epoch: mean and standard deviation over the seeds, and the binomial interval of one run at the mean."
     last = table[table.epoch == table.groupby("data").epoch.transform("max")].groupby("data", sort=False)
     shown = last.agg(epochs=("epoch", "first"), seeds=("seed", "nunique"), n=("n", "first"), error=("error", "mean"), sd=("error", "std"))
@@ -537,9 +564,14 @@ def final(table: pd.DataFrame) -> pd.DataFrame:  # a row for each data set
 
 # %% ../nbs/02_training.ipynb #plot
 def plot_curves(
-    table: pd.DataFrame,  # of `curves`
-) -> plt.Figure:
+    table,  # of `curves`
+):  # a matplotlib Figure
     "Test error against epoch, a panel for each data set: each seed, their mean, and the interval at the end."
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+    from nas_nb.plots import headline
+
     ends = list(final(table).itertuples())
     fig, axes = plt.subplots(1, len(ends), figsize=(1.2 + 2.6 * len(ends), 3.2), squeeze=False)
     for ax, end in zip(axes[0], ends):

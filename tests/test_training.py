@@ -16,7 +16,7 @@ from torchvision.ops import StochasticDepth
 from nas_nb import files, training
 from nas_nb.data import Augment, Batches, eval_batches, load_images
 from nas_nb.files import Checkpoint, OutOfTime
-from nas_nb.training import BASELINES, Diverged, Recipe, batch_loss, descend, evaluate, fit, learning_rate, make_optimizer, small_cnn
+from nas_nb.training import BASELINES, Diverged, DropPath, Recipe, batch_loss, descend, evaluate, fit, learning_rate, make_optimizer, small_cnn
 from nas_nb.training import train_baseline, training_loss
 
 
@@ -179,8 +179,26 @@ def test_the_update_is_torchs_own(batches, optimizer, plain):
         torch.testing.assert_close(a, b)
 
 
-def test_paths_are_dropped_more_and_more(batches):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.5, 0.99])
+def test_drop_path_is_torchvisions_to_the_bit(p, dtype):
+    ours, theirs = DropPath(p), StochasticDepth(p, "row")
+    for shape in ((16, 3, 4, 4), (5, 7), (9,)):
+        x, drawn = torch.randn(shape).to(dtype), []
+        for module in (ours, theirs):
+            torch.manual_seed(1)
+            drawn.append((module.train()(x), torch.rand(3)))  # and it leaves the generator where the other does
+            assert module.eval()(x) is x
+        assert all(torch.equal(a, b) for a, b in zip(*drawn))
+    for wrong in (-0.1, 1.0, math.nan):
+        with pytest.raises(ValueError, match="chance to drop a path"):
+            DropPath(wrong)
+
+
+@pytest.mark.parametrize("kind", [DropPath, lambda: StochasticDepth(0.0, "row")], ids=["ours", "torchvision's"])
+def test_paths_are_dropped_more_and_more(batches, kind):
     net, seen = Net(), []
+    net.drop = kind()
     net.drop.register_forward_hook(lambda module, *_: seen.append(module.p))
     fit(net, batches, RECIPES[0])
     assert seen == pytest.approx([0.3 * t / 12 for t in range(12)])

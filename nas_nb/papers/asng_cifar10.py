@@ -18,8 +18,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import kendalltau
-from scipy.stats import t as student
 from torch.autograd.graph import saved_tensors_hooks
 
 from ..asng import Space
@@ -382,6 +380,8 @@ def plot_scaling(df: pd.DataFrame, title: str) -> plt.Figure:  # columns method,
 # %% ../../nbs/55_asng_cifar10.ipynb #taus
 def taus_of(ranks: pd.DataFrame, times: int = 2000) -> pd.DataFrame:  # columns method, seed, architecture, shared, alone, parameters
     "For each method: τ, mean over seeds, its 95 % interval, and that of its lead over the number of parameters."
+    from scipy.stats import kendalltau
+
     tables = {m: rows.pivot(index="architecture", columns="seed", values="shared").to_numpy() for m, rows in ranks.groupby("method", sort=False)}
     one = ranks.drop_duplicates("architecture").sort_values("architecture")
     alone, parameters = one["alone"].to_numpy(), one["parameters"].to_numpy()
@@ -411,6 +411,8 @@ def plot_ranking(df: pd.DataFrame, taus: pd.DataFrame, title: str) -> plt.Figure
 # %% ../../nbs/55_asng_cifar10.ipynb #difference
 def difference(*terms: tuple[int, Sequence[float]]) -> tuple[float, float, float]:  # a sign, and the test errors of several runs, in each
     "Sum of the means with their signs, and its 95 % interval (Welch, Satterthwaite); NaN where one has fewer than two runs."
+    from scipy.stats import t as student
+
     samples = [np.asarray(e, float) for _, e in terms]
     mean = sum(sign * e.mean() for (sign, _), e in zip(terms, samples))
     if min(map(len, samples)) < 2:
