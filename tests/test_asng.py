@@ -1,7 +1,9 @@
 """ASNG, SNG and Adam against numbers that the public implementation gave (asng_cases.json), and properties that must hold for any input."""
 
+import inspect
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from nas_nb import asng, streams
 from nas_nb.asng import ASNG, SNG, Adam, Space, fisher_categorical, fisher_gaussian, make_samples, mean_utility, rank_utility
 from nas_nb.streams import check_seeds, pairwise_sum, uniform
 
@@ -36,34 +40,34 @@ def s_row(opt):
     return sum(rows, []) + opt.s[(sp.K - 1) * sp.D :, 0].tolist()
 
 
-def close(got, want, rtol=1e-6):
+def close(got, want, rtol=1e-9):
     if isinstance(want, list) and isinstance(want[0], list):
         assert len(got) == len(want)
         for g, w in zip(got, want):
             close(g, w, rtol)
     else:
-        torch.testing.assert_close(tensor(got), tensor(want), rtol=rtol, atol=1e-9)
+        torch.testing.assert_close(tensor(got), tensor(want), rtol=rtol, atol=1e-12)
 
 
 def tell(opt, step):
     opt.tell(make_samples(opt.space, step.get("cat"), step.get("number"), **F64), tensor(step["losses"]))
 
 
-def check_state(opt, want):
-    close(theta_rows(opt), want["theta"] if "theta" in want else want["theta_cat"])
-    close(s_row(opt), want["s"])
-    close([opt.gamma.item(), opt.Delta.item()], [want["gamma"], want["Delta"]])
+def check_state(opt, want, rtol=1e-9):  # the public toy code adds 1e-9 to the norm, ours nothing
+    close(theta_rows(opt), want["theta"] if "theta" in want else want["theta_cat"], rtol)
+    close(s_row(opt), want["s"], rtol)
+    close([opt.gamma.item(), opt.Delta.item()], [want["gamma"], want["Delta"]], rtol)
     if "mean" in want:
-        close(opt.mean[:, 0].tolist(), want["mean"])
-        close(opt.params[2][:, 0].tolist(), want["second_moment"])
+        close(opt.mean[:, 0].tolist(), want["mean"], rtol)
+        close(opt.params[2][:, 0].tolist(), want["second_moment"], rtol)
 
 
-@pytest.mark.parametrize("name", ["asng_cat_three_steps_delta0.05", "asng_cat_classification_variant"])
-def test_three_steps(name):
+@pytest.mark.parametrize("name, rtol", [("asng_cat_three_steps_delta0.05", 1e-9), ("asng_cat_classification_variant", 1e-13)])  # the second adds nothing to the norm
+def test_three_steps(name, rtol):
     opt = ASNG(Space(SIZES), delta0=0.05, **F64)
     for step, want in zip(THREE["steps"], CASES[name]["expected"], strict=True):
         tell(opt, dict(cat=step["samples"], losses=step["losses"]))
-        check_state(opt, want)
+        check_state(opt, want, rtol)
 
 
 @pytest.mark.parametrize("name, floor", [("asng_cat_single_step", None), ("asng_cat_single_step_norestrict", 0.0)])
@@ -90,7 +94,7 @@ def test_sng_three_steps():
     opt = SNG(Space(SIZES), delta0=0.05, **F64)
     for step, want in zip(THREE["steps"], CASES["sng_three_steps"]["expected_theta"], strict=True):
         tell(opt, dict(cat=step["samples"], losses=step["losses"]))
-        close(theta_rows(opt), want, rtol=2e-5)  # the public SNG adds 1e-8 to the norm; ours adds nothing
+        close(theta_rows(opt), want)  # the public SNG adds 1e-8 to the norm; ours adds nothing
 
 
 def test_adam_three_steps():
@@ -124,7 +128,7 @@ def test_gaussian_three_steps():
     close(opt.mean[:, 0].tolist() + opt.params[2][:, 0].tolist(), case["init"]["mean"] + case["init"]["second_moment"])
     for step, want in zip(case["input"]["steps"], case["expected"], strict=True):
         tell(opt, dict(cat=[[0], [0]], number=step["samples"], losses=step["losses"]))
-        check_state(opt, want)
+        check_state(opt, want, 5e-9)
 
 
 def test_mixed_first_step():
@@ -278,10 +282,11 @@ def test_integers_and_reals_are_found():
 @pytest.mark.parametrize("cls", [ASNG, SNG, Adam])
 @pytest.mark.parametrize("low, high", [(1, 4096), (1900, 2025), (-3, 3), (10**6, 10**6 + 50)])
 def test_numbers_far_from_zero_stay_numbers_in_single_precision(cls, low, high):
-    opt = cls(Space(integers=[(low, high)], reals=[(float(low), low + 1.0)]), range(20), 0.3)
+    width = 1.0 if high < 10**6 else 1000.0  # fractions beside a million do not fit float32 and are refused
+    opt = cls(Space(integers=[(low, high)], reals=[(float(low), low + width)]), range(20), 0.3)
     for _ in range(800):
         c = opt.ask(4)
-        opt.tell(c, ((c.values - low) / torch.tensor([high - low, 1.0]) - 0.3).abs().sum(-1))
+        opt.tell(c, ((c.values - low) / torch.tensor([high - low, width]) - 0.3).abs().sum(-1))
     for x in (opt.mean, opt.var, opt.delta):
         assert x.isfinite().all()
     if cls is ASNG:
@@ -325,6 +330,12 @@ def test_losses_that_need_a_gradient_do_not_grow_a_graph():
     assert not opt.theta_.requires_grad
 
 
+def test_numbers_given_as_a_list_keep_their_precision():
+    x = 0.1234567890123456
+    assert make_samples(Space(reals=[(0, 1)]), None, [[x], [0.5]], **F64).number[0, 0, 0].item() == x
+    assert make_samples(Space(reals=[(0, 1)]), None, np.array([[x], [0.5]]), **F64).number[0, 0, 0].item() == x
+
+
 def test_sizes_may_be_numpy_integers():
     assert Space(np.array([3, 4]), integers=np.array([[1, 5]])).n_theta == 7
 
@@ -341,7 +352,7 @@ def test_sizes_may_be_numpy_integers():
         (lambda: ASNG(Space([3]), seeds=[]), "non-empty"),
         (lambda: ASNG(Space([3]), seeds=1.5), "integer"),
         (lambda: ASNG(Space([3]), delta0=0), "positive"),
-        (lambda: ASNG(Space([3]), alpha=0), "positive"),
+        (lambda: ASNG(Space([3]), alpha=0), "alpha must be"),
         (lambda: ASNG(Space([3]), utility="best"), "rank, mean"),
         (lambda: SNG(Space([3])).ask(1), "at least two"),
         (lambda: make_samples(Space([3]), [[3], [0]]), "out of range"),
@@ -359,6 +370,71 @@ def test_sizes_may_be_numpy_integers():
         (lambda: ASNG(Space([3]), seeds="a"), "integer"),
         (lambda: Adam(Space([3]), betas=(2, 3)), "betas"),
         (lambda: make_samples(Space([3])), "fit the space"),
+        (lambda: Space([True, 3]), "whole numbers"),
+        (lambda: Space([torch.tensor(True), 3]), "whole numbers"),
+        (lambda: Space({2, 3}), "whole numbers"),
+        (lambda: Space("34"), "whole numbers"),
+        (lambda: Space([math.nan]), "whole numbers"),
+        (lambda: Space([2**21]), "at most 1,048,576"),
+        (lambda: Space(integers=5), "list of"),
+        (lambda: Space(integers=[(False, True)]), "lowest < highest"),
+        (lambda: Space(integers=[{1, 5}]), "lowest < highest"),
+        (lambda: Space(integers=[("a", "b")]), "lowest < highest"),
+        (lambda: Space(integers=[(1, 10**400)]), "lowest < highest"),
+        (lambda: Space(reals=[(math.nan, 1)]), "finite"),
+        (lambda: Space(reals=[{"low": 0, "high": 1}]), "lowest < highest"),
+        (lambda: Space(reals=[(0, 1, 2)]), "lowest < highest"),
+        (lambda: Space(integers=[(1, 3)], floor=2), "floor"),
+        (lambda: Space([3], floor="0"), "floor"),
+        (lambda: Space([3], floor=math.nan), "floor"),
+        (lambda: SNG(Space(reals=[(1e9, 1e9 + 1)])), "shift or scale"),
+        (lambda: SNG(Space(integers=[(2**24, 2**24 + 100)])), "shift or scale"),
+        (lambda: SNG(Space(reals=[(0, 1e-30)])), "shift or scale"),
+        (lambda: SNG(Space(reals=[(-1e30, 1e30)])), "shift or scale"),
+        (lambda: SNG(Space(reals=[(-1e308, 1e308)]), **F64), "shift or scale"),
+        (lambda: SNG(Space(integers=[(2**60, 2**60 + 100)]), **F64), "shift or scale"),
+        (lambda: SNG(Space([3]), dtype=torch.float16), "float32 or torch.float64"),
+        (lambda: SNG(Space([3]), dtype=torch.int64), "float32 or torch.float64"),
+        (lambda: SNG([3]), "must be a Space"),
+        (lambda: SNG(Space([3]), device="gpu"), "unknown device"),
+        (lambda: SNG(Space([3]), utility=["rank"]), "rank, mean"),
+        (lambda: SNG(Space([3]), delta0="1"), "positive"),
+        (lambda: SNG(Space([3]), delta0=[[1.0]]), "one number"),
+        (lambda: ASNG(Space([3]), alpha=0.9), "alpha must be"),
+        (lambda: ASNG(Space([3]), alpha=math.nan), "alpha must be"),
+        (lambda: Adam(Space([3]), betas=(0.9,)), "betas"),
+        (lambda: Adam(Space([3]), betas=0.9), "betas"),
+        (lambda: Adam(Space([3]), eps=math.inf), "eps"),
+        (lambda: SNG(Space([3])).ask(2.0), "at least two"),
+        (lambda: SNG(Space([3])).ask("2"), "at least two"),
+        (lambda: (o := SNG(Space([3]))).tell(o.ask(), 3.0), "shape"),
+        (lambda: (o := SNG(Space([3]))).tell(o.ask(), ["a", "b"]), "real numbers"),
+        (lambda: (o := SNG(Space([3]))).tell(o.ask(), torch.ones(2, dtype=torch.complex64)), "real numbers"),
+        (lambda: (o := SNG(Space([3]))).tell(o.ask().cat, [0, 1]), "ask or make_samples"),
+        (lambda: (o := SNG(Space([3]))).tell(o.best(), [0]), "at least two"),
+        (lambda: SNG(Space([2, 4])).tell(SNG(Space([4, 2])).ask(), [0, 1]), "another space"),
+        (lambda: SNG(Space([3]), **F64).tell(make_samples(Space([3]), [[0], [1]]), [0, 1]), "make_samples takes both"),
+        (lambda: make_samples(Space([3]), [[0.7], [1.0]]), "whole numbers"),
+        (lambda: make_samples(Space([3]), [[True], [False]]), "whole numbers"),
+        (lambda: make_samples(Space([3]), [[0], [1, 2]]), "one length"),
+        (lambda: make_samples(Space([3]), "ab"), "one length"),
+        (lambda: make_samples(Space([3]), 1), "lam"),
+        (lambda: make_samples(Space([3, 3]), [[0], [1]]), "lam, 2"),
+        (lambda: make_samples(Space([3], reals=[(0, 1)]), [[0], [1]], [[0.5]]), "lam, 1"),
+        (lambda: make_samples(Space(reals=[(0, 1)]), None, [[math.nan], [0.5]]), "finite"),
+        (lambda: make_samples(Space(reals=[(0, 1)]), None, [[1e30], [0.5]]), "ten widths"),
+        (lambda: make_samples([3], [[0], [1]]), "fit the space"),
+        (lambda: SNG(Space([3]), range(4)).keep([4]), "indices from 0 to 3"),
+        (lambda: SNG(Space([3]), range(4)).keep([-1]), "indices"),
+        (lambda: SNG(Space([3]), range(4)).keep([True, False]), "4 truth values"),
+        (lambda: SNG(Space([3]), range(4)).keep([0.5]), "indices"),
+        (lambda: SNG(Space([3]), range(4)).keep("a"), "indices"),
+        (lambda: SNG(Space([3])).keep([0, 0]), "single search"),
+        (lambda: SNG(Space([3])).keep([False]), "single search"),
+        (lambda: rank_utility([1.0, 2.0]), "floats"),
+        (lambda: rank_utility(torch.zeros(0, 3)), "floats"),
+        (lambda: rank_utility(torch.rand(4, 3), rho=0), "rho"),
+        (lambda: mean_utility(torch.ones(3)), "floats"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(call, message):
@@ -371,3 +447,191 @@ def test_pairwise_sum_does_not_depend_on_the_batch():
     x = torch.randn(151, 300)
     assert torch.equal(pairwise_sum(x[:, :1]), pairwise_sum(x)[:1])
     torch.testing.assert_close(pairwise_sum(x), x.double().sum(0).float(), rtol=1e-5, atol=1e-5)
+
+
+def test_theta_is_numbered_like_the_choices_and_has_its_zeros_behind():
+    opt = ASNG(Space([2, 4, 1, 3]), range(50), **F64)
+    for _ in range(30):
+        c = opt.ask()
+        opt.tell(c, c.cat.sum(-1))
+    theta, best = opt.theta, opt.best().cat[:, 0]
+    assert theta.shape == (50, 4, 4)
+    assert torch.equal(theta.argmax(-1), best)
+    for d, k in enumerate([2, 4, 1, 3]):
+        assert (theta[:, d, k:] == 0).all() and (theta[:, d, :k] > 0).all()
+        torch.testing.assert_close(theta[:, d].sum(-1), torch.ones(50, **F64))
+        assert torch.equal(theta[:, d, :k], opt.theta_[4 - k :, d].T)
+    draws = torch.stack([opt.ask(2).cat for _ in range(500)])  # what is drawn is what theta says
+    for d, k in enumerate([2, 4, 1, 3]):
+        share = torch.stack([(draws[..., d] == c).double().mean((0, 1, 2)) for c in range(k)])
+        torch.testing.assert_close(share, theta[:, d, :k].mean(0), rtol=0, atol=0.02)
+    assert torch.equal(ASNG(Space([2, 4])).theta, tensor([[0.5, 0.5, 0, 0], [0.25] * 4]).float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_utilities_of_ranks_sum_to_zero_in_their_own_precision(dtype):
+    torch.manual_seed(0)
+    for lam in range(2, 41):
+        u = rank_utility((2 * torch.randn(lam, 200)).round().to(dtype))
+        assert u.dtype == dtype and u.sum(0).abs().max() <= 4 * torch.finfo(dtype).eps
+    assert rank_utility(torch.tensor([[0.0], [0.0], [0.0], [1.0], [2.0], [3.0], [4.0], [5.0], [6.0]], dtype=dtype))[0].item() == torch.tensor(1 / 3, dtype=dtype).item()
+
+
+def test_the_mean_utility_of_a_search_does_not_depend_on_the_others():
+    f = torch.rand(32, 300)
+    alone = torch.cat([mean_utility(f[:, i : i + 1].clone()) for i in range(300)], 1)
+    assert torch.equal(mean_utility(f), alone)
+    assert (mean_utility(torch.tensor([[1e38, math.inf, math.nan], [-3e38, 0, 0]])) == 0).all()
+
+
+STATES = dict(space=Space([3, 2], reals=[(0.0, 1.0)]), seeds=range(4), delta0=0.2)
+
+
+def altered(opt, key, change):
+    state = opt.state()
+    state[key] = change(state[key])
+    return state
+
+
+@pytest.mark.parametrize("cls", [ASNG, SNG, Adam])
+def test_a_state_of_another_search_or_an_altered_one_is_refused_and_changes_nothing(cls):
+    opt = cls(**STATES)
+    for _ in range(5):
+        opt.tell(opt.ask(), torch.rand(4, 2))
+    before = opt.state()
+    others = [cls(Space([3, 4], reals=[(0.0, 1.0)]), range(4)), cls(Space([3, 2]), range(4)), cls(STATES["space"], range(5)), cls(**STATES, dtype=torch.float64)]
+    others += [other(**STATES) for other in (ASNG, SNG, Adam) if other is not cls]
+    bad = [o.state() for o in others] + [{}, None, dict(t=3), before | dict(more=1)]
+    bad += [altered(opt, key, lambda x: x * math.nan) for key in cls.STATE if key != "seeds"]
+    bad += [altered(opt, "seeds", lambda x: -1 - x), altered(opt, "t", lambda t: -t), altered(opt, "t", float), altered(opt, "delta", torch.zeros_like)]
+    bad += [altered(opt, "var", lambda x: -x), altered(opt, "theta_", lambda x: 1 - x), altered(opt, "theta_", lambda x: x * 2), altered(opt, "theta_", lambda x: x[:, :1].expand(x.shape))]
+    for state in bad:
+        with pytest.raises(ValueError, match="the state of this"):
+            opt.load(state)
+    after = opt.state()
+    assert after["t"] == before["t"] and all(torch.equal(after[k], before[k]) for k in cls.STATE)
+    opt.load(before)
+
+
+def test_what_a_narrow_precision_cannot_hold_a_wide_one_finds():
+    "Integers above 2²⁴ and a range of width 1 at 10⁹: refused in float32 (see below), found in float64."
+    low = 2**24
+    opt = ASNG(Space(integers=[(low, low + 100)], reals=[(1e9, 1e9 + 1)]), range(20), **F64)
+    for _ in range(1500):
+        c = opt.ask(4)
+        opt.tell(c, ((c.values - tensor([low + 31, 1e9 + 0.3])) / tensor([100.0, 1.0])).square().sum(-1))
+    found = opt.best().values[:, 0]
+    assert ((found[:, 0] - low - 31).abs() <= 2).all() and ((found[:, 1] - 1e9 - 0.3).abs() < 0.1).all()
+
+
+@pytest.mark.parametrize("reals", [(0.0, 1e-6), (0.0, 1e9), (-1e9, 1e9), (5e5, 5e5 + 100)])
+@pytest.mark.parametrize("cls", [ASNG, SNG, Adam])
+def test_ranges_of_any_size_that_fit_stay_numbers(cls, reals):
+    opt, (low, high) = cls(Space([3], reals=[reals]), range(20), 0.3), reals
+    for _ in range(300):
+        c = opt.ask(4)
+        opt.tell(c, ((c.values[..., 0] - low) / (high - low) - 0.3).abs())
+        assert all(x.isfinite().all() for x in (*opt.params, opt.delta))
+    if cls is ASNG and low >= 0:
+        assert ((opt.mean[0] - low) / (high - low) - 0.3).abs().median() < 0.1
+
+
+@pytest.mark.parametrize("cls", [ASNG, SNG, Adam])
+def test_without_a_floor_a_choice_may_vanish_and_all_stays_finite(cls):
+    opt = cls(Space([4, 2], floor=0.0), range(20), 0.5)
+    for _ in range(300):
+        c = opt.ask(3)
+        opt.tell(c, c.cat.sum(-1))
+    assert all(x.isfinite().all() for x in opt.state().values() if torch.is_tensor(x))
+    torch.testing.assert_close(opt.theta.sum(-1), torch.ones(20, 2))
+    assert (opt.theta == 0).any() and (cls is Adam or (opt.best().cat == 0).all())
+
+
+def test_a_search_begins_where_one_puts_it():
+    space = Space([2, 4], integers=[(1, 9)], floor=0.01)
+    rows = [[0.7, 0.3], [0.4, 0.2, 0.1, 0.3]]
+    one = ASNG(space, **F64)
+    one.set_theta(rows, mean=[4], std=[0.5])
+    torch.testing.assert_close(one.theta, tensor([[0.7, 0.3, 0, 0], rows[1]]), rtol=1e-12, atol=0)
+    assert one.mean.tolist() == [[4.0]] and one.var.tolist() == [[0.25]]
+    many = ASNG(space, range(3), **F64)
+    many.set_theta(one.theta)  # all alike
+    torch.testing.assert_close(many.theta, one.theta.expand(3, 2, 4))
+    theta = many.theta
+    theta[1, 1] = tensor([0, 1.0, 0, 0])  # one by one; an architecture is lifted off the floor
+    many.set_theta(theta, mean=[[2], [3], [4]])
+    low = space.floor[1]
+    torch.testing.assert_close(many.theta[1, 1], tensor([low, 1 - 3 * low, low, low]))
+    torch.testing.assert_close(many.theta[0], one.theta)
+    assert many.mean.tolist() == [[2.0, 3.0, 4.0]] and many.best().cat[1, 0].tolist() == [0, 1]
+    many.tell(many.ask(), torch.rand(3, 2))
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (dict(theta=[[0.5, 0.5]]), "2 rows"),
+        (dict(theta=[[0.5, 0.6], [0.25] * 4]), "sum to 1"),
+        (dict(theta=[[1.5, -0.5], [0.25] * 4]), "sum to 1"),
+        (dict(theta=[[0.5, 0.25, 0.25], [0.25] * 4]), "beyond its last choice"),
+        (dict(theta=[[math.nan, 0.5], [0.25] * 4]), "sum to 1"),
+        (dict(theta=[["a", "b"], [0.25] * 4]), "2 rows"),
+        (dict(theta=0.5), "2 rows"),
+        (dict(theta=torch.ones(5, 2, 4)), "2 rows"),
+        (dict(mean=[10]), "within the ranges"),
+        (dict(mean=[math.nan]), "within the ranges"),
+        (dict(mean=[1, 2]), "numbers"),
+        (dict(std=[0]), "positive"),
+        (dict(std=[math.inf]), "positive"),
+        (dict(std="a"), "numbers"),
+    ],
+)
+def test_no_beginning_that_is_none(settings, message):
+    opt = ASNG(Space([2, 4], integers=[(1, 9)]), range(3))
+    before = opt.state()
+    with pytest.raises(ValueError, match=message):
+        opt.set_theta(**settings)
+    assert all(torch.equal(before[k], opt.state()[k]) for k in opt.STATE)
+
+
+def to_gpu(x):
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda") if torch.is_tensor(x) else x
+
+
+class NoCopy(torch.overrides.TorchFunctionMode):
+    "Refuses tensors made of host values, which wait for the device."
+
+    def __torch_function__(self, f, types, args=(), kwargs=None):
+        assert f is not torch.tensor and f not in (torch.Tensor.cpu, torch.Tensor.nonzero), f
+        return f(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("cls", [ASNG, SNG, Adam])
+@pytest.mark.parametrize("utility", ["rank", "mean"])
+@pytest.mark.parametrize("space", [Space([3, 3]), Space([3, 2], integers=[(1, 5)], reals=[(0.0, 1.0)]), Space(reals=[(0.0, 1.0)])])
+def test_no_step_waits_for_the_device(cls, utility, space):
+    "In fake mode a tensor of a GPU has no values, and asking for one raises an error."
+    opt = cls(space, range(5), utility=utility)
+    with FakeTensorMode():
+        for name, x in vars(opt).items():
+            setattr(opt, name, type(x)(*map(to_gpu, x)) if isinstance(x, tuple) else to_gpu(x))
+        with NoCopy():
+            for _ in range(2):
+                c = opt.ask(4)
+                assert c.cat.device.type == c.values.device.type == opt.theta.device.type == "cuda"
+                opt.tell(c, c.onehot.sum((0, 2)).T if space.D else c.values.sum(-1))
+            assert opt.best().cat.shape == (5, 1, space.D)
+
+
+def test_help_shows_the_shapes():
+    silent = []
+    for module in (asng, streams):
+        for name in module.__all__:
+            x = getattr(module, name)
+            members = [(f"{name}.{k}", v) for k, v in vars(x).items() if not k.startswith("_")] if inspect.isclass(x) else [(name, x)]
+            for what, f in members:
+                f = f.fget if isinstance(f, property) else f
+                if callable(f) and "Tensor" in str(inspect.signature(f)) and not re.search(r"\((N|n|\.\.\.|steps|\[N,\]|lam|K|G)\b.*\)|\(\.\.\.\)", f.__doc__ or ""):
+                    silent.append(what)
+    assert not silent
+    assert "(K - 1)·D + 2·G" in ASNG.__doc__

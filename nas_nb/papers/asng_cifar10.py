@@ -91,7 +91,7 @@ def how(method: str, steps: int, lr: float) -> dict:
 def probabilities(method) -> list[torch.Tensor]:  # (choices,) for each variable
     "How likely each choice is; for a relaxation its weights."
     if isinstance(method, Distribution):
-        return [row[len(row) - n :] for row, n in zip(method.rule.theta, method.space.sizes)]
+        return [row[:n] for row, n in zip(method.rule.theta, method.space.sizes)]
     return [row[:n].softmax(-1) for row, n in zip(method.alpha, method.space.sizes)]
 
 
