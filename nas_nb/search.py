@@ -22,7 +22,7 @@ from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
 from .darts import first_order, run_norms, scaled, second_order, sgd_drift
 from .files import Checkpoint, check_optimizer, check_state
 from .relaxations import Weights, one_hot
-from .training import Recipe, Run, Score, batch_loss, check_counts, descend, evaluate, reestimate_bn
+from .training import Recipe, Run, Score, batch_loss, check_counts, descend, evaluate, half_precision, reestimate_bn
 
 # %% ../nbs/27_search.ipynb #search-run
 class SearchRun(Run):
@@ -235,7 +235,9 @@ def _check_search(network, method, recipe, lr, decay, unroll, paths, samples, ev
         raise ValueError(f"{type(method).__name__} learns from losses, there is no gradient to unroll: unroll=False")
     if unroll and recipe.optimizer != "momentum":
         raise ValueError(f"a step of SGD with plain momentum is what can be unrolled: recipe optimizer='momentum', not {recipe.optimizer!r}")
-    if unroll and recipe.bf16 and next(network.parameters()).is_cuda:
+    if recipe.bf16_cpu:
+        raise ValueError("a supernet is slower in bfloat16 on a processor: recipe bf16_cpu=False, and True for the network that is found")
+    if unroll and half_precision(recipe, next(network.parameters()).device):
         raise ValueError("the finite difference of the second order drowns in the rounding of bfloat16: recipe bf16=False")
     if hasattr(network, "runs") and recipe.channels_last:
         raise ValueError("runs side by side have five axes, for which there is no such memory layout: recipe channels_last=False")

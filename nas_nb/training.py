@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BASELINES', 'NETS', 'Recipe', 'check_counts', 'learning_rate', 'make_optimizer', 'Score', 'Diverged', 'evaluate',
-           'reestimate_bn', 'StepLog', 'DropPath', 'drop_paths', 'training_loss', 'batch_loss', 'descend', 'seed_step',
-           'Run', 'fit', 'conv_norm', 'small_cnn', 'Block', 'resnet20', 'train_baseline', 'curves', 'final',
-           'plot_curves']
+           'reestimate_bn', 'StepLog', 'DropPath', 'drop_paths', 'training_loss', 'half_precision', 'check_processor',
+           'batch_loss', 'descend', 'seed_step', 'Run', 'fit', 'conv_norm', 'small_cnn', 'Block', 'resnet20',
+           'train_baseline', 'curves', 'final', 'plot_curves']
 
 # %% ../nbs/02_training.ipynb #imports
 import hashlib
@@ -48,12 +48,18 @@ class Recipe:
     aux: float = 0.0  # weight of the auxiliary head's loss, ≥ 0
     channels_last: bool = True  # memory layout of images and convolutions
     bf16: bool = True  # on CUDA: bfloat16 where autocast deems it safe
+    bf16_cpu: bool = False  # the same on a processor, which must have AVX512_BF16; for found networks, supernets are slower with it
 
     def __post_init__(self):
         part, some = (lambda v: 0 <= v < 1), (lambda v: v >= 0)
         fine = dict(momentum=part, label_smoothing=part, drop_path=part, weight_decay=some, clip=some, aux=some)
         fine |= dict(lr=lambda v: v > 0, lr_end=lambda v: 0 <= v <= self.lr, warmup=lambda v: 0 <= v < self.steps)
         check_fields(self, steps=lambda v: v > 0, optimizer=lambda v: v in ("sgd", "momentum", "adam"), **fine)
+
+    @property
+    def about(self) -> dict:
+        "What a run records."
+        return {k: v for k, v in asdict(self).items() if k != "bf16_cpu" or v}
 
 # %% ../nbs/02_training.ipynb #counts
 def check_counts(
@@ -262,6 +268,17 @@ def training_loss(
     loss = F.cross_entropy(_logits(out), y, label_smoothing=recipe.label_smoothing)
     return loss + recipe.aux * F.cross_entropy(out[1], y, label_smoothing=recipe.label_smoothing) if recipe.aux else loss
 
+# %% ../nbs/02_training.ipynb #half-precision
+def half_precision(recipe: Recipe, device: torch.device) -> bool:
+    "Whether training computes in bfloat16 there."
+    return dict(cuda=recipe.bf16, cpu=recipe.bf16_cpu).get(device.type, False)
+
+
+def check_processor(recipe: Recipe, device: torch.device) -> None:
+    "Raise `ValueError` if the recipe wants of this processor what it does not have: without AVX512_BF16 bfloat16 is slower than float32."
+    if recipe.bf16_cpu and device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
+        raise ValueError("recipe: bf16_cpu = True, but this processor does not multiply bfloat16 (it has no AVX512_BF16): bf16_cpu=False")
+
 # %% ../nbs/02_training.ipynb #step-parts
 def batch_loss(
     model: Callable,  # x -> logits, or (logits, auxiliary logits)
@@ -270,7 +287,7 @@ def batch_loss(
     recipe: Recipe,
 ) -> torch.Tensor:
     "The training loss of a batch, in bfloat16 where the recipe wants it."
-    with torch.autocast("cuda", torch.bfloat16) if x.is_cuda and recipe.bf16 else nullcontext():
+    with torch.autocast(x.device.type, torch.bfloat16) if half_precision(recipe, x.device) else nullcontext():
         return training_loss(model(x), y, recipe)
 
 
@@ -301,10 +318,11 @@ class Run:
 
     def __init__(self, model: nn.Module, batches: Callable, recipe: Recipe, seed, every, ckpt: Checkpoint | None, desc: str, columns=("loss",), held=None, **more):
         self.model, self.batches, self.recipe, self.seed, self.ckpt, self.step, self.history = model, batches, recipe, seed, ckpt, 0, []
-        self.every, self.about = every, dict(recipe=asdict(recipe), seed=seed, every=every) | more
+        self.every, self.about = every, dict(recipe=recipe.about, seed=seed, every=every) | more
         self.sources = [getattr(b, "about", None) for b in (batches, held)] if ckpt else []
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.device, self.optimizer = next(model.parameters()).device, make_optimizer(model.to(memory_format=self.layout), recipe)
+        check_processor(recipe, self.device)
         self.paths = drop_paths(model) if recipe.drop_path else []
         if recipe.drop_path and not self.paths:
             raise ValueError(f"recipe: drop_path = {recipe.drop_path}, but the model has no DropPath (nor torchvision's StochasticDepth)")

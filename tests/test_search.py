@@ -286,7 +286,7 @@ def test_chances_are_numbers(bad):
         random_architecture(DARTS_CELL, bad)
 
 
-@pytest.mark.parametrize("bad, says", [(dict(unroll=True), "Distribution learns from losses"), (dict(paths=0), "at least 1"), (dict(samples=0), "at least 1"), (dict(samples=1), "at least two samples")])
+@pytest.mark.parametrize("bad, says", [(dict(unroll=True), "Distribution learns from losses"), (dict(paths=0), "at least 1"), (dict(samples=0), "at least 1"), (dict(recipe=Recipe(3, "momentum", bf16_cpu=True)), "supernet is slower in bfloat16"), (dict(samples=1), "at least two samples")])
 def test_bad_input(bad, says):
     with pytest.raises(ValueError, match=says):
-        search(*fresh(), TRAIN, VALID, RECIPE, **bad)
+        search(*fresh(), TRAIN, VALID, **dict(recipe=RECIPE) | bad)

@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import pytest
@@ -449,6 +449,46 @@ def test_a_recipe_out_of_range_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))) as error:
         Recipe(**dict(steps=8) | wrong)
     assert "\n" not in str(error.value)
+
+
+# -- bfloat16 --
+
+NATIVE = pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this processor does not multiply bfloat16")
+
+
+def test_an_option_that_is_off_is_in_no_record():
+    "So that earlier records are found, and earlier checkpoints go on."
+    assert "bf16_cpu" not in Recipe(3).about and Recipe(3).about == {k: v for k, v in asdict(Recipe(3)).items() if k != "bf16_cpu"}
+    assert Recipe(3, bf16_cpu=True).about == Recipe(3).about | dict(bf16_cpu=True)
+
+
+def test_a_processor_without_bf16_says_so(batches, monkeypatch, recwarn):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    with pytest.raises(ValueError, match="does not multiply bfloat16.*bf16_cpu=False") as error:
+        fit(Net(), lambda t: pytest.fail("trained"), Recipe(3, bf16_cpu=True))
+    assert "\n" not in str(error.value) and not recwarn.list
+    fit(Net(), batches, Recipe(3))
+
+
+@NATIVE
+def test_bf16_on_a_processor_stays_near_and_goes_on_to_the_same_bits(tmp_path, digits, batches):
+    first, kinds = [], []
+    for half in (False, True):
+        net = Net()
+        net.conv.register_forward_hook(lambda module, x, y: kinds.append(y.dtype))
+        first.append(fit(net, batches, replace(RECIPES[0], bf16_cpu=half), every=1)[0]["train_loss"])
+        assert all(p.dtype == torch.float32 for p in net.parameters())
+    assert first[0] != first[1] == pytest.approx(first[0], rel=1e-2)
+    assert set(kinds[:12]) == {torch.float32} and set(kinds[12:]) == {torch.bfloat16}
+    recipe, nets = replace(RECIPES[0], bf16_cpu=True), (Net(), Net())
+    fit(nets[0], batches, recipe)
+    stop = lambda t: batches(t) if t < 5 else (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Net(), stop, recipe, ckpt=Checkpoint(tmp_path / "c.pt", every=0))
+    with pytest.raises(ValueError, match="another model, recipe"):
+        fit(Net(), batches, RECIPES[0], ckpt=Checkpoint(tmp_path / "c.pt"))
+    fit(nets[1], batches, recipe, ckpt=Checkpoint(tmp_path / "c.pt"))
+    assert all(torch.equal(a, b) for a, b in zip(*(net.state_dict().values() for net in nets)))
 
 
 def test_nothing_to_evaluate_on():
