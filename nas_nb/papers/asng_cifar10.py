@@ -138,6 +138,7 @@ def retrain_run(
     budget: int,  # parameters; 0: the channels are given
     source: str, side: int, channels: int, cells: int, size: int, steps: int, lr: float, regular: bool, cutout: int,  # `regular`: drop path and auxiliary head
     seed: int, device="cpu", ckpt=None,
+    bf16_cpu: bool = False,  # of `Recipe`
 ) -> dict:  # channels, parameters (without auxiliary head), correct, n
     "Train the network of a genotype and test it."
     parts, norm = parts_of(source, side, device)
@@ -147,7 +148,7 @@ def retrain_run(
     torch.manual_seed(seed)
     network = CellNetwork(space_of(space), **form, channels=channels, genotype=g, aux=regular).to(device)
     more = dict(drop_path=0.3, aux=0.4) if regular else {}
-    recipe = Recipe(steps, "momentum", lr=lr, weight_decay=3e-4, clip=5.0, **more)
+    recipe = Recipe(steps, "momentum", lr=lr, weight_decay=3e-4, clip=5.0, bf16_cpu=bf16_cpu, **more)
     rows = fit(network, augmented(train, source, size, seed, cutout, norm), recipe, partial(eval_batches, parts["test"], 500, **norm), seed=seed, ckpt=ckpt, desc=f"retraining, seed {seed}")
     size_of = sum(p.numel() for name, p in network.named_parameters() if not name.startswith("aux"))
     return dict(channels=channels, parameters=size_of, correct=rows[-1]["correct"], n=rows[-1]["n"])
