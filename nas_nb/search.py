@@ -48,12 +48,17 @@ class SearchRun(Run):
 
 # %% ../nbs/27_search.ipynb #state
 @patch
-def state(self: SearchRun) -> dict:
-    "What the rest of the search follows from, if it is good."
-    kept = Run.state(self)
+def check(self: SearchRun) -> None:
+    "Raise `Diverged` unless losses, weights, statistics and the architecture's parameters are finite; the largest of NaN would be an architecture, too."
+    Run.check(self)
     if not all(a.isfinite().all() for a in self.method.parameters()):
         self.log.stop("an architecture parameter is not finite", self.step)
-    return kept | dict(method=self.method.state_dict())
+
+
+@patch
+def state(self: SearchRun) -> dict:
+    "What the rest of the search follows from, if it is good."
+    return Run.state(self) | dict(method=self.method.state_dict())
 
 
 @patch

@@ -22,7 +22,7 @@ from nas_nb.operations import ASNG_OPS
 from nas_nb.files import Checkpoint
 from nas_nb.sampling import DSNAS, SNAS, Proxyless, ProxylessReinforce
 from nas_nb.search import Distribution, Stack, Together, Uniform, random_architecture, search, side_by_side_batches
-from nas_nb.training import Recipe
+from nas_nb.training import Diverged, Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -94,6 +94,15 @@ def test_architecture_is_the_argmax():
     assert method.architecture() == decode(DARTS_CELL, [0] * 28)  # the first of equals
     method.rule.theta_[:, 3, 0] = torch.linspace(0, 1, 8)
     assert method.architecture() == decode(DARTS_CELL, [0, 0, 0, 7] + [0] * 24)
+
+
+def test_an_architecture_of_no_numbers_is_never_returned():
+    "Also without a checkpoint, and if only the update after the last loss was bad."
+    network, method = fresh()[0], ProxylessReinforce(SMALL)
+    told, tell = [], method.tell
+    method.tell = lambda losses: tell(losses) or told.append(losses) or (method.alpha.data.fill_(math.nan) if len(told) == 3 else None)
+    with pytest.raises(Diverged, match="architecture parameter is not finite at step 3 of 3; there is no checkpoint yet"):
+        search(network, method, TRAIN, VALID, RECIPE)
 
 
 def test_every_method_of_asng_serves():
