@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
-from torchvision.ops import StochasticDepth
 
 from .operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, NASNET_OPS, Op, conv_bn, factorized_reduce, relu_conv_bn, side_by_side
 from .relaxations import Weights
+from .training import DropPath
 
 # %% ../nbs/11_cells.ipynb #space
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class Cell(nn.Module):
         self.space, self.stride, affine = space, 2 if reduction else 1, built is not None
         bring = factorized_reduce if after_reduction else relu_conv_bn
         self.first, self.second = bring(widths[0], channels, affine), relu_conv_bn(widths[1], channels, affine)
-        self.shared, self.own, self.drop = nn.ModuleDict(), nn.ModuleDict(), StochasticDepth(0.0, "row") if affine else None
+        self.shared, self.own, self.drop = nn.ModuleDict(), nn.ModuleDict(), DropPath() if affine else None
         every = ((e, k) for e in range(len(space.edges)) for k in range(len(space.ops)))
         ops = list(space.ops.values())
         self.kinds = {op.shared: n for n, op in enumerate({op.shared: op for op in ops}.values())}

@@ -14,7 +14,6 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
-from scipy.optimize import isotonic_regression
 
 from .cells import Genotype
 
@@ -93,6 +92,8 @@ def _order(layers, before, after, trials=16, sweeps=6):  # of several tries the 
 
 # %% ../nbs/16_draw.ipynb #place
 def _place(layers, before, after, room, sweeps=30):  # heights near those of the neighbours, in this order, with room between
+    from scipy.optimize import isotonic_regression
+
     y = {v: float(p) for layer in layers for p, v in enumerate(layer)}
     stiff = lambda u, v: 4 if isinstance(u, tuple) and isinstance(v, tuple) else 1  # long ways are straightened first
     for sweep in range(sweeps):

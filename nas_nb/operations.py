@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 # %% ../nbs/10_operations.ipynb #op
 class Op(NamedTuple):
@@ -282,6 +281,8 @@ def cost(
     shape: tuple[int, int, int],  # (C, H, W) of the input
 ) -> Cost:
     "Parameters and multiply-adds of a module, which is left as it was."
+    from torch.utils.flop_counter import FlopCounterMode  # draws in triton
+
     modes, like = {m: m.training for m in module.modules()}, next(module.parameters(), torch.empty(0))
     counter = FlopCounterMode(display=False)
     with counter:

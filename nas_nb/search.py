@@ -8,6 +8,7 @@ __all__ = ['SearchRun', 'RelaxedRun', 'Team', 'SampledRun', 'search', 'Distribut
 
 # %% ../nbs/27_search.ipynb #imports
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -19,18 +20,18 @@ from torch import nn
 from .asng import ASNG, Space
 from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
 from .darts import first_order, run_norms, scaled, second_order, sgd_drift
-from .files import Checkpoint
+from .files import Checkpoint, check_optimizer, check_state
 from .relaxations import Weights, one_hot
-from .training import Recipe, Run, Score, batch_loss, descend, evaluate, reestimate_bn
+from .training import Recipe, Run, Score, batch_loss, check_counts, descend, evaluate, half_precision, reestimate_bn
 
 # %% ../nbs/27_search.ipynb #search-run
 class SearchRun(Run):
     "A supernet and a method on their way through a recipe; `learn` is up to the kind of method."
 
-    def __init__(self, network, method, held: Callable, recipe: Recipe, seed, every, ckpt, desc, **about):
+    def __init__(self, network, method, batches: Callable, held: Callable, recipe: Recipe, seed, every, ckpt, desc, **about):
         self.method, self.held, self.runs = method.to(next(network.parameters()).device), held, getattr(network, "runs", 0)
         about |= dict(method=[type(method).__name__, *(list(a.shape) for a in method.parameters()), getattr(method, "about", None)])
-        super().__init__(network.train(), recipe, seed, every, ckpt, desc, ("loss", "valid_loss"), search=about)
+        super().__init__(network.train(), batches, recipe, seed, every, ckpt, desc, ("loss", "valid_loss"), held, search=about)
         for p in self.model.parameters() if isinstance(self.optimizer, torch.optim.SGD) else ():  # a weight may get its first gradient late
             self.optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
 
@@ -38,26 +39,38 @@ class SearchRun(Run):
         "The loss of a batch; several runs side by side add up, so that each has its own gradient."
         return max(self.runs, 1) * batch_loss(partial(self.model, w=w), *batch, self.recipe)
 
-    def advance(self, batches: Callable) -> None:
+    def advance(self) -> None:
         "One step of the architecture, one of the weights."
         self.prepare()
-        losses = self.learn(self.batch(batches), self.batch(self.held))
+        losses = self.learn(self.batch(self.batches), self.batch(self.held))
         self.log.put(self.step, *(x / max(self.runs, 1) for x in losses))
         self.step += 1
 
 # %% ../nbs/27_search.ipynb #state
 @patch
-def state(self: SearchRun) -> dict:
-    "What the rest of the search follows from, if it is good."
-    kept = Run.state(self)
+def check(self: SearchRun) -> None:
+    "Raise `Diverged` unless losses, weights, statistics and the architecture's parameters are finite; the largest of NaN would be an architecture, too."
+    Run.check(self)
     if not all(a.isfinite().all() for a in self.method.parameters()):
         self.log.stop("an architecture parameter is not finite", self.step)
-    return kept | dict(method=self.method.state_dict())
+
+
+@patch
+def state(self: SearchRun) -> dict:
+    "What the rest of the search follows from, if it is good."
+    return Run.state(self) | dict(method=self.method.state_dict())
+
+
+@patch
+def examine(self: SearchRun, saved: dict) -> None:
+    "Raise `ValueError` if a state is of another search, or was altered."
+    Run.examine(self, saved)
+    check_state(saved.get("method"), self.method.state_dict(), f"the method in {self.ckpt.path.name}")
 
 
 @patch
 def resume(self: SearchRun, saved: dict) -> None:
-    "Go on from a state; raises `ValueError` if it is of another search."
+    "Go on from a state that was examined."
     Run.resume(self, saved)
     self.method.load_state_dict(saved["method"])
 
@@ -81,6 +94,10 @@ class RelaxedRun(SearchRun):
 
     def state(self) -> dict:
         return super().state() | dict(alpha_optimizer=self.alpha_optimizer.state_dict())
+
+    def examine(self, saved: dict) -> None:
+        super().examine(saved)
+        check_optimizer(saved.get("alpha_optimizer"), self.alpha_optimizer, f"the architecture's optimizer in {self.ckpt.path.name}")
 
     def resume(self, saved: dict) -> None:
         super().resume(saved)
@@ -216,17 +233,21 @@ def judge(self: SearchRun, measure: Callable | None) -> None:
         self.history[-1] |= measure()
 
 # %% ../nbs/27_search.ipynb #check-search
-def _check_search(network, method, recipe, lr, decay, unroll, paths, samples, every):
+def _check_search(network, method, recipe, lr, decay, unroll, paths, samples, every, seed):
+    check_counts(0, every=every, seed=seed)
+    check_counts(1, paths=paths, samples=samples)
     if unroll and hasattr(method, "tell"):
         raise ValueError(f"{type(method).__name__} learns from losses, there is no gradient to unroll: unroll=False")
     if unroll and recipe.optimizer != "momentum":
         raise ValueError(f"a step of SGD with plain momentum is what can be unrolled: recipe optimizer='momentum', not {recipe.optimizer!r}")
-    if unroll and recipe.bf16 and next(network.parameters()).is_cuda:
+    if recipe.bf16_cpu:
+        raise ValueError("a supernet is slower in bfloat16 on a processor: recipe bf16_cpu=False, and True for the network that is found")
+    if unroll and half_precision(recipe, next(network.parameters()).device):
         raise ValueError("the finite difference of the second order drowns in the rounding of bfloat16: recipe bf16=False")
     if hasattr(network, "runs") and recipe.channels_last:
         raise ValueError("runs side by side have five axes, for which there is no such memory layout: recipe channels_last=False")
-    if not lr > 0 or not decay >= 0 or every < 0 or paths < 1 or samples < 1:
-        raise ValueError(f"lr must be above 0, decay and every at least 0, paths and samples at least 1, not {lr}, {decay}, {every}, {paths}, {samples}")
+    if not 0 < lr < math.inf or not 0 <= decay < math.inf:
+        raise ValueError(f"lr must be above 0, decay at least 0, and both finite, not {lr}, {decay}")
 
 # %% ../nbs/27_search.ipynb #search
 def search(
@@ -239,8 +260,8 @@ def search(
     decay: float = 1e-3,  # weight decay of the architecture, ≥ 0
     unroll: bool = False,  # second order
     measure: Callable | None = None,  # () -> dict, every `every` steps and at the end
-    every: int = 0,
-    seed: int = 0,
+    every: int = 0,  # ≥ 0; 0: only at the end
+    seed: int = 0,  # ≥ 0
     ckpt: Checkpoint | None = None,
     desc: str = "searching",  # in front of the progress bar
     betas: tuple[float, float] = (0.5, 0.999),  # of Adam for the architecture
@@ -248,11 +269,11 @@ def search(
     samples: int = 2,  # for a step of the architecture, ≥ 1 (of those here ≥ 2)
 ) -> list[dict]:  # a row for each measurement: step, train_loss and what `measure` returns
     "Search, from the checkpoint on if there is one; raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has passed."
-    _check_search(network, method, recipe, lr, decay, unroll, paths, samples, every)
-    args = (network, method, valid, recipe, seed, every, ckpt, desc)
+    _check_search(network, method, recipe, lr, decay, unroll, paths, samples, every, seed)
+    args = (network, method, train, valid, recipe, seed, every, ckpt, desc)
     if hasattr(method, "tell"):
-        return SampledRun(*args, paths=paths, samples=samples).go(train, measure)
-    return RelaxedRun(*args, lr=lr, decay=decay, betas=betas, unroll=unroll).go(train, measure)
+        return SampledRun(*args, paths=paths, samples=samples).go(measure)
+    return RelaxedRun(*args, lr=lr, decay=decay, betas=betas, unroll=unroll).go(measure)
 
 # %% ../nbs/27_search.ipynb #distribution
 class Distribution(nn.Module):
@@ -328,13 +349,14 @@ def inherited(
 # %% ../nbs/27_search.ipynb #random
 def random_architecture(
     space: CellSpace,
-    seed: int,
+    seed: int,  # ≥ 0
     chances: dict[str, float] | None = None,  # operation -> how likely relative to the others; default: all alike
     keep: int | None = None,  # so many random edges into each node; None: all; only for a variable for each edge
 ) -> Genotype:
     "An architecture with independently drawn choices; raises `ValueError` for an operation that the space does not have."
-    if chances is not None and not (set(chances) <= set(space.ops) and min(chances.values(), default=-1) >= 0 < sum(chances.values())):
-        raise ValueError(f"chances {chances}: numbers from 0 on, not all 0, for the operations {', '.join(space.ops)}")
+    check_counts(0, seed=seed)
+    if chances is not None and not (set(chances) <= set(space.ops) and min(chances.values(), default=-1) >= 0 < sum(chances.values()) < math.inf):
+        raise ValueError(f"chances {chances}: finite numbers from 0 on, not all 0, for the operations {', '.join(space.ops)}")
     weights = torch.tensor([1.0 if chances is None else chances.get(op, 0.0) for op in space.ops])
     generator = torch.Generator().manual_seed(seed)
     if space.picks:  # a node has two inputs, then two operations
@@ -411,6 +433,8 @@ def side_by_side_batches(each: Sequence[Callable]) -> Callable:  # `each`: batch
         xs, ys = zip(*(b(step) for b in each))
         return torch.stack(xs), torch.cat(ys)
 
+    if all(hasattr(b, "about") for b in each):
+        batches.about = dict(runs=[b.about for b in each])
     return batches
 
 

@@ -8,6 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 from nas_nb import plots, records
 from nas_nb.explore import explore
@@ -26,6 +27,22 @@ def line(df):
     ax.plot(df["update"], df["delta"], **plots.STYLE["ASNG"])
     ax.set(title="A line falls", xlabel="update", ylabel="δ")
     return fig
+
+
+def test_the_looks_are_seaborns():
+    "They are written out, since importing seaborn takes a second."
+    import seaborn as sns
+
+    with plt.rc_context():
+        plt.rcdefaults()
+        sns.set_theme(context="paper", style="whitegrid", palette="colorblind")
+        theirs = dict(plt.rcParams)
+        plots.set_theme()
+        ours = dict(plt.rcParams)
+    assert [to_hex(c) for c in theirs["axes.prop_cycle"].by_key()["color"]] == list(plots.COLORS) == ours["axes.prop_cycle"].by_key()["color"]
+    own = {"svg.hashsalt", "svg.fonttype", "font.family", "font.sans-serif", "font.size", "axes.titlesize", "axes.titleweight", "axes.titlelocation", "axes.labelsize"}
+    own |= {"xtick.labelsize", "ytick.labelsize", "legend.fontsize", "figure.dpi", "savefig.dpi", "figure.constrained_layout.use"}
+    assert {k for k in ours if ours[k] != theirs[k]} - own == {"axes.prop_cycle", "image.cmap"}  # the map is named wherever one is drawn
 
 
 DF = pd.DataFrame(dict(update=range(20), delta=[1 / (1 + i) for i in range(20)]))

@@ -45,6 +45,45 @@ CONSTRAINTS = pins((ROOT / "constraints.txt").read_text())
 # -- the same versions everywhere --
 
 
+HEAVY = {"torch", "torch._dynamo", "torchvision", "triton", "sympy", "scipy", "sklearn", "seaborn", "pandas", "matplotlib", "IPython", "ipywidgets", "papermill", "nbclient"}
+DRAWING = {"matplotlib", "pandas"}
+MODULES = sorted(".".join(p.relative_to(ROOT).with_suffix("").parts) for p in (ROOT / "nas_nb").rglob("*.py") if p.stem not in ("__init__", "_modidx"))
+PLAIN = {"nas_nb.core", "nas_nb.batch", "nas_nb.records", "nas_nb.files"}  # what the command line needs
+
+
+def test_imports_are_cheap():
+    "What a module does not need at once is imported where it is used; `torch._dynamo`, scipy.stats and seaborn take a second each."
+    code = """
+import importlib, os, sys
+heavy, plain, others = map(str.split, sys.argv[1:])
+for name in [*plain, "torch", *others]:
+    if name == "torch":
+        import torch  # once for all that come after it
+    elif not (child := os.fork()):
+        importlib.import_module(name)
+        print(name, *sorted(set(heavy) & set(sys.modules)), flush=True)
+        os._exit(0)
+    else:
+        os.waitpid(child, 0)
+"""
+    lists = (" ".join(sorted(names)) for names in (HEAVY, PLAIN, set(MODULES) - PLAIN))
+    run = subprocess.run([sys.executable, "-c", code, *lists], cwd=ROOT, capture_output=True, text=True)
+    found = {name: set(heavy) for name, *heavy in map(str.split, run.stdout.splitlines())}
+    assert sorted(found) == MODULES, run.stderr
+    draws = {"nas_nb.draw", "nas_nb.explore", "nas_nb.plots", "nas_nb.tdga", "nas_nb.vgg"} | {m for m in MODULES if m.startswith("nas_nb.papers.")}
+    for name, heavy in found.items():
+        assert heavy <= (set() if name in PLAIN else {"torch"} | DRAWING if name in draws else {"torch"}), (name, heavy)
+
+
+def test_the_command_line_answers_without_torch():
+    code = "import sys, nas_nb.batch as b; sys.argv = ['nas-nb', *sys.argv[1:]]\ntry: b.main()\nexcept SystemExit: pass\nprint('LOADED', *sys.modules)"
+    for args in (["--help"], ["list"], ["figures", "--help"]):
+        run = subprocess.run([sys.executable, "-c", code, *args], cwd=ROOT, capture_output=True, text=True)
+        said, _, loaded = run.stdout.rpartition("LOADED")
+        assert run.returncode == 0 and len(said) > 200, run.stderr
+        assert not HEAVY & set(loaded.split()), args
+
+
 def test_settings_equal_pyproject():
     settings, project = read_settings(), PROJECT["project"]
     assert settings["requirements"].split() == project["dependencies"]

@@ -1,6 +1,7 @@
 "Methods that sample: the loop against plain PyTorch, a search that goes on, processes that share the samples, bad input."
 
 import copy
+import math
 import os
 import re
 import subprocess
@@ -16,12 +17,12 @@ from PIL import Image
 from nas_nb.asng import SNG, Adam
 from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, CellSpace, Genotype, decode, encode
 from nas_nb.darts import DARTS
-from nas_nb.data import Batches, load_images, split
+from nas_nb.data import Augment, Batches, load_images, split
 from nas_nb.operations import ASNG_OPS
 from nas_nb.files import Checkpoint
 from nas_nb.sampling import DSNAS, SNAS, Proxyless, ProxylessReinforce
-from nas_nb.search import Distribution, Uniform, search
-from nas_nb.training import Recipe
+from nas_nb.search import Distribution, Stack, Together, Uniform, random_architecture, search, side_by_side_batches
+from nas_nb.training import Diverged, Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -35,6 +36,16 @@ TRAIN, VALID = (Batches(HALVES[part], 8, mean=DIGITS.mean, std=DIGITS.std, seed=
 def fresh(space=SMALL, **settings):
     torch.manual_seed(0)
     return CellNetwork(space, (1, 8, 8), channels=4, cells=3), Distribution(space, seed=1, **dict(delta0=0.3) | settings)
+
+
+def relaxed():
+    torch.manual_seed(0)
+    return CellNetwork(DARTS_CELL, (1, 8, 8), channels=2, cells=1), DARTS(DARTS_CELL)
+
+
+def stacked():
+    networks, methods = zip(relaxed(), relaxed())
+    return Stack(networks), Together(methods)
 
 
 def same(a, b, **close):
@@ -85,6 +96,15 @@ def test_architecture_is_the_argmax():
     assert method.architecture() == decode(DARTS_CELL, [0, 0, 0, 7] + [0] * 24)
 
 
+def test_an_architecture_of_no_numbers_is_never_returned():
+    "Also without a checkpoint, and if only the update after the last loss was bad."
+    network, method = fresh()[0], ProxylessReinforce(SMALL)
+    told, tell = [], method.tell
+    method.tell = lambda losses: tell(losses) or told.append(losses) or (method.alpha.data.fill_(math.nan) if len(told) == 3 else None)
+    with pytest.raises(Diverged, match="architecture parameter is not finite at step 3 of 3; there is no checkpoint yet"):
+        search(network, method, TRAIN, VALID, RECIPE)
+
+
 def test_every_method_of_asng_serves():
     assert isinstance(fresh(rule=SNG)[1].rule, SNG)
     search(*fresh(rule=SNG), TRAIN, VALID, RECIPE)
@@ -113,6 +133,52 @@ def test_a_checkpoint_of_another_rule_step_or_space_is_refused(tmp_path, other):
     search(*fresh(), TRAIN, VALID, RECIPE, ckpt=ckpt)
     with pytest.raises(ValueError, match="a.pt is the checkpoint of another"):
         search(*fresh(**other), TRAIN, VALID, RECIPE, ckpt=ckpt)
+
+
+def other(part, **changed):
+    return Batches(HALVES[part], **dict(size=8, mean=DIGITS.mean, std=DIGITS.std, seed=int(part == "valid")) | changed)
+
+
+@pytest.mark.parametrize("kind", [fresh, relaxed])
+def test_a_checkpoint_of_other_batches_is_refused(tmp_path, kind):
+    batches, ckpt = dict(train=TRAIN, valid=VALID), Checkpoint(tmp_path / "a.pt", every=0)
+    search(*kind(), *batches.values(), RECIPE, ckpt=ckpt)
+    search(*kind(), *batches.values(), RECIPE, ckpt=ckpt)
+    for part in batches:
+        for changed in (dict(size=4), dict(seed=7), dict(augment=Augment(crop=1)), dict(mean=(0.5,))):
+            with pytest.raises(ValueError, match=rf"a.pt was begun with other batches \(not the same: {next(iter(changed))}\)"):
+                search(*kind(), *(batches | {part: other(part, **changed)}).values(), RECIPE, ckpt=ckpt)
+
+
+def test_runs_side_by_side_know_their_batches(tmp_path):
+    make = lambda **changed: side_by_side_batches([other("train"), other("train", **changed)])
+    go = lambda **changed: search(*stacked(), make(**changed), make(), RECIPE, ckpt=Checkpoint(tmp_path / "a.pt", every=0))
+    go(), go()
+    with pytest.raises(ValueError, match="a.pt was begun with other batches"):
+        go(seed=7)
+    assert not hasattr(side_by_side_batches([TRAIN, lambda step: TRAIN(step)]), "about")  # of one of them nothing is known
+
+
+ALTERED = [("method", "_extra_state", "theta_"), ("optimizer", "state", 0, "momentum_buffer"), ("method", "alpha"), ("alpha_optimizer", "state", 0, "exp_avg")]
+
+
+@pytest.mark.parametrize("kind, place", [(fresh, ALTERED[0]), (fresh, ALTERED[1]), (relaxed, ALTERED[1]), (relaxed, ALTERED[2]), (relaxed, ALTERED[3])])
+def test_an_altered_checkpoint_is_refused_before_anything_is_loaded(tmp_path, kind, place):
+    ckpt = Checkpoint(tmp_path / "a.pt", every=0)
+    search(*kind(), TRAIN, VALID, RECIPE, ckpt=ckpt)
+    within = state = ckpt.load()
+    for key in place[:-1]:
+        within = within[key]
+    right, (untouched, as_well) = within[place[-1]], kind()
+    for wrong in (right * math.nan, right[..., None], right.half(), None, "x", [right]):
+        within[place[-1]] = wrong
+        ckpt.save(state)
+        network, method = kind()
+        with pytest.raises(ValueError, match="a.pt") as error:
+            search(network, method, TRAIN, VALID, RECIPE, ckpt=ckpt)
+        assert "\n" not in str(error.value)
+        same(network, untouched)
+        assert str(method.state_dict()) == str(as_well.state_dict())
 
 
 # -- several processes --
@@ -211,7 +277,25 @@ def test_the_example_of_the_readme_searches_a_folder_of_images(tmp_path, monkeyp
 # -- bad input --
 
 
-@pytest.mark.parametrize("bad, says", [(dict(unroll=True), "Distribution learns from losses"), (dict(paths=0), "at least 1"), (dict(samples=0), "at least 1"), (dict(samples=1), "at least two samples")])
+NO_COUNT = [dict([(name, x)]) for name in ("every", "seed", "paths", "samples") for x in ("x", float("nan"), 1.5, -1, None)]
+
+
+@pytest.mark.parametrize("bad", NO_COUNT + [dict([(n, x)]) for n in ("lr", "decay") for x in (float("nan"), float("inf"), -1.0)], ids=str)
+def test_what_is_no_number_or_out_of_range_is_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        search(*fresh(), lambda t: pytest.fail("trained"), VALID, RECIPE, **bad)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
+def test_chances_are_numbers(bad):
+    for chances in (dict(skip_connect=bad, sep_conv_3x3=1.0), dict(sep_conv_3x3=1.0, skip_connect=bad)):
+        with pytest.raises(ValueError, match="finite numbers from 0 on"):
+            random_architecture(DARTS_CELL, 0, chances)
+    with pytest.raises(ValueError, match="seed must be a whole number"):
+        random_architecture(DARTS_CELL, bad)
+
+
+@pytest.mark.parametrize("bad, says", [(dict(unroll=True), "Distribution learns from losses"), (dict(paths=0), "at least 1"), (dict(samples=0), "at least 1"), (dict(recipe=Recipe(3, "momentum", bf16_cpu=True)), "supernet is slower in bfloat16"), (dict(samples=1), "at least two samples")])
 def test_bad_input(bad, says):
     with pytest.raises(ValueError, match=says):
-        search(*fresh(), TRAIN, VALID, RECIPE, **bad)
+        search(*fresh(), TRAIN, VALID, **dict(recipe=RECIPE) | bad)

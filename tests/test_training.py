@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import pytest
@@ -16,7 +16,7 @@ from torchvision.ops import StochasticDepth
 from nas_nb import files, training
 from nas_nb.data import Augment, Batches, eval_batches, load_images
 from nas_nb.files import Checkpoint, OutOfTime
-from nas_nb.training import BASELINES, Diverged, Recipe, batch_loss, descend, evaluate, fit, learning_rate, make_optimizer, small_cnn
+from nas_nb.training import BASELINES, Diverged, DropPath, Recipe, batch_loss, descend, evaluate, fit, learning_rate, make_optimizer, small_cnn
 from nas_nb.training import train_baseline, training_loss
 
 
@@ -179,8 +179,26 @@ def test_the_update_is_torchs_own(batches, optimizer, plain):
         torch.testing.assert_close(a, b)
 
 
-def test_paths_are_dropped_more_and_more(batches):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.5, 0.99])
+def test_drop_path_is_torchvisions_to_the_bit(p, dtype):
+    ours, theirs = DropPath(p), StochasticDepth(p, "row")
+    for shape in ((16, 3, 4, 4), (5, 7), (9,)):
+        x, drawn = torch.randn(shape).to(dtype), []
+        for module in (ours, theirs):
+            torch.manual_seed(1)
+            drawn.append((module.train()(x), torch.rand(3)))  # and it leaves the generator where the other does
+            assert module.eval()(x) is x
+        assert all(torch.equal(a, b) for a, b in zip(*drawn))
+    for wrong in (-0.1, 1.0, math.nan):
+        with pytest.raises(ValueError, match="chance to drop a path"):
+            DropPath(wrong)
+
+
+@pytest.mark.parametrize("kind", [DropPath, lambda: StochasticDepth(0.0, "row")], ids=["ours", "torchvision's"])
+def test_paths_are_dropped_more_and_more(batches, kind):
     net, seen = Net(), []
+    net.drop = kind()
     net.drop.register_forward_hook(lambda module, *_: seen.append(module.p))
     fit(net, batches, RECIPES[0])
     assert seen == pytest.approx([0.3 * t / 12 for t in range(12)])
@@ -201,6 +219,17 @@ def test_evaluating_changes_nothing(digits):
         logits = net.eval()(x)
     assert score.correct == (logits.argmax(1) == digits.test.y).sum()
     assert score.loss == pytest.approx(nn.functional.cross_entropy(logits, digits.test.y).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("broken", [1, 5, 10])  # so many images of ten
+def test_outputs_that_are_no_numbers_are_never_right(bad, broken):
+    "The largest of ten NaN is the first, so a dead network would be right about every image of class 0."
+    out = torch.zeros(10, 10)
+    out[:broken] = bad
+    with pytest.raises(Diverged, match="held-out images is nan") as error:
+        evaluate(nn.Identity(), [(out, torch.zeros(10, dtype=torch.int64))])
+    assert "\n" not in str(error.value)
 
 
 # -- what goes wrong --
@@ -291,11 +320,20 @@ def test_inputs_without_a_layout():
     assert fit(net, lambda t: (x, torch.arange(8)), Recipe(3), lambda: [(x, torch.arange(8))])[-1]["n"] == 8
 
 
-@pytest.mark.parametrize("wrong", [dict(every=-1), dict(valid=[1]), dict(valid=iter(()))])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -1, 2.0, 1.5, "x", None, True])
+def test_what_is_counted_is_a_whole_number(wrong):
+    for name in ("every", "seed"):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 0"):
+            fit(Net(), lambda t: pytest.fail("trained"), Recipe(3), **{name: wrong})
+    with pytest.raises(ValueError, match="n must be a whole number of at least 1"):
+        training.reestimate_bn(Net(), lambda t: pytest.fail("run"), wrong)
+
+
+@pytest.mark.parametrize("wrong", [dict(valid=[1]), dict(valid=iter(())), dict(batches=None), dict(batches=[1])])
 def test_wrong_arguments_are_refused_before_anything_is_trained(wrong):
-    with pytest.raises(ValueError, match="every"):
-        fit(Net(), lambda t: pytest.fail("trained"), Recipe(3), **wrong)
-    with pytest.raises(ValueError, match="at least one batch"):
+    with pytest.raises(ValueError, match="function of the step"):
+        fit(Net(), **dict(batches=lambda t: pytest.fail("trained")) | wrong, recipe=Recipe(3))
+    with pytest.raises(ValueError, match="at least 1"):
         training.reestimate_bn(Net(), lambda t: None, 0)
 
 
@@ -309,8 +347,89 @@ def test_a_checkpoint_of_another_network_is_refused_in_one_line(tmp_path, batche
             fit(net, batches, recipe, ckpt=Checkpoint(tmp_path / "c.pt"), **changed)
         assert "\n" not in str(error.value)
     fit(small(digits), batches, Recipe(3), ckpt=Checkpoint(tmp_path / "d.pt", every=0))
-    with pytest.raises(ValueError, match="another model"):
+    with pytest.raises(ValueError, match="d.pt does not fit what is to go on from it.*d.pt.model has other entries"):
         fit(Net(), batches, Recipe(3), ckpt=Checkpoint(tmp_path / "d.pt"))
+
+
+def permuted(images):
+    return replace(images, y=images.y.flip(0))
+
+
+OTHER_BATCHES = {
+    "size": lambda d: Batches(d.train, 16, d.mean, d.std, seed=1, augment=Augment(crop=1)),
+    "seed": lambda d: Batches(d.train, 32, d.mean, d.std, seed=2, augment=Augment(crop=1)),
+    "augment": lambda d: Batches(d.train, 32, d.mean, d.std, seed=1),
+    "mean": lambda d: Batches(d.train, 32, (0.5,), d.std, seed=1, augment=Augment(crop=1)),
+    "images, data": lambda d: Batches(d.train.take(range(1000)), 32, d.mean, d.std, seed=1, augment=Augment(crop=1)),
+    "data": lambda d: Batches(permuted(d.train), 32, d.mean, d.std, seed=1, augment=Augment(crop=1)),
+}
+
+
+@pytest.mark.parametrize("differs", OTHER_BATCHES)
+def test_a_checkpoint_of_other_batches_is_refused(tmp_path, digits, differs):
+    own = Batches(digits.train, 32, digits.mean, digits.std, seed=1, augment=Augment(crop=1))
+    fit(Net(), own, Recipe(3), ckpt=Checkpoint(tmp_path / "c.pt", every=0))
+    with pytest.raises(ValueError, match=rf"c.pt was begun with other batches \(not the same: {differs}\)") as error:
+        fit(Net(), OTHER_BATCHES[differs](digits), Recipe(3), ckpt=Checkpoint(tmp_path / "c.pt"))
+    assert "\n" not in str(error.value)
+    same = Batches(digits.train, 32, digits.mean, digits.std, seed=1, augment=Augment(crop=1), channels_last=True)  # no matter where its numbers lie
+    fit(Net(), same, Recipe(3), ckpt=Checkpoint(tmp_path / "c.pt"))
+
+
+def test_batches_that_say_nothing_of_themselves_are_taken(tmp_path, batches):
+    for first, second in ((batches, lambda t: batches(t)), (lambda t: batches(t), batches), (lambda t: batches(t), lambda t: batches(t))):
+        fit(Net(), first, Recipe(3), ckpt=Checkpoint(tmp_path / "c.pt", every=0))
+        fit(Net(), second, Recipe(3), ckpt=Checkpoint(tmp_path / "c.pt"))
+        (tmp_path / "c.pt").unlink()
+
+
+def damaged(state, path=()):
+    "All that one place of a state could be instead, with the place: another kind, shape, dtype, not finite, or missing."
+    wrong = [None, "x", [1], {"a": 1}, math.nan, torch.zeros(3, 5)]
+    if torch.is_tensor(state):
+        wrong += [state.new_zeros(*state.shape, 2), state.to(torch.int16), state[None]] + [state * math.nan] * state.is_floating_point()
+    else:
+        wrong += [v for v in (-1, 10**9) if type(state) is int]
+    yield from ((path, w) for w in wrong if type(w) is not type(state) or torch.is_tensor(w))
+    for k, v in state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, (list, tuple)) else ():
+        for where, what in damaged(v, (*path, k)):
+            yield where, what
+        yield (*path, k), "missing"
+
+
+def put(state, path, what):
+    if not path:
+        return what
+    items = dict(state) if isinstance(state, dict) else dict(enumerate(state))
+    items[path[0]] = put(items[path[0]], path[1:], what)
+    if path[1:] == () and isinstance(what, str) and what == "missing":
+        del items[path[0]]
+    return items if isinstance(state, dict) else type(state)(items.values())
+
+
+UNKNOWN = [("batches",), ("batches", 0), ("batches", 1)]  # may say nothing
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.optimizer)
+def test_an_altered_checkpoint_is_refused_before_anything_is_loaded(tmp_path, batches, recipe):
+    "Momentum of another shape used to end the process with a damaged heap."
+    fit(Net(), batches, recipe, every=4, ckpt=Checkpoint(tmp_path / "c.pt", every=0))
+    state, tried = Checkpoint(tmp_path / "c.pt").load(), 0
+    net = Net()
+    run = training.Run(net, batches, recipe, 0, 4, None, "")
+    run.ckpt, run.sources, before = Checkpoint(tmp_path / "c.pt"), [batches.about, None], [v.clone() for v in net.state_dict().values()]
+    run.examine(state)
+    for path, what in damaged(state):
+        if path and path not in UNKNOWN and not (path[:2] == ("optimizer", "state") and path[3:] == ()):
+            with pytest.raises(ValueError) as error:
+                run.examine(put(state, path, what))
+                pytest.fail(f"taken: {path} {what!r}")
+            assert "\n" not in str(error.value) and len(str(error.value)) < 400
+            tried += 1
+    assert tried > 200 and all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), before))
+    Checkpoint(tmp_path / "c.pt").save(put(state, ("optimizer", "state", 0, "momentum_buffer" if recipe.optimizer == "sgd" else "exp_avg"), torch.zeros(7)))
+    with pytest.raises(ValueError, match="does not fit"):
+        fit(Net(), batches, recipe, every=4, ckpt=Checkpoint(tmp_path / "c.pt"))
 
 
 @pytest.mark.parametrize("recipe, says", [(Recipe(2, aux=0.4), "auxiliary"), (Recipe(2, drop_path=0.1), "StochasticDepth")])
@@ -330,6 +449,46 @@ def test_a_recipe_out_of_range_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))) as error:
         Recipe(**dict(steps=8) | wrong)
     assert "\n" not in str(error.value)
+
+
+# -- bfloat16 --
+
+NATIVE = pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this processor does not multiply bfloat16")
+
+
+def test_an_option_that_is_off_is_in_no_record():
+    "So that earlier records are found, and earlier checkpoints go on."
+    assert "bf16_cpu" not in Recipe(3).about and Recipe(3).about == {k: v for k, v in asdict(Recipe(3)).items() if k != "bf16_cpu"}
+    assert Recipe(3, bf16_cpu=True).about == Recipe(3).about | dict(bf16_cpu=True)
+
+
+def test_a_processor_without_bf16_says_so(batches, monkeypatch, recwarn):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    with pytest.raises(ValueError, match="does not multiply bfloat16.*bf16_cpu=False") as error:
+        fit(Net(), lambda t: pytest.fail("trained"), Recipe(3, bf16_cpu=True))
+    assert "\n" not in str(error.value) and not recwarn.list
+    fit(Net(), batches, Recipe(3))
+
+
+@NATIVE
+def test_bf16_on_a_processor_stays_near_and_goes_on_to_the_same_bits(tmp_path, digits, batches):
+    first, kinds = [], []
+    for half in (False, True):
+        net = Net()
+        net.conv.register_forward_hook(lambda module, x, y: kinds.append(y.dtype))
+        first.append(fit(net, batches, replace(RECIPES[0], bf16_cpu=half), every=1)[0]["train_loss"])
+        assert all(p.dtype == torch.float32 for p in net.parameters())
+    assert first[0] != first[1] == pytest.approx(first[0], rel=1e-2)
+    assert set(kinds[:12]) == {torch.float32} and set(kinds[12:]) == {torch.bfloat16}
+    recipe, nets = replace(RECIPES[0], bf16_cpu=True), (Net(), Net())
+    fit(nets[0], batches, recipe)
+    stop = lambda t: batches(t) if t < 5 else (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Net(), stop, recipe, ckpt=Checkpoint(tmp_path / "c.pt", every=0))
+    with pytest.raises(ValueError, match="another model, recipe"):
+        fit(Net(), batches, RECIPES[0], ckpt=Checkpoint(tmp_path / "c.pt"))
+    fit(nets[1], batches, recipe, ckpt=Checkpoint(tmp_path / "c.pt"))
+    assert all(torch.equal(a, b) for a, b in zip(*(net.state_dict().values() for net in nets)))
 
 
 def test_nothing_to_evaluate_on():
