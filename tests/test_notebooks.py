@@ -73,7 +73,7 @@ def valid(name, nb):
         nbformat.validate(copy.deepcopy(nb))
     except nbformat.ValidationError as e:
         yield "-", f"is not a valid notebook: {e.message[:100]}"
-    if not re.fullmatch(r"\d\d_[a-z0-9_]+\.ipynb|index\.ipynb", name):
+    if not re.fullmatch(r"\d\d[a-z]?_[a-z0-9_]+\.ipynb|index\.ipynb", name):
         yield "-", "is not named like 51_asng_nas.ipynb"
 
 
@@ -353,6 +353,7 @@ def test_lint_catches_the_whole():
         return "\n".join(source_violations(name, nb, BANDS))
 
     assert "not named" in found(lambda nb: None, "5_sample.ipynb")
+    assert "not named" in found(lambda nb: None, "50ab_sample.ipynb") and "not named" not in found(lambda nb: None, "50a_sample.ipynb")
     assert "several cells" in found(lambda nb: nb["cells"][1].update(id="text"))
     assert "not a valid" in found(lambda nb: nb["cells"][1].update(outputs=3))
     for bad in ("0b1e88f3", "Text", "a_b", "x", "a" * 40):
