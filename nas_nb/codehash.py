@@ -15,6 +15,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import itertools
 import linecache
 import logging
 import os
@@ -60,10 +61,10 @@ def _bytecode(code) -> str:
 
 # %% ../nbs/03b_codehash.ipynb #uses
 @functools.cache  # a document asks for the same functions a hundred times
-def _text(code) -> str:  # 64 hexadecimal digits
-    "What a function says."
-    linecache.checkcache(code.co_filename)
-    node = _functions("".join(linecache.getlines(code.co_filename))).get(code)
+def _text(code, file: str) -> str:  # 64 hexadecimal digits
+    "What a function says; code of two files may be equal but for a decorator."
+    linecache.checkcache(file)
+    node = _functions("".join(linecache.getlines(file))).get(code)
     return hashlib.sha256((_bytecode(code) if node is None else ast.dump(node)).encode()).hexdigest()
 
 
@@ -172,7 +173,7 @@ def _function(fn, trail):
     made_with = {"<closure>": _closure(fn), "<attributes>": dict(sorted(vars(fn).items()))}
     if (origin := _origin(module)) is None:
         defaults = {"<defaults>": fn.__defaults__, "<keywords>": fn.__kwdefaults__}
-        return f"function {fn.__qualname__} {_text(fn.__code__)}", _reads(fn, trail) | _imports(fn, trail) | made_with | defaults
+        return f"function {fn.__qualname__} {_text(fn.__code__, fn.__code__.co_filename)}", _reads(fn, trail) | _imports(fn, trail) | made_with | defaults
     if origin.startswith("python") and hasattr(fn, "registry"):  # functools.singledispatch, whose closure counts in the process
         return "singledispatch", dict(registry={f"{t.__module__}.{t.__qualname__}": f for t, f in fn.registry.items()})
     return f"function {module}.{made} of {origin}", made_with if "<locals>" in made else {}
@@ -198,29 +199,31 @@ def _class(cls, trail):
 # %% ../nbs/03b_codehash.ipynb #instance
 def _state(x, state) -> dict:
     "The attributes of an instance, in sorted order, without what is only cached."
-    plain, slots = state if isinstance(state, tuple) else (state, None)
-    return {
-        f".{k}": v
-        for k, v in sorted(((plain or {}) | (slots or {})).items(), key=lambda kv: str(kv[0]))
-        if not isinstance(getattr(type(x), str(k), None), functools.cached_property)
-    }
+    in_slots = isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict)
+    plain, slots = state if in_slots else (state, {})
+    if not isinstance(plain, dict | None):  # what its `__getstate__` says
+        return {"<state>": state}
+    state = {str(k): v for k, v in ((plain or {}) | slots).items()}
+    hooks = {k: v for k, v in state.items() if k.endswith("hooks") or "_hooks_" in k if isinstance(v, dict)}
+    number = {key: i for i, key in enumerate(dict.fromkeys(itertools.chain(*hooks.values())))}  # torch counts them in the process
+    state |= {k: {number[key]: f for key, f in v.items()} for k, v in hooks.items()}
+    return {k: v for k, v in sorted(state.items()) if not isinstance(getattr(type(x), k, None), functools.cached_property)}
 
 
 def _instance(x, trail):
-    kind = dict(kind=type(x))
+    kind = {"<class>": type(x)}
     try:
         made = copyreg.dispatch_table.get(type(x), lambda x: x.__reduce_ex__(4))(x)
         if isinstance(made, str):  # it can be imported by this name
             module = next(m for m in (getattr(x, "__module__", None), type(x).__module__, "builtins") if isinstance(m, str))
             return f"{module}.{made} of {_origin(module)}", kind
         by, args, state, items, pairs = (*made, None, None, None)[:5]
-        more = dict(items=[*(items or ())], pairs=[*(pairs or ())])
+        made_of = {"<by>": by, "<args>": args, "<items>": [*(items or ())], "<pairs>": [*(pairs or ())]}
     except Exception:  # of whatever kind: the object says that it cannot be taken apart
         if hasattr(x, "__dict__"):
             return "instance", kind | _state(x, vars(x))
         return _unseen(x, trail)
-    plain = by in (copyreg.__newobj__, copyreg.__newobj_ex__) and type(x).__getstate__ is object.__getstate__
-    return "instance", kind | dict(by=by, args=args) | (_state(x, state) if plain else dict(state=state)) | more
+    return "instance", kind | made_of | _state(x, state)
 
 # %% ../nbs/03b_codehash.ipynb #kinds
 _DECIDE_NOTHING = (
