@@ -34,7 +34,10 @@ def root(
     start: Path | str | None = None,  # where to begin looking; default: the current folder
 ) -> Path:  # the folder that holds `settings.ini` and `nbs/`
     "The project's folder, found upwards from `start`, then from the installed package; raises `FileNotFoundError` outside a checkout."
-    here = globals().get("__file__", ".")  # a notebook has no __file__
+    try:
+        here = __file__
+    except NameError:  # in a notebook
+        here = "."
     try:
         begins = (Path(start or os.getcwd()).resolve(), Path(here).resolve().parent)
     except FileNotFoundError:

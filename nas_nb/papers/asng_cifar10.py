@@ -19,8 +19,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import kendalltau
-from scipy.stats import t as student
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -142,6 +140,7 @@ def retrain_run(
     budget: int,  # parameters; 0: the channels are given
     source: str, side: int, channels: int, cells: int, size: int, steps: int, lr: float, regular: bool, cutout: int,  # `regular`: drop path and auxiliary head
     seed: int, device="cpu", ckpt=None,
+    bf16_cpu: bool = False,  # of `Recipe`
 ) -> dict:  # channels, parameters (without auxiliary head), correct, n
     "Train the network of a genotype and test it."
     parts, norm = parts_of(source, side, device)
@@ -151,7 +150,7 @@ def retrain_run(
     torch.manual_seed(seed)
     network = CellNetwork(space_of(space), **form, channels=channels, genotype=g, aux=regular).to(device)
     more = dict(drop_path=0.3, aux=0.4) if regular else {}
-    recipe = Recipe(steps, "momentum", lr=lr, weight_decay=3e-4, clip=5.0, **more)
+    recipe = Recipe(steps, "momentum", lr=lr, weight_decay=3e-4, clip=5.0, bf16_cpu=bf16_cpu, **more)
     rows = fit(network, augmented(train, source, size, seed, cutout, norm), recipe, partial(eval_batches, parts["test"], 500, **norm), seed=seed, ckpt=ckpt, desc=f"retraining, seed {seed}")
     size_of = sum(p.numel() for name, p in network.named_parameters() if not name.startswith("aux"))
     return dict(channels=channels, parameters=size_of, correct=rows[-1]["correct"], n=rows[-1]["n"])
@@ -406,6 +405,8 @@ def plot_scaling(df: pd.DataFrame, title: str) -> plt.Figure:  # columns method,
 # %% ../../nbs/55_asng_cifar10.ipynb #taus
 def taus_of(ranks: pd.DataFrame, times: int = 2000) -> pd.DataFrame:  # columns method, seed, architecture, shared, alone, parameters
     "For each method: τ, mean over seeds, its 95 % interval, and that of its lead over the number of parameters."
+    from scipy.stats import kendalltau
+
     tables = {m: rows.pivot(index="architecture", columns="seed", values="shared").to_numpy() for m, rows in ranks.groupby("method", sort=False)}
     one = ranks.drop_duplicates("architecture").sort_values("architecture")
     alone, parameters = one["alone"].to_numpy(), one["parameters"].to_numpy()
@@ -435,6 +436,8 @@ def plot_ranking(df: pd.DataFrame, taus: pd.DataFrame, title: str) -> plt.Figure
 # %% ../../nbs/55_asng_cifar10.ipynb #difference
 def difference(*terms: tuple[int, Sequence[float]]) -> tuple[float, float, float]:  # a sign, and the test errors of several runs, in each
     "Sum of the means with their signs, and its 95 % interval (Welch, Satterthwaite); NaN where one has fewer than two runs."
+    from scipy.stats import t as student
+
     samples = [np.asarray(e, float) for _, e in terms]
     mean = sum(sign * e.mean() for (sign, _), e in zip(terms, samples))
     if min(map(len, samples)) < 2:

@@ -18,7 +18,6 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 from matplotlib.ticker import LogLocator, StrMethodFormatter
-from scipy.stats import fisher_exact, nhypergeom
 
 from ..asng import ASNG, SNG, Adam, Space
 from ..core import get_device, progress
@@ -386,6 +385,8 @@ PUBLIC = [  # eps_x, method, f, median updates to success, successes, trials
 # %% ../../nbs/51_asng_nas.ipynb #compare
 def predicted_median(ours, n: int) -> tuple[float, float]:  # 0 or infinity where it is open
     "Distribution-free 95 % interval for the median of `n` further trials; `ours` are updates to success, 0 meaning none."
+    from scipy.stats import nhypergeom
+
     ours = np.asarray(ours, dtype=float)
     N, bounds = len(ours), [0.0, *np.sort(np.where(ours > 0, ours, math.inf)), math.inf]
     below = [nhypergeom(N + n, N, j) for j in ((n + 1) // 2, n // 2 + 1)]  # the two middle ones, if n is even
@@ -394,6 +395,8 @@ def predicted_median(ours, n: int) -> tuple[float, float]:  # 0 or infinity wher
 
 def against_public(runs: dict, factors, eps_x, max_updates: int, problem: dict) -> pd.DataFrame:
     "The public code's results beside the 95 % interval that ours predict for them; empty for another problem than theirs."
+    from scipy.stats import fisher_exact
+
     rows, theirs = [], problem == dict(horizon=100_000, D=30, K=5)
     for eps, method, f, median, hits, n in PUBLIC:
         if not theirs or eps not in eps_x or f not in factors or median > max_updates:
