@@ -16,7 +16,6 @@ import operator
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -26,7 +25,7 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from .files import check_state
-from .operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, NASNET_OPS, Op, Reduce, check_shape, check_whole, conv_bn, factorized_reduce, relu_conv_bn, side_by_side
+from .operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, NASNET_OPS, Op, Reduce, check_positive, check_shape, check_whole, conv_bn, factorized_reduce, relu_conv_bn, side_by_side
 from .relaxations import Weights
 
 # %% ../nbs/11_cells.ipynb #space
@@ -633,9 +632,7 @@ def widest(
     most: int = 127,  # channels
 ) -> int:
     "The most channels with which the network of a genotype keeps to the budget; raises `ValueError` if not even one does."
-    check_whole(most=most)
-    if not isinstance(budget, Real) or not 1 <= budget < math.inf:
-        raise ValueError(f"budget = {budget!r} must be a number of parameters, at least 1")
+    check_whole(most=most), check_positive(budget=budget)
 
     def parameters(channels):
         with torch.device("meta"):

@@ -24,7 +24,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.patches import Arc, FancyBboxPatch, Patch
 from torch import nn
 
-from .operations import check_shape, conv_bn
+from .operations import check_positive, check_shape, conv_bn
 from .relaxations import Weights
 
 # %% ../nbs/12_vgg.ipynb #blocks
@@ -127,11 +127,6 @@ def _to_draw(space, gates):  # numbers, and whether they are bits
     return values.tolist(), bool(((values == 0) | (values == 1)).all())
 
 
-def _check_width(width):
-    if not isinstance(width, Real) or not 0 < width < float("inf"):
-        raise ValueError(f"VGG: width = {width!r} must be a number above 0")
-
-
 def _place(k):  # of a node on the line: blocks stand apart
     return k + 0.7 * LEVEL[k] + (-0.7 if k == IMAGE else 0)
 
@@ -161,7 +156,7 @@ def draw_shortcuts(
 ) -> plt.Figure:
     "The network as a line with an arc for each shortcut, from `gates` (shortcuts,); raises `ValueError` for gates and a width that do not fit."
     values, binary = _to_draw(space, gates)
-    _check_width(width)
+    check_positive(width=width)
     fig, ax = plt.subplots(figsize=(10, 4.2))
     _draw_chain(ax, width)
     for value, (i, j) in sorted(zip(values, space.positions)):  # strong ones last, on top
@@ -248,7 +243,7 @@ def _check_network(network, width, classes):
         raise ValueError(f"VGG: space = {network.space!r} must be a ShortcutSpace")
     if network.shape[1:] != (32, 32):
         raise ValueError(f"VGG: shape = {network.shape} must be (channels, 32, 32): data.resize pads or enlarges images")
-    _check_width(width)
+    check_positive(width=width)
     if not isinstance(classes, Integral) or isinstance(classes, bool) or classes < 1:
         raise ValueError(f"VGG: classes = {classes!r} must be a whole number above 0")
     for name, known in (("projection", ("pool", "conv")), ("scale", ("none", "mean"))):
