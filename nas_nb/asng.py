@@ -81,7 +81,7 @@ class Samples(NamedTuple):
     @property
     def cat(self) -> torch.Tensor:  # (N, lam, D) int64, or (lam, D) for a single search
         "The chosen category of every categorical variable."
-        pad = torch.tensor([self.space.K - k for k in self.space.categories], device=self.onehot.device)
+        pad = torch.tensor([self.space.K - k for k in self.space.categories]).to(self.onehot.device, non_blocking=True)
         cat = self.onehot.argmax(0).movedim(-1, 0) - pad
         return cat[0] if self.single else cat
 
@@ -96,7 +96,7 @@ class Samples(NamedTuple):
 
 
 def _ranges(space, like):  # (G, 1) each
-    ranges = torch.tensor(space.integers + space.reals, dtype=like.dtype, device=like.device).reshape(-1, 2)
+    ranges = torch.tensor(space.integers + space.reals, dtype=like.dtype).reshape(-1, 2).to(like.device, non_blocking=True)
     return ranges[:, :1], ranges[:, 1:]
 
 # %% ../nbs/22_asng.ipynb #samples-from

@@ -305,7 +305,7 @@ class Group(NamedTuple):
 
     op: int
     edges: tuple[int, ...]
-    at: torch.Tensor | None  # positions of the weights, on the device; None: all 1
+    at: torch.Tensor | slice | None  # positions of the weights, on the device; None: all 1
 
 # %% ../nbs/11_cells.ipynb #term
 @patch
@@ -487,7 +487,8 @@ def _groups(space, nodes, dense, device):  # `dense`: everything is computed; `d
     for n, r in enumerate(r for node in nodes for r in node):
         found[space.edges[r.edge][0]].setdefault(r.op if dense else n, []).append(r)
     with torch.inference_mode(False):  # a plan that is made while evaluating serves for training, too
-        at = lambda rs: None if device is None else torch.tensor([r.at for r in rs], device=device)
+        many = lambda at: torch.tensor(at).to(device, non_blocking=True) if len(at) > 1 else slice(at[0], at[0] + 1)  # of one nothing has to be sent
+        at = lambda rs: None if device is None else many([r.at for r in rs])
         return [[Group(rs[0].op, tuple(r.edge for r in rs), at(rs)) for rs in state.values()] for state in found]
 
 # %% ../nbs/11_cells.ipynb #network-weights
@@ -516,7 +517,7 @@ def forward(
     "Logits (N, classes) for `x` (N, C, H, W); while training with an auxiliary head (logits, auxiliary logits); raises `ValueError` for what does not fit."
     _check_images(self, x), _check_weights(self, w)
     plans = {kind: self.plan(w, kind, x.device) for kind in dict.fromkeys(self.kinds)}
-    values = None if w is None or w.values is None else w.values.flatten()
+    values = None if w is None or w.values is None else w.values.flatten().to(x.device, non_blocking=True)
     older = newer = self.stem(x)
     aux = None
     for n, (cell, merge, kind) in enumerate(zip(self.cells, self.merges, self.kinds)):

@@ -51,7 +51,8 @@ def gumbel(
     device="cpu",
 ) -> torch.Tensor:  # float32
     "Standard Gumbel numbers that depend on seed and step alone."
-    u = uniform(check_seeds(seed, device), range(step, step + 1), shape[0] * shape[1], 0).view(shape)
+    seeds = check_seeds(seed).to(device, non_blocking=True)  # looked at here, where nobody waits for it
+    u = uniform(seeds, range(step, step + 1), shape[0] * shape[1], 0).view(shape)
     return -torch.log(-torch.log(u.clamp(1e-7, 1 - 1e-7)))
 
 
@@ -84,8 +85,9 @@ def straight_through(
     opened: Sequence[int],  # for each variable the choice whose gate is 1
 ) -> Weights:
     "One-hot values with the gradient of the soft ones; what `soft` computes is computed."
-    hard = torch.zeros_like(soft.values)
+    hard = torch.zeros(soft.values.shape, dtype=soft.values.dtype)  # made on the host, which knows what is open
     hard[range(len(opened)), list(opened)] = 1.0
+    hard = hard.to(soft.values.device, non_blocking=True)
     return Weights(hard + (soft.values - soft.values.detach()), soft.chosen)  # in this order the sum is exact
 
 
@@ -96,9 +98,7 @@ def two_path(
     "ProxylessNAS: softmax over two sampled choices, the first of which is open."
     if any(a == b for a, b in pairs):
         raise ValueError("the two paths of a variable must be different choices")
-    outside = torch.ones_like(alpha, dtype=torch.bool)
-    for v, pair in enumerate(pairs):
-        outside[v, list(pair)] = False
+    outside = torch.ones(alpha.shape, dtype=torch.bool).scatter(1, torch.tensor(pairs), False).to(alpha.device, non_blocking=True)
     soft = Weights(alpha.masked_fill(outside, -torch.inf).softmax(-1), tuple(tuple(sorted(p)) for p in pairs))
     return straight_through(soft, [a for a, _ in pairs])
 

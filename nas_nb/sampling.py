@@ -58,6 +58,13 @@ class _Sampling(nn.Module):
         "The most likely choice of each variable: of each edge an operation, none included."
         return decode(self.space, self.logits.argmax(-1).tolist())
 
+# %% ../nbs/25_sampling.ipynb #drawing
+class _Drawing(_Sampling):
+    "α that stays on the host: what `.to` and `.cuda` change is its dtype."
+
+    def _apply(self, fn, recurse=True):  # torch's way to move and to convert all that a module holds
+        return super()._apply(lambda t: t.to(fn(t).dtype), recurse)
+
 # %% ../nbs/25_sampling.ipynb #entropy
 def entropy(alpha: torch.Tensor) -> torch.Tensor:  # (variables, choices) -> (variables,), in nats
     "How undecided each variable is: from 0 to ln K."
@@ -212,12 +219,12 @@ def log_gates(
     choices: Sequence[int],  # one for each variable
 ) -> Weights:
     "DSNAS: open gates of sampled operations, whose derivative is that of the logarithm of their probability."
-    index = torch.tensor(choices, device=alpha.device)[:, None]
+    index = torch.tensor(choices).to(alpha.device, non_blocking=True)[:, None]
     log_p = alpha.log_softmax(-1).gather(1, index)
     return Weights(torch.zeros_like(alpha).scatter(1, index, 1 + (log_p - log_p.detach())), one_hot(choices).chosen)
 
 
-class DSNAS(_Sampling):
+class DSNAS(_Drawing):
     "One sampled operation for each edge; raises `ValueError` for a space with picks."
 
     def __init__(self, space: CellSpace, seed: int = 0):
@@ -277,7 +284,7 @@ def reward(accuracy: float, latency: float, reference: float, exponent: float = 
     return accuracy * (reference / latency) ** exponent
 
 # %% ../nbs/25_sampling.ipynb #proxyless
-class Proxyless(_Sampling):
+class Proxyless(_Drawing):
     "Two sampled paths, one of them open; raises `ValueError` for a space with picks and for latencies that do not fit."
 
     def __init__(
@@ -311,13 +318,13 @@ class Proxyless(_Sampling):
 def pairs(self: Proxyless, step: int) -> torch.Tensor:  # (variables, 2), on the host
     "The two paths of each edge, the open one first."
     V, K = self.alpha.shape
-    return draw_two(self.alpha.cpu(), gumbel((2 * V, K), self.seed, 2 * step + 1).view(2, V, K))
+    return draw_two(self.alpha, gumbel((2 * V, K), self.seed, 2 * step + 1).view(2, V, K))
 
 
 @patch
-def live(self: Proxyless, pairs: torch.Tensor) -> torch.Tensor:  # (variables, 1), where α is
+def live(self: Proxyless, pairs: torch.Tensor) -> torch.Tensor:  # (variables, 1)
     "Which edges learn from a pair: those whose open path is not none."
-    return (pairs[:, :1] != self.zero).to(self.alpha.device)
+    return pairs[:, :1] != self.zero
 
 
 @patch
@@ -336,9 +343,8 @@ def penalty(self: Proxyless, step: int) -> torch.Tensor | float:
     if self.latency is None:
         return 0.0
     pairs = self.pairs(step)
-    index = pairs.to(self.alpha.device)
-    p = self.alpha.gather(1, index).softmax(1)
-    E = expected_latency(p.where(self.live(pairs), p.detach()), self.latency.gather(1, index), self.fixed)
+    p = self.alpha.gather(1, pairs).softmax(1)
+    E = expected_latency(p.where(self.live(pairs), p.detach()), self.latency.gather(1, pairs), self.fixed)
     return add_linear(0.0, E, self.reference, self.strength)
 
 
@@ -349,7 +355,7 @@ def settle(self: Proxyless, step: int) -> None:
     if self.before is None:
         raise ValueError("settle(step) takes back what the optimiser moved since gates(step): call gates first")
     old, pairs = self.before
-    self.alpha.copy_(torch.where(self.live(pairs), rescale(self.alpha, old, pairs.to(old.device)), old))
+    self.alpha.copy_(torch.where(self.live(pairs), rescale(self.alpha, old, pairs), old))
     self.before = None
 
 # %% ../nbs/25_sampling.ipynb #reinforce
@@ -363,7 +369,7 @@ def reinforce_gradient(
     return (advantages.view(-1, 1, 1) * missing).mean(0)
 
 # %% ../nbs/25_sampling.ipynb #reinforce-class
-class ProxylessReinforce(_Sampling):
+class ProxylessReinforce(_Drawing):
     "Whole architectures and their losses; for every space; raises `ValueError` for a rate that is not above 0."
 
     def __init__(self, space: CellSpace, lr: float = 1e-3, seed: int = 0):  # `lr`: of α, > 0
@@ -391,9 +397,9 @@ def tell(self: ProxylessReinforce, losses: torch.Tensor) -> None:  # (n,), lower
         raise ValueError("a single sample cannot be compared with anything: ask for two or more")
     if tuple(losses.shape) != (len(self.asked),) or not losses.isfinite().all():
         raise ValueError(f"losses must be {len(self.asked)} finite numbers, one for each sample, not {losses.tolist()}")
-    rewards, device = -losses.to(self.baseline), self.alpha.device
+    rewards = -losses.to(self.baseline)
     self.baseline += (0.99 if self.updates else 1.0) * (rewards.mean() - self.baseline)
-    gradient = reinforce_gradient(self.logits, self.asked.to(device), (rewards - self.baseline).to(self.alpha))
+    gradient = reinforce_gradient(self.logits, self.asked, (rewards - self.baseline).to(self.alpha))
     self.updates += 1
     self.square.lerp_(gradient**2, 0.001)  # Adam with the betas 0 and 0.999
     self.alpha -= self.lr * gradient / ((self.square / (1 - 0.999**self.updates)).sqrt() + 1e-8)

@@ -417,7 +417,11 @@ class Tree:
         "Features `x` (groups at k, …, C, H, W) for the groups at j → (groups at j, …, C, H, W); the groups stand on this `axis`."
         if len(self.first[k]) == len(self.first[j]):
             return x
-        return _first(_last(x).index_select(axis, self.groups[k][self.first[j]].to(x.device)))
+        return _first(_last(x).index_select(axis, self.groups[k][self.first[j]].to(x.device, non_blocking=True)))
+
+    def rows_of(self, table: torch.Tensor, j: int) -> torch.Tensor:
+        "Of a table with a row for each individual those of the groups at j."
+        return table.index_select(0, self.first[j].to(table.device, non_blocking=True))
 
     def add(self, x: torch.Tensor, j: int, y: torch.Tensor, k: int, i: int) -> None:
         "Add `y` (groups at k, N, C, H, W), to those groups of `x` (groups at j, N, C, H, W), that have the shortcut i → j."
@@ -472,7 +476,7 @@ def shortcuts(self: _Descent, x, j):  # (groups at j - 1, …), with their short
             y = self.stacks[_GROUP[i]][i - STAGES[_GROUP[i]][0] if i else 0]
             tree.add(x, j, self.conv_bn(*network.project[f"{i}-{j}"], y), stage[-1], i)
     if network.scale == "mean":
-        x /= (1 + self.gates.table[tree.first[j], j].sum(1))[:, None, None, None, None]
+        x /= (1 + tree.rows_of(self.gates.table[:, j], j).sum(1))[:, None, None, None, None]
     return x
 
 # %% ../nbs/12_vgg.ipynb #descent-call
@@ -484,7 +488,7 @@ def __call__(self: _Descent, x):  # images -> logits (groups at the end, images,
         outs = [_pooled(tree.spread(y, k, before[-1]), level) for k, y in zip(before, self.outs)]
         x, stacks = outs[-1], _stacks(self.stacks, outs, level, gates)
         self.stacks = {group: tree.spread(s, before[-1], stage[-1], axis=1) for group, s in stacks.items()}
-        self.sums = network._arriving(stage, self.stacks, gates._replace(table=gates.table[tree.first[stage[-1]]]))
+        self.sums = network._arriving(stage, self.stacks, gates._replace(table=tree.rows_of(gates.table, stage[-1])))
         self.outs, before = [], stage
         for j in stage:
             x = self.shortcuts(x, j) if inputs else x
@@ -517,9 +521,9 @@ def population_logits(
     each = max(map(size, range(1, 17)))  # for one image
     if len(rows) > 1 and each * (1 if calibrate is None else len(calibrate)) > megabytes:
         halves = [population_logits(network, half, x, calibrate, megabytes) for half in rows.tensor_split(2)]
-        return torch.cat(halves)[back.to(x.device)]
+        return torch.cat(halves).index_select(0, back.to(x.device, non_blocking=True))
     if calibrate is not None:
         _Descent(network, tree, own, seeing=True)(calibrate)
     at_a_time = min(megabytes, 8) if x.device.type == "cpu" else megabytes  # 8: near to what its caches hold
     found = [_Descent(network, tree, own)(part) for part in x.split(max(1, int(at_a_time / each)))]
-    return torch.cat(found, 1)[tree.groups[CLASSIFIER][back].to(x.device)]
+    return torch.cat(found, 1).index_select(0, tree.groups[CLASSIFIER][back].to(x.device, non_blocking=True))
