@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Weights', 'softmax', 'sigmoid', 'raw', 'gumbel', 'gumbel_softmax', 'one_hot', 'threshold', 'straight_through',
-           'two_path', 'hard']
+           'check_pairs', 'two_path', 'hard']
 
 # %% ../nbs/15_relaxations.ipynb #imports
 from collections.abc import Sequence
@@ -91,14 +91,32 @@ def straight_through(
     return Weights(hard + (soft.values - soft.values.detach()), soft.chosen)  # in this order the sum is exact
 
 
+# %% ../nbs/15_relaxations.ipynb #pairs
+def check_pairs(
+    alpha: torch.Tensor,  # (variables, choices)
+    pairs: torch.Tensor | Sequence[tuple[int, int]],  # (variables, 2), on the host
+) -> torch.Tensor:  # (variables, 2) int64
+    "Two choices for each variable of `alpha` (variables, choices), `pairs` (variables, 2), as a tensor; raises `ValueError` for what are none."
+    try:
+        rows = torch.as_tensor(pairs)
+    except (TypeError, ValueError, RuntimeError):
+        rows = torch.zeros(())
+    if rows.shape != (len(alpha), 2) or rows.dtype not in (torch.int64, torch.int32) or rows.min() < 0 or rows.max() >= alpha.shape[1]:
+        raise ValueError(f"pairs must be {len(alpha)} × 2 whole numbers from 0 to {alpha.shape[1] - 1}: two choices for each variable")
+    if (rows[:, 0] == rows[:, 1]).any():
+        raise ValueError("the two paths of a variable must be different choices")
+    return rows.long()
+
+
+# %% ../nbs/15_relaxations.ipynb #two-path
 def two_path(
     alpha: torch.Tensor,  # (variables, choices)
-    pairs: Sequence[tuple[int, int]],  # for each variable two different choices, the open one first
+    pairs: torch.Tensor | Sequence[tuple[int, int]],  # (variables, 2), whole numbers, on the host: two different choices, the open one first
 ) -> Weights:
-    "ProxylessNAS: softmax over two sampled choices, the first of which is open."
-    if any(a == b for a, b in pairs):
-        raise ValueError("the two paths of a variable must be different choices")
-    outside = torch.ones(alpha.shape, dtype=torch.bool).scatter(1, torch.tensor(pairs), False).to(alpha.device, non_blocking=True)
+    "ProxylessNAS: softmax over two sampled choices, `pairs` (variables, 2), of `alpha` (variables, choices); the first is open."
+    rows = check_pairs(alpha, pairs)
+    pairs = rows.tolist()
+    outside = torch.ones(alpha.shape, dtype=torch.bool).scatter(1, rows, False).to(alpha.device, non_blocking=True)
     soft = Weights(alpha.masked_fill(outside, -torch.inf).softmax(-1), tuple(tuple(sorted(p)) for p in pairs))
     return straight_through(soft, [a for a, _ in pairs])
 
