@@ -5,11 +5,14 @@
 # %% auto #0
 __all__ = ['DARTS_CELL', 'ASNG_CELL', 'ENAS_CELL', 'Node', 'NASNET_CELL', 'NASNET_A', 'CellSpace', 'Genotype', 'loose', 'Route',
            'routes', 'genotype_routes', 'weighted_sums', 'Cell', 'Group', 'Plan', 'Merge', 'CellNetwork',
-           'auxiliary_head', 'discretise', 'encode', 'decode', 'parameter_counts', 'parameter_norms', 'widest']
+           'auxiliary_head', 'discretise', 'encode', 'decode', 'parameter_counts', 'parameter_norms', 'widest',
+           'darts_names', 'load_darts']
 
 # %% ../nbs/11_cells.ipynb #imports
+import ast
 import json
 import math
+import operator
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +23,8 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
-from .operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, NASNET_OPS, Op, conv_bn, factorized_reduce, relu_conv_bn, side_by_side
+from .files import check_state
+from .operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, NASNET_OPS, Op, Reduce, check_positive, check_shape, check_whole, conv_bn, factorized_reduce, relu_conv_bn, side_by_side
 from .relaxations import Weights
 from .training import DropPath
 
@@ -52,7 +56,8 @@ class CellSpace:
         return 2 * one
 
     def count(self, keep: int | None = 2) -> int:  # `keep`: as for `discretise`
-        "Number of discrete cells of one kind."
+        "Number of discrete cells of one kind; raises `ValueError` for a `keep` below 1."
+        _check_keep(keep)
         if self.picks or keep is None:
             return math.prod(self.sizes[: len(self.sizes) // 2])
         K = len(self.ops) - ("none" in self.ops)  # none is never kept
@@ -82,6 +87,11 @@ def _check_space(s):
         raise ValueError(f"CellSpace: wiring has no edge to node {idle[0]}")
 
 
+def _check_keep(keep):  # edges into a node; None: all
+    if keep is not None:
+        check_whole(keep=keep)
+
+
 DARTS_CELL = CellSpace(DARTS_OPS)
 ASNG_CELL = CellSpace(ASNG_OPS, nodes=5, picks=True, output="loose", project="always")
 ENAS_CELL = CellSpace(ENAS_OPS, nodes=5, picks=True, output="loose", project="search")
@@ -107,12 +117,58 @@ class Genotype(NamedTuple):
         "The inverse; raises `ValueError` if the text is no genotype."
         try:
             d = json.loads(text)
-            nodes = {k: tuple(tuple((str(op), int(j)) for op, j in node) for node in d[k]) for k in ("normal", "reduce")}
-            g = Genotype(**nodes, **{k: tuple(map(int, d[k])) for k in ("normal_concat", "reduce_concat")})
-            g.cell("normal"), g.cell("reduce")
-            return g
-        except (KeyError, TypeError, ValueError) as e:
+            return _checked(**{kind: [[tuple(pair) for pair in node] for node in d[kind]] for kind in _KINDS}, **{c: d[c] for c in _CONCATS})
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as e:
             raise ValueError(f"not a genotype ({type(e).__name__}: {e})") from None
+
+
+_KINDS, _CONCATS = ("normal", "reduce"), ("normal_concat", "reduce_concat")
+
+
+def _checked(**parts):  # lists and tuples -> a genotype
+    nodes = {kind: tuple(tuple(node) for node in parts[kind]) for kind in _KINDS}
+    g = Genotype(**nodes, **{c: tuple(parts[c]) for c in _CONCATS})
+    g.cell("normal"), g.cell("reduce")
+    return g
+
+# %% ../nbs/11_cells.ipynb #genotype-darts
+@patch(cls_method=True)
+def from_darts(
+    cls: Genotype,
+    text: str,  # `Genotype(normal=[('sep_conv_3x3', 0), …], normal_concat=range(2, 6), reduce=[…], reduce_concat=[2, 3, 4, 5])`
+) -> Genotype:
+    "A genotype as the public DARTS program writes it, with or without `NAME =` in front; raises `ValueError` for any other text."
+    try:
+        (statement,) = ast.parse(text.strip()).body
+        call = statement.value
+        if getattr(call.func, "id", getattr(call.func, "attr", "")) != "Genotype":
+            raise ValueError("it is no call of Genotype")
+        values = list(zip(cls._fields, call.args)) + [(k.arg, k.value) for k in call.keywords]
+        parts = {name: _literal(value) for name, value in values}
+        if len(values) != 4 or parts.keys() != set(cls._fields) or any(len(parts[kind]) % 2 for kind in _KINDS):
+            raise ValueError(f"it needs {', '.join(cls._fields)}, each once, and two pairs for each node")
+        pairs = {kind: [parts[kind][n : n + 2] for n in range(0, len(parts[kind]), 2)] for kind in _KINDS}
+        return _checked(**parts | pairs)
+    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, OverflowError, MemoryError, RecursionError) as e:
+        raise ValueError(f"not a genotype as DARTS writes it ({type(e).__name__}: {e})") from None
+
+
+def _literal(node):
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "range" and not node.keywords:
+        return tuple(range(*map(ast.literal_eval, node.args))[:1000])  # more states than any cell has
+    return ast.literal_eval(node)
+
+# %% ../nbs/11_cells.ipynb #genotype-write
+@patch
+def to_darts(self: Genotype) -> str:
+    "One line of text as the public DARTS program writes it; raises `ValueError` unless each node has two inputs."
+    flat = {}
+    for kind in _KINDS:
+        nodes, flat[f"{kind}_concat"] = self.cell(kind)
+        if any(len(node) != 2 for node in nodes):
+            raise ValueError(f"a {kind} node without two inputs cannot be written as DARTS does: use to_json")
+        flat[kind] = [pair for node in nodes for pair in node]
+    return f"Genotype({', '.join(f'{field}={list(flat[field])}' for field in self._fields)})"
 
 # %% ../nbs/11_cells.ipynb #genotype-cell
 def _known(kind):
@@ -125,15 +181,26 @@ def _known(kind):
 def cell(self: Genotype, kind: str) -> tuple[tuple[Node, ...], tuple[int, ...]]:  # `kind`: "normal" or "reduce"
     "Nodes and output of one kind; raises `ValueError` for an unknown kind and for states that do not exist."
     nodes, concat = getattr(self, _known(kind)), getattr(self, f"{kind}_concat")
-    wrong = [f"node {i} reads state {j}" for i, node in enumerate(nodes) for _, j in node if not 0 <= j < 2 + i]
-    wrong += [f"the output reads state {s}" for s in concat if not 0 <= s < 2 + len(nodes)]
-    if wrong:
-        raise ValueError(f"no {kind} cell: {wrong[0]}, which is not there yet")
-    if not concat:
-        raise ValueError(f"no {kind} cell: its output is empty")
+    if wrong := next(_faults(kind, nodes, concat), None):
+        raise ValueError(f"no {kind} cell: {wrong}")
     return nodes, concat
 
 
+def _faults(kind, nodes, concat):  # in words
+    try:
+        pairs, states = [(i, op, j) for i, node in enumerate(nodes) for op, j in node], list(concat)
+    except (TypeError, ValueError):
+        yield "a node is a list of pairs (operation, state), and the output a list of states"
+        return
+    yield from (f"{x!r} is the name of no operation" for _, x, _ in pairs if type(x) is not str)
+    yield from (f"{x!r} is no state: states are whole numbers" for x in [*(j for *_, j in pairs), *states] if type(x) is not int)
+    yield from (f"node {i} reads state {j}, which is not there yet" for i, _, j in pairs if not 0 <= j < 2 + i)
+    yield from (f"the output reads state {s}, which is not there yet" for s in states if not 0 <= s < 2 + len(nodes))
+    yield from (f"the output reads state {s} twice" for s in states if states.count(s) > 1)
+    yield from ("its output is empty" for _ in [0] if not states)
+    yield from (f"its output is of half the size, so state {s}, an input, cannot be part of it" for s in states if kind == "reduce" and s < 2)
+
+# %% ../nbs/11_cells.ipynb #genotype-loose
 def loose(nodes: Sequence[Node]) -> tuple[int, ...]:
     "The states of the nodes that no other node reads."
     read = {j for node in nodes for _, j in node}
@@ -183,6 +250,8 @@ def genotype_routes(
 ) -> list[list[Route]]:
     "What a discrete cell computes; raises `ValueError` for operations and edges that the space does not have."
     at, names = {edge: e for e, edge in enumerate(space.edges)}, list(space.ops)
+    if wrong := next(_faults("normal", nodes, (0,)), None):
+        raise ValueError(f"no cell: {wrong}")
     for i, node in enumerate(nodes):
         for op, j in node:
             if op not in names or (j, i) not in at:
@@ -196,7 +265,9 @@ def weighted_sums(
     terms: Sequence[torch.Tensor],  # (N, C, H, W) each
     weights: torch.Tensor,  # (sums, terms)
 ) -> torch.Tensor:  # (sums, N, C, H, W)
-    "Sums of the same terms with different weights, as one matrix product."
+    "Sums of the same terms, (N, C, H, W) each, with different `weights` (sums, terms), as one matrix product → (sums, N, C, H, W)."
+    if weights.shape[-1] != len(terms):
+        raise ValueError(f"weights for {weights.shape[-1]} terms do not fit {len(terms)}: a row for each sum, a column for each term")
     stacked = torch.stack([t.permute(0, 2, 3, 1) for t in terms])  # channels last stay last
     return (weights @ stacked.flatten(1)).view(-1, *stacked.shape[1:]).permute(0, 1, 4, 2, 3)
 
@@ -234,7 +305,7 @@ class Group(NamedTuple):
 
     op: int
     edges: tuple[int, ...]
-    at: torch.Tensor | None  # positions of the weights, on the device; None: all 1
+    at: torch.Tensor | slice | None  # positions of the weights, on the device; None: all 1
 
 # %% ../nbs/11_cells.ipynb #term
 @patch
@@ -297,10 +368,11 @@ def forward(
 
 # %% ../nbs/11_cells.ipynb #merge
 class Merge(nn.Module):
-    "ReLU, 1×1 convolution from some of the nodes to C channels, batch norm."
+    "ReLU, 1×1 convolution from some of the nodes, (N, C, H, W) each, to C channels, (N, C, H, W), and batch norm."
 
     def __init__(self, channels: int, states: Sequence[int], affine: bool):  # `states`: those that can be in the output
         super().__init__()
+        check_whole(channels=channels)
         self.at = {s: slice(n * channels, (n + 1) * channels) for n, s in enumerate(states)}
         self.conv, self.bn = nn.Conv2d(len(states) * channels, channels, 1, bias=False), nn.BatchNorm2d(channels, affine=affine)
 
@@ -310,7 +382,7 @@ class Merge(nn.Module):
 
 # %% ../nbs/11_cells.ipynb #network
 class CellNetwork(nn.Module):
-    "The supernet of a space (`network(x, w)`), or the network of a genotype (`network(x)`)."
+    "The supernet of a space (`network(x, w)`), or the network of a genotype (`network(x)`); raises `ValueError` for sizes that cannot be built."
 
     def __init__(
         self,
@@ -320,25 +392,63 @@ class CellNetwork(nn.Module):
         channels: int = 16,  # of the first cell
         cells: int = 8,
         genotype: Genotype | None = None,  # None: the supernet
-        aux: bool = False,  # an auxiliary head after cell ⌊2L/3⌋, for 32×32 images
+        aux: bool = False,  # an auxiliary head after cell ⌊2L/3⌋, for 8 to 10 pixels each way there, as of 32×32 images
     ):
         super().__init__()
-        self.space, self.genotype, self.plans = space, genotype, {}
-        self.stem = conv_bn(shape[0], 3 * channels, True, 3)
+        self.space, self.shape, self.genotype, self.plans = space, check_shape(shape), genotype, {}
+        self.kinds = _kinds(cells)
+        _check_network(self, aux, classes=classes, channels=channels)
+        self.stem = conv_bn(self.shape[0], 3 * channels, True, 3)
         self.cells, self.merges, self.aux = nn.ModuleList(), nn.ModuleList(), None
         widths, before = (3 * channels, 3 * channels), False
-        for n in range(cells):
-            reduction = n in (cells // 3, 2 * cells // 3)
-            channels *= 2 if reduction else 1
-            built, concat = self._parts("reduce" if reduction else "normal")
+        for n, kind in enumerate(self.kinds):
+            channels *= 2 if (reduction := kind == "reduce") else 1
+            built, concat = self._parts(kind)
             self.cells.append(Cell(space, widths, channels, reduction, before, built))
             project = space.project == "always" or (space.project == "search" and not genotype)
             self.merges.append(Merge(channels, concat, genotype is not None) if project else None)
             widths, before = (widths[1], channels if project else len(concat) * channels), reduction
             if aux and n == 2 * cells // 3:
                 self.aux = auxiliary_head(widths[1], classes)
-        self.kinds = ["reduce" if cell.stride == 2 else "normal" for cell in self.cells]
         self.linear = nn.Linear(widths[1], classes)
+
+# %% ../nbs/11_cells.ipynb #network-checks
+def _kinds(cells):  # of each cell
+    check_whole(cells=cells)
+    return ["reduce" if n in (cells // 3, 2 * cells // 3) else "normal" for n in range(cells)]
+
+
+def _check_network(network, aux, **numbers):
+    check_whole(**numbers)
+    if aux:
+        _check_head(network, network.shape[1:])
+    for name, kind, like in (("space", CellSpace, "DARTS_CELL"), ("genotype", Genotype | None, "None for a supernet, or Genotype.from_json(text)")):
+        if not isinstance(found := getattr(network, name), kind):
+            raise ValueError(f"CellNetwork: {name} = {found!r} must be {like}")
+    for kind in _KINDS if network.genotype else ():  # also of a kind that these few cells do not have
+        genotype_routes(network.space, network.genotype.cell(kind)[0])
+
+
+def _at_the_end(network, sides):  # pixels behind the last reduction
+    return [-(-n >> network.kinds.count("reduce")) for n in sides]
+
+
+def _check_head(network, sides):
+    found = _at_the_end(network, sides)
+    if not all(8 <= n <= 10 for n in found):
+        fits = [n << network.kinds.count("reduce") for n in (7, 10)]
+        says = f"the auxiliary head takes 8 to 10 pixels each way, and images of {sides[0]}×{sides[1]} pixels have {found[0]}×{found[1]} there"
+        raise ValueError(f"{says}: bring them to {fits[0] + 1} to {fits[1]} pixels with data.resize, or leave it out (aux=False)")
+
+
+def _check_images(network, x):
+    if x.ndim != 4 or x.shape[1] != network.shape[0] or not x.numel() or not x.is_floating_point():
+        raise ValueError(f"images {tuple(x.shape)} of {x.dtype} do not fit: real numbers (N, {network.shape[0]}, height, width) are needed")
+    if network.training:
+        if network.aux:
+            _check_head(network, x.shape[2:])
+        if len(x) == 1 and (network.aux or math.prod(_at_the_end(network, x.shape[2:])) == 1):
+            raise ValueError("batch norm learns nothing from a single number for each channel: train with two images or more at a time")
 
 # %% ../nbs/11_cells.ipynb #parts
 @patch
@@ -349,8 +459,9 @@ def _parts(self: CellNetwork, kind):  # routes that are built (None: all), state
     return genotype_routes(self.space, nodes), concat
 
 # %% ../nbs/11_cells.ipynb #aux
-def auxiliary_head(c_in: int, classes: int) -> nn.Sequential:  # for 8×8 states
-    "The auxiliary classifier of NASNet, DARTS and ASNG-NAS."
+def auxiliary_head(c_in: int, classes: int) -> nn.Sequential:
+    "The auxiliary classifier of NASNet, DARTS and ASNG-NAS: (N, c_in, H, W), H and W from 8 to 10, → logits (N, classes)."
+    check_whole(c_in=c_in, classes=classes)
     first = [nn.ReLU(), nn.AvgPool2d(5, 3, count_include_pad=False), *conv_bn(c_in, 128, True), nn.ReLU()]
     second = [nn.Conv2d(128, 768, 2, bias=False), nn.BatchNorm2d(768), nn.ReLU()]
     return nn.Sequential(*first, *second, nn.Flatten(), nn.Linear(768, classes))
@@ -376,8 +487,25 @@ def _groups(space, nodes, dense, device):  # `dense`: everything is computed; `d
     for n, r in enumerate(r for node in nodes for r in node):
         found[space.edges[r.edge][0]].setdefault(r.op if dense else n, []).append(r)
     with torch.inference_mode(False):  # a plan that is made while evaluating serves for training, too
-        at = lambda rs: None if device is None else torch.tensor([r.at for r in rs], device=device)
+        many = lambda at: torch.tensor(at).to(device, non_blocking=True) if len(at) > 1 else slice(at[0], at[0] + 1)  # of one nothing has to be sent
+        at = lambda rs: None if device is None else many([r.at for r in rs])
         return [[Group(rs[0].op, tuple(r.edge for r in rs), at(rs)) for rs in state.values()] for state in found]
+
+# %% ../nbs/11_cells.ipynb #network-weights
+def _check_weights(network, w):
+    space = network.space
+    if (w is None) != (network.genotype is not None):
+        raise ValueError("a supernet needs weights: network(x, w)" if w is None else "the network of a genotype takes no weights: network(x)")
+    if w is None:
+        return
+    if not isinstance(w, Weights) or w.values is None and w.chosen is None:
+        raise ValueError("weights come as `Weights` with values or choices, for example softmax(alpha) or one_hot(choices)")
+    V, K = len(space.sizes), len(space.ops)
+    for part in w:  # values and choices
+        if part is not None and len(part) != V:
+            raise ValueError(f"weights for {len(part)} variables do not fit a space that has {V}")
+    if w.values is not None and not space.picks and tuple(w.values.shape) != (V, K):
+        raise ValueError(f"weights for {w.values.shape[-1]} choices do not fit a space that has {K} operations: values must be {V} × {K} numbers")
 
 # %% ../nbs/11_cells.ipynb #network-forward
 @patch
@@ -385,15 +513,11 @@ def forward(
     self: CellNetwork,
     x: torch.Tensor,  # (N, C, H, W)
     w: Weights | None = None,  # needed by a supernet
-):  # logits (N, classes); while training with an auxiliary head (logits, auxiliary logits)
-    if (w is None) != (self.genotype is not None):
-        raise ValueError("a supernet needs weights: network(x, w)" if w is None else "the network of a genotype takes no weights: network(x)")
-    if w and (n := len(w.chosen if w.values is None else w.values)) != len(self.space.sizes):
-        raise ValueError(f"weights for {n} variables do not fit a space that has {len(self.space.sizes)}")
-    if w and w.values is not None and not self.space.picks and (n := w.values.shape[-1]) != len(self.space.ops):
-        raise ValueError(f"weights for {n} choices do not fit a space that has {len(self.space.ops)} operations")
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    "Logits (N, classes) for `x` (N, C, H, W); while training with an auxiliary head (logits, auxiliary logits); raises `ValueError` for what does not fit."
+    _check_images(self, x), _check_weights(self, w)
     plans = {kind: self.plan(w, kind, x.device) for kind in dict.fromkeys(self.kinds)}
-    values = None if w is None or w.values is None else w.values.flatten()
+    values = None if w is None or w.values is None else w.values.flatten().to(x.device, non_blocking=True)
     older = newer = self.stem(x)
     aux = None
     for n, (cell, merge, kind) in enumerate(zip(self.cells, self.merges, self.kinds)):
@@ -410,11 +534,14 @@ def discretise(
     weights: torch.Tensor,  # (variables, choices), for example softmax(alpha)
     keep: int | None = 2,  # edges kept for each node; None: every edge, with its strongest operation, none included
 ) -> Genotype:
-    "The discrete architecture of dense weights; raises `ValueError` for a space in which nodes pick their inputs."
+    "The discrete architecture of dense `weights` (variables, choices); raises `ValueError` for a space with picks and for weights that are NaN."
+    _check_keep(keep)
     if space.picks:
         raise ValueError("here an architecture is a list of choices, not a mixture: use `decode`")
-    if tuple(weights.shape) != (len(space.sizes), len(space.ops)) or weights.isnan().any() or not (keep is None or keep >= 1):
-        raise ValueError(f"weights must be {len(space.sizes)} × {len(space.ops)} numbers, not {tuple(weights.shape)}, and keep at least 1, not {keep}")
+    if tuple(weights.shape) != (len(space.sizes), len(space.ops)):
+        raise ValueError(f"weights must be {len(space.sizes)} × {len(space.ops)} numbers, not {tuple(weights.shape)}")
+    if weights.isnan().any():
+        raise ValueError(f"weights must be {len(space.sizes)} × {len(space.ops)} numbers, and some are NaN: the search diverged, try a smaller learning rate")
     half, names = len(space.edges), list(space.ops)
     rows, table = weights.detach().tolist(), {}
     for kind, begin in (("normal", 0), ("reduce", half)):
@@ -440,8 +567,8 @@ def encode(
 ) -> Weights:
     "The genotype as weights of the supernet, which puts out what its space says; raises `ValueError` for what the space does not have."
     chosen = []
-    for nodes in (genotype.normal, genotype.reduce):
-        found = genotype_routes(space, nodes)
+    for kind in _KINDS:
+        found = genotype_routes(space, getattr(genotype, kind))
         if space.picks:
             for a, b in found:
                 chosen += [(space.edges[a.edge][0],), (space.edges[b.edge][0],), (a.op,), (b.op,)]
@@ -455,13 +582,17 @@ def decode(
     choices: Sequence[int],  # one for each variable
 ) -> Genotype:
     "The genotype of a list of choices; raises `ValueError` for a choice that a variable does not have."
+    try:
+        choices = [operator.index(c) for c in choices]
+    except TypeError:
+        choices = []
     if len(choices) != len(space.sizes) or any(not 0 <= c < n for c, n in zip(choices, space.sizes)):
-        raise ValueError(f"choices must be {len(space.sizes)} numbers from 0 to below {space.sizes}")
+        raise ValueError(f"choices must be {len(space.sizes)} whole numbers from 0 to below {space.sizes}")
     names, half, table = list(space.ops), len(choices) // 2, {}
     for kind, part in (("normal", choices[:half]), ("reduce", choices[half:])):
         if space.picks:
             quads = [part[n : n + 4] for n in range(0, half, 4)]
-            table[kind] = tuple(((names[p], int(a)), (names[q], int(b))) for a, b, p, q in quads)
+            table[kind] = tuple(((names[p], a), (names[q], b)) for a, b, p, q in quads)
         else:
             on = [(i, names[c], j) for (j, i), c in zip(space.edges, part) if names[c] != "none"]
             table[kind] = tuple(tuple((op, j) for i, op, j in on if i == node) for node in range(space.nodes))
@@ -469,8 +600,7 @@ def decode(
 
 # %% ../nbs/11_cells.ipynb #counts
 def _by_choice(network, measure, zero):  # sum of `measure(weight tensor)` for each variable and choice
-    space = network.space
-    if space.picks or network.genotype is not None:
+    if not isinstance(network, CellNetwork) or (space := network.space).picks or network.genotype is not None:
         raise ValueError("weights are counted for each edge: it takes a supernet of a space with a variable for each edge (no picks)")
     edges, K = len(space.edges), len(space.ops)
     table = [[zero] * K for _ in range(2 * edges)]
@@ -482,13 +612,13 @@ def _by_choice(network, measure, zero):  # sum of `measure(weight tensor)` for e
     return table
 
 
-def parameter_counts(network: CellNetwork) -> torch.Tensor:  # integers, (variables, choices)
-    "How many weights an operation has in all cells of its kind; raises `ValueError` without a variable for each edge."
+def parameter_counts(network: CellNetwork) -> torch.Tensor:
+    "How many weights an operation has in all cells of its kind → integers (variables, choices); raises `ValueError` without a variable for each edge."
     return torch.tensor(_by_choice(network, torch.Tensor.numel, 0), device=network.linear.weight.device)
 
 
-def parameter_norms(network: CellNetwork) -> torch.Tensor:  # (variables, choices), with gradients
-    "Sum of the 2-norms of an operation's weight tensors in all cells of its kind; raises as `parameter_counts` does."
+def parameter_norms(network: CellNetwork) -> torch.Tensor:
+    "Sum of the 2-norms of an operation's weight tensors in all cells of its kind → (variables, choices), with gradients; raises as `parameter_counts` does."
     rows = _by_choice(network, torch.linalg.vector_norm, network.linear.weight.new_zeros(()))
     return torch.stack([torch.stack(row) for row in rows])
 
@@ -503,6 +633,7 @@ def widest(
     most: int = 127,  # channels
 ) -> int:
     "The most channels with which the network of a genotype keeps to the budget; raises `ValueError` if not even one does."
+    check_whole(most=most), check_positive(budget=budget)
 
     def parameters(channels):
         with torch.device("meta"):
@@ -529,3 +660,45 @@ NASNET_A = Genotype(
     reduce=_picked("sep5 1 sep7 0, max 1 sep7 0, avg 1 sep5 0, id 3 avg 2, sep3 2 max 1"),
     reduce_concat=(3, 4, 5, 6),
 )
+
+# %% ../nbs/11_cells.ipynb #darts-names
+def darts_names(network: CellNetwork) -> dict[str, str]:
+    "Name in a state of the public DARTS program → name in that of the network of a genotype; raises `ValueError` for what DARTS does not have."
+    try:
+        modules = {"stem.0": "stem.0", "stem.1": "stem.1", "linear": "classifier", "aux.9": "auxiliary_head.classifier"}
+        modules |= {f"aux.{n}": f"auxiliary_head.features.{n}" for n in range(9)}
+        for n, (cell, kind) in enumerate(zip(network.cells, network.kinds)):
+            pairs = [r for node in genotype_routes(network.space, network.genotype.cell(kind)[0]) for r in node]
+            built = {f"own.{r.edge}-{r.op}": f"_ops.{m}" for m, r in enumerate(pairs)} | dict(first="preprocess0", second="preprocess1")
+            if len(built) < len(pairs) + 2:
+                raise ValueError("a node that takes one operation of one state twice has one set of weights for both here")
+            modules |= {f"cells.{n}.{ours}{a}": f"cells.{n}.{theirs}{b}" for ours, theirs in built.items() for a, b in _inside(cell, ours)}
+        return {f"{modules[path]}.{leaf}": f"{path}.{leaf}" for path, _, leaf in (key.rpartition(".") for key in network.state_dict())}
+    except (AttributeError, KeyError) as e:
+        raise ValueError(f"the public DARTS program has no such network ({type(e).__name__}: {e}): it builds genotypes of DARTS_CELL") from None
+
+
+def _inside(cell, name):  # of a part of a cell: (name here, name there) of its modules
+    part = cell.get_submodule(name)
+    if isinstance(part, nn.Sequential) and isinstance(part[-1], Reduce):
+        return [(".1.even", ".conv_1"), (".1.odd", ".conv_2"), (".1.bn", ".bn")]
+    ahead = name.startswith("own")  # ReLU, shared by all edges from a state, is not among an edge's own modules
+    return [(f".{i}", f".op.{i + ahead}") for i, _ in enumerate(part.children())]
+
+# %% ../nbs/11_cells.ipynb #darts-load
+def load_darts(
+    network: CellNetwork,  # of the published genotype
+    state: dict[str, torch.Tensor],  # `torch.load(path, weights_only=True)` of a checkpoint of the public DARTS program (CIFAR-10)
+) -> None:
+    "Give a network the weights of a published one; raises `ValueError` for another one's, and then leaves the network as it was."
+    names, mine = darts_names(network), network.state_dict()
+    state = {name: x for name, x in state.items() if network.aux or not name.startswith("auxiliary_head.")}
+    for name in names.keys() - state.keys():  # torch before 0.4 did not count batches
+        if name.endswith("num_batches_tracked"):
+            state[name] = mine[names[name]]
+    if strange := sorted(names.keys() ^ state.keys()):
+        says = "lacks" if strange[0] in names else "has more than this network:"
+        raise ValueError(f"the state {says} {strange[0]}: shape, channels, cells, aux and genotype must be those of the published network")
+    found = {names[name]: x for name, x in state.items()}
+    check_state(found, mine, "the state of a DARTS network")
+    network.load_state_dict(found)

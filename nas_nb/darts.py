@@ -4,17 +4,22 @@
 
 # %% auto #0
 __all__ = ['Step', 'first_order', 'second_order', 'move', 'run_norms', 'scaled', 'sgd_drift', 'expected_cost', 'l1', 'signed',
-           'zero_one', 'DARTS']
+           'zero_one', 'check_mixture', 'DARTS']
 
 # %% ../nbs/20_darts.ipynb #imports
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import NamedTuple
 
 import torch
+from fastcore.basics import patch
 from torch import nn
 
 from .cells import CellSpace, Genotype, discretise
+from .files import check_state
+from .operations import check_positive, check_whole
 from .relaxations import Weights, softmax
+from .streams import check_seeds
 
 # %% ../nbs/20_darts.ipynb #gradient
 class Step(NamedTuple):
@@ -24,13 +29,26 @@ class Step(NamedTuple):
     gradients: list[torch.Tensor]  # one for each of the architecture's parameters
 
 
+def _loss(x):
+    if not torch.is_tensor(x) or x.numel() != 1 or not x.requires_grad:
+        raise ValueError("a loss is one number with a gradient, for example F.cross_entropy(network(x, weights), y)")
+    return x
+
+
 def first_order(
     alphas: Sequence[torch.Tensor],  # the architecture's parameters
     valid: Callable,  # () -> the loss on a validation batch
 ) -> Step:
-    "The gradient at the present weights; none of the weights' own gradients is computed."
-    loss = valid()
-    return Step(loss.detach(), list(torch.autograd.grad(loss, list(alphas), materialize_grads=True)))
+    "The gradient at the present weights; none of the weights' own gradients is computed. Raises `ValueError` for a loss that is not one number."
+    loss = _loss(valid())
+    return Step(loss.detach(), list(torch.autograd.grad(loss, _parameters(alphas), materialize_grads=True)))
+
+
+def _parameters(tensors):
+    tensors = list(tensors)
+    if not tensors or not all(torch.is_tensor(t) and t.requires_grad for t in tensors):
+        raise ValueError("there must be at least one parameter, and all must be tensors with requires_grad=True")
+    return tensors
 
 # %% ../nbs/20_darts.ipynb #second-order
 def second_order(
@@ -43,10 +61,10 @@ def second_order(
     radius: float = 0.01,  # ε‖v‖
     runs: int = 0,  # > 0: so many searches side by side (`27_search`), along the first axis of each weight, with one alpha each
 ) -> Step:
-    "The gradient through one step of the weights (DARTS, equations 6 to 8)."
-    alphas, weights = list(alphas), list(weights)
+    "The gradient through one step of the weights (DARTS, equations 6 to 8); raises `ValueError` for what does not fit together."
+    alphas, weights = _unrolled(_parameters(alphas), _parameters(weights), xi, drift, radius, runs)
     kept, back = [w.detach().clone() for w in weights], lambda: torch._foreach_copy_([w.detach() for w in weights], kept)
-    gradient = lambda loss, of: list(torch.autograd.grad(loss, of, materialize_grads=True))
+    gradient = lambda loss, of: list(torch.autograd.grad(_loss(loss), of, materialize_grads=True))
     try:
         g = gradient(train(), weights)
         move(weights, g if drift is None else torch._foreach_add(g, list(drift)), -xi)
@@ -63,31 +81,60 @@ def second_order(
         back()
     return Step(loss.detach(), [d - xi * (p - n) / (2 * e) for d, p, n, e in zip(direct, *sides, eps.expand(len(alphas)))])
 
+# %% ../nbs/20_darts.ipynb #second-order-check
+def _unrolled(alphas, weights, xi, drift, radius, runs):
+    check_positive(xi=xi, radius=radius), check_whole(0, runs=runs)
+    if drift is not None and len(drift) != len(weights):
+        raise ValueError(f"{len(drift)} tensors of drift do not fit {len(weights)} weights")
+    if runs and (len(alphas) != runs or any(w.shape[:1] != (runs,) for w in weights)):
+        raise ValueError(f"with runs={runs} there must be as many alphas, and each weight must have {runs} along its first axis")
+    return alphas, weights
+
 # %% ../nbs/20_darts.ipynb #move
+def _each(tensors, others):
+    tensors, others = list(tensors), list(others)
+    if not tensors or len(tensors) != len(others):
+        raise ValueError(f"{len(tensors)} tensors and {len(others)} directions: one for each is needed, and at least one")
+    return tensors, others
+
+
 @torch.no_grad()
-def move(tensors: Sequence[torch.Tensor], along: Sequence[torch.Tensor], by: float) -> None:
-    "Add a multiple of a direction to tensors, in place."
-    torch._foreach_add_(list(tensors), list(along), alpha=by)
+def move(
+    tensors: Sequence[torch.Tensor],  # of any shapes
+    along: Sequence[torch.Tensor],  # of the same shapes
+    by: float,
+) -> None:
+    "Add `by` times a direction `along` to `tensors` (each of any shape), in place; raises `ValueError` if there are not as many of both."
+    torch._foreach_add_(*_each(tensors, along), alpha=by)
 
 
-def run_norms(tensors: Sequence[torch.Tensor]) -> torch.Tensor:  # (runs,)
-    "The 2-norm over all tensors together, for each index of their first axis."
+def run_norms(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    "The 2-norm over all `tensors` (runs, …) together, for each index of their first axis → (runs,)."
+    tensors, _ = _each(tensors, tensors)
     return torch.stack([t.flatten(1).square().sum(1) for t in tensors]).sum(0).sqrt()
 
 
-def scaled(tensors: Sequence[torch.Tensor], by: torch.Tensor) -> list[torch.Tensor]:  # `by`: a number, or (runs,)
-    "Tensors times a number, or one for each index of their first axis."
-    return [t * by.view(-1, *[1] * (t.ndim - 1)) for t in tensors] if by.ndim else list(torch._foreach_mul(list(tensors), by))
+def scaled(
+    tensors: Sequence[torch.Tensor],  # (runs, …), or of any shapes for a number
+    by: torch.Tensor | float,  # (runs,), or a number
+) -> list[torch.Tensor]:  # of the same shapes
+    "All `tensors` (runs, …) times a number, or times one for each index of their first axis, `by` (runs,)."
+    tensors, _ = _each(tensors, tensors)
+    if torch.is_tensor(by) and by.ndim:
+        return [t * by.view(-1, *[1] * (t.ndim - 1)) for t in tensors]
+    return list(torch._foreach_mul(tensors, by))
 
 # %% ../nbs/20_darts.ipynb #drift
 @torch.no_grad()
 def sgd_drift(
     optimizer: torch.optim.SGD,  # with plain momentum
 ) -> list[torch.Tensor]:  # one for each of its parameters
-    "What the next step of SGD adds to the gradient: momentum times its buffer (nothing before the first step) and weight decay."
-    drift = []
-    for group in optimizer.param_groups:
-        if group.get("nesterov") or not isinstance(optimizer, torch.optim.SGD):
+    """What the next step of SGD adds to the gradient: momentum times its buffer (nothing before the first step) and weight decay.
+
+    A tensor of the parameter's shape for each parameter; raises `ValueError` for an optimiser without plain momentum."""
+    drift, plain = [], isinstance(optimizer, torch.optim.SGD)
+    for group in optimizer.param_groups if plain else [{}]:
+        if not plain or group["nesterov"] or group["dampening"] or group["maximize"]:
             raise ValueError("only a step of SGD with plain momentum can be unrolled: recipe optimizer='momentum'")
         for p in group["params"]:
             buffer = optimizer.state[p].get("momentum_buffer") if p in optimizer.state else None
@@ -96,31 +143,47 @@ def sgd_drift(
     return drift
 
 # %% ../nbs/20_darts.ipynb #penalties
+def _same_shape(a, b):
+    if a.shape != b.shape:
+        raise ValueError(f"{tuple(a.shape)} numbers do not fit {tuple(b.shape)}: there must be one for each choice of each variable")
+
+
 def expected_cost(
     w: torch.Tensor,  # (variables, choices) weights, for example softmax(alpha)
     costs: torch.Tensor,  # (variables, choices), ≥ 0, for example `parameter_counts`
-) -> torch.Tensor:
-    "The mean cost of an architecture that is drawn by these weights."
+) -> torch.Tensor:  # a number
+    "The mean cost of an architecture that is drawn by the weights `w` (variables, choices); `costs` (variables, choices) → a number."
+    _same_shape(w, costs)
     return (w * costs).sum()
 
 
 def l1(alpha: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
-    "Absolute values of the architecture's parameters, each times its cost."
+    "Absolute values of the parameters `alpha` (variables, choices), each times its cost, `costs` (variables, choices) → a number."
+    _same_shape(alpha, costs)
     return (alpha.abs() * costs).sum()
 
 
 def signed(alpha: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
-    "The third document's published penalty: `alpha` itself, times the norms of the operations' weights; not bounded below."
+    "The third document's published penalty: `alpha` (variables, choices) times `norms` (variables, choices) of weights → a number, not bounded below."
+    _same_shape(alpha, norms)
     return (alpha * norms).sum()
 
 
 def zero_one(alpha: torch.Tensor) -> torch.Tensor:
-    "Fair DARTS: 0 when all gates sigmoid(alpha) are half open, -1/4 when each is open or closed."
+    "Fair DARTS: a number, 0 when all gates sigmoid(`alpha`), (variables, choices), are half open, -1/4 when each is open or closed."
     return -((alpha.sigmoid() - 0.5) ** 2).mean()
+
+# %% ../nbs/20_darts.ipynb #mixture
+def check_mixture(space) -> None:
+    "Raises `ValueError` for a space in which a mixture has no meaning, and for what is no space."
+    if not hasattr(space, "sizes") or not hasattr(space, "picks"):
+        raise ValueError(f"{space!r} is no search space: take one like DARTS_CELL")
+    if space.picks:
+        raise ValueError("the cell's output is what nobody reads, so a mixture has no meaning here: use a method that samples")
 
 # %% ../nbs/20_darts.ipynb #method
 class DARTS(nn.Module):
-    "α of a space, relaxed; raises `ValueError` for a space in which a mixture has no meaning."
+    "α of a space, (variables, choices), relaxed; raises `ValueError` for a space in which a mixture has no meaning, and for settings that cannot be."
 
     def __init__(
         self,
@@ -128,24 +191,34 @@ class DARTS(nn.Module):
         relax: Callable = softmax,  # alpha -> Weights; `sigmoid` for Fair DARTS
         penalty: Callable | None = None,  # (alpha, w) -> what is added to the validation loss
         on_weights: bool = False,  # add the penalty to the training loss, too, as the third document's program does
-        start: float = 1e-3,  # standard deviation of the initial alpha; 0 for Fair DARTS
-        seed: int = 0,
+        start: float = 1e-3,  # standard deviation of the initial alpha, ≥ 0; 0 for Fair DARTS
+        seed: int = 0,  # 0 ≤ seed < 2³¹
     ):
         super().__init__()
-        if space.picks:
-            raise ValueError("the cell's output is what nobody reads, so a mixture has no meaning here: use a method that samples")
+        check_mixture(space), check_seeds(seed)
+        if not isinstance(start, Real) or not 0 <= start < float("inf"):
+            raise ValueError(f"start = {start!r} must be a finite number from 0")
         self.space, self.relax, self.term, self.on_weights = space, relax, penalty, on_weights
         drawn = torch.randn(len(space.sizes), len(space.ops), generator=torch.Generator().manual_seed(seed))
         self.alpha = nn.Parameter(start * drawn)
 
     def weights(self, step: int = 0) -> Weights:
-        "What the supernet computes with."
+        "What the supernet computes with: values (variables, choices)."
         return self.relax(self.alpha)
 
     def penalty(self, step: int = 0) -> torch.Tensor | float:
-        "What is added to the validation loss."
+        "What is added to the validation loss: a number."
         return self.term(self.alpha, self.weights().values) if self.term else 0.0
 
-    def architecture(self, keep: int | None = 2) -> Genotype:
-        "The discrete architecture; `keep`: edges into each node, None for all with their strongest operation."
-        return discretise(self.space, self.weights().values, keep)
+# %% ../nbs/20_darts.ipynb #method-architecture
+@patch
+def architecture(self: DARTS, keep: int | None = 2) -> Genotype:
+    "The discrete architecture; `keep`: edges into each node, None for all with their strongest operation. Raises `ValueError` if α is NaN."
+    return discretise(self.space, self.weights().values, keep)
+
+
+@patch
+def load_state_dict(self: DARTS, state: dict, *args, **kwargs):
+    "Go on from a `state_dict`; raises `ValueError` for one of another space or dtype, and for numbers that are not finite."
+    check_state(state, self.state_dict(), "the state of the method")
+    return nn.Module.load_state_dict(self, state, *args, **kwargs)

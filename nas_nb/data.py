@@ -873,8 +873,8 @@ class _Layout:
         C, self.H, self.W = images.shape
         self.G, self.k = (1, C) if channels_last else (C, 1)
         scale = lambda v: 255 * torch.tensor(v, dtype=torch.float64).view(self.G, 1, 1, self.k).expand(-1, -1, self.W, -1)
-        self.mean = scale(self.norm["mean"]).to(images.device, torch.float32)
-        self.scale = (1 / scale([s or 1.0 for s in self.norm["std"]])).to(images.device, torch.float32)  # a channel without variation stays 0
+        self.mean = scale(self.norm["mean"]).to(images.device, torch.float32, non_blocking=True)
+        self.scale = (1 / scale([s or 1.0 for s in self.norm["std"]])).to(images.device, torch.float32, non_blocking=True)  # a channel without variation stays 0
 
     def store(self, x):  # (N, C, H, W) as it should lie
         return x.unflatten(1, (self.G, self.k)).permute(0, 1, 3, 4, 2).contiguous()
@@ -910,7 +910,7 @@ class Batches:
     def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:  # float32 (size, C, H, W), normalised; int64 (size,)
         epoch, i = divmod(step, self.per_epoch)
         if epoch != self.epoch:
-            self.epoch, self.order = epoch, _shuffled(len(self.images), self.seed, epoch, _ORDER).to(self.device)
+            self.epoch, self.order = epoch, _shuffled(len(self.images), self.seed, epoch, _ORDER).to(self.device, non_blocking=True)
         index = self.order[i * self.size : (i + 1) * self.size]
         return self._pixels(index, step), self.images.y[index]
 

@@ -157,7 +157,7 @@ def _draw_arrow(ax, lay, n, short):
     style = dict(arrowstyle=head, mutation_scale=1, capstyle="butt", joinstyle="miter", zorder=3 if live else 2)
     ax.add_patch(FancyArrowPatch(path=_curve(points), label=op or "", **style, **look))
     if op:
-        text = dict(size=5 if short else 7, ha="center", va="center", color="0.1" if live else "0.7", zorder=4)
+        text = dict(size=5 if short else 7, parse_math=False, ha="center", va="center", color="0.1" if live else "0.7", zorder=4)
         ax.text(*lay.at[way[-2]], op_label(op, short), bbox=dict(boxstyle="square,pad=0.1", fc="white", ec="none"), **text)
 
 # %% ../nbs/16_draw.ipynb #draw-cell
@@ -192,7 +192,9 @@ def op_legend(figure: plt.Figure) -> None:
     "One legend below the figure for all operations that its cells show."
     ops = sorted({p.get_label() for ax in figure.axes for p in ax.patches if isinstance(p, FancyArrowPatch)} - {"", "none"})
     lines = [Line2D([], [], label=op_label(op), **op_look(op)) for op in ops]
-    figure.legend(handles=lines, loc="outside lower center", ncols=max(1, int(figure.get_figwidth() / 1.4)), frameon=False)
+    legend = figure.legend(handles=lines, loc="outside lower center", ncols=max(1, int(figure.get_figwidth() / 1.4)), frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a $ in a name is a $
 
 
 def describe(genotype: Genotype, kind: str = "normal") -> str:  # `kind`: or "reduce"

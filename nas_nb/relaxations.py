@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Weights', 'softmax', 'sigmoid', 'raw', 'gumbel', 'gumbel_softmax', 'one_hot', 'threshold', 'straight_through',
-           'two_path', 'hard']
+           'check_pairs', 'two_path', 'hard']
 
 # %% ../nbs/15_relaxations.ipynb #imports
 from collections.abc import Sequence
@@ -51,7 +51,8 @@ def gumbel(
     device="cpu",
 ) -> torch.Tensor:  # float32
     "Standard Gumbel numbers that depend on seed and step alone."
-    u = uniform(check_seeds(seed, device), range(step, step + 1), shape[0] * shape[1], 0).view(shape)
+    seeds = check_seeds(seed).to(device, non_blocking=True)  # looked at here, where nobody waits for it
+    u = uniform(seeds, range(step, step + 1), shape[0] * shape[1], 0).view(shape)
     return -torch.log(-torch.log(u.clamp(1e-7, 1 - 1e-7)))
 
 
@@ -84,21 +85,38 @@ def straight_through(
     opened: Sequence[int],  # for each variable the choice whose gate is 1
 ) -> Weights:
     "One-hot values with the gradient of the soft ones; what `soft` computes is computed."
-    hard = torch.zeros_like(soft.values)
+    hard = torch.zeros(soft.values.shape, dtype=soft.values.dtype)  # made on the host, which knows what is open
     hard[range(len(opened)), list(opened)] = 1.0
+    hard = hard.to(soft.values.device, non_blocking=True)
     return Weights(hard + (soft.values - soft.values.detach()), soft.chosen)  # in this order the sum is exact
 
 
+# %% ../nbs/15_relaxations.ipynb #pairs
+def check_pairs(
+    alpha: torch.Tensor,  # (variables, choices)
+    pairs: torch.Tensor | Sequence[tuple[int, int]],  # (variables, 2), on the host
+) -> torch.Tensor:  # (variables, 2) int64
+    "Two choices for each variable of `alpha` (variables, choices), `pairs` (variables, 2), as a tensor; raises `ValueError` for what are none."
+    try:
+        rows = torch.as_tensor(pairs)
+    except (TypeError, ValueError, RuntimeError):
+        rows = torch.zeros(())
+    if rows.shape != (len(alpha), 2) or rows.dtype not in (torch.int64, torch.int32) or rows.min() < 0 or rows.max() >= alpha.shape[1]:
+        raise ValueError(f"pairs must be {len(alpha)} × 2 whole numbers from 0 to {alpha.shape[1] - 1}: two choices for each variable")
+    if (rows[:, 0] == rows[:, 1]).any():
+        raise ValueError("the two paths of a variable must be different choices")
+    return rows.long()
+
+
+# %% ../nbs/15_relaxations.ipynb #two-path
 def two_path(
     alpha: torch.Tensor,  # (variables, choices)
-    pairs: Sequence[tuple[int, int]],  # for each variable two different choices, the open one first
+    pairs: torch.Tensor | Sequence[tuple[int, int]],  # (variables, 2), whole numbers, on the host: two different choices, the open one first
 ) -> Weights:
-    "ProxylessNAS: softmax over two sampled choices, the first of which is open."
-    if any(a == b for a, b in pairs):
-        raise ValueError("the two paths of a variable must be different choices")
-    outside = torch.ones_like(alpha, dtype=torch.bool)
-    for v, pair in enumerate(pairs):
-        outside[v, list(pair)] = False
+    "ProxylessNAS: softmax over two sampled choices, `pairs` (variables, 2), of `alpha` (variables, choices); the first is open."
+    rows = check_pairs(alpha, pairs)
+    pairs = rows.tolist()
+    outside = torch.ones(alpha.shape, dtype=torch.bool).scatter(1, rows, False).to(alpha.device, non_blocking=True)
     soft = Weights(alpha.masked_fill(outside, -torch.inf).softmax(-1), tuple(tuple(sorted(p)) for p in pairs))
     return straight_through(soft, [a for a, _ in pairs])
 

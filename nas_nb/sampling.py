@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import accumulate
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
@@ -19,17 +20,20 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
-from .cells import CellNetwork, CellSpace, Genotype, decode
-from .operations import DARTS_OPS, cost
-from .relaxations import Weights, gumbel, gumbel_softmax, one_hot, two_path
+from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
+from .files import check_state
+from .operations import DARTS_OPS, check_positive, check_whole, cost
+from .relaxations import Weights, check_pairs, gumbel, gumbel_softmax, one_hot, two_path
 from .streams import check_seeds
 
 # %% ../nbs/25_sampling.ipynb #base
 class _Sampling(nn.Module):
-    "α of a space, and samples of it."
+    "α of a space, (variables, choices), and samples of it."
 
     def __init__(self, space: CellSpace, mean: float, std: float, seed: int, picks: bool = False):  # `picks`: whether nodes may pick their inputs
         super().__init__()
+        if not hasattr(space, "sizes") or not hasattr(space, "picks"):
+            raise ValueError(f"{space!r} is no search space: take a space like DARTS_CELL")
         if space.picks and not picks:
             raise ValueError("nodes pick their inputs here, but a variable for each edge is needed: take a space like DARTS_CELL")
         check_seeds(seed)
@@ -40,50 +44,106 @@ class _Sampling(nn.Module):
         self.register_buffer("missing", missing if missing.any() else None, persistent=False)
 
     @property
-    def logits(self) -> torch.Tensor:  # (variables, choices)
-        "α, and -∞ for choices that a variable does not have."
+    def logits(self) -> torch.Tensor:
+        "α, (variables, choices), and -∞ for choices that a variable does not have."
         return self.alpha if self.missing is None else self.alpha.masked_fill(self.missing, -torch.inf)
 
     @torch.no_grad()
-    def draw(self, step: int, n: int = 1) -> torch.Tensor:  # (n, variables), on the host
-        "Choices of `n` architectures; another `step` (0 ≤ step < 2³¹) gives other ones."
+    def draw(self, step: int, n: int = 1) -> torch.Tensor:
+        "Choices of `n` architectures → (n, variables), on the host; another `step` (0 ≤ step < 2³¹) gives other ones."
+        check_whole(n=n), check_whole(0, step=step)
         noise = gumbel((n * len(self.alpha), self.alpha.shape[1]), self.seed, step)
-        return (self.logits.cpu() + noise.view(n, *self.alpha.shape)).argmax(-1)
+        return (_numbers(self.logits.cpu()) + noise.view(n, *self.alpha.shape)).argmax(-1)
 
     def penalty(self, step: int) -> torch.Tensor | float:
-        "What is added to the architecture's loss."
+        "What is added to the architecture's loss: a number."
         return 0.0
 
-    def architecture(self) -> Genotype:
-        "The most likely choice of each variable: of each edge an operation, none included."
-        return decode(self.space, self.logits.argmax(-1).tolist())
+
+# %% ../nbs/25_sampling.ipynb #numbers
+def _numbers(alpha):  # on the host; NaN would win every comparison
+    if alpha.isnan().any():
+        raise ValueError("α holds numbers that are none (NaN): the search diverged, try a smaller learning rate")
+    return alpha
+
+# %% ../nbs/25_sampling.ipynb #theta
+@patch(as_prop=True)
+def theta(self: _Sampling) -> torch.Tensor:
+    "Probabilities of the choices, (variables, choices); 0 for choices that a variable does not have."
+    return self.logits.detach().softmax(-1)
+
+
+@patch
+@torch.no_grad()
+def set_theta(
+    self: _Sampling,
+    theta,  # (variables, choices), as `theta` gives them: above 0, with the sum 1 for each variable, 0 for choices that it does not have
+) -> None:
+    "Let the samples follow the probabilities `theta` (variables, choices); raises `ValueError` for what are none, and then changes nothing."
+    try:
+        p = torch.as_tensor(theta, dtype=self.alpha.dtype, device=self.alpha.device)
+    except (TypeError, ValueError, RuntimeError):
+        p = torch.zeros(())
+    known = torch.ones_like(self.alpha, dtype=torch.bool) if self.missing is None else ~self.missing
+    if p.shape != self.alpha.shape or not torch.equal(p > 0, known) or not ((p.sum(-1) - 1).abs() < 1e-4).all():
+        V, K = self.alpha.shape
+        raise ValueError(f"theta must be {V} × {K} probabilities above 0 (0 only for choices that a variable does not have) with the sum 1 for each variable")
+    self.alpha.copy_(p.log().where(known, self.alpha))
+
+
+# %% ../nbs/25_sampling.ipynb #architecture
+@patch
+def architecture(self: _Sampling, keep: int | None = None) -> Genotype:
+    """The most likely choice of each variable: of each edge an operation, none included.
+
+    `keep`: only so many edges into each node, without none, as `DARTS` does. Raises `ValueError` if α is NaN, and with nodes that pick their inputs for any `keep`."""
+    if keep is None:
+        return decode(self.space, _numbers(self.logits.detach()).argmax(-1).tolist())
+    return discretise(self.space, self.theta, keep)
+
+
+@patch
+def load_state_dict(self: _Sampling, state: dict, *args, **kwargs):
+    "Go on from a `state_dict`; raises `ValueError` for one of another space or dtype, and for numbers that are not finite."
+    check_state(state, self.state_dict(), "the state of the method")
+    return nn.Module.load_state_dict(self, state, *args, **kwargs)
+
+# %% ../nbs/25_sampling.ipynb #drawing
+class _Drawing(_Sampling):
+    "α that stays on the host: what `.to` and `.cuda` change is its dtype."
+
+    def _apply(self, fn, recurse=True):  # torch's way to move and to convert all that a module holds
+        return super()._apply(lambda t: t.to(fn(t).dtype), recurse)
 
 # %% ../nbs/25_sampling.ipynb #entropy
-def entropy(alpha: torch.Tensor) -> torch.Tensor:  # (variables, choices) -> (variables,), in nats
-    "How undecided each variable is: from 0 to ln K."
+def entropy(alpha: torch.Tensor) -> torch.Tensor:
+    "How undecided each variable of `alpha` (variables, choices) is → (variables,), in nats: from 0 to ln K."
     log_p = alpha.log_softmax(-1)
     return -(log_p.exp() * log_p).sum(-1)
 
 # %% ../nbs/25_sampling.ipynb #annealed
 def annealed(
-    step: int,
+    step: int,  # ≥ 0
     steps: int,  # > 0
     first: float = 1.0,  # > 0
     last: float = 0.03,  # > 0, from step `steps` on
     ahead: int = 0,  # 1: as the public program of SNAS, one step early
 ) -> float:
-    "A temperature that falls in a straight line; raises `ValueError` for temperatures that are not above 0."
-    if not (first > 0 and last > 0 and steps > 0):
-        raise ValueError(f"first, last and steps must be above 0, not {first}, {last}, {steps}")
+    "A temperature that falls in a straight line; raises `ValueError` for temperatures that are not above 0, and steps below."
+    check_positive(first=first, last=last, steps=steps), check_whole(0, step=step)
     return last + (first - last) * max(1 - (step + ahead) / steps, 0)
 
 # %% ../nbs/25_sampling.ipynb #density
 def log_density(
     alpha: torch.Tensor,  # (variables, choices)
-    log_z: torch.Tensor,  # the logarithm of a sample, of the same shape
+    log_z: torch.Tensor,  # the logarithm of a sample, of the same shape, or of one that broadcasts
     temperature: float,  # > 0
 ) -> torch.Tensor:  # (variables,)
-    "The logarithm of the concrete distribution's density at a sample."
+    "The logarithm of the concrete distribution's density at samples: `alpha` and `log_z` (…, choices) → (…); raises `ValueError` for what does not fit."
+    check_positive(temperature=temperature)
+    a, b = alpha.shape[::-1], log_z.shape[::-1]  # axes before the last may be broadcast
+    if not a or a[:1] != b[:1] or any(m != n and 1 not in (m, n) for m, n in zip(a, b)):
+        raise ValueError(f"a sample {tuple(log_z.shape)} does not fit alpha {tuple(alpha.shape)}: both must be (…, choices)")
     n = alpha.shape[-1]
     constant = math.lgamma(n) + (n - 1) * math.log(temperature)
     return constant + (alpha - (temperature + 1) * log_z).sum(-1) - n * (alpha - temperature * log_z).logsumexp(-1)
@@ -108,6 +168,7 @@ def op_cost(
     stride: int = 1,  # 1 or 2
 ) -> OpCost:
     "The cost of an operation of DARTS, as SNAS counts it; raises `ValueError` for other operations."
+    check_whole(channels=channels, side=side, stride=stride)
     if name not in DARTS_OPS:
         raise ValueError(f"no cost for {name!r}: known are {', '.join(DARTS_OPS)}")
     size, flops = cost(DARTS_OPS[name].build(channels, stride, False), (channels, stride * side, stride * side))
@@ -123,7 +184,9 @@ def edge_penalty(
     costs: torch.Tensor,  # (..., 3, edges, choices): size, flops, mac
     log: bool = False,  # the logarithmic version
 ) -> torch.Tensor:  # (..., edges)
-    "SNAS's cost of an edge."
+    "SNAS's cost of an edge, for weights `w` (edges, choices) and `costs` (…, 3, edges, choices) → (…, edges); raises `ValueError` for what does not fit."
+    if w.ndim != 2 or costs.shape[-3:] != (3, *w.shape):
+        raise ValueError(f"costs {tuple(costs.shape)} do not fit weights {tuple(w.shape)}: (…, 3, edges, choices) and (edges, choices) are needed")
     size, flops, mac = (w * costs).sum(-1).unbind(-2)
     if log:
         return sum(x.clamp(min=1).log() for x in (size, flops, mac)) / 3
@@ -134,10 +197,13 @@ def resource_costs(
     network: CellNetwork,  # a supernet of a space with a variable for each edge and operations of `DARTS_OPS`
     side: int,  # height and width of an image
 ) -> dict[str, torch.Tensor]:  # for each kind (cells, 3, edges, choices)
-    "What the operations of each cell cost; raises `ValueError` for operations that SNAS does not have."
+    "What the operations of each cell cost → for each kind (cells, 3, edges, choices); raises `ValueError` for operations that SNAS does not have."
+    check_whole(side=side)
+    if not isinstance(network, CellNetwork) or network.space.picks:
+        raise ValueError("costs are counted for each edge: it takes a CellNetwork of a space with a variable for each edge (no picks)")
     space, channels, found = network.space, network.stem[0].out_channels // 3, dict(normal=[], reduce=[])
     for cell, kind in zip(network.cells, network.kinds):
-        channels, side = channels * cell.stride, side // cell.stride
+        channels, side = channels * cell.stride, -(-side // cell.stride)
         strides = [cell.stride if j < 2 else 1 for j, _ in space.edges]
         found[kind].append([[op_cost(name, channels, side, stride) for name in space.ops] for stride in strides])
     tables = {kind: torch.tensor(cells).float().view(-1, len(space.edges), len(space.ops), 3) for kind, cells in found.items()}
@@ -149,7 +215,11 @@ def resource_penalty(
     costs: dict[str, torch.Tensor],  # from `resource_costs`
     log: bool = False,
 ) -> torch.Tensor:  # (variables,)
-    "SNAS's cost of each variable: the mean over the cells of its kind, 0 if there are none."
+    """SNAS's cost of each variable, for weights `w` (variables, choices) → (variables,): the mean over the cells of its kind, 0 if there are none.
+
+    Raises `ValueError` for costs that do not fit."""
+    if not isinstance(costs, dict) or costs.keys() != {"normal", "reduce"}:
+        raise ValueError("costs must be those of both kinds of cells, from resource_costs(network, side)")
     each = [edge_penalty(part, costs[kind], log) for part, kind in zip(w.chunk(2), ("normal", "reduce"))]
     return torch.cat([cells.sum(0) / max(len(cells), 1) for cells in each])
 
@@ -175,26 +245,26 @@ class SNAS(_Sampling):
         self.at(0)
 
     def at(self, step: int) -> float:
-        "The temperature of a step; raises `ValueError` if it is not above 0."
+        "The temperature of a step, a number; raises `ValueError` if it is not above 0."
         found = self.temperature(step) if callable(self.temperature) else self.temperature
-        if not 0 < found < math.inf:
+        if not isinstance(found, Real) or not 0 < found < math.inf:
             raise ValueError(f"the temperature of step {step} is {found}: give one above 0, for example annealed(step, steps)")
         return found
 
-    def noise(self, step: int) -> torch.Tensor:  # (variables, choices)
-        "The Gumbel numbers of a step."
+    def noise(self, step: int) -> torch.Tensor:
+        "The Gumbel numbers of a step, (variables, choices)."
         return gumbel(tuple(self.alpha.shape), self.seed, step, self.alpha.device)
 
 # %% ../nbs/25_sampling.ipynb #snas-search
 @patch
 def weights(self: SNAS, step: int) -> Weights:
-    "A sample, the same for all cells of a kind."
+    "A sample, the same for all cells of a kind: values (variables, choices)."
     return gumbel_softmax(self.alpha, self.noise(step), self.at(step))
 
 
 @patch
 def penalty(self: SNAS, step: int) -> torch.Tensor | float:
-    "The cost of the sample (`discrete`: of the probabilities), with the estimator's gradient."
+    "The cost of the sample (`discrete`: of the probabilities), a number, with the estimator's gradient."
     if self.cost is None:
         return 0.0
     if self.estimator == "discrete":
@@ -211,13 +281,17 @@ def log_gates(
     alpha: torch.Tensor,  # (variables, choices)
     choices: Sequence[int],  # one for each variable
 ) -> Weights:
-    "DSNAS: open gates of sampled operations, whose derivative is that of the logarithm of their probability."
-    index = torch.tensor(choices, device=alpha.device)[:, None]
+    """DSNAS: open gates of sampled operations, whose derivative is that of the logarithm of their probability.
+
+    `alpha` (variables, choices); raises `ValueError` unless `choices` has one for each variable."""
+    if len(choices) != len(alpha) or not all(isinstance(c, Integral) and 0 <= c < alpha.shape[1] for c in choices):
+        raise ValueError(f"choices must be {len(alpha)} whole numbers from 0 to {alpha.shape[1] - 1}, one for each variable")
+    index = torch.tensor(choices).to(alpha.device, non_blocking=True)[:, None]
     log_p = alpha.log_softmax(-1).gather(1, index)
     return Weights(torch.zeros_like(alpha).scatter(1, index, 1 + (log_p - log_p.detach())), one_hot(choices).chosen)
 
 
-class DSNAS(_Sampling):
+class DSNAS(_Drawing):
     "One sampled operation for each edge; raises `ValueError` for a space with picks."
 
     def __init__(self, space: CellSpace, seed: int = 0):
@@ -236,18 +310,31 @@ def draw_two(
     alpha: torch.Tensor,  # (variables, choices)
     noise: torch.Tensor,  # (2, variables, choices), from `gumbel`
 ) -> torch.Tensor:  # (variables, 2), the open one first
-    "Two different choices by their probabilities, and which of them is open by the softmax between them."
+    """Two different choices by their probabilities, and which of them is open by the softmax between them.
+
+    `alpha` (variables, choices), `noise` (2, variables, choices) → (variables, 2), the open one first; raises `ValueError` for what does not fit."""
+    if noise.shape != (2, *alpha.shape) or alpha.shape[-1] < 2:
+        raise ValueError(f"noise {tuple(noise.shape)} does not fit alpha {tuple(alpha.shape)}: (2, variables, choices), at least two choices, is needed")
     two = (alpha + noise[0]).topk(2).indices
     second = (alpha + noise[1]).gather(1, two).argmax(1, keepdim=True)
     return two.gather(1, torch.cat([second, 1 - second], 1))
 
 # %% ../nbs/25_sampling.ipynb #rescale
+def _alike(a, b):
+    if a.shape != b.shape:
+        raise ValueError(f"{tuple(a.shape)} numbers do not fit {tuple(b.shape)}: there must be one for each choice of each variable")
+    return a
+
+
 def rescale(
     new: torch.Tensor,  # (variables, choices), α after the optimiser's step
     old: torch.Tensor,  # the same before
-    pairs: torch.Tensor,  # (variables, 2), the two choices that were sampled
+    pairs: torch.Tensor | Sequence[tuple[int, int]],  # (variables, 2), the two choices that were sampled, on the host
 ) -> torch.Tensor:  # (variables, choices)
-    "What the step may change: the two sampled choices against each other."
+    """What the step may change: the two sampled choices against each other.
+
+    `new` and `old` (variables, choices), `pairs` (variables, 2) → (variables, choices); raises `ValueError` for what does not fit."""
+    pairs = check_pairs(_alike(new, old), pairs).to(new.device, non_blocking=True)
     two = new.gather(1, pairs)
     shift = two.logsumexp(1, keepdim=True) - old.gather(1, pairs).logsumexp(1, keepdim=True)
     return old.scatter(1, pairs, two - shift)
@@ -257,27 +344,44 @@ def expected_latency(
     p: torch.Tensor,  # probabilities
     latency: torch.Tensor,  # of the same shape, for example in ms
     fixed: float = 0.0,  # latency of what is not searched
-) -> torch.Tensor:
-    "The mean latency of a network that is drawn by these probabilities."
-    return fixed + (p * latency).sum()
+) -> torch.Tensor:  # a number
+    "The mean latency of a network that is drawn by the probabilities `p` (variables, choices); `latency` (variables, choices) → a number."
+    return fixed + (_alike(p, latency) * latency).sum()
 
 
-def mul_log(ce: torch.Tensor, latency: torch.Tensor, reference: float, a: float = 0.2, b: float = 0.3) -> torch.Tensor:
-    "ProxylessNAS's product of the cross entropy and the latency; both latencies > 1, in the same unit."
-    return a * ce * (latency.log() / math.log(reference)) ** b
+def mul_log(
+    ce: torch.Tensor | float,  # cross entropy
+    latency: torch.Tensor | float,  # > 1, in the unit in which this says something
+    reference: float,  # > 1, in the same unit
+    a: float = 0.2,
+    b: float = 0.3,
+) -> torch.Tensor | float:
+    "ProxylessNAS's product of the cross entropy and the latency, a number; raises `ValueError` for latencies that are not above 1, whose logarithm has no root."
+    small = not reference > 1 or (latency.device.type == "cpu" and not (latency > 1).all() if torch.is_tensor(latency) else not latency > 1)
+    if small:  # on a device nobody looks, for that would wait
+        raise ValueError(f"latencies must be above 1, not {latency} and {reference}: give both in a smaller unit, for example µs instead of ms")
+    log = latency.log() if torch.is_tensor(latency) else math.log(latency)
+    return a * ce * (log / math.log(reference)) ** b
 
 
-def add_linear(ce: torch.Tensor | float, latency: torch.Tensor, reference: float, strength: float = 0.1) -> torch.Tensor:
-    "ProxylessNAS's sum of the cross entropy and the latency relative to the reference (> 0)."
+def add_linear(ce: torch.Tensor | float, latency: torch.Tensor | float, reference: float, strength: float = 0.1) -> torch.Tensor | float:
+    "ProxylessNAS's sum of the cross entropy and the latency relative to the reference (> 0), a number; raises `ValueError` for another reference."
+    check_positive(reference=reference)
     return ce + strength * (latency - reference) / reference
 
 
 def reward(accuracy: float, latency: float, reference: float, exponent: float = 0.1) -> float:
-    "What ProxylessNAS's REINFORCE maximises: accuracy (0 to 1), less the slower the network is."
+    "What ProxylessNAS's REINFORCE maximises: accuracy (0 to 1), less the slower the network is; raises `ValueError` for latencies that are not above 0."
+    check_positive(latency=latency, reference=reference)
     return accuracy * (reference / latency) ** exponent
 
 # %% ../nbs/25_sampling.ipynb #proxyless
-class Proxyless(_Sampling):
+def _check_latency(alpha, latency):
+    if not torch.is_tensor(latency) or latency.shape != alpha.shape or not ((latency >= 0) & latency.isfinite()).all():
+        raise ValueError(f"latency must be a tensor of {alpha.shape[0]} × {alpha.shape[1]} finite numbers from 0 on")
+
+
+class Proxyless(_Drawing):
     "Two sampled paths, one of them open; raises `ValueError` for a space with picks and for latencies that do not fit."
 
     def __init__(
@@ -291,9 +395,9 @@ class Proxyless(_Sampling):
     ):
         super().__init__(space, 0.0, 1e-3, seed)
         if latency is not None:
-            shape = tuple(self.alpha.shape)
-            if tuple(latency.shape) != shape or not ((latency >= 0) & latency.isfinite()).all() or not reference > 0:
-                raise ValueError(f"latency must hold {shape[0]} × {shape[1]} finite numbers from 0 on, and reference be above 0")
+            _check_latency(self.alpha, latency)
+        if not all(isinstance(x, Real) and math.isfinite(x) for x in (reference, fixed, strength)) or reference <= 0:
+            raise ValueError(f"fixed and strength must be finite numbers, and reference be above 0, not {fixed}, {strength}, {reference}")
         if len(space.ops) < 2:
             raise ValueError("two paths need two operations: give the space another one")
         self.register_buffer("latency", latency, persistent=False)
@@ -308,37 +412,36 @@ class Proxyless(_Sampling):
 # %% ../nbs/25_sampling.ipynb #proxyless-gates
 @patch
 @torch.no_grad()
-def pairs(self: Proxyless, step: int) -> torch.Tensor:  # (variables, 2), on the host
-    "The two paths of each edge, the open one first."
+def pairs(self: Proxyless, step: int) -> torch.Tensor:
+    "The two paths of each edge → (variables, 2), on the host, the open one first."
     V, K = self.alpha.shape
-    return draw_two(self.alpha.cpu(), gumbel((2 * V, K), self.seed, 2 * step + 1).view(2, V, K))
+    return draw_two(_numbers(self.alpha), gumbel((2 * V, K), self.seed, 2 * step + 1).view(2, V, K))
 
 
 @patch
-def live(self: Proxyless, pairs: torch.Tensor) -> torch.Tensor:  # (variables, 1), where α is
-    "Which edges learn from a pair: those whose open path is not none."
-    return (pairs[:, :1] != self.zero).to(self.alpha.device)
+def live(self: Proxyless, pairs: torch.Tensor) -> torch.Tensor:
+    "Which edges learn from their pair, `pairs` (variables, 2) → (variables, 1): those whose open path is not none."
+    return pairs[:, :1] != self.zero
 
 
 @patch
 def gates(self: Proxyless, step: int) -> Weights:
-    "Two paths of each edge; only the open one where that is none."
+    "Two paths of each edge, values (variables, choices); only the open one where that is none."
     pairs = self.pairs(step)
     self.before = self.alpha.detach().clone(), pairs
-    w = two_path(self.alpha, pairs.tolist())
+    w = two_path(self.alpha, pairs)
     chosen = tuple((a,) if a == self.zero else tuple(sorted((a, b))) for a, b in pairs.tolist())
     return Weights(w.values.where(self.live(pairs), w.values.detach()), chosen)
 
 # %% ../nbs/25_sampling.ipynb #proxyless-step
 @patch
 def penalty(self: Proxyless, step: int) -> torch.Tensor | float:
-    "The expected latency's part of the loss."
+    "The expected latency's part of the loss: a number."
     if self.latency is None:
         return 0.0
     pairs = self.pairs(step)
-    index = pairs.to(self.alpha.device)
-    p = self.alpha.gather(1, index).softmax(1)
-    E = expected_latency(p.where(self.live(pairs), p.detach()), self.latency.gather(1, index), self.fixed)
+    p = self.alpha.gather(1, pairs).softmax(1)
+    E = expected_latency(p.where(self.live(pairs), p.detach()), self.latency.gather(1, pairs), self.fixed)
     return add_linear(0.0, E, self.reference, self.strength)
 
 
@@ -349,7 +452,7 @@ def settle(self: Proxyless, step: int) -> None:
     if self.before is None:
         raise ValueError("settle(step) takes back what the optimiser moved since gates(step): call gates first")
     old, pairs = self.before
-    self.alpha.copy_(torch.where(self.live(pairs), rescale(self.alpha, old, pairs.to(old.device)), old))
+    self.alpha.copy_(torch.where(self.live(pairs), rescale(self.alpha, old, pairs), old))
     self.before = None
 
 # %% ../nbs/25_sampling.ipynb #reinforce
@@ -358,17 +461,22 @@ def reinforce_gradient(
     samples: torch.Tensor,  # (n, variables), whole numbers
     advantages: torch.Tensor,  # (n,), rewards less the baseline
 ) -> torch.Tensor:  # (variables, choices), to be subtracted from alpha
-    "REINFORCE: the mean over samples of the advantage times the gradient of -ln p."
+    """REINFORCE: the mean over samples of the advantage times the gradient of -ln p.
+
+    `alpha` (variables, choices), `samples` (n, variables), `advantages` (n,) → (variables, choices); raises `ValueError` for what does not fit."""
+    if samples.ndim != 2 or samples.shape[1] != len(alpha) or tuple(advantages.shape) != (len(samples),) or not len(samples):
+        says = "(n, variables) and (n,) are needed, n at least 1"
+        raise ValueError(f"samples {tuple(samples.shape)} and advantages {tuple(advantages.shape)} do not fit {len(alpha)} variables: {says}")
     missing = alpha.softmax(-1) - F.one_hot(samples, alpha.shape[1])
     return (advantages.view(-1, 1, 1) * missing).mean(0)
 
 # %% ../nbs/25_sampling.ipynb #reinforce-class
-class ProxylessReinforce(_Sampling):
+class ProxylessReinforce(_Drawing):
     "Whole architectures and their losses; for every space; raises `ValueError` for a rate that is not above 0."
 
     def __init__(self, space: CellSpace, lr: float = 1e-3, seed: int = 0):  # `lr`: of α, > 0
         super().__init__(space, 0.0, 1e-3, seed, picks=True)
-        if not 0 < lr < math.inf:
+        if not isinstance(lr, Real) or not 0 < lr < math.inf:
             raise ValueError(f"lr must be above 0, not {lr}")
         self.lr, self.asked = lr, None
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
@@ -376,24 +484,31 @@ class ProxylessReinforce(_Sampling):
         self.register_buffer("square", torch.zeros_like(self.alpha))
 
     def ask(self, step: int, n: int) -> list[Weights]:  # `n`: at least 1, and 2 for `tell`
-        "Architectures: a single path of each edge."
+        "`n` architectures, a list: a single path of each edge; another `step` (0 ≤ step < 2³¹) gives other ones."
         self.asked = self.draw(step, n)
         return [one_hot(choices) for choices in self.asked.tolist()]
 
 # %% ../nbs/25_sampling.ipynb #reinforce-tell
 @patch
 @torch.no_grad()
-def tell(self: ProxylessReinforce, losses: torch.Tensor) -> None:  # (n,), lower is better
-    "Move α towards the better samples of the last `ask`; raises `ValueError` without one and for losses that do not fit it."
+def tell(
+    self: ProxylessReinforce,
+    losses: torch.Tensor,  # (n,), lower is better
+) -> None:
+    "Move α towards the better samples of the last `ask`, by their `losses` (n,); raises `ValueError` without one and for losses that do not fit it."
     if self.asked is None:
         raise ValueError("tell(losses) is the answer to ask(step, n): ask for samples first")
     if len(self.asked) < 2:
         raise ValueError("a single sample cannot be compared with anything: ask for two or more")
+    try:
+        losses = torch.as_tensor(losses, dtype=self.baseline.dtype)
+    except (TypeError, ValueError, RuntimeError):
+        losses = torch.full((), torch.nan)
     if tuple(losses.shape) != (len(self.asked),) or not losses.isfinite().all():
         raise ValueError(f"losses must be {len(self.asked)} finite numbers, one for each sample, not {losses.tolist()}")
-    rewards, device = -losses.to(self.baseline), self.alpha.device
+    rewards = -losses.to(self.baseline)
     self.baseline += (0.99 if self.updates else 1.0) * (rewards.mean() - self.baseline)
-    gradient = reinforce_gradient(self.logits, self.asked.to(device), (rewards - self.baseline).to(self.alpha))
+    gradient = reinforce_gradient(self.logits, self.asked, (rewards - self.baseline).to(self.alpha))
     self.updates += 1
     self.square.lerp_(gradient**2, 0.001)  # Adam with the betas 0 and 0.999
     self.alpha -= self.lr * gradient / ((self.square / (1 - 0.999**self.updates)).sqrt() + 1e-8)
@@ -405,7 +520,8 @@ def every(
     n: int,  # ≥ 1
 ) -> list[int]:
     "After which batches (from 0) there is an update, every `n` batches; raises `ValueError` for an `n` below 1."
-    if n < 1:
+    check_whole(batches=batches)
+    if not isinstance(n, Integral) or n < 1:
         raise ValueError(f"an update every {n} batches: give 1 or more")
     return list(range(n - 1, batches, n))
 
@@ -415,7 +531,8 @@ def spread(
     n: int,  # 1 to `batches`
 ) -> list[int]:
     "After which batches (from 0) there is an update, `n` in an epoch; raises `ValueError` for more than there are batches."
-    if not 1 <= n <= batches:
+    check_whole(batches=batches)
+    if not isinstance(n, Integral) or not 1 <= n <= batches:
         raise ValueError(f"{n} updates do not fit into {batches} batches: give 1 to {batches}")
     gap, longer = divmod(batches, n)  # the longer gaps come first
     return [end - 1 for end in accumulate(gap + (i < longer) for i in range(n))]

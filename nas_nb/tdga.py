@@ -8,14 +8,17 @@ __all__ = ['CAPACITY', 'OPTIMUM', 'knapsack', 'crossover', 'mutate', 'random_gen
 
 # %% ../nbs/21_tdga.ipynb #imports
 import math
+import sys
 from collections.abc import Callable, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from fastcore.basics import patch
 
+from .files import check_state
+from .operations import check_whole
 from .plots import STYLE, headline
 from .streams import check_seeds, uniform
 
@@ -28,36 +31,58 @@ CAPACITY, OPTIMUM = 744, 1099
 def knapsack(
     genes: torch.Tensor,  # (..., 30), 1 for an item that is taken, 0 for one that is left
 ) -> torch.Tensor:  # (...), float64: minus the value; 0 for a choice heavier than `CAPACITY`
-    "The energy of a choice in the 30-item knapsack of the public TDGA benchmark, at least -`OPTIMUM`; raises `ValueError` for other numbers of genes."
+    """The energy of choices `genes` (…, 30) in the 30-item knapsack of the public TDGA benchmark → (…), at least -`OPTIMUM`.
+
+    Raises `ValueError` for other numbers of genes, and for genes that are not 0 or 1."""
     if genes.shape[-1:] != (30,):
         raise ValueError(f"a choice has 30 genes, one for each item: the last axis of {tuple(genes.shape)} must be 30")
+    if not ((genes == 0) | (genes == 1)).all():
+        raise ValueError("an item is taken, 1, or left, 0: there are other genes")
     value, weight = torch.tensor([_VALUES, _WEIGHTS], dtype=torch.float64, device=genes.device)
     taken = genes.to(torch.float64)
     return -(taken @ value).where(taken @ weight <= CAPACITY, 0)
 
 # %% ../nbs/21_tdga.ipynb #operators
+def _check_rate(name, rate):
+    if not isinstance(rate, Real) or not 0 <= rate <= 1:
+        raise ValueError(f"{name} is a probability between 0 and 1, not {rate!r}")
+
+
+def _check_u(u, shape):
+    if tuple(u.shape) != shape:
+        raise ValueError(f"u must hold a uniform number for each place, {shape}, not {tuple(u.shape)}")
+
+
 def crossover(
     genes: torch.Tensor,  # (..., n, M); an individual without a neighbour (n odd, the last) stays as it is
     swap: float,  # probability that a gene changes places, 0 to 1
     u: torch.Tensor,  # (..., n // 2, M), uniform in [0, 1)
 ) -> torch.Tensor:  # (..., n, M), both children of every pair
-    "Uniform crossover of individuals 0 and 1, 2 and 3, … (tdga-darts-vgg19, section 3.2, step 5)."
-    even = genes.shape[-2] // 2 * 2
-    a, b = genes[..., :even:2, :], genes[..., 1:even:2, :]
+    """Uniform crossover of individuals 0 and 1, 2 and 3, … (tdga-darts-vgg19, section 3.2, step 5): `genes` (…, n, M) → (…, n, M).
+
+    `u` (…, n // 2, M) decides by which places; raises `ValueError` for what does not fit."""
+    pairs = genes.shape[-2] // 2
+    _check_rate("swap", swap), _check_u(u, (*genes.shape[:-2], pairs, genes.shape[-1]))
+    a, b = genes[..., : 2 * pairs : 2, :], genes[..., 1 : 2 * pairs : 2, :]
     children = torch.stack([torch.where(u < swap, b, a), torch.where(u < swap, a, b)], -2)
-    return torch.cat([children.flatten(-3, -2), genes[..., even:, :]], -2)
+    return torch.cat([children.flatten(-3, -2), genes[..., 2 * pairs :, :]], -2)
 
-
+# %% ../nbs/21_tdga.ipynb #mutate
 def mutate(
     genes: torch.Tensor,  # (..., n, M), integers or real numbers
     rate: float,  # probability that a gene changes, 0 to 1
     u: torch.Tensor,  # (..., n, M), uniform in [0, 1), float64
     choices: int | torch.Tensor = 2,  # alleles 0 … choices - 1 of an integer gene; one number, or (M,)
 ) -> torch.Tensor:  # (..., n, M)
-    "Change single genes: an integer to any of its other alleles, a real number to its negative (section 3.2, step 6)."
+    """Change single genes, `genes` (…, n, M) → (…, n, M): an integer to any of its other alleles, a real number to its negative (section 3.2, step 6).
+
+    `u` (…, n, M) decides by which; `choices`: one number, or (M,); raises `ValueError` for what does not fit."""
+    _check_rate("rate", rate), _check_u(u, tuple(genes.shape))
     if genes.is_floating_point():
         return torch.where(u < rate, -genes, genes)
     choices = torch.as_tensor(choices, device=genes.device)
+    if choices.shape not in ((), genes.shape[-1:]):
+        raise ValueError(f"choices must be one integer, or one for each of {genes.shape[-1]} loci; not {tuple(choices.shape)}")
     further = 1 + (u / rate * (choices - 1)).long()  # below the rate, u / rate is uniform in [0, 1) once more
     return torch.where(u < rate, (genes + further) % choices, genes).to(genes.dtype)
 
@@ -66,8 +91,11 @@ _CROSSOVER, _MUTATION, _TOURNAMENT, _FIRST = range(4)  # random streams
 
 
 def _alleles_of(choices, M, device):  # as a tensor
-    choices = torch.as_tensor(choices, device=device)
-    if choices.is_floating_point() or choices.shape not in ((), (M,)) or (choices < 1).any():
+    try:
+        choices = torch.as_tensor(choices, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        choices = torch.zeros(())
+    if choices.is_floating_point() or choices.dtype == torch.bool or choices.shape not in ((), (M,)) or (choices < 1).any():
         raise ValueError(f"choices must be one integer, or one for each of {M} loci, at least 1; not {choices.tolist()}")
     return choices
 
@@ -79,17 +107,18 @@ def random_genes(
     choices: int | torch.Tensor = 2,  # alleles of a gene; one number, or (M,)
     device="cpu",
 ) -> torch.Tensor:  # (runs, n, M) int64
-    "Populations of uniformly drawn integer genes; raises `ValueError` for seeds, sizes and choices that are none."
-    for name, number in (("n", n), ("M", M)):
-        if not isinstance(number, Integral) or number < 1:
-            raise ValueError(f"{name} = {number!r} must be a whole number of at least 1: there are n individuals with M loci")
+    "Populations of uniformly drawn integer genes → (runs, n, M); raises `ValueError` for seeds, sizes and choices that are none."
+    check_whole(n=n, M=M)
     choices = _alleles_of(choices, M, device)
     u = uniform(check_seeds(seeds, device), range(1), n * M, _FIRST, torch.float64)[0]
     return (u.T.reshape(-1, n, M) * choices).long()
 
 # %% ../nbs/21_tdga.ipynb #entropy
 def _alleles(genes) -> torch.Tensor:
-    genes = torch.as_tensor(genes)
+    try:
+        genes = torch.as_tensor(genes)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError("genes must be integers, (..., individuals, loci): these are none") from None
     if genes.is_floating_point() or genes.is_complex():
         raise ValueError(f"alleles must be integers, not {genes.dtype}: for real α give the bits, (alpha > 0).long()")
     if genes.ndim < 2 or not genes.numel():
@@ -100,14 +129,17 @@ def _alleles(genes) -> torch.Tensor:
 def locus_entropy(
     genes: torch.Tensor,  # (..., n, M) integers: n individuals; leading dimensions are independent populations
 ) -> torch.Tensor:  # (..., M), nats, 0 to ln(number of alleles)
-    "Shannon entropy of the alleles at each locus; raises `ValueError` for alleles that are not integers."
+    "Shannon entropy of the alleles at each locus, `genes` (…, n, M) → (…, M), in nats; raises `ValueError` for alleles that are not integers."
     genes = _alleles(genes)
     share = (genes[..., None] == genes.unique()).to(torch.float64).mean(-3)
     return torch.special.entr(share).sum(-1)
 
 # %% ../nbs/21_tdga.ipynb #free-energy
 def _energies(energies, genes) -> torch.Tensor:  # a copy, float64
-    energies = torch.as_tensor(energies, dtype=torch.float64, device=genes.device).detach().clone()
+    try:
+        energies = torch.as_tensor(energies, dtype=torch.float64, device=genes.device).detach().clone()
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError("energies must be numbers, one for each individual: these are none") from None
     if energies.shape != (shape := genes.shape[:-1]):
         raise ValueError(f"energies must have the shape {tuple(shape)}, one for each individual, not {tuple(energies.shape)}")
     return energies
@@ -128,7 +160,7 @@ def free_energy(
     genes: torch.Tensor,  # (..., n, M) integers
     T,  # ≥ 0, in units of energy; one number, or one for each population (...)
 ) -> torch.Tensor:  # (...), in units of energy
-    "F = ⟨E⟩ − T Σ H (Mori et al., 1996); raises `ValueError` for T < 0 or alleles that are not integers."
+    "F = ⟨E⟩ − T Σ H (Mori et al., 1996) of `energies` (…, n) and `genes` (…, n, M) → (…); raises `ValueError` for T < 0 or alleles that are not integers."
     energies = _energies(energies, genes := _alleles(genes))
     T = _temperature(T, energies[..., 0])
     return energies.mean(-1) - T * locus_entropy(genes).sum(-1)
@@ -141,7 +173,7 @@ def select(
     T,  # ≥ 0, in units of energy; one number, or one for each population (...)
     replacement: bool = True,  # whether a member may be chosen more than once
 ) -> torch.Tensor:  # (..., n) pool indices, in the order of selection
-    "Greedy minimisation of F (section 3.2, step 7); raises `ValueError` for T < 0, alleles not integers, too small a pool."
+    "Greedy minimisation of F (section 3.2, step 7): `energies` (…, P), `genes` (…, P, M) → (…, n) pool indices; raises `ValueError` as `free_energy` does, and for too small a pool."
     energies = _energies(energies, genes := _alleles(genes))
     T = _temperature(T, energies[..., 0])
     if not isinstance(n, Integral) or n < 1:
@@ -167,9 +199,13 @@ def select(
 # %% ../nbs/21_tdga.ipynb #schedule
 def _positive(**values):
     for name, value in values.items():
-        value = torch.as_tensor(value, dtype=torch.float64)
-        if not ((value > 0) & value.isfinite()).all():
-            raise ValueError(f"{name} must be finite and greater than 0, not {value.min():g}")
+        try:
+            numbers = torch.as_tensor(value, dtype=torch.float64)
+            fine = numbers.numel() and ((numbers > 0) & numbers.isfinite()).all()
+        except (TypeError, ValueError, RuntimeError):
+            fine = False
+        if not fine:
+            raise ValueError(f"{name} must be finite and greater than 0, not {' '.join(str(value).split())}")
 
 
 def constant(
@@ -213,30 +249,53 @@ class SimpleGA:
         express: Callable | None = None,  # genes -> integer alleles that count for the entropy; default: the genes themselves
         elite: bool = True,  # whether the best individual takes part unchanged
     ):
-        self.population = torch.as_tensor(population).detach().clone()
+        self.population = _real_or_whole(population).clone()
         shape = tuple(self.population.shape)
         if len(shape) != 3 or shape[1] < 2 or not self.population.numel():
             raise ValueError(f"population must have the shape (runs, n, loci) with n of at least 2, not {shape}")
-        for name, p in (("mutation", mutation), ("swap", swap)):
-            if not 0 <= p <= 1:
-                raise ValueError(f"{name} is a probability between 0 and 1, not {p}")
+        _check_rate("mutation", mutation), _check_rate("swap", swap)
         self.seeds = check_seeds(range(len(self.population)) if seeds is None else seeds, self.population.device)
         if len(self.seeds) != len(self.population):
             raise ValueError(f"there are {len(self.population)} runs and {len(self.seeds)} seeds: give one seed for each run")
         self.mutation, self.swap, self.elite, self.express = mutation, swap, elite, express or (lambda genes: genes)
-        self.choices, self.generation = self._check_choices(choices), 0
+        self.choices, self.generation = _alleles_of(choices, shape[2], self.population.device), 0
+        self._check_genes(self.population)
         self._settle(self.population, self._checked(energies, self.population))
 
 # %% ../nbs/21_tdga.ipynb #ga-inside
+def _real_or_whole(genes):
+    try:
+        genes = torch.as_tensor(genes).detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError("genes must be a tensor (runs, individuals, loci) of integers or real numbers") from None
+    if genes.is_complex() or genes.dtype == torch.bool:
+        raise ValueError(f"genes must be integers or real numbers, not {genes.dtype}")
+    return genes
+
+
 @patch
-def _check_choices(self: SimpleGA, choices):
-    genes = self.population
-    choices = _alleles_of(choices, genes.shape[-1], genes.device)
-    if not genes.is_floating_point() and ((genes < 0) | (genes >= choices)).any():
+def _check_genes(self: SimpleGA, genes):
+    if genes.is_floating_point():
+        if not genes.isfinite().all():
+            raise ValueError("genes must be finite numbers: look at what they were computed from")
+    elif ((genes < 0) | (genes >= self.choices)).any():
         raise ValueError(f"genes lie between {genes.min()} and {genes.max()}, but alleles are 0 to choices - 1: set choices")
-    return choices
 
 
+@patch
+def _told(self: SimpleGA, pool, sizes):  # what `tell` is about: a pool of the caller's own, or what was asked
+    if pool is None:
+        if self.pool is None:
+            raise ValueError("nothing was asked: call ask, evaluate what it gives, then tell; or hand in a pool of your own")
+        return self.pool
+    (runs, _, M), kind = self.population.shape, self.population.dtype
+    pool = _real_or_whole(pool).to(self.population.device)
+    if pool.ndim != 3 or pool.shape[0] != runs or pool.shape[2] != M or pool.shape[1] not in sizes or pool.dtype != kind:
+        raise ValueError(f"this pool, {tuple(pool.shape)} of {pool.dtype}, must be ({runs}, {sizes.start} or more, {M}) of {kind}")
+    self._check_genes(pool)
+    return pool.clone()
+
+# %% ../nbs/21_tdga.ipynb #ga-random
 @patch
 def _checked(self: SimpleGA, energies, genes):
     energies = _energies(energies, genes)
@@ -274,7 +333,7 @@ def _vary(self: SimpleGA, parents, keep):  # keep: whether the parents, mutated,
 # %% ../nbs/21_tdga.ipynb #ga-step
 @patch
 def ask(self: SimpleGA) -> torch.Tensor:  # (runs, n, M); the elite is the last
-    "The next generation's individuals, to be evaluated; the same ones until `tell`."
+    "The next generation's individuals, (runs, n, M), to be evaluated; the same ones until `tell`."
     runs, n = self.energies.shape
     drawn = (self._uniform(_TOURNAMENT, n * 3) * n).long()
     fitness = _take(self.energies.nan_to_num(torch.inf, torch.inf, torch.inf), drawn).reshape(runs, n, 3)
@@ -289,13 +348,16 @@ def ask(self: SimpleGA) -> torch.Tensor:  # (runs, n, M); the elite is the last
 def tell(
     self: SimpleGA,
     energies: torch.Tensor,  # (runs, n), of what `ask` gave
+    pool: torch.Tensor | None = None,  # (runs, n, M), individuals of one's own instead; then nothing need have been asked
 ) -> None:
-    "Put the next generation in the place of the present one; raises `ValueError` for energies that do not fit what was asked."
-    if self.pool is None:
-        raise ValueError("nothing was asked: call ask, evaluate what it gives, then tell")
-    energies = self._checked(energies, self.pool)
+    """Put the next generation, with `energies` (runs, n), in the place of the present one.
+
+    It is what `ask` gave, or a `pool` of one's own, (runs, n, M); raises `ValueError` for what does not fit."""
+    n = self.population.shape[1]
+    pool = self._told(pool, range(n, n + 1))
+    energies = self._checked(energies, pool)
     self.generation += 1
-    self._settle(self.pool, energies)
+    self._settle(pool, energies)
 
 # %% ../nbs/21_tdga.ipynb #tdga
 class TDGA(SimpleGA):
@@ -322,7 +384,7 @@ class TDGA(SimpleGA):
         self.temperature = _temperature(self.schedule(self.generation, self.entropy, last), self.entropy).clone()
 
     def ask(self) -> torch.Tensor:  # (runs, 2n + 1, M): mutated parents, mutated children, elite; 2n without elite
-        "The pool of the next selection, to be evaluated; the same until `tell`."
+        "The pool of the next selection, (runs, 2n + 1, M), to be evaluated; the same until `tell`."
         self.pool = self._vary(self.population, keep=True)
         if self.elite:
             self.pool = torch.cat([self.pool, self.best[:, None]], 1)
@@ -333,14 +395,16 @@ class TDGA(SimpleGA):
 def tell(
     self: TDGA,
     energies: torch.Tensor,  # (runs, 2n + 1) or without elite (runs, 2n), of what `ask` gave; not finite: never selected
+    pool: torch.Tensor | None = None,  # (runs, P, M), individuals of one's own instead, as many as one likes; then nothing need have been asked
 ) -> None:
-    "Select the next population from the pool; raises `ValueError` for energies that do not fit what was asked."
-    if self.pool is None:
-        raise ValueError("nothing was asked: call ask, evaluate what it gives, then tell")
-    energies = self._checked(energies, self.pool)
-    picks = select(energies, self.express(self.pool), self.population.shape[1], self.temperature, self.replacement)
+    """Select the next population, by the `energies` (runs, P) of a pool.
+
+    The pool is what `ask` gave, or one's own, (runs, P, M); raises `ValueError` for what does not fit."""
+    pool = self._told(pool, range(1, sys.maxsize))
+    energies = self._checked(energies, pool)
+    picks = select(energies, self.express(pool), self.population.shape[1], self.temperature, self.replacement)
     self.generation += 1
-    self._settle(_take(self.pool, picks), _take(energies, picks))
+    self._settle(_take(pool, picks), _take(energies, picks))
     self._set_temperature(self.temperature)
 
 # %% ../nbs/21_tdga.ipynb #resume
@@ -353,11 +417,15 @@ def state_dict(self: SimpleGA) -> dict:
 
 @patch
 def load_state_dict(self: SimpleGA, state: dict) -> None:
-    "Go on from a state, to the same result; raises `ValueError` for one of another search."
+    "Go on from a state, to the same result; raises `ValueError` for one of another search, and for one that was altered."
     mine = self.state_dict()
-    fits = mine.keys() == state.keys() and all(mine[k].shape == state[k].shape for k in mine if k != "generation")
-    if not fits or not torch.equal(mine["seeds"].cpu(), state["seeds"].cpu()):
+    shapes = lambda d: {name: tuple(getattr(x, "shape", ())) for name, x in d.items()}
+    if not isinstance(state, dict) or shapes(state) != shapes(mine) or not torch.equal(mine["seeds"].cpu(), torch.as_tensor(state["seeds"]).cpu()):
         raise ValueError("the state is of another search: kind of search, seeds and the population's shape must be the same")
+    check_state(state, mine | {name: torch.full_like(mine[name], torch.inf) for name in ("energies", "best_energy")}, "the state of the search")
+    check_whole(0, generation=state["generation"])
+    self._check_genes(state["population"].to(self.population.device)), self._check_genes(state["best"].to(self.population.device))
+    self._checked(state["energies"], state["population"])
     self.generation, self.pool = state["generation"], None
     for name in mine.keys() - {"generation"}:
         setattr(self, name, state[name].clone().to(self.population.device))
@@ -366,9 +434,11 @@ def load_state_dict(self: SimpleGA, state: dict) -> None:
 def success(
     df: pd.DataFrame,  # columns method, seed, generation, best
 ) -> pd.DataFrame:  # a row for each method: found, runs, low, high (Wilson's 95 % interval of the share)
-    "How many runs hold the knapsack's optimum in their last generation."
+    "How many runs hold the knapsack's optimum in their last generation; raises `ValueError` for a table without the columns."
     from scipy.stats import binomtest
 
+    if missing := {"method", "seed", "generation", "best"} - set(df.columns):
+        raise ValueError(f"the table has no column {', '.join(sorted(missing))}: a row for each method, seed and generation is needed")
     last = df[df.generation == df.generation.max()]
     rows = []
     for method, group in last.groupby("method", sort=False):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from numbers import Integral
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -24,7 +24,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.patches import Arc, FancyBboxPatch, Patch
 from torch import nn
 
-from .operations import conv_bn
+from .operations import check_positive, check_shape, conv_bn
 from .relaxations import Weights
 
 # %% ../nbs/12_vgg.ipynb #blocks
@@ -49,6 +49,9 @@ class ShortcutSpace:
     ops = ("none", "shortcut")  # the choices of each variable
 
     def __post_init__(self):
+        for name in ("image", "classifier", "within_block"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"ShortcutSpace: {name} = {getattr(self, name)!r} must be True or False")
         if self.convention not in ("input", "output"):
             raise ValueError(f"ShortcutSpace: convention = {self.convention!r} must be input or output")
         if self.within_block and (self.image or self.classifier):
@@ -71,10 +74,11 @@ class ShortcutSpace:
 # %% ../nbs/12_vgg.ipynb #bits
 def _numbers(x, space):  # a tensor on the CPU
     try:
-        return torch.as_tensor(x).detach().cpu()
-    except (TypeError, ValueError, RuntimeError):
-        M = len(space.positions)
-        raise ValueError(f"an architecture is {M} numbers, one for each of space.positions; these are none") from None
+        if not (x := torch.as_tensor(x).detach().cpu()).is_complex():
+            return x
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        pass
+    raise ValueError(f"an architecture is {len(space.positions)} numbers, one for each of space.positions; these are none")
 
 
 def _as_bits(space, bits, axes):  # int64 on the CPU, with one of these numbers of axes
@@ -150,8 +154,9 @@ def draw_shortcuts(
     gates: Sequence | torch.Tensor,  # bits, or numbers from 0 to 1, one for each shortcut
     width: float = 1.0,  # of the network: for the channels below the blocks
 ) -> plt.Figure:
-    "The network as a line with an arc for each shortcut; raises `ValueError` for gates that do not fit."
+    "The network as a line with an arc for each shortcut, from `gates` (shortcuts,); raises `ValueError` for gates and a width that do not fit."
     values, binary = _to_draw(space, gates)
+    check_positive(width=width)
     fig, ax = plt.subplots(figsize=(10, 4.2))
     _draw_chain(ax, width)
     for value, (i, j) in sorted(zip(values, space.positions)):  # strong ones last, on top
@@ -176,7 +181,7 @@ def plot_gates(
     space: ShortcutSpace,
     gates: Sequence | torch.Tensor,  # bits, or numbers from 0 to 1, one for each shortcut
 ) -> plt.Figure:
-    "Gates as a table of sources and targets; raises `ValueError` for gates that do not fit."
+    "Gates, (shortcuts,), as a table of sources and targets; raises `ValueError` for gates that do not fit."
     values, binary = _to_draw(space, gates)
     sources, targets = (sorted(set(ends)) for ends in zip(*space.positions))
     table = np.full((len(sources), len(targets)), np.nan)
@@ -202,7 +207,7 @@ def plot_gates(
 
 # %% ../nbs/12_vgg.ipynb #network
 class VGG(nn.Module):
-    "VGG19 with batch norm and all shortcuts of a space: the supernet `network(x, w)`, and plain VGG19 `network(x)`."
+    "VGG19 with batch norm and all shortcuts of a space: the supernet `network(x, w)`, and plain VGG19 `network(x)`; raises `ValueError` for what does not fit."
 
     def __init__(
         self,
@@ -214,7 +219,7 @@ class VGG(nn.Module):
         scale: str = "none",  # "mean": divide an input by 1 + the sum of its gates
     ):
         super().__init__()
-        self.space, self.shape, self.projection, self.scale = space, tuple(shape), projection, scale
+        self.space, self.shape, self.projection, self.scale = space, check_shape(shape), projection, scale
         _check_network(self, width, classes)
         self.channels = (shape[0], *(max(1, round(width * CHANNELS[LEVEL[k]])) for k in range(1, 17)))  # of x_0 … x_16
         layer = lambda a, b: nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU(inplace=True))
@@ -234,12 +239,12 @@ class VGG(nn.Module):
 
 # %% ../nbs/12_vgg.ipynb #network-check
 def _check_network(network, width, classes):
-    shape = network.shape
-    if len(shape) != 3 or shape[0] < 1 or shape[1:] != (32, 32):
-        raise ValueError(f"VGG: shape = {shape} must be (channels, 32, 32): data.resize pads or enlarges images")
-    if not 0 < width < float("inf"):
-        raise ValueError(f"VGG: width = {width!r} must be a number above 0")
-    if not isinstance(classes, Integral) or classes < 1:
+    if not isinstance(network.space, ShortcutSpace):
+        raise ValueError(f"VGG: space = {network.space!r} must be a ShortcutSpace")
+    if network.shape[1:] != (32, 32):
+        raise ValueError(f"VGG: shape = {network.shape} must be (channels, 32, 32): data.resize pads or enlarges images")
+    check_positive(width=width)
+    if not isinstance(classes, Integral) or isinstance(classes, bool) or classes < 1:
         raise ValueError(f"VGG: classes = {classes!r} must be a whole number above 0")
     for name, known in (("projection", ("pool", "conv")), ("scale", ("none", "mean"))):
         if getattr(network, name) not in known:
@@ -278,8 +283,8 @@ class Gates(NamedTuple):
     table: torch.Tensor | None  # (18, 17): targets, sources; or (N, 18, 17); None: nothing is open
     opened: frozenset  # the shortcuts (i, j) that are computed
 
-    def of(self, i: int, j: int) -> torch.Tensor:  # to be multiplied with (N, C, H, W)
-        "One gate."
+    def of(self, i: int, j: int) -> torch.Tensor:
+        "One gate → (1, 1, 1) or (N, 1, 1, 1), to be multiplied with (N, C, H, W)."
         return self.table[..., j, i, None, None, None]
 
     def needed(self, group: int, level: int) -> bool:
@@ -287,13 +292,16 @@ class Gates(NamedTuple):
         return any(_GROUP[i] == group and LEVEL[j] >= level for i, j in self.opened)
 
 
+# %% ../nbs/12_vgg.ipynb #gates-of-images
 @patch
 def gates(
     self: VGG,
     w: Weights | torch.Tensor | Sequence | None,  # see the table above
     x: torch.Tensor,  # (N, …): how many images, on which device, of which dtype
 ) -> Gates:
-    "The gates for images; raises `ValueError` for what does not fit, or on the CPU, where looking is free, is not finite."
+    """The gates for images `x` (N, …), from `w` (shortcuts,) or (N, shortcuts), or `Weights` of (shortcuts, 2) or (N, shortcuts, 2).
+
+    Raises `ValueError` for what does not fit, or on the CPU, where looking is free, is not finite."""
     if w is None:
         return Gates(None, frozenset())
     values, opened = _read(self.space, w)
@@ -365,9 +373,9 @@ def _add(self: VGG, x, j, sums, outs, stacks, gates):  # x and all shortcuts to 
 
 # %% ../nbs/12_vgg.ipynb #forward
 def _check_images(network, x):
-    if tuple(x.shape[1:]) != network.shape:
-        wanted = ", ".join(map(str, network.shape))
-        raise ValueError(f"images {tuple(x.shape)} do not fit (N, {wanted}): data.resize brings other sizes there")
+    if tuple(x.shape[1:]) != network.shape or not len(x) or not x.is_floating_point():
+        wanted, kind = ", ".join(map(str, network.shape)), "" if x.is_floating_point() else f" of {x.dtype}"
+        raise ValueError(f"images {tuple(x.shape)}{kind} do not fit (N, {wanted}) of real numbers: data.resize brings other sizes there")
 
 
 @patch
@@ -375,8 +383,8 @@ def forward(
     self: VGG,
     x: torch.Tensor,  # (N, C, 32, 32)
     w: Weights | torch.Tensor | Sequence | None = None,  # None: plain VGG19; see `gates`
-) -> torch.Tensor:  # logits (N, classes)
-    "Raises `ValueError` for images or gates that do not fit."
+) -> torch.Tensor:
+    "Logits (N, classes) for `x` (N, C, 32, 32); raises `ValueError` for images or gates that do not fit."
     _check_images(self, x)
     gates, stacks, outs = self.gates(w, x), {}, [x]
     for level, stage in enumerate(STAGES):
@@ -406,13 +414,17 @@ class Tree:
         self.first = [b.nonzero()[:, 0] for b in begins]  # and the first individual of each group
 
     def spread(self, x: torch.Tensor, k: int, j: int, axis: int = 0) -> torch.Tensor:
-        "Features (groups at k, …, C, H, W) for the groups at j."
+        "Features `x` (groups at k, …, C, H, W) for the groups at j → (groups at j, …, C, H, W); the groups stand on this `axis`."
         if len(self.first[k]) == len(self.first[j]):
             return x
-        return _first(_last(x).index_select(axis, self.groups[k][self.first[j]].to(x.device)))
+        return _first(_last(x).index_select(axis, self.groups[k][self.first[j]].to(x.device, non_blocking=True)))
+
+    def rows_of(self, table: torch.Tensor, j: int) -> torch.Tensor:
+        "Of a table with a row for each individual those of the groups at j."
+        return table.index_select(0, self.first[j].to(table.device, non_blocking=True))
 
     def add(self, x: torch.Tensor, j: int, y: torch.Tensor, k: int, i: int) -> None:
-        "Add `y`, of groups at k, to those groups of `x`, at j, that have the shortcut i → j."
+        "Add `y` (groups at k, N, C, H, W), to those groups of `x` (groups at j, N, C, H, W), that have the shortcut i → j."
         for group, first in enumerate(self.first[j].tolist()):
             if self.rows[first, self.column[i, j]]:
                 x[group] += y[self.groups[k][first]]
@@ -422,7 +434,7 @@ def shared_layers(
     space: ShortcutSpace,
     bits,  # (individuals, bits), 0 or 1
 ) -> list[int]:  # 16 numbers
-    "How often each convolution is computed for a population; alone, each would be once for each individual."
+    "How often each convolution is computed for a population, `bits` (individuals, shortcuts); alone, each would be once for each individual."
     tree = Tree(space, torch.unique(_as_bits(space, bits, (2,)), dim=0))
     return [len(tree.first[j if space.convention == "input" else j - 1]) for j in range(1, 17)]
 
@@ -464,7 +476,7 @@ def shortcuts(self: _Descent, x, j):  # (groups at j - 1, …), with their short
             y = self.stacks[_GROUP[i]][i - STAGES[_GROUP[i]][0] if i else 0]
             tree.add(x, j, self.conv_bn(*network.project[f"{i}-{j}"], y), stage[-1], i)
     if network.scale == "mean":
-        x /= (1 + self.gates.table[tree.first[j], j].sum(1))[:, None, None, None, None]
+        x /= (1 + tree.rows_of(self.gates.table[:, j], j).sum(1))[:, None, None, None, None]
     return x
 
 # %% ../nbs/12_vgg.ipynb #descent-call
@@ -476,7 +488,7 @@ def __call__(self: _Descent, x):  # images -> logits (groups at the end, images,
         outs = [_pooled(tree.spread(y, k, before[-1]), level) for k, y in zip(before, self.outs)]
         x, stacks = outs[-1], _stacks(self.stacks, outs, level, gates)
         self.stacks = {group: tree.spread(s, before[-1], stage[-1], axis=1) for group, s in stacks.items()}
-        self.sums = network._arriving(stage, self.stacks, gates._replace(table=gates.table[tree.first[stage[-1]]]))
+        self.sums = network._arriving(stage, self.stacks, gates._replace(table=tree.rows_of(gates.table, stage[-1])))
         self.outs, before = [], stage
         for j in stage:
             x = self.shortcuts(x, j) if inputs else x
@@ -496,8 +508,10 @@ def population_logits(
     calibrate: torch.Tensor | None = None,  # (n, C, 32, 32): every individual gets statistics of its own from them
     megabytes: float = 1024,  # of the largest layer's features at a time, > 0; in all, a few times as much is in use
 ) -> torch.Tensor:  # logits (individuals, N, classes)
-    "Architectures with the network's weights (without `calibrate`, its statistics); raises `ValueError` for what does not fit."
-    if not megabytes > 0:
+    """Logits (individuals, N, classes) of architectures `bits` (individuals, shortcuts) for `x` (N, C, 32, 32), with the network's weights.
+
+    Batch norm has the network's statistics, or those of `calibrate` (n, C, 32, 32); raises `ValueError` for what does not fit."""
+    if not isinstance(megabytes, Real) or not megabytes > 0:
         raise ValueError(f"megabytes = {megabytes!r} must be above 0: one individual and one image at a time is the least")
     for images in (x, *([] if calibrate is None else [calibrate])):
         _check_images(network, images)
@@ -507,9 +521,9 @@ def population_logits(
     each = max(map(size, range(1, 17)))  # for one image
     if len(rows) > 1 and each * (1 if calibrate is None else len(calibrate)) > megabytes:
         halves = [population_logits(network, half, x, calibrate, megabytes) for half in rows.tensor_split(2)]
-        return torch.cat(halves)[back.to(x.device)]
+        return torch.cat(halves).index_select(0, back.to(x.device, non_blocking=True))
     if calibrate is not None:
         _Descent(network, tree, own, seeing=True)(calibrate)
     at_a_time = min(megabytes, 8) if x.device.type == "cpu" else megabytes  # 8: near to what its caches hold
     found = [_Descent(network, tree, own)(part) for part in x.split(max(1, int(at_a_time / each)))]
-    return torch.cat(found, 1)[tree.groups[CLASSIFIER][back].to(x.device)]
+    return torch.cat(found, 1).index_select(0, tree.groups[CLASSIFIER][back].to(x.device, non_blocking=True))

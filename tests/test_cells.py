@@ -14,9 +14,10 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import nn
 
 from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, NASNET_A, NASNET_CELL, CellNetwork, CellSpace, Genotype, decode, discretise, encode, loose
-from nas_nb.cells import parameter_counts, parameter_norms, routes, widest
+from nas_nb.cells import auxiliary_head, darts_names, genotype_routes, load_darts, parameter_counts, parameter_norms, routes, weighted_sums, widest
 from nas_nb.draw import describe, draw_cell, op_label, op_legend, op_look
-from nas_nb.operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, NASNET_OPS, Depthwise, Op, conv_bn, cost, factorized_reduce, side_by_side
+from nas_nb.operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, NASNET_OPS, Cost, Depthwise, Op, Reduce, check_shape, check_whole, conv_bn, cost
+from nas_nb.operations import factorized_reduce, relu_conv_bn, side_by_side
 from nas_nb.relaxations import Weights, one_hot, sigmoid, softmax, straight_through, threshold, two_path
 
 CASES = json.loads((Path(__file__).parent / "cells_cases.json").read_text())
@@ -699,3 +700,326 @@ def test_what_does_not_fit_is_refused_in_one_sentence(case):
         call()
     assert "\n" not in str(error.value)
     plt.close("all")
+
+
+# -- images of every size --
+
+SIDES = [(15, 15), (17, 31), (7, 7), (2, 2), (1, 3), (28, 28)]
+SPACES = dict(darts=DARTS_CELL, asng=ASNG_CELL, enas=ENAS_CELL, nasnet=NASNET_CELL)
+
+
+@pytest.mark.parametrize("sides", SIDES)
+@pytest.mark.parametrize("table", [DARTS_OPS, ASNG_OPS, ENAS_OPS, NASNET_OPS])
+@pytest.mark.parametrize("affine", [False, True])
+def test_an_operation_of_stride_2_rounds_half_a_side_up(sides, table, affine):
+    x, half = torch.randn(2, 4, *sides), tuple(math.ceil(n / 2) for n in sides)
+    for name, op in table.items():
+        assert op.build(4, 1, affine).eval()(x).shape[2:] == sides, name
+        assert op.build(4, 2, affine).eval()(x).shape[2:] == half, name
+
+
+@pytest.mark.parametrize("sides", SIDES)
+def test_the_factorised_reduction_of_odd_sides_is_that_of_the_image_with_a_row_of_zeros_more(sides):
+    layer, x = Reduce(3, 4, True).double(), torch.randn(2, 3, *sides, dtype=torch.float64)
+    further = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
+    with torch.no_grad():
+        expected = layer.bn(torch.cat([layer.even(x), layer.odd(further)], 1))
+    layer.bn.reset_running_stats()
+    assert torch.allclose(layer(x), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["skip_connect", "sep_conv_3x3", "dil_conv_5x5"])
+def test_odd_sides_side_by_side_are_each_alone(name):
+    many, x = [DARTS_OPS[name].own(4, 2, False).double() for _ in range(3)], torch.randn(2, 4, 7, 5, dtype=torch.float64)
+    alone = torch.cat([one(x) for one in many], 1)
+    assert torch.allclose(side_by_side(many, x), alone, atol=1e-12)
+
+
+@pytest.mark.parametrize("sides", SIDES)
+@pytest.mark.parametrize("name", SPACES)
+def test_whatever_the_architecture_every_size_fits(name, sides):
+    space = SPACES[name]
+    supernet, x = CellNetwork(space, (3, *sides), channels=2, cells=3), torch.randn(2, 3, *sides)
+    for seed in range(4):
+        g = random_choices(space, seed)
+        assert CellNetwork(space, (3, *sides), channels=2, cells=3, genotype=g)(x).shape == (2, 10)
+        assert supernet(x, encode(space, g)).shape == (2, 10)
+    if not space.picks:
+        supernet(x, softmax(torch.zeros(28, 8))).sum().backward()
+
+
+@pytest.mark.parametrize(("sides", "cells", "fits"), [
+    ((32, 32), 8, True), ((29, 40), 3, True), ((28, 28), 8, False), ((32, 41), 8, False), ((16, 16), 1, True), ((32, 32), 1, False), ((2, 2), 2, False),
+])  # fmt: skip
+def test_whether_an_auxiliary_head_fits_is_known_when_it_is_built(sides, cells, fits):
+    form = dict(shape=(3, *sides), channels=2, cells=cells, aux=True)
+    for space in (DARTS_CELL, ASNG_CELL):  # the supernet, too, and whatever the architecture
+        for g in (None, random_choices(space, 0), random_choices(space, 1)):
+            if not fits:
+                with pytest.raises(ValueError, match=r"auxiliary head .* data.resize, or leave it out \(aux=False\)") as error:
+                    CellNetwork(space, **form, genotype=g)
+                assert "\n" not in str(error.value)
+            elif g:
+                logits, aux = CellNetwork(space, **form, genotype=g)(torch.randn(2, 3, *sides))
+                assert logits.shape == aux.shape == (2, 10)
+
+
+def test_a_network_is_left_as_it_was_even_if_it_cannot_be_counted():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(5, 2)).train()
+    with pytest.raises(RuntimeError):
+        cost(network, (3, 8, 8))
+    assert network.training and network[0].training
+    assert cost(nn.Conv2d(3, 4, 3), (3, 8, 8)) == Cost(112, 3888)
+
+
+# -- published genotypes and networks --
+
+DARTS_TEXT = (
+    "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 1), ('skip_connect', 0), "
+    "('skip_connect', 0), ('dil_conv_3x3', 2)], normal_concat=range(2, 6), reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), "
+    "('max_pool_3x3', 1), ('max_pool_3x3', 0), ('skip_connect', 2), ('skip_connect', 2), ('max_pool_3x3', 1)], reduce_concat=[2, 3, 4, 5])"
+)
+
+
+def test_the_text_of_a_published_genotype_is_read_and_written():
+    g = Genotype.from_darts(DARTS_TEXT)
+    assert g == PUBLIC["DARTS_V2"] and Genotype.from_darts(f"\nDARTS_V2 = {DARTS_TEXT}\n") == g
+    assert Genotype.from_darts(DARTS_TEXT.replace("Genotype(normal=", "genotypes.Genotype(").replace("reduce_concat=", "reduce_concat = ")) == g
+    for known in PUBLIC.values():
+        assert Genotype.from_darts(known.to_darts()) == known
+    assert g.to_darts() == DARTS_TEXT.replace("range(2, 6)", "[2, 3, 4, 5]")
+
+
+@pytest.mark.parametrize("text", [
+    "", "3", "Genotype", "Genotype()", "[1, 2", "\0", "x = y = Genotype()", "import os", "Genotype(normal=[('a', 0)])", "(" * 5000, "-" * 60_000 + "1",
+    DARTS_TEXT + "; 3", DARTS_TEXT.replace("normal_concat=range(2, 6), ", ""), DARTS_TEXT.replace("range(2, 6)", "range(2, 10**9)"),
+    DARTS_TEXT.replace("range(2, 6)", f"range(2, {10**12})"), DARTS_TEXT.replace("range(2, 6)", "range(2, 6, 0)"),
+    DARTS_TEXT.replace("range(2, 6)", "list(2, 6)"), DARTS_TEXT.replace("range(2, 6)", "'2345'"), DARTS_TEXT.replace("range(2, 6)", "[2, 2]"),
+    DARTS_TEXT.replace("('dil_conv_3x3', 2)", "('dil_conv_3x3', 0.9)"), DARTS_TEXT.replace("('dil_conv_3x3', 2)", "('dil_conv_3x3', 1e400)"),
+    DARTS_TEXT.replace("('dil_conv_3x3', 2)", "('dil_conv_3x3', True)"), DARTS_TEXT.replace("('dil_conv_3x3', 2)", "(3, 2)"),
+    DARTS_TEXT.replace(", ('dil_conv_3x3', 2)", ""), DARTS_TEXT.replace("('dil_conv_3x3', 2)", "__import__('os').system('true')"),
+    DARTS_TEXT.replace("Genotype(", "Genotype([], "), DARTS_TEXT.replace("Genotype(", "dict("), None, 3, b"Genotype()",
+])  # fmt: skip
+def test_a_text_that_is_no_published_genotype_is_refused(text):
+    with pytest.raises(ValueError, match="not a genotype as DARTS writes it") as error:
+        Genotype.from_darts(text)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ('["skip_connect", 0]', '["skip_connect", 0.9]'), ('["skip_connect", 0]', '["skip_connect", 1e400]'), ('["skip_connect", 0]', '["skip_connect", true]'),
+    ('["skip_connect", 0]', '["skip_connect", "0"]'), ('["skip_connect", 0]', '[7, 0]'), ('["skip_connect", 0]', '["skip_connect"]'),
+    ('"normal_concat": [2, 3, 4, 5]', '"normal_concat": "2345"'), ('"normal_concat": [2, 3, 4, 5]', '"normal_concat": 2'),
+    ('"normal_concat": [2, 3, 4, 5]', '"normal_concat": [2, NaN]'), ('"normal_concat": [2, 3, 4, 5]', '"normal_concat": [2, 2]'),
+    ('"reduce_concat": [2, 3, 4, 5]', '"reduce_concat": [0, 2, 3]'), ('"normal": [', '"normal": [' + "[" * 100_000), ('{', '[{'),
+])  # fmt: skip
+def test_json_that_is_no_genotype_is_refused(old, new):
+    text = PUBLIC["DARTS_V2"].to_json()
+    assert old in text
+    with pytest.raises(ValueError, match="not a genotype") as error:
+        Genotype.from_json(text.replace(old, new, 1))
+    assert "\n" not in str(error.value)
+
+
+def test_only_two_inputs_a_node_can_be_written_as_darts_does():
+    with pytest.raises(ValueError, match="use to_json"):
+        DEAD.to_darts()
+
+
+def there(kind, c_in, c_out, k=3, stride=1, dilation=1):
+    "A block of the public program: the same names and order, from its description."
+    m, pad = nn.Module(), dilation * (k // 2)
+    depthwise = lambda s: [nn.ReLU(), nn.Conv2d(c_in, c_in, k, s, pad, dilation, c_in, bias=False)]
+    pointwise = lambda: [nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out)]
+    if kind == "preprocess":
+        m.op = nn.Sequential(nn.ReLU(), *pointwise())
+    elif kind == "reduce":
+        m.conv_1, m.conv_2 = (nn.Conv2d(c_in, c_out // 2, 1, 2, bias=False) for _ in range(2))
+        m.bn = nn.BatchNorm2d(c_out)
+        m.forward = lambda x: m.bn(torch.cat([m.conv_1(x.relu()), m.conv_2(x.relu()[:, :, 1:, 1:])], 1))
+        return m
+    elif kind == "sep_conv":
+        m.op = nn.Sequential(*depthwise(stride), *pointwise(), *depthwise(1), *pointwise())
+    elif kind == "dil_conv":
+        m.op = nn.Sequential(*depthwise(stride), *pointwise())
+    m.forward = m.op.forward
+    return m
+
+
+def op_there(name, C, stride):
+    if "pool" in name:
+        return nn.MaxPool2d(3, stride, 1) if "max" in name else nn.AvgPool2d(3, stride, 1, count_include_pad=False)
+    if name == "skip_connect":
+        return nn.Identity() if stride == 1 else there("reduce", C, C)
+    kind, size = name[:8], int(name[-1])
+    return there(kind, C, C, size, stride, 2 if kind == "dil_conv" else 1)
+
+
+class PublicDARTS(nn.Module):
+    "The network of the public program for CIFAR-10, from its description."
+
+    def __init__(self, g, C, classes, layers, aux):
+        super().__init__()
+        self.stem, self.cells, self.wired = nn.Sequential(nn.Conv2d(3, 3 * C, 3, padding=1, bias=False), nn.BatchNorm2d(3 * C)), nn.ModuleList(), []
+        older, newer, halved = 3 * C, 3 * C, False
+        for n in range(layers):
+            half = n in (layers // 3, 2 * layers // 3)
+            C *= 1 + half
+            nodes, concat = g.cell("reduce" if half else "normal")
+            cell, flat = nn.Module(), [pair for node in nodes for pair in node]
+            cell.preprocess0, cell.preprocess1 = there("reduce" if halved else "preprocess", older, C), there("preprocess", newer, C)
+            cell._ops = nn.ModuleList(op_there(op, C, 2 if half and j < 2 else 1) for op, j in flat)
+            self.cells.append(cell), self.wired.append(([j for _, j in flat], concat))
+            older, newer, halved = newer, C * len(concat), half
+            if aux and n == 2 * layers // 3:
+                self.auxiliary_head = nn.Module()
+                tail = [nn.BatchNorm2d(128), nn.ReLU(), nn.Conv2d(128, 768, 2, bias=False), nn.BatchNorm2d(768), nn.ReLU()]
+                self.auxiliary_head.features = nn.Sequential(nn.ReLU(), nn.AvgPool2d(5, 3), nn.Conv2d(newer, 128, 1, bias=False), *tail)
+                self.auxiliary_head.classifier = nn.Linear(768, classes)
+        self.classifier = nn.Linear(newer, classes)
+
+    def forward(self, x):
+        a = b = self.stem(x)
+        for n, (cell, (read, concat)) in enumerate(zip(self.cells, self.wired)):
+            states = [cell.preprocess0(a), cell.preprocess1(b)]
+            for m in range(0, len(read), 2):
+                states.append(cell._ops[m](states[read[m]]) + cell._ops[m + 1](states[read[m + 1]]))
+            a, b = b, torch.cat([states[s] for s in concat], 1)
+            if hasattr(self, "auxiliary_head") and n == 2 * len(self.cells) // 3:
+                head = self.auxiliary_head
+                self.auxiliary = head.classifier(head.features(b).flatten(1))
+        return self.classifier(b.mean((2, 3)))
+
+
+def published(g, aux=True, seed=0):
+    torch.manual_seed(seed)
+    network = PublicDARTS(g, 4, 10, 4, aux)
+    for m in network.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            for t, low in ((m.running_mean, -0.5), (m.running_var, 0.5), (m.weight.data, 0.5), (m.bias.data, -0.5)):
+                t.copy_(low + torch.rand_like(t))
+    return network.eval()
+
+
+ALL_KINDS = genotype(  # every operation, with and without stride
+    ops("sep30 sep51 dil30 skip2 avg1 max0 sep34 skip0"), [*ops("skip0 sep31 sep50 dil31 avg0 max1 skip2"), ("dil_conv_5x5", 0)],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("g", [PUBLIC["DARTS_V1"], PUBLIC["DARTS_V2"], ALL_KINDS])
+@pytest.mark.parametrize("aux", [True, False])
+def test_a_published_checkpoint_gives_the_same_outputs(g, aux, tmp_path):
+    public, mine = published(g), CellNetwork(DARTS_CELL, channels=4, cells=4, genotype=g, aux=aux)
+    torch.save(public.state_dict(), tmp_path / "cifar10_model.pt")
+    load_darts(mine, torch.load(tmp_path / "cifar10_model.pt", weights_only=True))
+    x = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(mine.eval()(x), public(x), atol=1e-6)
+        if aux:
+            features = []
+            mine.aux.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+            for m in mine.modules():
+                m.training = m is mine  # statistics as they are, but both outputs
+            assert torch.allclose(mine(x)[1], public.auxiliary, atol=1e-6)
+
+
+def test_a_checkpoint_of_torch_0_3_counts_no_batches():
+    public, mine = published(ALL_KINDS), CellNetwork(DARTS_CELL, channels=4, cells=4, genotype=ALL_KINDS)
+    load_darts(mine, {k: v for k, v in public.state_dict().items() if not k.endswith("num_batches_tracked")})
+    x = torch.randn(3, 3, 32, 32)
+    assert torch.allclose(mine.eval()(x), public(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("change", [
+    lambda state: state.pop("cells.0._ops.0.op.1.weight"), lambda state: state.update(more=torch.zeros(2)), lambda state: state.clear(),
+    lambda state: state.update({"stem.0.weight": torch.zeros(12, 3, 3, 5)}), lambda state: state.update({"stem.0.weight": state["stem.0.weight"].long()}),
+    lambda state: state["classifier.bias"].fill_(math.nan), lambda state: state.update({"stem.0.weight": None}),
+])  # fmt: skip
+def test_another_checkpoint_is_refused_and_changes_nothing(change):
+    state, mine = published(ALL_KINDS).state_dict(), CellNetwork(DARTS_CELL, channels=4, cells=4, genotype=ALL_KINDS)
+    before = {k: v.clone() for k, v in mine.state_dict().items()}
+    change(state)
+    with pytest.raises(ValueError) as error:
+        load_darts(mine, state)
+    assert "\n" not in str(error.value) and all(torch.equal(v, before[k]) for k, v in mine.state_dict().items())
+
+
+def test_only_the_network_of_a_darts_genotype_has_public_names():
+    twice = PUBLIC["DARTS_V2"]._replace(normal=((("sep_conv_3x3", 0),) * 2,) * 4)
+    nasnet = CellNetwork(NASNET_CELL, channels=4, cells=3, genotype=NASNET_A)
+    for network in (CellNetwork(DARTS_CELL, channels=2, cells=1), CellNetwork(DARTS_CELL, channels=2, cells=3, genotype=twice), nn.Linear(2, 2), nasnet):
+        try:
+            names = darts_names(network)
+        except ValueError as error:
+            assert "\n" not in str(error)
+        else:  # NASNet-A consists of operations that DARTS writes alike
+            assert network is nasnet and len(set(names)) == len(network.state_dict())
+
+
+# -- what cannot be built --
+
+WRONG_NETWORKS = {
+    "cells = 0": dict(cells=0), "cells = -1": dict(cells=-1), "cells = 2.5": dict(cells=2.5), "cells = True": dict(cells=True),
+    "cells = nan": dict(cells=math.nan), "classes = 0": dict(classes=0), "classes = None": dict(classes=None), "channels = 0": dict(channels=0),
+    "channels = '4'": dict(channels="4"), "shape = 32": dict(shape=32), "shape = .3, 32.": dict(shape=(3, 32)), "height of shape = 0": dict(shape=(3, 0, 32)),
+    "width of shape = 2.0": dict(shape=(3, 2, 2.0)), "channels of shape = -1": dict(shape=(-1, 8, 8)), "space = 'darts'": dict(space="darts"),
+    "genotype = ": dict(genotype=tuple(V2)), "genotype = '": dict(genotype=V2.to_json()), "conv_9x9": dict(genotype=V2._replace(normal=((("conv_9x9", 0),),) * 4)),
+    "an input": dict(genotype=V2._replace(reduce_concat=(0, 2))), "twice": dict(genotype=V2._replace(reduce_concat=(2, 2))),
+    "0.0 is no state": dict(genotype=V2._replace(normal=((("sep_conv_3x3", 0.0),) * 2,) * 4)), "pairs": dict(genotype=V2._replace(normal=3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("says", WRONG_NETWORKS)
+def test_what_cannot_be_built_is_refused_when_it_is_built(says):
+    with pytest.raises(ValueError, match=says.replace("(", r"\(")) as error:
+        CellNetwork(**dict(space=DARTS_CELL, **SMALL) | WRONG_NETWORKS[says])
+    assert "\n" not in str(error.value)
+
+
+RGB = torch.rand(2, 3, 8, 8)
+DENSE = softmax(torch.zeros(28, 8))
+WRONG_CALLS = {
+    "no images": (lambda n: n(torch.rand(2, 3, 8), DENSE), "do not fit"),
+    "grey images": (lambda n: n(torch.rand(2, 1, 8, 8), DENSE), r"\(N, 3, height, width\)"),
+    "bytes": (lambda n: n(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), DENSE), "real numbers"),
+    "no pixels": (lambda n: n(torch.rand(2, 3, 0, 8), DENSE), "do not fit"),
+    "one pixel to learn from": (lambda n: n(torch.rand(1, 3, 2, 2), DENSE), "two images or more"),
+    "a tensor for weights": (lambda n: n(RGB, DENSE.values), "come as `Weights`"),
+    "no weights in them": (lambda n: n(RGB, Weights()), "come as `Weights`"),
+    "one weight too deep": (lambda n: n(RGB, Weights(torch.rand(28, 1, 8))), "28 × 8"),
+    "values without choices": (lambda n: n(RGB, Weights(torch.rand(28, 8), ((1,),) * 14)), "14 variables"),
+    "sums of another number": (lambda n: weighted_sums([RGB, RGB], torch.rand(2, 3)), "3 terms"),
+    "choices that are none": (lambda n: decode(DARTS_CELL, [0.5] * 28), "whole numbers"),
+    "choices NaN": (lambda n: decode(DARTS_CELL, [math.nan] * 28), "whole numbers"),
+    "no list": (lambda n: decode(DARTS_CELL, None), "whole numbers"),
+    "keep": (lambda n: DARTS_CELL.count(keep=-1), "keep = -1"),
+    "keep a half": (lambda n: discretise(DARTS_CELL, DENSE.values, keep=0.5), "keep = 0.5"),
+    "nodes that are none": (lambda n: genotype_routes(DARTS_CELL, 3), "pairs"),
+    "a state that is none": (lambda n: genotype_routes(DARTS_CELL, ((("sep_conv_3x3", []),),) * 4), "no state"),
+    "budget NaN": (lambda n: widest(DARTS_CELL, V2, math.nan), "budget = nan"),
+    "most 0": (lambda n: widest(DARTS_CELL, V2, 1000, most=0), "most = 0"),
+    "counts of no network": (lambda n: parameter_counts(nn.Linear(2, 2)), "takes a supernet"),
+    "head without classes": (lambda n: auxiliary_head(4, 0), "classes = 0"),
+    "an odd number of channels halved": (lambda n: factorized_reduce(3, 5, True), "c_out = 5 must be even"),
+    "an even kernel": (lambda n: Depthwise(4, 2), "k = 2 must be odd"),
+    "no channels": (lambda n: relu_conv_bn(0, 4, True), "c_in = 0"),
+    "stride 0": (lambda n: DARTS_OPS["sep_conv_3x3"].build(4, 0), "stride = 0"),
+    "no modules": (lambda n: side_by_side([], RGB), "0 modules"),
+    "factors": (lambda n: side_by_side([nn.Conv2d(3, 3, 1)] * 2, RGB, torch.ones(3)), "2 modules need as many factors"),
+    "cost of no image": (lambda n: cost(nn.Conv2d(3, 3, 1), (3, 8)), "shape = "),
+    "a bool": (lambda n: check_whole(n=True), "n = True"),
+    "an image without channels": (lambda n: check_shape((0, 1, 1)), "channels of shape = 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG_CALLS)
+def test_a_wrong_call_is_refused_in_one_sentence(case):
+    call, says = WRONG_CALLS[case]
+    with pytest.raises(ValueError, match=says) as error:
+        call(CellNetwork(DARTS_CELL, (3, 8, 8), channels=2, cells=1))
+    assert "\n" not in str(error.value)
+
+
+def test_numpys_whole_numbers_will_do():
+    n = np.int64(3)
+    assert CellNetwork(DARTS_CELL, (n, np.int32(8), 8), n, n, n)(RGB, DENSE).shape == (2, 3)

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, encode, parameter_norms
-from nas_nb.darts import DARTS, expected_cost, first_order, l1, second_order, sgd_drift, signed, zero_one
+from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, discretise, encode, parameter_norms
+from nas_nb.darts import DARTS, expected_cost, first_order, l1, move, run_norms, scaled, second_order, sgd_drift, signed, zero_one
 from nas_nb.data import Batches, Images, eval_batches
 from nas_nb.hypernet import Hypernet, basis
 from nas_nb.files import Checkpoint
@@ -261,12 +261,29 @@ def test_raw_weights_and_architecture():
         assert ((best, j) in every.reduce[i]) == (best != "none")
 
 
-@pytest.mark.parametrize("lam", [math.nan, math.inf, -math.inf, 0.0, -0.1])
+@pytest.mark.parametrize("lam", [math.nan, math.inf, -math.inf, 0.0, -0.1, "1", None])
 def test_lambda_must_be_positive_and_finite(lam):
-    for net in (Hypernet(DARTS_CELL, (1e-5, 1.0), "raw"), Hypernet(DARTS_CELL, (1e-5, 1.0), knots=3)):
-        for what in (net.alpha, net.at, net.architecture):
+    for net in (Hypernet(DARTS_CELL, (1e-5, 1.0), "raw"), Hypernet(DARTS_CELL, (1e-5, 1.0)), Hypernet(DARTS_CELL, (1e-5, 1.0), knots=3)):
+        for what in (net.alpha, net.at, net.architecture) if net.scale == "log" or lam != 0.0 else ():
             with pytest.raises(ValueError, match="positive, finite"):
                 what(lam)
+
+
+def test_as_published_alpha_without_a_price_is_b2():
+    net = Hypernet(DARTS_CELL, (1e-5, 1.0), "raw")
+    assert torch.equal(net.alpha(0.0), net.b[1]) and torch.equal(net.at(0).values, softmax(net.b[1]).values)
+    assert net.architecture(0) == discretise(DARTS_CELL, net.b[1].softmax(-1), keep=None)
+
+
+@pytest.mark.parametrize(("function", "says"), [
+    ((1.0, (1e-5, 1.0), "sqrt"), "no such function"), ((1.0, (1.0, 1e-5), "log"), "no such function"), ((1.0, (1e-5, 1.0), "log", 1), "no such function"),
+    ((1.0, (1e-5, 1.0), "raw", 2), "no such function"), ((1.0, 3, "log"), "no such function"), ((1.0, ("a", "b"), "log"), "no such function"),
+    ((1.0, (1e-5, 1.0), "log", 2.5), "no such function"), ((1.0, (math.nan, 1.0), "log"), "no such function"),
+])  # fmt: skip
+def test_what_is_no_function_of_lambda_is_refused(function, says):
+    with pytest.raises(ValueError, match=says) as error:
+        basis(*function)
+    assert "\n" not in str(error.value)
 
 
 def test_gumbel_needs_steps_and_stays_warm():
@@ -548,3 +565,80 @@ def test_random_architectures(space):
     for bad in (dict(sep_conv_9x9=1.0), {}, {op: 0.0}, {op: -1.0}):
         with pytest.raises(ValueError, match=op):
             random_architecture(space, 0, bad)
+
+
+# -- what is refused, and what a state must be --
+
+A, W = torch.zeros(2, 3, requires_grad=True), torch.ones(3, requires_grad=True)
+LOSS = lambda: (W * A.sum(0)).sum()
+REFUSED = {
+    "xi = 0": lambda: second_order([A], LOSS, [W], LOSS, 0),
+    "xi = -0.1": lambda: second_order([A], LOSS, [W], LOSS, -0.1),
+    "xi = nan": lambda: second_order([A], LOSS, [W], LOSS, math.nan),
+    "xi = None": lambda: second_order([A], LOSS, [W], LOSS, None),
+    "radius = 0": lambda: second_order([A], LOSS, [W], LOSS, 0.1, radius=0),
+    "runs = -1": lambda: second_order([A], LOSS, [W], LOSS, 0.1, runs=-1),
+    "runs=2": lambda: second_order([A], LOSS, [W], LOSS, 0.1, runs=2),
+    "2 tensors of drift": lambda: second_order([A], LOSS, [W], LOSS, 0.1, drift=[W, W]),
+    "at least one parameter": lambda: second_order([A], LOSS, [], LOSS, 0.1),
+    "at least one  ?parameter": lambda: first_order([], LOSS),
+    "requires_grad=True": lambda: first_order([torch.zeros(2)], LOSS),
+    "a loss is one number": lambda: first_order([A], lambda: A.sum(0)),
+    "a  ?loss is one number": lambda: first_order([A], lambda: torch.zeros(())),
+    "a loss  ?is one number": lambda: first_order([A], lambda: 3.0),
+    "a loss is  ?one number": lambda: second_order([A], LOSS, [W], lambda: W, 0.1),
+    "plain momentum": lambda: sgd_drift(torch.optim.SGD([W], 0.1, momentum=0.9, dampening=0.5)),
+    "plain  ?momentum": lambda: sgd_drift(torch.optim.SGD([W], 0.1, momentum=0.9, maximize=True)),
+    "plain momentum can": lambda: sgd_drift("sgd"),
+    "1 tensors and 2 directions": lambda: move([W], [W, W], 1.0),
+    "0 tensors": lambda: run_norms([]),
+    "0 tensors  ?and": lambda: scaled([], 2.0),
+    r"\(2, 3\) numbers do not fit \(3,\)": lambda: expected_cost(A, W),
+    r"\(3,\) numbers do not fit \(2, 3\)": lambda: l1(W, A),
+    r"\(2, 3\) numbers do not fit \(1, 3\)": lambda: signed(A, A[:1]),
+    "start = -1": lambda: DARTS(DARTS_CELL, start=-1),
+    "start = nan": lambda: DARTS(DARTS_CELL, start=math.nan),
+    "seeds must be": lambda: DARTS(DARTS_CELL, seed="0"),
+    "a seed must be": lambda: DARTS(DARTS_CELL, seed=-1),
+    "no search space": lambda: DARTS("darts"),
+    "is no search space": lambda: Hypernet(None, (1e-5, 1.0)),
+    "seeds  ?must be": lambda: Hypernet(DARTS_CELL, (1e-5, 1.0), seed=0.5),
+    "steps = 1.5": lambda: Hypernet(DARTS_CELL, (1e-5, 1.0), relax=None, steps=1.5),
+}
+
+
+@pytest.mark.parametrize("says", REFUSED)
+def test_a_wrong_call_is_refused_in_one_sentence(says):
+    with pytest.raises(ValueError, match=says) as error:
+        REFUSED[says]()
+    assert "\n" not in str(error.value) and torch.equal(W, torch.ones(3))
+
+
+def test_a_number_scales_tensors_of_any_shape():
+    assert [t.tolist() for t in scaled([torch.ones(2), torch.ones(())], 3)] == [[3, 3], 3]
+    assert [t.tolist() for t in scaled([torch.ones(2)], torch.tensor(0.5))] == [[0.5, 0.5]]
+
+
+@pytest.mark.parametrize("make", [lambda: DARTS(DARTS_CELL), lambda: Hypernet(DARTS_CELL, (1e-5, 1.0), knots=3)])
+@pytest.mark.parametrize("change", [
+    lambda x: x[:2], lambda x: x.double(), lambda x: torch.full_like(x, math.nan), lambda x: x.where(x != x.max(), math.inf), lambda x: None, lambda x: x.tolist(),
+])  # fmt: skip
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(make, change):
+    method = make()
+    (name, x), = method.state_dict().items()
+    before = x.clone()
+    for state in ({name: change(x.clone())}, {}, {name: x, "more": x}, None):
+        with pytest.raises(ValueError) as error:
+            method.load_state_dict(state)
+        assert "\n" not in str(error.value) and torch.equal(dict(method.named_parameters())[name], before)
+    method.load_state_dict({name: x + 1})
+    assert torch.equal(dict(method.named_parameters())[name], before + 1)
+
+
+def test_nan_has_no_architecture():
+    method = DARTS(DARTS_CELL)
+    with torch.no_grad():
+        method.alpha[3, 5] = math.nan
+    for keep in (1, 2, None):
+        with pytest.raises(ValueError, match="NaN: the search diverged"):
+            method.architecture(keep)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, CellSpace, decode
+from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, CellSpace, decode, discretise
 from nas_nb.data import Batches, Images
 from nas_nb.operations import DARTS_OPS
 from nas_nb.files import Checkpoint
@@ -598,6 +598,62 @@ BAD = {
     "tell first": (lambda: ProxylessReinforce(DARTS_CELL).tell(torch.zeros(3)), "ask for samples first"),
     "losses too few": (lambda: asked().tell(torch.zeros(2)), "must be 3 finite numbers"),
     "losses shape": (lambda: asked().tell(torch.zeros(3, 1)), "must be 3 finite numbers"),
+    "rate nan": (lambda: ProxylessReinforce(DARTS_CELL, lr=math.nan), "lr must be above 0"),
+    "rate text": (lambda: ProxylessReinforce(DARTS_CELL, lr="1"), "lr must be above 0"),
+    "no space": (lambda: DSNAS("darts"), "no search space"),
+    "temperature text": (lambda: SNAS(DARTS_CELL, "hot"), "give one above 0"),
+    "latency list": (lambda: Proxyless(DARTS_CELL, [1.0]), "a tensor of 28 × 8"),
+    "reference text": (lambda: Proxyless(DARTS_CELL, reference="1"), "reference be above 0"),
+    "reference nan": (lambda: Proxyless(DARTS_CELL, reference=math.nan), "reference be above 0"),
+    "strength nan": (lambda: Proxyless(DARTS_CELL, strength=math.nan), "strength must be finite"),
+    "no samples": (lambda: ProxylessReinforce(DARTS_CELL).ask(0, 0), "n = 0"),
+    "step -1": (lambda: DSNAS(DARTS_CELL).weights(-1), "step = -1"),
+    "losses text": (lambda: asked().tell(["a"] * 3), "must be 3 finite numbers"),
+    "mul_log 1": (lambda: mul_log(2.0, 1.0, 80.0), "above 1, not 1.0 and 80.0: give both in a smaller unit"),
+    "mul_log below": (lambda: mul_log(2.0, torch.tensor(0.5), 80.0), "above 1"),
+    "mul_log nan": (lambda: mul_log(2.0, math.nan, 80.0), "above 1"),
+    "mul_log reference": (lambda: mul_log(2.0, 91.5, 1.0), "above 1"),
+    "mul_log one of many": (lambda: mul_log(2.0, torch.tensor([3.0, 0.5]), 80.0), "above 1"),
+    "add_linear": (lambda: add_linear(2.0, 91.5, 0.0), "reference = 0.0"),
+    "reward": (lambda: reward(0.9, -80.0, 80.0), "latency = -80.0"),
+    "reward reference": (lambda: reward(0.9, 80.0, math.nan), "reference = nan"),
+    "latency broadcast": (lambda: expected_latency(torch.ones(2, 3), torch.ones(3)), r"\(2, 3\) numbers do not fit \(3,\)"),
+    "density temperature": (lambda: log_density(torch.ones(2, 3), torch.ones(2, 3), 0.0), "temperature = 0.0"),
+    "density shape": (lambda: log_density(torch.ones(2, 3), torch.ones(2, 4), 1.0), "does not fit"),
+    "density variables": (lambda: log_density(torch.ones(2, 3), torch.ones(4, 3), 1.0), "does not fit"),
+    "annealed": (lambda: annealed(-1, 10), "step = -1"),
+    "annealed text": (lambda: annealed(0, "10"), "steps = '10'"),
+    "annealed inf": (lambda: annealed(0, 10, math.inf), "first = inf"),
+    "cost of half a channel": (lambda: op_cost("sep_conv_3x3", 2.5, 8), "channels = 2.5"),
+    "cost of an odd channel": (lambda: op_cost("skip_connect", 3, 8, 2), "c_out = 3 must be even"),
+    "penalty shape": (lambda: edge_penalty(torch.ones(14, 8), torch.ones(14, 8)), "do not fit"),
+    "penalty of one cost": (lambda: edge_penalty(torch.ones(14, 8), torch.ones(1, 14, 8)), "do not fit"),
+    "costs with picks": (lambda: resource_costs(CellNetwork(ENAS_CELL, channels=2, cells=1), 8), "no picks"),
+    "costs of no side": (lambda: resource_costs(CellNetwork(DARTS_CELL, channels=2, cells=1), 0), "side = 0"),
+    "costs of one kind": (lambda: resource_penalty(torch.ones(28, 8), dict(normal=torch.ones(1, 3, 14, 8))), "both kinds"),
+    "gates": (lambda: log_gates(torch.zeros(28, 8), [8] * 28), "from 0 to 7"),
+    "gates half": (lambda: log_gates(torch.zeros(28, 8), [0.5] * 28), "from 0 to 7"),
+    "gates too few": (lambda: log_gates(torch.zeros(28, 8), [0] * 14), "28 whole numbers"),
+    "noise": (lambda: draw_two(torch.zeros(28, 8), torch.zeros(28, 8)), "does not fit"),
+    "one choice": (lambda: draw_two(torch.zeros(28, 1), torch.zeros(2, 28, 1)), "at least two choices"),
+    "pairs": (lambda: rescale(torch.zeros(2, 3), torch.zeros(2, 3), [[0, 1]]), "2 × 2 whole numbers from 0 to 2"),
+    "pairs beyond": (lambda: rescale(torch.zeros(1, 3), torch.zeros(1, 3), [[0, 3]]), "from 0 to 2"),
+    "pairs negative": (lambda: two_path(torch.zeros(1, 3), [[0, -1]]), "from 0 to 2"),
+    "pairs half": (lambda: two_path(torch.zeros(1, 3), [[0, 0.5]]), "from 0 to 2"),
+    "pairs text": (lambda: two_path(torch.zeros(1, 3), "01"), "from 0 to 2"),
+    "pairs alike": (lambda: rescale(torch.zeros(1, 3), torch.zeros(1, 3), [[1, 1]]), "different"),
+    "rescale": (lambda: rescale(torch.zeros(1, 3), torch.zeros(3), [[0, 1]]), "do not fit"),
+    "advantages": (lambda: reinforce_gradient(torch.zeros(2, 3), torch.zeros(4, 2).long(), torch.zeros(3)), "do not fit"),
+    "every": (lambda: every(10, 2.5), "give 1 or more"),
+    "every of none": (lambda: every(0, 2), "batches = 0"),
+    "spread": (lambda: spread(10, 2.5), "do not fit"),
+    "theta shape": (lambda: DSNAS(DARTS_CELL).set_theta(torch.full((28, 5), 0.2)), "28 × 8 probabilities"),
+    "theta sum": (lambda: DSNAS(DARTS_CELL).set_theta(torch.full((28, 8), 0.2)), "sum 1"),
+    "theta 0": (lambda: DSNAS(DARTS_CELL).set_theta(torch.eye(8)[torch.zeros(28).long()]), "above 0"),
+    "theta nan": (lambda: DSNAS(DARTS_CELL).set_theta(torch.full((28, 8), math.nan)), "above 0"),
+    "theta text": (lambda: DSNAS(DARTS_CELL).set_theta("even"), "above 0"),
+    "keep with picks": (lambda: ProxylessReinforce(ENAS_CELL).architecture(keep=2), "use `decode`"),
+    "keep 0": (lambda: SNAS(DARTS_CELL).architecture(keep=0), "keep = 0"),
     "losses nan": (lambda: asked().tell(torch.tensor([0.0, math.nan, 1.0])), "must be 3 finite numbers"),
 }
 
@@ -605,8 +661,79 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input(case):
     call, message = BAD[case]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         call()
+    assert "\n" not in str(error.value)
+
+
+SAMPLING = [SNAS, DSNAS, Proxyless, ProxylessReinforce]
+
+
+@pytest.mark.parametrize("method", SAMPLING)
+@pytest.mark.parametrize("space", [DARTS_CELL, ENAS_CELL], ids=["DARTS", "ENAS"])
+def test_theta_can_be_read_and_set(method, space):
+    if space is ENAS_CELL and method is not ProxylessReinforce:
+        return
+    m, there = method(space, seed=1), torch.arange(max(space.sizes)) < torch.tensor(space.sizes)[:, None]
+    assert torch.equal(m.theta > 0, there) and torch.allclose(m.theta.sum(1), torch.ones(len(space.sizes)))
+    wanted = torch.rand(m.theta.shape).add(0.1).where(there, 0)
+    wanted /= wanted.sum(1, keepdim=True)
+    m.set_theta(wanted.tolist())
+    assert torch.allclose(m.theta, wanted, atol=1e-6) and m.alpha.isfinite().all()
+    assert m.architecture() == decode(space, wanted.argmax(1).tolist())
+
+
+def test_probabilities_that_were_set_are_those_of_the_samples():
+    m = DSNAS(CellSpace(DARTS_OPS, nodes=1))
+    theta = torch.full((4, 8), 0.05)
+    theta[:, 3] = 0.65
+    m.set_theta(theta)
+    share = (m.draw(0, 4000) == 3).double().mean(0)
+    assert ((share - 0.65).abs() < 0.04).all()
+
+
+@pytest.mark.parametrize("method", [SNAS, DSNAS, Proxyless])
+def test_the_strongest_edges_alone_may_be_kept(method):
+    m = method(DARTS_CELL, seed=3)
+    two = m.architecture(keep=2)
+    assert two == discretise(DARTS_CELL, m.alpha.detach().softmax(-1), keep=2) and [len(node) for node in two.normal] == [2] * 4
+    assert m.architecture() == m.architecture(keep=None) == discretise(DARTS_CELL, m.theta, keep=None)
+
+
+@pytest.mark.parametrize("method", SAMPLING)
+def test_nan_wins_nothing(method):
+    m = method(DARTS_CELL)
+    with torch.no_grad():
+        m.alpha[3, 5] = math.nan
+    calls = [m.architecture, lambda: m.draw(0)] + ([lambda: m.gates(0)] if method in (DSNAS, Proxyless) else [])
+    for call in calls + ([] if method is ProxylessReinforce else [lambda: m.architecture(keep=2)]):
+        with pytest.raises(ValueError, match="NaN.*diverged"):
+            call()
+
+
+@pytest.mark.parametrize("method", SAMPLING)
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(method):
+    m, other = method(DARTS_CELL, seed=1), method(CellSpace(DARTS_OPS, nodes=1))
+    before = {k: v.clone() for k, v in m.state_dict().items()}
+    for state in (other.state_dict(), {}, None, before | dict(alpha=before["alpha"].double()), before | dict(alpha=before["alpha"] * math.nan), before | dict(more=1)):
+        with pytest.raises(ValueError) as error:
+            m.load_state_dict(state)
+        assert "\n" not in str(error.value) and all(torch.equal(v, before[k]) for k, v in m.state_dict().items())
+    m.load_state_dict(before | dict(alpha=before["alpha"] + 1))
+    assert torch.equal(m.alpha, before["alpha"] + 1)
+
+
+def test_latencies_and_pairs_come_as_numbers_lists_or_tensors():
+    assert mul_log(2.0, 91.5, 80.0) == pytest.approx(mul_log(torch.tensor(2.0), torch.tensor(91.5), 80.0).item())
+    old, new, pairs = torch.zeros(2, 3), torch.rand(2, 3), [(0, 2), (1, 0)]
+    assert torch.equal(rescale(new, old, pairs), rescale(new, old, torch.tensor(pairs)))
+    for a, b in zip(two_path(new, pairs), two_path(new, torch.tensor(pairs)), strict=True):
+        assert torch.equal(a, b) if torch.is_tensor(a) else a == b
+
+
+def test_costs_of_odd_sides_are_those_of_what_is_put_out():
+    costs = resource_costs(CellNetwork(DARTS_CELL, (3, 15, 15), channels=2, cells=1), 15)
+    assert torch.equal(costs["reduce"], resource_costs(CellNetwork(DARTS_CELL, channels=2, cells=1), 16)["reduce"])
 
 
 def test_losses_are_told_once_and_bad_ones_change_nothing():

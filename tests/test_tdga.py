@@ -118,9 +118,7 @@ def test_real_genes_count_as_their_bits_case_07(case):
     bits = lambda a: (a.sigmoid() > 0.5).long()
     assert bits(alpha).tolist() == case["bits"] == case["pool"]
     search = TDGA(alpha[None, 1:3], E[None, 1:3], case["temperature"], express=bits)
-    search.ask()
-    search.pool = alpha[None].clone()
-    search.tell(E[None])
+    search.tell(E[None], alpha[None])
     assert torch.equal(search.population[0], alpha[case["greedy_selected_in_order"]])
     assert search.energies[0].tolist() == E[case["greedy_selected_in_order"]].tolist()
 
@@ -418,6 +416,63 @@ def test_a_state_of_another_search_is_refused():
             other.load_state_dict(saved)
 
 
+ALTERED = {
+    "not finite": lambda s: s["entropy"].fill_(math.nan),
+    "set choices": lambda s: s["population"].fill_(7),
+    "set  ?choices": lambda s: s["best"].fill_(-1),
+    "no individual with a finite energy": lambda s: s["energies"].fill_(math.nan),
+    "energies is int64": lambda s: s.update(energies=s["energies"].long()),
+    "population is ": lambda s: s.update(population=s["population"].double()),
+    "generation is ": lambda s: s.update(generation=1.5),
+    "generation = -1": lambda s: s.update(generation=-1),
+    "another search": lambda s: s.update(best=None),
+    "another  ?search": lambda s: s.clear(),
+    "of another search": lambda s: s["seeds"].fill_(0),
+}
+
+
+@pytest.mark.parametrize("says", ALTERED)
+def test_an_altered_state_is_refused_and_changes_nothing(says):
+    search, saved = make(TDGA, [3, 8]), make(TDGA, [3, 8]).state_dict()
+    ALTERED[says](saved)
+    with pytest.raises(ValueError, match=says) as error:
+        search.load_state_dict(saved)
+    assert "\n" not in str(error.value)
+    for name, x in make(TDGA, [3, 8]).state_dict().items():
+        assert x == search.generation if name == "generation" else torch.equal(x, getattr(search, name))
+    for state in (None, [], 3):
+        with pytest.raises(ValueError, match="another search"):
+            search.load_state_dict(state)
+
+
+def test_a_state_with_a_diverged_individual_is_one():
+    first = random_genes([1], 4, 3)
+    energies = torch.tensor([[0.0, 1.0, math.inf, math.nan]])
+    search = TDGA(first, energies, 1)
+    other = TDGA(first, energies, 1)
+    other.load_state_dict(search.state_dict())
+    assert torch.equal(other.ask(), search.ask())
+
+
+@pytest.mark.parametrize("cls", [TDGA, SimpleGA])
+def test_a_pool_of_ones_own_stands_for_what_was_asked(cls):
+    asked, handed = make(cls, [1, 2]), make(cls, [1, 2])
+    for _ in range(3):
+        pool = asked.ask()
+        asked.tell(wrong(pool))
+        handed.tell(wrong(pool), pool)
+        pool += 1  # the caller's own again
+        assert torch.equal(asked.population, handed.population) and torch.equal(asked.best, handed.best)
+
+
+def test_a_pool_of_ones_own_may_have_any_size():
+    search, n = make(TDGA, [1, 2]), make(TDGA, [1, 2]).population.shape[1]
+    many = random_genes([5, 6], 3 * n, search.population.shape[2], choices=2)
+    search.tell(wrong(many), many)
+    assert search.population.shape[1] == n and search.generation == 1
+    assert search.best_energy.tolist() == wrong(many).amin(1).tolist()
+
+
 @pytest.mark.parametrize("cls", [TDGA, SimpleGA])
 def test_what_the_caller_does_with_a_pool_does_not_reach_the_search(cls):
     clean, dirty = make(cls, [1, 2]), make(cls, [1, 2])
@@ -588,6 +643,34 @@ G2, E2 = torch.zeros(1, 4, 3, dtype=torch.long), torch.zeros(1, 4)
         (lambda: random_genes(0, 2, 6, choices=2.5), "one integer"),
         (lambda: knapsack(torch.ones(29)), r"30 genes, one for each item: the last axis of \(29,\) must be 30"),
         (lambda: knapsack(torch.tensor(1)), r"the last axis of \(\) must be 30"),
+        (lambda: knapsack(torch.full((30,), 2)), "other genes"),
+        (lambda: knapsack(torch.full((30,), math.nan)), "other genes"),
+        (lambda: crossover(G2, 0.5, torch.rand(2, 3)), r"\(1, 2, 3\), not \(2, 3\)"),
+        (lambda: crossover(G2, math.nan, torch.rand(1, 2, 3)), "swap is a probability between 0 and 1, not nan"),
+        (lambda: mutate(G2, math.nan, torch.rand(1, 4, 3)), "rate is a probability"),
+        (lambda: mutate(G2, "0.1", torch.rand(1, 4, 3)), "rate is a probability"),
+        (lambda: mutate(G2, 0.1, torch.rand(4, 3)), r"\(1, 4, 3\), not \(4, 3\)"),
+        (lambda: mutate(G2, 0.1, torch.rand(1, 4, 3), choices=[2, 2]), "one for each of 3 loci"),
+        (lambda: random_genes(0, 2, 6, choices=True), "choices must be one integer"),
+        (lambda: random_genes(0, 2, 6, choices="two"), "choices must be one integer"),
+        (lambda: random_genes(0, 2, True), "M = True must be"),
+        (lambda: locus_entropy([["a"]]), "these are none"),
+        (lambda: free_energy(["a"], [[1]], 1), "energies must be numbers"),
+        (lambda: geometric("hot", 1, 3), "first must be finite and greater than 0, not hot"),
+        (lambda: geometric(math.nan, 1, 3), "first must be finite"),
+        (lambda: entropy_feedback(0.3, []), "first must be finite"),
+        (lambda: TDGA(G2.bool(), E2, 1), "integers or real numbers, not torch.bool"),
+        (lambda: TDGA("genes", E2, 1), "genes must be a tensor"),
+        (lambda: TDGA(G2 * math.nan, E2, 1, express=torch.Tensor.long), "genes must be finite"),
+        (lambda: SimpleGA(G2, E2, mutation=None), "mutation is a probability"),
+        (lambda: TDGA(G2, E2, 1).tell(torch.zeros(1, 9), G2), r"shape \(1, 4\)"),
+        (lambda: TDGA(G2, E2, 1).tell(E2, G2.double()), r"must be \(1, 1 or more, 3\) of torch.int64"),
+        (lambda: TDGA(G2, E2, 1).tell(E2, G2[0]), r"this pool, \(4, 3\)"),
+        (lambda: TDGA(G2, E2, 1).tell(E2, G2[..., :2]), r"this pool, \(1, 4, 2\)"),
+        (lambda: TDGA(G2, E2, 1).tell(E2, G2 + 2), "set choices"),
+        (lambda: TDGA(G2, E2, 1, replacement=False).tell(E2[:, :3], G2[:, :3]), "only 3 of its 3 members, and 4"),
+        (lambda: SimpleGA(G2, E2).tell(E2[:, :3], G2[:, :3]), r"must be \(1, 4 or more, 3\)"),
+        (lambda: success(pd.DataFrame({"method": []})), "no column best, generation, seed"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(call, message):

@@ -85,7 +85,7 @@ class Shortcuts(nn.Module):
 
     def gates(self, step: int | None = None) -> torch.Tensor:  # (M,); None: what is expected, without noise
         "The gates in a step."
-        seeds = check_seeds(self.seed, self.alpha.device)
+        seeds = check_seeds(self.seed).to(self.alpha.device, non_blocking=True)
         u = torch.tensor(0.5) if step is None else uniform(seeds, range(step, step + 1), len(SPACE.positions))[0, :, 0].clamp(1e-6, 1 - 1e-6)
         sampling = "sigmoid" if step is None and self.sampling == "Bernoulli" else self.sampling
         return SAMPLINGS[sampling](self.alpha, self.target, u.to(self.alpha.device))
