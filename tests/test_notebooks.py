@@ -73,7 +73,7 @@ def valid(name, nb):
         nbformat.validate(copy.deepcopy(nb))
     except nbformat.ValidationError as e:
         yield "-", f"is not a valid notebook: {e.message[:100]}"
-    if not re.fullmatch(r"\d\d_[a-z0-9_]+\.ipynb|index\.ipynb", name):
+    if not re.fullmatch(r"\d\d[a-z]?_[a-z0-9_]+\.ipynb|index\.ipynb", name):
         yield "-", "is not named like 51_asng_nas.ipynb"
 
 
