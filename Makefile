@@ -4,7 +4,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 LIMIT = $(if $(shell command -v timeout),timeout 600)
 
-.PHONY: help env figures test lab outputs readme clean
+.PHONY: help env figures test lab outputs readme clean gpu gpu-bundle
 
 help:
 	@echo "make figures  regenerate every figure of the quick profile (first creates $(VENV): some minutes, about 6 GB)"
@@ -12,6 +12,8 @@ help:
 	@echo "make lab      open the notebooks in JupyterLab"
 	@echo "make outputs  regenerate, then keep the outputs in the notebooks (before a commit)"
 	@echo "make readme   rebuild README.md from nbs/index.ipynb"
+	@echo "make gpu      tests, speed and the runs of paper on a GPU, with \$$(PYTHON) as it is: TIME=9m in slices; DEVICE=cpu PROFILE=smoke to try it"
+	@echo "make gpu-bundle  before that: what a bare machine lacks, and the data, into data/gpu"
 	@echo "make clean    remove $(VENV), caches and build leftovers; data/ and the committed figures stay"
 	@echo "Another Python: make PYTHON=python3.12 figures"
 
@@ -44,6 +46,18 @@ outputs: figures
 
 readme: env
 	$(BIN)/python tests/build_readme.py
+
+# Without the environment above: on a machine with torch, for minutes (nbs/06d_inprocess.ipynb). ONLY=tests, speed or runs; DOCS="52 55".
+DEVICE = cuda
+PROFILE = paper
+gpu:
+	@$(PYTHON) tests/gpu.py $(DOCS) --device $(DEVICE) --profile $(PROFILE) $(if $(TIME),--time-limit $(TIME)) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(OUT),--out "$(OUT)")
+
+gpu-bundle: env
+	rm -rf data/gpu/wheels
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --constraint constraints.txt --dest data/gpu/wheels fastcore
+	@$(BIN)/python -c "import nas_nb.inprocess as i; raise SystemExit(i.main_bundle())"
 
 clean:
 	rm -rf $(VENV) $(VENV).installing build dist *.egg-info _docs _proc .pytest_cache .hypothesis figures/smoke nbs/.last_checked

@@ -9,6 +9,15 @@ for name in ("IN_TEST", "NAS_NB_BATCH", "NAS_NB_STATUS", "NAS_NB_DEADLINE", "NAS
     os.environ.pop(name, None)
 
 
+def pytest_collection_modifyitems(items):
+    "Tests that are marked `gpu` run where there is one (`make gpu`)."
+    if marked := [item for item in items if item.get_closest_marker("gpu")]:
+        import torch
+
+        for item in marked if not torch.cuda.is_available() else ():
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     "Small operations on one thread: two are many times slower as soon as anything else wants a core."

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException, DynamicOutputShapeException, FakeTensor, FakeTensorDeviceMismatchError, FakeTensorMode, unset_fake_temporarily,
-)
+from torch._subclasses import fake_tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
@@ -22,7 +21,7 @@ class Waits(Exception):
 
 
 # a copy that waits; a value that is read; a shape that depends on values; two devices in one operation
-FOUND = (Waits, DataDependentOutputException, DynamicOutputShapeException, FakeTensorDeviceMismatchError)
+FOUND = (Waits, DataDependentOutputException, DynamicOutputShapeException, getattr(fake_tensor, "FakeTensorDeviceMismatchError", RuntimeError))
 
 
 def _sent(func, args, kwargs) -> tuple:  # (from, to, whether the host waits for it) of what an operation copies

@@ -130,7 +130,7 @@ def test_kept_memory_leaves_out_the_weights_and_takes_the_largest_pass():
     assert both - doc.kept_memory(passes, torch.device("cpu"), [w]) == 4000
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_cost_on_a_gpu():
     found = doc.cost_run("ASNG", "ASNG", shape=[3, 32, 32], classes=10, channels=16, cells=8, size=64, rounds=5, seed=0, device="cuda")
     assert found["memory"] > 0 and min(found["seconds"]) > 0

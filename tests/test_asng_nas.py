@@ -22,9 +22,6 @@ from nas_nb.papers import asng_nas
 from nas_nb.papers.asng_nas import METHODS, Trials, cost, expected, hitting_times, predicted_median, score, trace
 
 PROBLEM = dict(D=6, K=4, horizon=2000)
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
-
 def test_selective_squared_error():
     "The public code's values and gradient (case asng_selective_squared_error)."
     x = torch.tensor([[0.5, -0.2, 0.1], [-1.0, 0.3, 0.8]], dtype=torch.float64).T[..., None].requires_grad_()
@@ -291,6 +288,9 @@ def test_one_success_is_not_clearly_anything():
 
 
 @needs_gpu
+
+
+@pytest.mark.gpu
 def test_the_gpu_computes_what_the_cpu_computes():
     runs = []
     for device in ("cpu", "cuda"):

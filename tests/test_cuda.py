@@ -17,15 +17,15 @@ from nas_nb.operations import DARTS_OPS
 from nas_nb.papers import tdga_darts_vgg19 as shortcuts
 from nas_nb.relaxations import raw, sigmoid
 from nas_nb.sampling import DSNAS, SNAS, Proxyless, ProxylessReinforce, annealed, resource_costs, resource_penalty
-from nas_nb.search import Distribution, Uniform, random_architecture
-from nas_nb.training import StepLog
+from nas_nb.search import Distribution, Uniform, random_architecture, search
+from nas_nb.training import Recipe, StepLog
 from nas_nb.vgg import VGG, ShortcutSpace
 
 SPACE, SHAPE = CellSpace(DARTS_OPS, nodes=2), (3, 16, 16)
 
 
 def images(n=20, shape=SHAPE):
-    return Images(torch.zeros(n, *shape, dtype=torch.uint8), torch.arange(n) % 10, tuple("0123456789"))
+    return Images(torch.randint(256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)), torch.arange(n) % 10, tuple("0123456789"))
 
 
 # -- methods and supernets --
@@ -240,3 +240,46 @@ def test_the_fake_device_computes_what_the_host_computes():
         moved(x)[:1] + x.sum(), moved(x) + x.to("cuda", non_blocking=True)
         with pytest.raises(Waits):
             x.to("cuda")
+
+
+# -- the same on a real one, with the backward pass --
+
+
+def few_steps(name, device, n=4):
+    "A search of a few steps."
+    torch.manual_seed(0)
+    network = CellNetwork(SPACE, SHAPE, channels=4, cells=3).to(device)
+    part, norm = images().to(device), dict(mean=(0.5,) * 3, std=(0.2,) * 3)
+    train, valid = (Batches(part, 8, seed=seed, augment=Augment(crop=1, flip=True), channels_last=True, **norm) for seed in (0, 1))
+    costs = dict(kinds=resource_costs(network, 16), count=torch.rand(10, 8, generator=torch.Generator().manual_seed(0)).to(device))
+    return search(network, METHODS[name](costs), train, valid, Recipe(n, "momentum", lr=0.01, clip=5.0, bf16=False), every=1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", METHODS)
+def test_a_search_on_a_gpu_is_that_of_the_host(name):
+    there, here = few_steps(name, "cuda"), few_steps(name, "cpu")
+    for a, b in zip(there[:2], here):  # later a rounding may have drawn another architecture
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", ["batches", "log", "gates", "ask", "population"])
+def test_nothing_waits_on_a_gpu(case):
+    x, part = torch.zeros(4, 3, 32, 32, device="cuda"), images().to("cuda")
+    batches, log = Batches(part, 6, (0.5,) * 3, (0.2,) * 3, augment=AUGMENTED[-1], channels_last=True), StepLog(5, ("loss",), "cuda")
+    network, method = (m.to("cuda") for m in shortcuts.new_supernet("Bernoulli", 0, images(shape=(3, 32, 32)), 1 / 32))
+    rule, bits = ASNG(Space([3, 3]), seeds=range(5), device="cuda"), torch.randint(2, (4, 105))
+    work = dict(
+        batches=lambda: [batches(step) for step in range(7)],
+        log=lambda: log.put(0, x.mean()),
+        gates=lambda: network(x, method.weights(1)).mean().backward(),
+        ask=lambda: rule.tell(s := rule.ask(4), s.cat.sum(-1).float()),
+        population=lambda: vgg.population_logits(network, bits, x, x),
+    )[case]
+    work()  # what is made once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        work()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

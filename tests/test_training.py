@@ -505,7 +505,7 @@ def test_digits_are_learnt():
     assert training.Score(last["correct"], last["n"], last["loss"]).interval()[0] > 0.95
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_nothing_waits_for_the_gpu():
     digits = load_images("digits", "cuda")
     batches = Batches(digits.train, 32, digits.mean, digits.std, augment=Augment(crop=1, flip=True, cutout=2))
@@ -521,7 +521,7 @@ def test_nothing_waits_for_the_gpu():
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("bf16", [False, True])
 def test_bf16_on_a_gpu_stays_near(bf16, digits):
     on_gpu, losses = digits.train.to("cuda"), []

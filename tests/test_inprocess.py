@@ -1,0 +1,188 @@
+"""`make gpu` on the CPU, at the size of a test, with everything unimportable that a bare machine with a GPU lacks."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import fastcore
+import pytest
+
+from nas_nb import inprocess
+from nas_nb.batch import Refused, notebooks
+from nas_nb.inprocess import SLICES, Cell, code_cells, needed, with_runs
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCKED = "IPython ipykernel ipywidgets jupyter_client jupyter_core jupyterlab papermill nbclient nbconvert nbformat nbdev execnb ghapi".split()
+BLOCKER = f"""import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {BLOCKED!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    "A copy of the project, and the environment of a machine without Jupyter; fastcore only as a wheel of the bundle."
+    copy = tmp_path_factory.mktemp("bare")
+    for folder, pattern in (("nas_nb", "*.py"), ("nbs", "*.ipynb"), ("tests", "*.py")):
+        for p in (ROOT / folder).rglob(pattern):
+            if ".ipynb_checkpoints" not in p.parts:
+                (copy / p.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(p, copy / p.relative_to(ROOT))
+    for name in ("settings.ini", "pyproject.toml", "Makefile"):
+        shutil.copy(ROOT / name, copy)
+    (copy / "data/gpu/wheels").mkdir(parents=True)
+    package = Path(fastcore.__file__).parent
+    with zipfile.ZipFile(copy / "data/gpu/wheels/fastcore-1-py3-none-any.whl", "w") as wheel:
+        for p in package.rglob("*.py"):
+            wheel.write(p, p.relative_to(package.parent))
+    (copy / "blocker").mkdir()
+    (copy / "blocker/sitecustomize.py").write_text(BLOCKER)
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "NAS_NB_DATA")}
+    return copy, env | dict(PYTHONPATH=str(copy / "blocker"), OMP_NUM_THREADS="1", NAS_NB_CHECKPOINT_SECONDS="0")
+
+
+def make(bare, *words, **more):
+    copy, env = bare
+    return subprocess.run(["make", "gpu", f"PYTHON={sys.executable}", *words], cwd=copy, env=env | more, capture_output=True, text=True, timeout=600)
+
+
+def records(copy):
+    return {p.parent.name: json.loads(p.read_text()) for p in copy.glob("data/runs/*/*/record.json")}
+
+
+def test_everything_at_the_size_of_a_test(bare):
+    copy, _ = bare
+    done = make(bare, "DEVICE=cpu", "PROFILE=smoke")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    for part in ("tests: done", "speed: done", *(f"{s.notebook} ({', '.join(s.cells) or 'all runs'}): done" for s in SLICES), "all done"):
+        assert part in done.stdout
+    assert {r["document"] for r in records(copy).values()} == {s.notebook for s in SLICES}
+    assert not [*copy.glob("figures/**/*.svg")]  # they are drawn elsewhere
+    with tarfile.open(copy / "data/gpu/results.tar.gz") as archive:
+        speed = json.load(archive.extractfile("figures/smoke/91_speed/speed.json"))
+    assert {"asng-table", "sampled-table", "machine"} <= speed.keys() and "fused optimiser" in speed["asng-table"]["index"]
+    before = {p: p.stat().st_mtime_ns for p in copy.glob("data/runs/*/*/record.json")}
+    again = make(bare, "DEVICE=cpu", "PROFILE=smoke", "ONLY=runs", "DOCS=50 51")
+    assert again.returncode == 0 and {p: p.stat().st_mtime_ns for p in before} == before  # nothing is computed twice
+
+
+def test_modules_are_really_missing(bare):
+    copy, env = bare
+    code = f"""import sys
+sys.path.insert(0, 'tests')
+import gpu, fastcore
+print(fastcore.__file__)
+for name in {BLOCKED!r}:
+    try:
+        __import__(name)
+    except ModuleNotFoundError as error:
+        print(error)
+"""
+    asked = subprocess.run([sys.executable, "-c", code], cwd=copy, env=env, capture_output=True, text=True)
+    assert asked.stdout.count("No module named") == len(BLOCKED) and "fastcore-1-py3-none-any.whl" in asked.stdout, asked.stderr
+
+
+SEARCH = """import sys
+from nas_nb.inprocess import execute
+execute("55_asng_cifar10", ("runs",), profile="smoke", device="cpu", overrides="steps=12 methods=ASNG,random_search looks=2")
+"""
+
+
+def search(bare, folder, **more):
+    copy, env = bare
+    env = env | dict(PYTHONPATH=os.pathsep.join([env["PYTHONPATH"], str(copy), str(next(copy.glob("data/gpu/wheels/*.whl")))]), MPLBACKEND="Agg") | more
+    shutil.rmtree(copy / "data/runs", ignore_errors=True) if folder == "anew" else None
+    return subprocess.Popen([sys.executable, "-c", SEARCH], cwd=copy, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_an_interrupt_and_a_time_limit_lose_nothing(bare):
+    copy, _ = bare
+    whole = search(bare, "anew")
+    assert whole.wait(300) == 0, whole.stdout.read()
+    wanted = {name: r["result"] for name, r in records(copy).items()}
+    first = search(bare, "anew", NAS_NB_DEADLINE=str(time.monotonic()))  # over before it begins: stops at the first step
+    assert first.wait(300) and "OutOfTime" in first.stdout.read()
+    assert not records(copy) and len([*copy.glob("data/runs/*/*/checkpoint.pt")]) == 1
+    second = search(bare, "")
+    end, log = time.monotonic() + 120, lambda: [*copy.glob("data/runs/*/*/checkpoint.log.csv")]
+    while time.monotonic() < end and not any(p.read_text().count("\n") > 3 for p in log()):
+        time.sleep(0.02)
+    second.send_signal(signal.SIGINT)
+    assert second.wait(300) and "KeyboardInterrupt" in second.stdout.read()
+    third = search(bare, "")
+    assert third.wait(300) == 0, third.stdout.read()
+    assert {name: r["result"] for name, r in records(copy).items()} == wanted
+
+
+def test_the_limit_of_the_command(bare):
+    copy, _ = bare
+    shutil.rmtree(copy / "data/runs", ignore_errors=True)
+    late = make(bare, "DEVICE=cpu", "PROFILE=smoke", "ONLY=runs", "DOCS=50", "TIME=0.001s")
+    assert "the same command goes on" in late.stdout and "Error 3" in late.stderr
+    assert make(bare, "DEVICE=cpu", "PROFILE=smoke", "ONLY=runs", "DOCS=50").returncode == 0
+    assert {r["document"] for r in records(copy).values()} == {"50_tdga_darts_vgg19"}
+
+
+@pytest.mark.parametrize("words, says", [(["DEVICE=cuda"], "no GPU"), (["DOCS=99", "DEVICE=cpu"], "unknown notebook"), (["TIME=soon"], "no duration")])
+def test_bad_usage(bare, words, says):
+    done = make(bare, "PROFILE=smoke", *words, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode and says in done.stderr and "Traceback" not in done.stderr
+
+
+# -- what is run --
+
+
+def test_slices_name_documents_and_cells_that_ask_for_runs():
+    documents = {name for name, nb in notebooks().items() if "paper" in nb.profiles and name[0] == "5"}
+    assert {s.notebook for s in SLICES} == documents == {s.notebook for s in SLICES if not s.cells}  # at last all runs of each
+    for s in SLICES:
+        assert set(s.cells) <= set(with_runs(code_cells(s.notebook))) and s.why
+    assert set(inprocess.SPEED) <= {c.id for c in code_cells("91_speed")}
+
+
+def test_what_draws_is_left_out():
+    for notebook in {s.notebook for s in SLICES}:
+        cells = code_cells(notebook)
+        chosen = {c.id for c in needed(cells, with_runs(cells))}
+        drawing = {c.id for c in cells if "save_fig(" in c.source}
+        assert len(chosen & drawing) <= 2 and not [i for i in chosen if i.startswith("claims")]
+
+
+def test_needed_cells():
+    cells = [Cell("a", "x = 1"), Cell("b", "x = 2"), Cell("c", "def f():\n    return x"), Cell("d", "f()"), Cell("e", "x = 3"), Cell("f", "#| export\ny = 0")]
+    assert [c.id for c in needed(cells, ["d"])] == ["b", "c", "d"]
+    with pytest.raises(ValueError, match="no cell 'z'"):
+        needed(cells, ["z"])
+
+
+def test_a_run_has_the_same_code_hash_as_in_a_notebook(tmp_path, monkeypatch):
+    from nas_nb.records import code_hash
+
+    cell = Cell("own", "def double(x):\n    # a comment\n    return 2 * x\n")
+    inprocess.run_cell(cell, namespace := dict(__name__="__main__"))
+    inprocess.run_cell(Cell("other", cell.source.replace("# a comment", "")), other := dict(__name__="__main__"))
+    inprocess.run_cell(Cell("changed", cell.source.replace("2", "3")), changed := dict(__name__="__main__"))
+    assert code_hash(namespace["double"]) == code_hash(other["double"]) != code_hash(changed["double"])
+
+
+def test_a_bundle(tmp_path, monkeypatch):
+    root = tmp_path / "here"
+    (root / "MNIST/raw").mkdir(parents=True)
+    monkeypatch.setenv("NAS_NB_DATA", str(root))
+    with pytest.raises(Refused, match="is not here"):
+        inprocess.bundle(tmp_path / "there", ("cifar10",))
+    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+        (root / "MNIST/raw" / name).write_bytes(bytes(100))
+    assert inprocess.bundle(tmp_path / "there", ("mnist",)) == 400
+    assert sorted(p.name for p in (tmp_path / "there/data/MNIST/raw").iterdir())[0] == "t10k-images-idx3-ubyte"
+    with pytest.raises(Refused, match="at most"):
+        inprocess.bundle(tmp_path / "there", ("mnist",), most=399)
