@@ -58,20 +58,26 @@ class Study:
         if (problem := compute_portably(self.profile)) and not os.environ.get("IN_TEST"):
             print(problem)
 
-    def _commits(self) -> bool:
-        "Whether figures and records go to where git sees them: only `nas-nb figures` with the profile's own sizes writes there."
-        mine = self.own_sizes or (self.portable and self.device.type != "cpu")
-        return self.profile == "smoke" or (os.environ.get("NAS_NB_FIGURES") == "committed" and not mine)
+# %% ../nbs/03_records.ipynb #study-where
+@patch
+def _commits(self: Study) -> bool:
+    "Whether figures and records go to where git sees them: only `nas-nb figures` with the profile's own sizes writes there."
+    mine = self.own_sizes or (self.portable and self.device.type != "cpu")
+    return self.profile == "smoke" or (os.environ.get("NAS_NB_FIGURES") == "committed" and not mine)
 
-    def report(self):
-        "What the command line reads when the notebook has run."
-        write_atomic(self.folder / "report.json", to_json(dict(runs=self.counts, figures=self.figures)))
 
-    def __repr__(self):
-        values = "\n".join(f"  {k} = {v!r}" for k, v in self.values.items())
-        where = f"figures go to {self.folder.relative_to(root())}" if self.folder.is_relative_to(root()) else f"figures go to {self.folder}"
-        note = "" if self.folder == self.home else ", which git ignores; `nas-nb figures` writes the committed ones"
-        return f"{self.name}, profile {self.profile}, on {self.device}; {where}{note}:\n{values}"
+@patch
+def report(self: Study):
+    "What the command line reads when the notebook has run."
+    write_atomic(self.folder / "report.json", to_json(dict(runs=self.counts, figures=self.figures)))
+
+
+@patch
+def __repr__(self: Study):
+    values = "\n".join(f"  {k} = {v!r}" for k, v in self.values.items())
+    where = f"figures go to {self.folder.relative_to(root())}" if self.folder.is_relative_to(root()) else f"figures go to {self.folder}"
+    note = "" if self.folder == self.home else ", which git ignores; `nas-nb figures` writes the committed ones"
+    return f"{self.name}, profile {self.profile}, on {self.device}; {where}{note}:\n{values}"
 
 # %% ../nbs/03_records.ipynb #made-by
 def made_by(fn, data: str = "", device=None) -> dict:  # `data`: hash of the data set, empty where there is none

@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..asng import Space
 from ..cells import ASNG_CELL, DARTS_CELL, CellNetwork, CellSpace, Genotype, encode, widest
@@ -204,6 +203,8 @@ def cost_run(
     seed: int, device="cpu", ckpt=None,
 ) -> dict:  # seconds of the timed steps; operations: multiply-adds of a step, mean; memory: bytes without weights; weights: their bytes
     "Time, operations and memory of a step."
+    from torch.utils.flop_counter import FlopCounterMode  # draws in triton
+
     device = torch.device(device)
     images = Images(torch.zeros(1, *shape, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), tuple(map(str, range(classes))))
     network, m = begin(method, space_of(space), images, channels, cells, rounds + 3, seed, device=device)
