@@ -310,17 +310,15 @@ class Job:
 
     @property
     def changed(self) -> bool:  # whether the settings are not those of the profile
-        given = (self.parameters.get("overrides", ""), self.parameters.get("seeds", 0))
+        sizes = functools.partial(self.nb.sizes, self.profile)
         elsewhere = self.profile in PORTABLE and self.parameters.get("device", "auto") not in ("auto", "cpu")
-        return elsewhere or self.nb.sizes(self.profile, *given) != self.nb.sizes(self.profile)
+        return elsewhere or sizes(self.parameters.get("overrides", ""), self.parameters.get("seeds", 0)) != sizes()
 
     @property
     def folder(self) -> str:
         return "data/" * self.changed + f"figures/{self.profile}/{self.nb.id}"
 
-    @property
-    def copy(self) -> str:
-        return f"{self.folder}/{self.nb.id}.ipynb"
+    copy = property(lambda self: f"{self.folder}/{self.nb.id}.ipynb")  # the executed notebook
 
 
 # %% ../nbs/06_batch.ipynb #stamp-io
@@ -375,7 +373,7 @@ def committed(
         why = "git is not installed" if error.filename == "git" else str(error)
     return {p.name: read_text(p) for p in (root() / folder).glob("*.csv")}, f"the files as they lay there ({why})"
 
-
+# %% ../nbs/06_batch.ipynb #fingerprints
 def fingerprints(folder: str) -> dict[str, str]:
     "File name → git's id of its content at `HEAD`, of a folder relative to the project; empty where git has none of this project."
     try:
@@ -408,7 +406,7 @@ def _number(text) -> float | None:  # None if it is none; an empty cell is a mis
     except (TypeError, ValueError):
         return None
 
-# %% ../nbs/06_batch.ipynb #compare-tables
+# %% ../nbs/06_batch.ipynb #alike
 def _column(rows: list[dict], name: str) -> list[float] | None:  # None unless all are numbers
     numbers = [_number(row.get(name)) for row in rows]
     return None if None in numbers else numbers
@@ -429,7 +427,7 @@ def _alike(was: list[dict], now: list[dict], name: str) -> bool:
     spread = max(_finite(sd or []), default=0.0) or (statistics.stdev(a) if len(a) > 1 else 0.0)
     return not a or abs(statistics.fmean(a) - statistics.fmean(b)) <= max(2 * spread, 1e-6 * abs(statistics.fmean(a)))
 
-
+# %% ../nbs/06_batch.ipynb #compare-tables
 def compare(
     old: str | None,  # CSV text that was committed; None if there was none
     new: str,  # CSV text of this run
