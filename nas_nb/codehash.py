@@ -7,6 +7,7 @@ __all__ = ['code_hash']
 
 # %% ../nbs/03b_codehash.ipynb #imports
 import ast
+import contextlib
 import copyreg
 import ctypes
 import dis
@@ -278,6 +279,7 @@ _RULES = {
     types.FunctionType: _function,
     types.MethodType: lambda x, trail: ("method", dict(function=x.__func__, self=x.__self__)),
     functools._lru_cache_wrapper: lambda x, trail: ("lru_cache", dict(function=x.__wrapped__, parameters=x.cache_parameters())),
+    contextlib._GeneratorContextManager: lambda x, trail: ("context manager", dict(function=x.func, args=x.args, keywords=x.kwds)),  # as a decorator it is made anew
     functools.cached_property: lambda x, trail: ("cached_property", dict(function=x.func)),
     staticmethod: lambda x, trail: ("staticmethod", dict(function=x.__func__)),
     classmethod: lambda x, trail: ("classmethod", dict(function=x.__func__)),

@@ -604,3 +604,25 @@ def test_asking_again_is_cheap():
     for _ in range(10):
         code_hash(search_run)
     assert time.process_time() - began < 10 * 0.05
+
+
+DECORATED = """
+import contextlib
+
+@contextlib.contextmanager
+def guard(limit):
+    yield LEVEL
+
+LEVEL = 1
+
+@guard(3)
+def run(n, seed, device, ckpt):
+    return dict(value=n)
+"""
+
+
+def test_a_context_manager_as_a_decorator(tmp_path, monkeypatch):
+    "Its generator is made anew at each call; the function, its arguments and what it reads decide."
+    sources = [DECORATED, DECORATED, *(DECORATED.replace(*change) for change in (("guard(3)", "guard(4)"), ("LEVEL = 1", "LEVEL = 2"), ("yield LEVEL", "yield 2 * LEVEL")))]
+    hashes = [code_hash(module(tmp_path, monkeypatch, f"run{n}", source).run) for n, source in enumerate(sources)]
+    assert hashes[0] == hashes[1] and len(set(hashes)) == 4
