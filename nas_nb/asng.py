@@ -210,7 +210,7 @@ def mean_utility(
     "Loss below the mean, as in the document (section 2.3), (lam, N) → (lam, N); zero where all are equal, or where one is not finite or too large to be squared."
     _check_losses(losses)
     u = pairwise_sum(losses) / len(losses) - losses
-    usable = u.abs().amax(0) < torch.finfo(u.dtype).max ** 0.5 / 1e6
+    usable = u.abs().amax(0) < math.sqrt(torch.finfo(u.dtype).max) / 1e6
     return torch.where((losses.amax(0) > losses.amin(0)) & usable, u, 0)
 
 

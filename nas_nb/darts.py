@@ -19,7 +19,7 @@ from .cells import CellSpace, Genotype, discretise
 from .files import check_state
 from .operations import check_positive, check_whole
 from .relaxations import Weights, softmax
-from .streams import check_seeds
+from .streams import check_seeds, square_root
 
 # %% ../nbs/20_darts.ipynb #gradient
 class Step(NamedTuple):
@@ -111,7 +111,7 @@ def move(
 def run_norms(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     "The 2-norm over all `tensors` (runs, …) together, for each index of their first axis → (runs,)."
     tensors, _ = _each(tensors, tensors)
-    return torch.stack([t.flatten(1).square().sum(1) for t in tensors]).sum(0).sqrt()
+    return square_root(torch.stack([t.flatten(1).square().sum(1) for t in tensors]).sum(0))
 
 
 def scaled(

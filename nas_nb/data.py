@@ -563,7 +563,7 @@ def _statistics(splits: dict[str, Images]) -> dict:  # mean, std and hash
         share = sum(torch.bincount(part[:, c].flatten(), minlength=256) for part in splits["train"].x.split(4096)).double()
         share /= share.sum()
         mean.append(float(share @ values))
-        std.append(float(share @ (values - mean[-1]) ** 2) ** 0.5)
+        std.append(math.sqrt(share @ (values - mean[-1]) ** 2))
     return dict(mean=[round(v, 6) for v in mean], std=[round(v, 6) for v in std], hash=_hash(splits))
 
 # %% ../nbs/01_data.ipynb #key

@@ -24,7 +24,7 @@ from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
 from .files import check_state
 from .operations import DARTS_OPS, check_positive, check_whole, cost
 from .relaxations import Weights, check_pairs, gumbel, gumbel_softmax, one_hot, two_path
-from .streams import check_seeds
+from .streams import check_seeds, square_root
 
 # %% ../nbs/25_sampling.ipynb #base
 class _Sampling(nn.Module):
@@ -511,7 +511,7 @@ def tell(
     gradient = reinforce_gradient(self.logits, self.asked, (rewards - self.baseline).to(self.alpha))
     self.updates += 1
     self.square.lerp_(gradient**2, 0.001)  # Adam with the betas 0 and 0.999
-    self.alpha -= self.lr * gradient / ((self.square / (1 - 0.999**self.updates)).sqrt() + 1e-8)
+    self.alpha -= self.lr * gradient / (square_root(self.square / (1 - 0.999**self.updates)) + 1e-8)
     self.asked = None
 
 # %% ../nbs/25_sampling.ipynb #schedule

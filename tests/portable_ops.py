@@ -104,6 +104,7 @@ OPS = {
     "torch.special.xlogy": lambda: both(lambda t: torch.special.xlogy(t, t), positive),
     "torch.rand": lambda: drawn(lambda: torch.rand(1001)),
     "torch.randn": lambda: drawn(lambda: [torch.randn(n) for n in (5, 1001)]),
+    ".bernoulli_": lambda: drawn(lambda: [torch.empty(n).bernoulli_(0.7) for n in (5, 1001)]),
     "torch.multinomial": lambda: drawn(lambda: torch.multinomial(positive[:50], 20)),
     "F.conv2d": lambda: sum(layouts(convolutions), []),
     "F.batch_norm": lambda: layouts(normed),

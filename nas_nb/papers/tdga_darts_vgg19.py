@@ -29,7 +29,7 @@ from ..files import Checkpoint, alone, run_lock
 from ..records import code_hash, run_key
 from ..relaxations import Weights, hard, one_hot
 from ..search import At, search
-from ..streams import check_seeds, normal, uniform
+from ..streams import check_seeds, normal, square_root, uniform
 from ..tdga import TDGA
 from ..training import Recipe, fit
 from ..vgg import ShortcutSpace, VGG, draw_shortcuts, population_logits, shared_layers
@@ -269,7 +269,7 @@ _NEAR, _COINS = 10, 11  # random streams; those of `TDGA` are the first four
 def near(alpha: torch.Tensor, which: range, seed: int) -> torch.Tensor:  # (len(which), M)
     "α plus normal numbers half as large as α is (root mean square)."
     noise = normal(check_seeds(seed), which, len(alpha), _NEAR)[:, :, 0].to(alpha)
-    return alpha + noise * (alpha.square().mean().sqrt() / 2)
+    return alpha + noise * (square_root(alpha.square().mean()) / 2)
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #tdga-search
 class TDGASearch:
@@ -290,7 +290,7 @@ class TDGASearch:
     ):
         self.network, self.fitness, self.valid, self.every, self.rows = network.eval().requires_grad_(False), fitness, valid, every, []
         population = torch.cat([alpha[None], near(alpha, range(individuals - 1), seed)]).cpu()
-        self.eta = move / self.gradient(population, 0).square().mean().sqrt().clamp(min=1e-12) if move else None
+        self.eta = move / square_root(self.gradient(population, 0).square().mean()).clamp(min=1e-12) if move else None
         energies = fitness(self.express(population))[:, 0]
         self.ga = TDGA(population[None], energies[None], T, [seed], mutation, express=self.express, replacement=T > 0)
         self.log()
