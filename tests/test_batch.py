@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import types
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -491,7 +492,7 @@ def test_outside_a_checkout(tmp_path):
     "As installed from a wheel: the package alone, no notebooks above it."
     package = tmp_path / "site" / "nas_nb"
     package.mkdir(parents=True)
-    for name in ("__init__.py", "core.py", "batch.py"):
+    for name in ("__init__.py", "core.py", "bits.py", "batch.py"):
         shutil.copy(Path(batch.__file__).parent / name, package)
     result = run(tmp_path, "figures", PYTHONPATH=str(package.parent))
     assert (result.returncode, result.stderr.count("\n")) == (2, 1) and "clone the project's repository" in result.stderr
@@ -515,43 +516,65 @@ NOW = dict(
 )
 
 
-def test_comparison_with_git(project, monkeypatch):
+@pytest.mark.parametrize("why", ["", "other torch: 9.9"])
+def test_comparison_with_git(project, monkeypatch, why):
     git = lambda *words: subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=n@example.invalid", *words], cwd=project, check=True)
     write(project, "10_demo", f"for name, text in {NOW!r}.items(): save_fig(name, text)", f"report(*{list(NOW)!r}, computed=1)")
     out = project / "figures/quick/10_demo"
     out.mkdir(parents=True)
     for name, text in COMMITTED.items():
         (out / f"{name}.csv").write_text(text)
-    (out / "claims.csv").write_text("claim,verdict\nc1,reproduced\nc2,reproduced\n")
+    (out / "same.svg").write_text("<svg/>")
+    (out / "claims.csv").write_text("claim,verdict\nc1 (n = 3),reproduced\nc2,reproduced\n")
+    (project / "figures/cpu/10_demo").mkdir(parents=True)
+    (project / "figures/cpu/10_demo/claims.csv").write_text("claim,verdict\nc1 (n = 7.5),not reproduced\n")
+    if why:
+        (project / "constraints.txt").write_text("torch==0.0\n")
+        why = f" (other torch: {version('torch').partition('+')[0]})"
     git("init", "-q"), git("add", "-A"), git("commit", "-qm", "all")
     result = run(project, "figures")
     found = {Path(line.split()[0]).name: line.split(maxsplit=1)[1] for line in result.stdout.splitlines() if line.startswith("figures/")}
-    assert found == dict(same="identical", near="within tolerance", far="different", exact="different", text="different", fresh="new")
-    assert "2 reproduced" in result.stdout
+    near = "within spread" if why else "different"
+    assert found == dict(same="identical", near=near + why, far=f"different{why}", exact=f"different{why}", text=f"different{why}", fresh="new")
+    lines = [line.split("  ") for line in result.stdout.splitlines() if line.startswith("10  ")]
+    assert [[cell.strip() for cell in line if cell.strip()] for line in lines] == [
+        ["10", "c1 (n = 3)", "not reproduced (cpu)", "reproduced"],
+        ["10", "c2", "reproduced (quick)", "reproduced"],
+    ]
 
-    # a claim that changed its verdict makes a figure within tolerance a different one
+    # a claim that changed its verdict makes a figure within the spread a different one; a picture that changed is named
     job = batch.Job(batch.Notebook("10_demo", "", (), True, {}, {}, ""), "quick", {}, status="cached")
     monkeypatch.chdir(project)
-    job.before, _ = batch.committed(job.folder)
-    (out / "claims.csv").write_text("claim,verdict\nc1,reproduced\nc2,inconclusive\n")
+    (job.before, _), job.prints = batch.committed(job.folder), batch.fingerprints(job.folder)
+    (out / "claims.csv").write_text("claim,verdict\nc1 (n = 3),reproduced\nc2,inconclusive\n")
+    (out / "same.svg").write_text("<svg></svg>")
     text = batch.report([job])
-    assert "near   different" in text and "same   identical" in text and "1 reproduced, 1 inconclusive" in text
+    assert f"near   different{why}" in text and f"same   same data, other svg{why}" in text
+    assert ["10", "c2", "reproduced (quick)", "inconclusive"] in [re.split("  +", line) for line in text.splitlines()]
 
 
 @pytest.mark.parametrize("old, new, expected", [
     ("x,y\n1,inf\n", "x,y\n1,inf\n", "identical"),
-    ("x,y\n1,inf\n", "x,y\n1.0,inf\n", "within tolerance"),
+    ("x,y\n1,inf\n", "x,y\n1.0,inf\n", "within spread"),
     ("x,y\n1,inf\n", "x,y\n1,5\n", "different"),
     ("x,y,y_sd\n1,inf,inf\n", "x,y,y_sd\n1,5,1\n", "different"),
     ("x,y,y_sd\n1,4,\n", "x,y,y_sd\n1,5,\n", "different"),
-    ("x,y\n1,5\n", "x,y\n1,5.000001\n", "within tolerance"),
+    ("x,y,y_sd\n1,4,0.5\n", "x,y,y_sd\n1,5,9\n", "within spread"),
+    ("x,y,y_sd\n1,4,0.4\n", "x,y,y_sd\n1,5,9\n", "different"),
+    ("x,y\n1,4\n1,6\n", "x,y\n1,7\n1,5\n", "within spread"),  # means 5 and 6, a deviation of 1.4
+    ("x,y\n1,4\n1,6\n", "x,y\n1,9\n1,8\n", "different"),
+    ("x,y\n1,5\n", "x,y\n1,5.000001\n", "within spread"),
     ("x,y\n1,5\n", "x,y\n1,\n", "different"),
     ("x,y\n1,5\n", "x,z\n1,5\n", "different"),
+    ("x,y\na,5\n", "x,y\nb,5\n", "different"),
     ("x\n", "y\n", "different"),
-    ("x,y\n1,5\n", "x,y\n1,5\n2,5\n", "different"),
+    ("x,y\n1,5\n1,5\n", "x,y\n1,5\n1,5\n1,5\n", "within spread"),  # another number of rows, the same means
 ])
 def test_compare(old, new, expected):
-    assert batch.compare(old, new) == expected
+    reason = " (other torch: 9)" if expected != "identical" else ""
+    assert batch.compare(old, new, why="other torch: 9") == expected + reason
+    assert batch.compare(old, new) == ("identical" if expected == "identical" else "different")
+    assert batch.compare(old, new, same_verdicts=False, why="other torch: 9") == ("identical" if expected == "identical" else "different (other torch: 9)")
 
 
 def test_claims_and_runs(project, monkeypatch, capsys):
