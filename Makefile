@@ -36,8 +36,9 @@ test: env
 	$(BIN)/nas-nb figures --profile smoke --force --jobs 2
 
 # The hook keeps saved notebooks free of execution counts and editor metadata, as nbdev_clean would.
+# numpy reads its variable when it is imported; for torch's the notebooks care themselves (nbs/08_bits.ipynb)
 lab: env
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter \
+	$(if $(filter x86_64,$(shell uname -m)),NPY_DISABLE_CPU_FEATURES=X86_V4) $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter \
 		$$([ "$$(id -u)" != 0 ] || echo --allow-root)
 
 outputs: figures
