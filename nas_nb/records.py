@@ -141,8 +141,8 @@ class Study:
     ):
         self.profile = "smoke" if os.environ.get("IN_TEST") else profile
         values = resolve(profiles, self.profile, overrides)
-        if seeds < 0 or (seeds and "seeds" not in values):
-            raise ValueError(f"seeds must be at least 0 and the notebook must have seeds, not {seeds}")
+        if type(seeds) is not int or seeds < 0 or (seeds and "seeds" not in values):
+            raise ValueError(f"seeds must be a whole number from 0 on and the notebook must have seeds, not {seeds!r}")
         self.name, self.values = name, values | (dict(seeds=seeds) if seeds else {})
         self.cfg, self.device = SimpleNamespace(**self.values), get_device(device)
         self.folder, self.cache = root() / "figures" / self.profile / name, root() / "data" / "runs" / name
