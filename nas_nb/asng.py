@@ -56,9 +56,13 @@ def _interval(r, whole: bool) -> tuple:
 
 
 def _intervals(ranges, whole: bool) -> list[tuple]:
-    if isinstance(ranges, (str, dict, set, frozenset)) or not hasattr(ranges, "__iter__"):
+    try:
+        rows = None if isinstance(ranges, (str, dict, set, frozenset)) else list(ranges)
+    except TypeError:
+        rows = None
+    if rows is None:
         raise ValueError(f"ranges must be a list of (lowest, highest), not {ranges!r}")
-    return [_interval(r, whole) for r in ranges]
+    return [_interval(r, whole) for r in rows]
 
 # %% ../nbs/22_asng.ipynb #space-class
 class Space:
@@ -141,7 +145,7 @@ def _given(x, what, dtype, device):  # whole numbers for int64
     try:
         read = None if dtype is torch.long or hasattr(x, "dtype") else dtype  # else a list of floats would become float32
         x = torch.as_tensor(x, dtype=read, device=device)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise ValueError(f"{what} must be a tensor, an array or a list of numbers with rows of one length") from None
     if x.is_complex() or (dtype is torch.long and (x.is_floating_point() or x.dtype is torch.bool)):
         raise ValueError(f"{what} must be {'whole' if dtype is torch.long else 'plain'} numbers, not {x.dtype}")
@@ -240,11 +244,18 @@ def fisher_gaussian(
     return first / scale, (h2 / (2 * var) + (h2 + 2 * mean * g1) / half) / scale
 
 # %% ../nbs/22_asng.ipynb #steps
+def _real(x, dtype, device) -> torch.Tensor:  # an error of some kind for what is none
+    given = getattr(x, "dtype", None)
+    if getattr(given, "is_complex", False) or getattr(given, "kind", "") == "c":
+        raise TypeError("complex numbers")
+    return torch.as_tensor(x, dtype=dtype, device=device)
+
+
 def _steps(delta0, N: int, dtype, device) -> torch.Tensor:  # (N,)
     try:
-        delta = torch.as_tensor(delta0, dtype=dtype, device=device)
+        delta = _real(delta0, dtype, device)
         good = delta.shape in ((), (N,)) and bool((delta > 0).all() & delta.isfinite().all())
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         good = False
     if not good:
         raise ValueError(f"delta0 must be positive and finite, one number or one for each of {N} seeds; not {delta0}")
@@ -305,7 +316,7 @@ def ask(
     lam: int = 2,  # number of samples, ≥ 2
 ) -> Samples:
     "Draw `lam` architectures for every search of the batch: `cat` is (N, lam, D), `values` (N, lam, G). Raises `ValueError` for lam < 2."
-    if not isinstance(lam, int) or lam < 2:
+    if not isinstance(lam, int) or not 2 <= lam < 2**31:
         raise ValueError(f"at least two samples are needed to compare, not lam={lam!r}")
     (K, D, N), t, dtype = self.theta_.shape, self.t, self.theta_.dtype
     self.t += 1
@@ -360,10 +371,8 @@ def _check_samples(self: SNG, samples):
 def _check_losses(self: SNG, losses, lam):  # (lam, N)
     theta, N = self.theta_, self.theta_.shape[-1]
     try:
-        if torch.is_tensor(losses) and losses.is_complex():
-            raise TypeError
-        losses = torch.as_tensor(losses, dtype=theta.dtype, device=theta.device).detach()
-    except (TypeError, ValueError, RuntimeError):
+        losses = _real(losses, theta.dtype, theta.device).detach()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise ValueError("losses must be real numbers: a tensor, an array or a list with rows of one length") from None
     if losses.shape != (N, lam) and not (self.single and losses.shape == (lam,)):
         raise ValueError(f"losses must have shape {(lam,) if self.single else (N, lam)} (searches, samples), not {tuple(losses.shape)}")
@@ -495,7 +504,7 @@ def keep(
     N = len(self.seeds)
     try:
         which = torch.as_tensor(which, device=self.theta_.device)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         which = torch.zeros((), dtype=torch.long)
     if which.ndim == 1 and which.dtype is not torch.bool and not which.is_floating_point() and not which.is_complex():
         fits = not len(which) or bool((which >= 0).all() & (which < N).all())
@@ -556,9 +565,9 @@ def _given_theta(self: SNG, theta) -> torch.Tensor:  # (K, D, N)
     (K, D, N), like = self.theta_.shape, dict(dtype=self.theta_.dtype, device=self.theta_.device)
     try:
         if not torch.is_tensor(theta):
-            theta = torch.nn.utils.rnn.pad_sequence([torch.as_tensor(row, **like) for row in theta], batch_first=True)
-        theta = theta.detach().to(**like).expand(N, D, K)
-    except (TypeError, ValueError, RuntimeError, IndexError):
+            theta = torch.nn.utils.rnn.pad_sequence([_real(row, **like) for row in theta], batch_first=True)
+        theta = _real(theta, **like).detach().expand(N, D, K)
+    except (TypeError, ValueError, RuntimeError, IndexError, OverflowError):
         raise ValueError(f"theta must be ({N}, {D}, {K}), ({D}, {K}), or a list of {D} rows of probabilities") from None
     order = (torch.arange(K, device=theta.device) - self.layout.front[:, None]) % K  # (D, K): what lay behind goes in front
     return theta.gather(-1, order.expand(N, D, K)).movedim((2, 1, 0), (0, 1, 2)).contiguous()
@@ -568,8 +577,8 @@ def _given_theta(self: SNG, theta) -> torch.Tensor:  # (K, D, N)
 def _given_numbers(self: SNG, x, what: str) -> torch.Tensor:  # (G, N)
     (G, N), like = self.mean.shape, dict(dtype=self.mean.dtype, device=self.mean.device)
     try:
-        return torch.as_tensor(x, **like).detach().expand(N, G).T.contiguous()
-    except (TypeError, ValueError, RuntimeError):
+        return _real(x, **like).detach().expand(N, G).T.contiguous()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise ValueError(f"{what} must be ({N}, {G}) or ({G},) numbers") from None
 
 # %% ../nbs/22_asng.ipynb #set-theta
@@ -584,10 +593,11 @@ def set_theta(
     (K, D, N), G, (front, low, high, _) = self.theta_.shape, self.space.G, self.layout
     new_theta = self.theta_.clone() if theta is None else self._given_theta(theta)
     new_mean = self.mean if mean is None else self._given_numbers(mean, "mean")
-    new_var = self.var if std is None else self._given_numbers(std, "std") ** 2
+    new_std = square_root(self.var) if std is None else self._given_numbers(std, "std")
+    new_var = self.var if std is None else new_std**2
     if not self._is_theta(new_theta):
         raise ValueError("theta must hold probabilities from 0 on that sum to 1 over the choices of each variable, and 0 beyond its last choice")
-    if not ((new_mean >= low) & (new_mean <= high)).all() or not ((new_var > 0) & new_var.isfinite()).all():
+    if not ((new_mean >= low) & (new_mean <= high)).all() or not ((new_std > 0) & new_var.isfinite()).all():
         raise ValueError("mean must lie within the ranges, and std must be positive and finite")
     self.theta_, self.mean, self.var = new_theta, new_mean.clone(), new_var.clone()
     self._restrict()

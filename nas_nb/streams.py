@@ -31,7 +31,9 @@ def pairwise_sum(
 def square_root(
     x: torch.Tensor,  # (...) floats, finite, ≥ 0
 ) -> torch.Tensor:  # (...)
-    "√x elementwise, (...) → (...), for finite x ≥ 0: unlike `torch.sqrt` with the same bits on every processor, to about a unit in the last place."
+    "√x elementwise, (...) → (...), for finite x ≥ 0: unlike `torch.sqrt` with the same bits on every processor, to about a unit in the last place. Raises `ValueError`."
+    if not torch.is_tensor(x) or not x.is_floating_point():
+        raise ValueError("square_root takes a tensor of floats")
     return x * x.clamp(min=torch.finfo(x.dtype).tiny).rsqrt()
 
 # %% ../nbs/07_streams.ipynb #seeds
@@ -40,6 +42,10 @@ def check_seeds(
     device="cpu",  # where they are wanted
 ) -> torch.Tensor:  # (n,) int32; n = 1 for an integer
     "Seeds as a tensor, (n,) int32; raises `ValueError` for anything but integers in range. A tensor on a GPU is read, which waits for it: hand it over once."
+    try:
+        device = torch.device(device)
+    except (TypeError, RuntimeError):
+        raise ValueError(f"device must be the name of one, not {device!r}") from None
     try:
         values = np.asarray(seeds.tolist() if torch.is_tensor(seeds) else seeds)
     except (TypeError, ValueError, RuntimeError):
@@ -142,7 +148,9 @@ class Ahead:
         seeds: torch.Tensor,  # (trials,) int32; the same tensor, unchanged, at every step, or another one
         step: int,  # 0 ≤ step < 2³¹
     ) -> torch.Tensor:  # (n, trials)
-        "The numbers of this step, (n, trials)."
+        "The numbers of this step, (n, trials). Raises `ValueError`."
+        if not isinstance(step, int):
+            raise ValueError(f"step must be a whole number, not {step!r}")
         if seeds is not self.seeds or step not in self.steps:
             count = max(1, self.size // (self.n * max(1, len(seeds))))
             self.seeds, self.steps = seeds, range(step, max(step + 1, min(step + count, 2**31)))

@@ -170,6 +170,11 @@ SMALL = dict(eps_x=[0.05], seeds=2, max_updates=100, **PROBLEM)
         (lambda: score([1, -1]), "at least one trial"),
         (lambda: score([1, math.nan]), "at least one trial"),
         (lambda: score("abc"), "at least one trial"),
+        (lambda: score([1j]), "at least one trial"),
+        (lambda: asng_nas.with_spread(3.0), "at least one trial"),
+        (lambda: asng_nas.median_step(None), "at least one trial"),
+        (lambda: predicted_median([1, 2], 1.5), "n must be"),
+        (lambda: predicted_median({1, 2}, 3), "at least one trial"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(call, message):

@@ -1240,3 +1240,9 @@ def test_a_study_with_wrong_parameters_says_what_is_known(monkeypatch, kwargs, e
     monkeypatch.delenv("IN_TEST", raising=False)
     with pytest.raises(ValueError, match=error):
         Study("51_asng_nas", dict(paper=dict(seeds=1), quick={}, smoke={}), **kwargs)
+
+
+@pytest.mark.parametrize("seeds", ["3", 1.5, None, True, -1, [3]])
+def test_seeds_of_a_study_are_a_whole_number(seeds):
+    with pytest.raises(ValueError, match="seeds must be a whole number"):
+        Study("51_asng_nas", dict(smoke=dict(seeds=2)), "smoke", seeds)

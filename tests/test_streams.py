@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from nas_nb.streams import Ahead, check_seeds, normal, pairwise_sum, random_bits, uniform
+from nas_nb.streams import Ahead, check_seeds, normal, pairwise_sum, random_bits, square_root, uniform
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,10 @@ SEEDS = check_seeds([1, 2])
         (lambda: normal(SEEDS, range(1), "4"), "whole number"),
         (lambda: Ahead(uniform, 0, 0), "from 1 on"),
         (lambda: Ahead(uniform, 4, 0)(SEEDS, -1), "range"),
+        (lambda: Ahead(uniform, 4, 0)(SEEDS, 1.0), "whole number"),
+        (lambda: check_seeds(1, "gpu"), "device"),
+        (lambda: check_seeds(1, 1.5), "device"),
+        (lambda: square_root([4.0]), "floats"),
         (lambda: pairwise_sum([1.0, 2.0]), "floats"),
         (lambda: pairwise_sum(torch.zeros(0, 3)), "at least one row"),
         (lambda: pairwise_sum(torch.tensor(1.0)), "at least one row"),

@@ -57,6 +57,8 @@ def _check_trials(method, D, K, horizon, lam):
         raise ValueError(f"unknown method {method!r}: known are {', '.join(METHODS)}")
     _check_whole(D=D, horizon=horizon)
     _check_whole(2, K=K, lam=lam)
+    if max(D, K, horizon, lam) >= 2**31:
+        raise ValueError("D, K, horizon and lam must be below 2**31")
 
 
 def _row(seeds):
@@ -65,9 +67,10 @@ def _row(seeds):
 
 def _rates(eps_x, N: int, device) -> torch.Tensor:  # (N,)
     try:
-        eps = torch.as_tensor(eps_x, device=device).float()
+        eps = torch.as_tensor(eps_x, device=device)
+        eps = torch.tensor(math.nan) if eps.is_complex() else eps.float()
         good = eps.shape in ((), (N,)) and bool((eps > 0).all() & eps.isfinite().all())
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         good = False
     if not good:
         raise ValueError(f"eps_x must be positive and finite, one number or one for each of {N} trials; not {eps_x}")
@@ -246,17 +249,24 @@ PROFILES = dict(
 )
 EXPECTED = dict(paper="10 min on one CPU core", quick="1 min", smoke="10 s")
 
+# %% ../../nbs/51_asng_nas.ipynb #trials-given
+def _trials(values) -> np.ndarray:
+    "Numbers of at least one trial; raises `ValueError` for anything else."
+    try:
+        values = math.nan if np.iscomplexobj(values) else values
+        values = np.asarray(values, dtype=float)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        values = np.array(math.nan)
+    if not values.ndim or not values.shape[-1] or not ((values >= 0) & np.isfinite(values)).all():
+        raise ValueError("what trials gave must be numbers from 0 on, 0 meaning no success, with at least one trial in the last axis")
+    return values
+
 # %% ../../nbs/51_asng_nas.ipynb #score
 def score(
     updates,  # (..., trials) updates to success, 0 meaning none; at least one trial
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (...) each: success rate, median of the successes, score; NaN without success
     "The document's performance index, (..., trials) → success rate, median and score, (...) each; NaN where nothing succeeded. Raises `ValueError`."
-    try:
-        updates = np.asarray(updates, dtype=float)
-    except (TypeError, ValueError):
-        updates = np.array(math.nan)
-    if not updates.ndim or not updates.shape[-1] or not ((updates >= 0) & np.isfinite(updates)).all():
-        raise ValueError("updates must be numbers from 0 on, 0 meaning no success, with at least one trial in the last axis")
+    updates = _trials(updates)
     hits = (updates > 0).sum(-1, keepdims=True)
     ordered = np.sort(np.where(updates > 0, updates, math.inf), axis=-1)  # failures last
     middle = [np.take_along_axis(ordered, i, -1)[..., 0] for i in ((hits - 1).clip(0) // 2, (hits // 2).clip(max=updates.shape[-1] - 1))]
@@ -266,19 +276,30 @@ def score(
     return rate, median, median / np.where(rate > 0, rate, math.nan)
 
 
-def resampled(updates, n: int, times: int = 2000) -> np.ndarray:  # (times, n)
-    "Trials drawn again with replacement, always by the same random numbers."
-    return np.asarray(updates)[np.random.default_rng(0).integers(len(updates), size=(times, n))]
+def resampled(
+    updates,  # (trials,)
+    n: int,  # how many are drawn, ≥ 1
+    times: int = 2000,
+) -> np.ndarray:  # (times, n)
+    "Trials drawn again with replacement, (trials,) → (times, n), always by the same random numbers. Raises `ValueError`."
+    _check_whole(n=n, times=times)
+    updates = _trials(updates)
+    return updates[np.random.default_rng(0).integers(len(updates), size=(times, n))]
 
 
-def interval(values) -> tuple[float, float]:  # NaN if there is none
-    "The middle 95 %."
+def interval(
+    values: np.ndarray,  # (n,); NaN do not count
+) -> tuple[float, float]:
+    "The middle 95 % of `values`, (n,); NaN if there is none. Raises `ValueError`."
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
+        raise ValueError("values must be an array of floats")
     values = values[~np.isnan(values)]
     return tuple(np.quantile(values, [0.025, 0.975])) if len(values) else (math.nan, math.nan)
 
 # %% ../../nbs/51_asng_nas.ipynb #table4
 def with_spread(updates) -> dict:
     "Success rate, median and score of one setting, each with its bootstrap standard deviation; the last two with 95 % intervals."
+    updates = _trials(updates)
     row, draws = {}, score(resampled(updates, len(updates)))
     for name, value, drawn in zip(("success_rate", "median", "score"), score(updates), draws):
         sd = float(np.std(drawn[~np.isnan(drawn)])) if value == value else math.nan
@@ -291,7 +312,7 @@ def with_spread(updates) -> dict:
 
 def median_step(delta) -> dict:
     "Median step length δ of the trials that succeeded (0 meaning none), with its bootstrap standard deviation."
-    delta = np.array(delta)
+    delta = _trials(delta)
     if not (delta > 0).any():
         return dict(delta=math.nan, delta_sd=math.nan)
     delta = delta[delta > 0]
@@ -387,7 +408,8 @@ def predicted_median(ours, n: int) -> tuple[float, float]:  # 0 or infinity wher
     "Distribution-free 95 % interval for the median of `n` further trials; `ours` are updates to success, 0 meaning none."
     from scipy.stats import nhypergeom
 
-    ours = np.asarray(ours, dtype=float)
+    _check_whole(n=n)
+    ours = _trials(ours)
     N, bounds = len(ours), [0.0, *np.sort(np.where(ours > 0, ours, math.inf)), math.inf]
     below = [nhypergeom(N + n, N, j) for j in ((n + 1) // 2, n // 2 + 1)]  # the two middle ones, if n is even
     return bounds[int(below[0].ppf(0.025))], bounds[int(below[1].ppf(0.975)) + 1]
