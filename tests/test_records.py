@@ -664,10 +664,17 @@ def test_a_run_is_computed_once(study):
     assert study.counts == dict(computed=2, reused=1, committed=0)
 
 
+@pytest.fixture
+def notes_calls(monkeypatch):
+    "For a function that notes its calls in a list of its own: what the list holds would make it another function."
+    monkeypatch.setattr(records, "code_hash", lambda fn: "0123456789abcdef")
+
+
 def square_all(runs, n, device, ckpt):
     return [dict(value=n * n + run["seed"]) for run in runs]
 
 
+@pytest.mark.usefixtures("notes_calls")
 def test_runs_together_are_records_alone(study):
     study.profile = "paper"
     study.run(square, "square", n=3, seed=1)
@@ -695,6 +702,7 @@ def test_together_each_has_values_of_its_own(study):
     assert (first["label"], first["seed"], first["config"]) == ("a", 2, dict(n=3))
 
 
+@pytest.mark.usefixtures("notes_calls")
 def test_a_group_that_is_stopped_goes_on(study, monkeypatch):
     steps = []
 
@@ -734,6 +742,7 @@ def stopped(study, monkeypatch, slow, runs, ticks=2):
         study.run_together(slow, runs)
 
 
+@pytest.mark.usefixtures("notes_calls")
 def test_a_forced_group_that_is_stopped_goes_on_without_force(study, monkeypatch):
     study.profile, steps = "paper", []
     runs = [dict(label="slow", seed=seed) for seed in (0, 1)]
@@ -745,6 +754,7 @@ def test_a_forced_group_that_is_stopped_goes_on_without_force(study, monkeypatch
     assert [i for i, *_ in steps] == [0, 1, 2, 3]
 
 
+@pytest.mark.usefixtures("notes_calls")
 def test_a_stopped_group_goes_on_as_it_was_when_more_is_asked_for(study, monkeypatch):
     steps, runs = [], [dict(label="slow", seed=seed) for seed in (0, 1, 2)]
     stopped(study, monkeypatch, slow_group(steps), runs[:2])
@@ -753,6 +763,7 @@ def test_a_stopped_group_goes_on_as_it_was_when_more_is_asked_for(study, monkeyp
     assert not [*study.cache.rglob("checkpoint.pt"), *study.cache.rglob("together")]
 
 
+@pytest.mark.usefixtures("notes_calls")
 def test_a_part_of_a_stopped_group_begins_anew(study, monkeypatch):
     steps, runs = [], [dict(label="slow", seed=seed) for seed in (0, 1, 2)]
     stopped(study, monkeypatch, slow_group(steps), runs)
@@ -761,6 +772,7 @@ def test_a_part_of_a_stopped_group_begins_anew(study, monkeypatch):
     assert steps == [(i, 0, 1) for i in range(4)]
 
 
+@pytest.mark.usefixtures("notes_calls")
 def test_a_group_whose_records_were_written_in_part_is_finished(study, monkeypatch):
     steps, runs = [], [dict(label="slow", seed=seed) for seed in (0, 1)]
     stopped(study, monkeypatch, slow_group(steps), runs)
@@ -986,6 +998,7 @@ def test_a_function_that_returns_no_dict_of_json_is_named_and_nothing_is_recorde
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
+@pytest.mark.usefixtures("notes_calls")
 def test_a_nan_in_a_result_is_recorded_and_used_again(study):
     calls = []
 
@@ -1071,6 +1084,7 @@ def test_what_is_set_aside_overwrites_nothing(tmp_path, capsys):
     set_aside(tmp_path / "record.json", "gone meanwhile")
 
 
+@pytest.mark.usefixtures("notes_calls")
 def test_a_damaged_checkpoint_begins_the_run_anew(study, capsys):
     calls = []
 
