@@ -147,7 +147,7 @@ def release(self: Lock) -> None:
 def holder(self: Lock) -> str:  # `process 4711 on host`
     "Who holds the lock, or held it last."
     with contextlib.suppress(OSError):
-        if _HOLDER.fullmatch(text := self.path.read_text(errors="replace")):
+        if self.path.is_file() and _HOLDER.fullmatch(text := self.path.read_text(errors="replace")):  # a pipe would keep us waiting
             return text
     return "another process"
 

@@ -151,8 +151,11 @@ def read_record(
     mend: bool = False,  # set a file aside that cannot be used; only for who holds the run's lock
 ) -> dict | None:
     "A record, if it is there, whole, and of this run."
+    path = Path(path)
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():  # a pipe would keep us waiting
+            raise ValueError("it is no file")
+        record = json.loads(path.read_text(encoding="utf-8"))
         if not _whole(record):
             raise ValueError("it is not whole")
         if record != seal(record):
@@ -164,7 +167,7 @@ def read_record(
         return None
     except (ValueError, OSError, RecursionError) as e:
         if mend:
-            set_aside(Path(path), str(e))
+            set_aside(path, str(e))
 
 # %% ../nbs/03_records.ipynb #fit
 def _provenance(data) -> dict:
@@ -221,7 +224,7 @@ def _wanted(self: Study, fn, label: str, seed: int, data, config: dict, own: dic
 def _group(self: Study, local: Path) -> str:  # its folder's name, empty if there is none
     "The group with which a run was begun and not finished."
     with contextlib.suppress(OSError, ValueError):  # there is none, or it is no text
-        name = (local / "together").read_text(encoding="utf-8")
+        name = (local / "together").read_text(encoding="utf-8") if (local / "together").is_file() else ""
         if re.fullmatch(r"together-\d+-[0-9a-f]{16}", name) and (self.cache / name / "checkpoint.pt").is_file():
             return name
     return ""

@@ -23,7 +23,7 @@ import torch
 from nas_nb import files, records
 from nas_nb.core import resolve, root
 from nas_nb.papers.asng_nas import hitting_times
-from nas_nb.files import Checkpoint, Lock, OutOfTime, remove_locks, remove_parts, set_aside, to_json, write_atomic
+from nas_nb.files import Checkpoint, Lock, OutOfTime, remove_locks, remove_parts, run_lock, set_aside, to_json, write_atomic
 from nas_nb.records import Study, read_record, seal
 
 SMALL = dict(method="ASNG", delta0=[1.0, 0.02], eps_x=[0.02], seeds=8, max_updates=1500, horizon=1500, D=16, K=5)
@@ -1192,6 +1192,16 @@ def test_what_lies_in_the_way_as_a_folder_is_named_or_moved(study, capsys):
     with pytest.raises(OSError) as error:
         study.run(square, "square", n=3)
     assert "\n" not in str(error.value) and error.value.filename
+
+
+def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(study):
+    study.run(square, "square", n=3)
+    (path,) = study.cache.glob("*/record.json")
+    path.unlink()
+    for pipe in (path, path.with_name("together"), path.with_name("checkpoint.pt"), study.cache / ".x.lock", run_lock(path.parent).path):
+        os.mkfifo(pipe)
+    assert study.run(square, "square", n=3)["result"] == dict(value=9)
+    assert path.is_file() and run_lock(path.parent).holder() == "another process"
 
 
 def test_a_file_that_can_neither_be_used_nor_moved_is_named(tmp_path, monkeypatch):

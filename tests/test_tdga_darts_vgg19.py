@@ -1,6 +1,8 @@
 "Document 50: gates, fitness, the search and its parts."
 
+import copy
 import json
+import math
 import os
 import time
 
@@ -107,6 +109,18 @@ def test_what_was_seen_is_not_computed_again(supernet, monkeypatch):
     assert computed == [2, 1] and fitness.asked == 6 and len(fitness.known) == 3
 
 
+def refused(ckpt, run, damages):
+    "A checkpoint in which something was changed, and which was summed anew, is refused in a sentence; afterwards it is as it was."
+    whole = ckpt.load()
+    for damage in damages:
+        damage(state := copy.deepcopy(whole))
+        ckpt.save(state)
+        with pytest.raises(ValueError, match="does not fit") as error:
+            run()
+        assert "\n" not in str(error.value)
+    ckpt.save(whole)
+
+
 # -- the supernet --
 
 
@@ -114,6 +128,11 @@ def test_the_supernet_is_kept_and_read_again(tmp_path):
     ckpt = Checkpoint(tmp_path / "run" / "checkpoint.pt")
     first = D.trained_supernet("Bernoulli", 3, SETTINGS, ckpt=ckpt)
     (kept,) = tmp_path.rglob("weights.pt")
+    alpha = {"alpha": torch.ones(7)}
+    damages = [lambda s: s.pop("history"), lambda s: s.update(history={}), lambda s: s["method"].update(alpha), lambda s: s["method"].clear()]
+    damages += [lambda s: s["network"].popitem(), lambda s: next(iter(s["network"].values())).fill_(math.nan)]
+    damages += [lambda s: s["network"].update({next(iter(s["network"])): torch.ones(3)})]
+    refused(Checkpoint(kept, key=kept.parent.name.rpartition("-")[2]), lambda: D.trained_supernet("Bernoulli", 3, SETTINGS, ckpt=ckpt), damages)
     written = kept.stat().st_mtime_ns
     second = D.trained_supernet("Bernoulli", 3, SETTINGS, ckpt=ckpt)
     assert [*tmp_path.rglob("*.pt")] == [kept] and kept.stat().st_mtime_ns == written  # not trained again
@@ -194,6 +213,12 @@ def test_a_stopped_search_goes_on_at_its_generation(found, frozen, tmp_path, mon
         D.tdga_run(**SEARCH | dict(frozen=frozen), seed=1, ckpt=ckpt())
     assert ckpt().load()["ga"]["generation"] in (1, 2)
     monkeypatch.setattr(files, "seconds_left", lambda: 1.0)
+    shapes = (torch.ones(0), torch.ones(3), torch.ones(2, 105), torch.full((1,), math.nan), "x", None)
+    damages = [lambda s, k=k: s.pop(k) for k in ("ga", "rows", "known", "asked", "layers", "eta", "network")]
+    damages += [lambda s, k=k, x=x: s.update({k: x}) for k in ("ga", "known", "asked", "layers", "network") for x in shapes]
+    damages += [lambda s, k=k, x=x: s["known"].update({k: x}) for k in ("bits", "values") for x in shapes]
+    damages += [lambda s, x=x: s["ga"].update(population=x) for x in shapes] + [lambda s: s.update(rows={})]
+    refused(ckpt(), lambda: D.tdga_run(**SEARCH | dict(frozen=frozen), seed=1, ckpt=ckpt()), damages[:: 1 if frozen else 4])
     again = json.loads(json.dumps(D.tdga_run(**SEARCH | dict(frozen=frozen), seed=1, ckpt=ckpt())))
     assert again == found["TDGA" if frozen else "weights trained"]
 
@@ -328,6 +353,8 @@ def test_random_architectures(fair, tmp_path, monkeypatch):
         run(ckpt())
     assert len(ckpt().load()["losses"]) == 64
     monkeypatch.setattr(files, "seconds_left", lambda: 1.0)
+    damages = [lambda s: s.pop("best"), lambda s: s.pop("losses"), lambda s: s.update(best=3), lambda s: s.update(losses={}), lambda s: s["losses"].append("x")]
+    refused(ckpt(), lambda: run(ckpt()), damages + [lambda s: s.update(best=torch.ones(2)), lambda s: s.update(losses=torch.ones(2))])
     assert run(ckpt()) == whole
 
 

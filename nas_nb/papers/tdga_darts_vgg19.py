@@ -25,7 +25,7 @@ from torch import nn
 from ..core import progress
 from ..data import Augment, Batches, Images, eval_batches, load_images, resize, split
 from ..plots import PAPER, STYLE, headline
-from ..files import Checkpoint, alone, run_lock
+from ..files import Checkpoint, alone, check_state, run_lock
 from ..records import code_hash, run_key
 from ..relaxations import Weights, hard, one_hot
 from ..search import At, search
@@ -197,16 +197,16 @@ def trained_supernet(
     train = lambda ckpt: train_supernet(network, method, parts, norm, **own, ckpt=ckpt)
     if ckpt is None:
         return network, method, train(None), parts, norm
-    made = dict(code=code_hash(trained_supernet), data=load_images(settings["source"]).about["hash"], device=str(device))
-    key = run_key(dict(settings, sampling=sampling, seed=seed) | made)
+    data = load_images(settings["source"]).about["hash"]
+    key = run_key(dict(settings, sampling=sampling, seed=seed, code=code_hash(trained_supernet), data=data, device=str(device)))
     folder = ckpt.path.parent.parent / f"supernet-{sampling.replace(' / ', '-')}-{key}"
     kept, begun = Checkpoint(folder / "weights.pt", key=key), Checkpoint(folder / "checkpoint.pt", key=key)
     with alone(run_lock(folder), f"the supernet of {sampling}, seed {seed}"):
         if kept.path.is_file() and kept.path.stat().st_mtime < float(os.environ.get("NAS_NB_FORCE", 0)):
             kept.path.unlink()
         if saved := kept.load():
-            network.load_state_dict(saved["network"])
-            method.load_state_dict(saved["method"])
+            check_state(saved, dict(network=network.state_dict(), method=method.state_dict(), history=[]), kept.path.name)
+            network.load_state_dict(saved["network"]), method.load_state_dict(saved["method"])
             return network, method, saved["history"], parts, norm
         history = train(begun)
         kept.save(dict(network=network.state_dict(), method=method.state_dict(), history=history))
@@ -355,14 +355,21 @@ def train_weights(self: TDGASearch, train: Batches, lr: float, steps: int) -> No
 def state(self: TDGASearch) -> dict:
     "All that the rest of the search follows from."
     f = self.fitness
-    known = dict(bits=torch.tensor([list(key) for key in f.known], dtype=torch.uint8), values=torch.tensor(list(f.known.values()), dtype=torch.float64))
+    bits = torch.tensor([list(key) for key in f.known], dtype=torch.uint8).view(-1, self.ga.population.shape[-1])
+    known = dict(bits=bits, values=torch.tensor(list(f.known.values()), dtype=torch.float64).view(-1, 2))
     own = dict(ga=self.ga.state_dict(), rows=self.rows, known=known, asked=f.asked, layers=f.layers)
     return own | dict(eta=self.eta, network=self.network.state_dict())
 
 
 @patch
 def resume(self: TDGASearch, saved: dict) -> None:
-    "Go on from a state."
+    "Go on from a state; raises `ValueError` for one of another search."
+    bits = saved["known"].get("bits") if isinstance(saved.get("known"), dict) else None
+    n = len(bits) if torch.is_tensor(bits) and bits.ndim else 0
+    known = dict(bits=torch.zeros(n, self.ga.population.shape[-1], dtype=torch.uint8), values=torch.full((n, 2), np.nan, dtype=torch.float64))
+    like = self.state() | dict(rows=[], known=known)
+    like["ga"] |= {name: torch.full_like(like["ga"][name], np.inf) for name in ("energies", "best_energy")}  # which may be infinite
+    check_state(saved, like, "the checkpoint of this search")
     self.ga.load_state_dict(saved["ga"])
     self.network.load_state_dict(saved["network"])
     self.rows, self.eta, self.fitness.asked, self.fitness.layers = saved["rows"], saved["eta"], saved["asked"], saved["layers"]
@@ -420,8 +427,10 @@ def random_run(
     "The best of n random architectures with the weights of experiment 1."
     network, method, _, parts, norm = trained_supernet("threshold", seed, settings, device, ckpt)
     fitness, alpha = fitness_of(network, parts, norm, "fitness", images, calibrate), method.alpha.detach().cpu()
-    saved = (ckpt and ckpt.load()) or dict(losses=[])
-    best, losses = saved.get("best", ""), saved["losses"]
+    saved = (ckpt and ckpt.load()) or dict(best="", losses=[])
+    losses = saved.get("losses") if isinstance(saved.get("losses"), list) else []
+    check_state(saved, dict(best="", losses=[np.nan] * len(losses)), "the checkpoint of this run")
+    best = saved["best"]
     while len(losses) < n:
         which = range(len(losses), min(n, len(losses) + 64))
         drawn = normal(check_seeds(seed), which, len(alpha), _COINS)[:, :, 0] if fair else near(alpha, range(which.start + 1000, which.stop + 1000), seed)
