@@ -129,18 +129,19 @@ class Slice(NamedTuple):
 
     notebook: str
     cells: tuple[str, ...]  # those that ask for the runs; empty: all
+    claims: int  # that they decide
+    hours: float  # estimated, of `paper` on a GPU
     why: str
 
 
 SLICES = (
-    Slice("55_asng_cifar10", ("costs", "scaling"), "three claims on time and memory of a step, without any training: minutes"),
-    Slice("52_hypernet_complexity", (), "nine claims; half of all searches side by side, so that a small network keeps a GPU busy"),
-    Slice("50_tdga_darts_vgg19", ("runs1", "runs2", "random-runs", "worth"), "the claims on both experiments, judged with shared weights"),
-    Slice("50_tdga_darts_vgg19", (), "the same graphs trained from scratch: two claims"),
-    Slice("55_asng_cifar10", ("runs",), "the searches, whose architectures and rankings all else needs"),
-    Slice("55_asng_cifar10", ("retrains", "ranking"), "quality: five claims, of which each needs all trainings"),
-    Slice("51_asng_nas", (), "its records of `paper` are committed: nothing is computed, unless one is missing"),
-    Slice("55_asng_cifar10", (), "the published 600 epochs of ASNG's architectures: one number of table 1, the longest runs of all"),
+    Slice("55_asng_cifar10", ("costs", "scaling"), 3, 0.1, "time and memory of a step: no training at all"),
+    Slice("50_tdga_darts_vgg19", ("runs1", "runs2", "random-runs", "worth"), 7, 3.7, "both experiments, judged with shared weights"),
+    Slice("52_hypernet_complexity", (), 12, 8.0, "whether λ controls complexity; most searches side by side"),
+    Slice("50_tdga_darts_vgg19", (), 1, 1.4, "the same graphs trained from scratch"),
+    Slice("55_asng_cifar10", ("runs", "retrains", "ranking"), 7, 10.6, "quality: each claim needs all searches and trainings"),
+    Slice("51_asng_nas", (), 0, 0.1, "its records of `paper` are committed: computed is only what is missing"),
+    Slice("55_asng_cifar10", (), 0, 0.0, "what is left if somebody sets `full_steps`, the published 600 epochs"),
 )
 SPEED = ("asng-table", "sampled-table")  # of `91_speed`: those that are measured on the device
 

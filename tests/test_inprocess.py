@@ -1,4 +1,5 @@
 """`make gpu` on the CPU, at the size of a test, with everything unimportable that a bare machine with a GPU lacks."""
+import importlib
 import json
 import os
 import shutil
@@ -9,12 +10,14 @@ import tarfile
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import fastcore
 import pytest
 
 from nas_nb import inprocess
 from nas_nb.batch import Refused, notebooks
+from nas_nb.estimate import table
 from nas_nb.inprocess import SLICES, Cell, code_cells, needed, with_runs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,9 +144,18 @@ def test_bad_usage(bare, words, says):
 # -- what is run --
 
 
+@pytest.mark.parametrize("notebook", ["50_tdga_darts_vgg19", "52_hypernet_complexity", "55_asng_cifar10"])
+def test_the_hours_are_those_that_the_document_estimates(notebook):
+    document = importlib.import_module(f"nas_nb.papers.{notebook.partition('_')[2]}")
+    estimated = table(document.work(SimpleNamespace(**notebooks()[notebook].sizes("paper")))).hours.iloc[-1]
+    assert sum(s.hours for s in SLICES if s.notebook == notebook) == pytest.approx(estimated, abs=0.15)
+
+
 def test_slices_name_documents_and_cells_that_ask_for_runs():
     documents = {name for name, nb in notebooks().items() if "paper" in nb.profiles and name[0] == "5"}
     assert {s.notebook for s in SLICES} == documents == {s.notebook for s in SLICES if not s.cells}  # at last all runs of each
+    rates = [s.claims / s.hours for s in SLICES[:-2]]
+    assert rates == sorted(rates, reverse=True) and sum(s.hours for s in SLICES) <= 24
     for s in SLICES:
         assert set(s.cells) <= set(with_runs(code_cells(s.notebook))) and s.why
     assert set(inprocess.SPEED) <= {c.id for c in code_cells("91_speed")}

@@ -1163,6 +1163,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_thrown_away(tmp_path, monke
 POINTERS = [b"\xff\xfe", b"", b"together", b"together-x-0123456789abcdef", b"together-2-../../..", b"../../x", b"a\0b", b"x" * 5000, b"together-2-0123456789abcdef\n", None]
 
 
+@pytest.mark.usefixtures("notes_calls")
 @pytest.mark.parametrize("content", POINTERS, ids=lambda c: repr(c)[:30])
 def test_a_pointer_to_a_group_that_is_none_is_no_obstacle(study, monkeypatch, content):
     steps, runs = [], [dict(label="slow", seed=seed) for seed in (0, 1)]

@@ -6,9 +6,9 @@
 __all__ = ['SPACE', 'SAMPLINGS', 'PROFILES', 'EXPECTED', 'LEVELS', 'SEARCHES', 'TICKS', 'parts_of', 'first_images', 'share',
            'Shortcuts', 'to_text', 'to_bits', 'keys_of', 'Fitness', 'batches_of', 'new_supernet', 'train_supernet',
            'trained_supernet', 'fitness_of', 'darts_run', 'alpha_gradient', 'near', 'TDGASearch', 'search_row',
-           'best_three', 'levels', 'tdga_run', 'random_run', 'retrain_run', 'by_sampling', 'apart', 'plot_samplings',
-           'by_generation', 'by_level', 'worth_run', 'plot_evaluation', 'loci_of', 'plot_entropy', 'gains',
-           'plot_ablations', 'plot_retrained']
+           'best_three', 'levels', 'tdga_run', 'random_run', 'retrain_run', 'work', 'by_sampling', 'apart',
+           'plot_samplings', 'by_generation', 'by_level', 'worth_run', 'plot_evaluation', 'loci_of', 'plot_entropy',
+           'gains', 'plot_ablations', 'plot_retrained']
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #imports
 import os
@@ -24,6 +24,7 @@ from torch import nn
 
 from ..core import progress
 from ..data import Augment, Batches, Images, eval_batches, load_images, resize, split
+from ..estimate import passes
 from ..plots import PAPER, STYLE, headline
 from ..files import Checkpoint, alone, check_state, run_lock
 from ..records import code_hash, run_key
@@ -467,21 +468,21 @@ PROFILES = dict(
         source="cifar10",
         width=1.0,  # of VGG19's channels
         size=128,  # images in a batch
-        steps=15_000,  # of experiment 1
+        steps=10_000,  # of experiment 1
         lr=0.05,
         lr_alpha=0.01,  # of Adam
         looks=20,  # at the graph in experiment 1
         samplings=("threshold", "sigmoid", "off / on", "sources", "Bernoulli", "Gumbel"),
-        images=5000, calibrate=500, test_images=5000,  # for the fitness, for batch-norm statistics, for the report
+        images=2000, calibrate=500, test_images=5000,  # for the fitness, for batch-norm statistics, for the report
         individuals=32,
         batch=32,  # images for the gradient of an individual
         mutation=0.01,  # per gene
         T=0.003,
         temperatures=(0.0003, 0.03),  # tried as well
         move=0.01,  # first step of α along the gradient, root mean square
-        generations=150, ablation=150,  # the latter of the ablations
+        generations=150, ablation=60,  # the latter of the ablations
         coins=500, seeds=3,  # random architectures by fair coins; runs of each kind
-        retrain_steps=20_000,
+        retrain_steps=10_000,
     ),
     cpu=dict(width=0.125, size=64, steps=1000, images=320, calibrate=64, test_images=2000, batch=8, ablation=60, retrain_steps=1000),
     quick=dict(
@@ -490,7 +491,22 @@ PROFILES = dict(
     ),
     smoke=dict(steps=4, looks=2, images=20, calibrate=16, test_images=20, individuals=4, generations=2, ablation=2),
 )  # fmt: skip
-EXPECTED = dict(paper="11 h (estimate)", cpu="7 h on one core, 1 min to redraw", quick="2 min", smoke="15 s")
+EXPECTED = dict(paper="see the table (estimated)", cpu="7 h on one core, 1 min to redraw", quick="2 min", smoke="15 s")
+
+# %% ../../nbs/50_tdga_darts_vgg19.ipynb #hours
+def work(cfg, shape=(3, 32, 32)) -> list[tuple]:  # (runs, number, steps, estimated seconds of a step)
+    "What the runs of a profile consist of."
+    network, M = (lambda: VGG(SPACE, shape, 10, cfg.width)), len(SPACE.positions)
+    x, half = (lambda n: torch.empty(n, *shape, device="meta")), [n % 2 for n in range(M)]
+    gates = lambda *n: torch.empty(*n, M, device="meta", requires_grad=True)
+    mixed, net, many = passes(network, x(cfg.size), gates()), passes(network, x(cfg.size), half), cfg.individuals * cfg.batch
+    individual = passes(network, x(cfg.images + cfg.calibrate), half).forward / 3
+    generation = (2 * cfg.individuals + 1) * individual + passes(network, x(many), gates(many)).both
+    drawn = cfg.seeds * (2 * cfg.individuals + 1) * cfg.generations  # as many as TDGA evaluates
+    rows = [("experiment 1", cfg.seeds * len(cfg.samplings), cfg.steps, 2 * mixed.both + mixed.update)]
+    rows += [("TDGA, T = 0", 2 * cfg.seeds, cfg.generations, generation), ("ablations", cfg.seeds * (4 + len(cfg.temperatures)), cfg.ablation, generation)]
+    rows += [("random near DARTS", drawn, 1, individual), ("coins", cfg.seeds, cfg.coins, individual)]
+    return [*rows, ("retraining", 9 * cfg.seeds, cfg.retrain_steps, net.both + net.update)]
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #tables1
 def by_sampling(runs: dict) -> pd.DataFrame:  # `runs`: sampling -> records of `darts_run`
