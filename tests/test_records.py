@@ -1269,5 +1269,5 @@ def test_a_study_with_wrong_parameters_says_what_is_known(monkeypatch, kwargs, e
 
 @pytest.mark.parametrize("seeds", ["3", 1.5, None, True, -1, [3]])
 def test_seeds_of_a_study_are_a_whole_number(seeds):
-    with pytest.raises(ValueError, match="seeds must be a whole number"):
+    with pytest.raises(ValueError, match="must be a whole number from 1 on"):
         Study("51_asng_nas", dict(smoke=dict(seeds=2)), "smoke", seeds)
