@@ -134,7 +134,7 @@ def seal(
     text = json.dumps(record | dict(run=run), sort_keys=True)
     return record | dict(run=run | dict(sha256=hashlib.sha256(text.encode()).hexdigest()))
 
-# %% ../nbs/03_records.ipynb #read-record
+# %% ../nbs/03_records.ipynb #whole-record
 def _whole(record) -> bool:
     "Whether all is there that is used of a record, and can be shown."
     if not (isinstance(record, dict) and all(isinstance(record.get(k), dict) for k in ("result", "made_by", "run"))):
@@ -145,6 +145,7 @@ def _whole(record) -> bool:
     return "seconds" in record["run"] and all(isinstance(text, str) and text.isprintable() for text in shown)
 
 
+# %% ../nbs/03_records.ipynb #read-record
 def read_record(
     path: Path,
     identity: dict,  # what tells the run from others

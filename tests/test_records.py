@@ -1260,7 +1260,7 @@ def test_in_a_test_the_profile_is_smoke(monkeypatch):
     assert Study("51_asng_nas", profiles, "paper", device="cpu").cfg.n == 1
 
 
-@pytest.mark.parametrize("kwargs, error", [(dict(profile="big"), "known are"), (dict(seeds=-1), "at least 0"), (dict(device="gpu"), "unknown device")])
+@pytest.mark.parametrize("kwargs, error", [(dict(profile="big"), "known are"), (dict(seeds=-1), "must be a whole number"), (dict(device="gpu"), "unknown device")])
 def test_a_study_with_wrong_parameters_says_what_is_known(monkeypatch, kwargs, error):
     monkeypatch.delenv("IN_TEST", raising=False)
     with pytest.raises(ValueError, match=error):
