@@ -249,7 +249,7 @@ CARRIERS = {  # definitions, how the value $x is put in, how it is taken out of 
     "slots": ("class A$i:\n    __slots__ = ('k', 'other')\n    def __init__(self, k):\n        self.k = k", "A$i($x)", "x.k"),
     "callable instance": ("class A$i:\n    def __init__(self, k):\n        self.k = k\n    def __call__(self):\n        return self.k", "A$i($x)", "x()"),
     "bound method": ("class A$i:\n    def __init__(self, k):\n        self.k = k\n    def get(self):\n        return self.k", "A$i($x).get", "x()"),
-    "attribute that is missing": ("class A$i:\n    def __getattr__(self, name):\n        return vars(self)['at-' + name]\ndef make$i(v):\n    a = A$i()\n    vars(a)['at-k'] = v\n    return a", "make$i($x)", "x.k"),
+    "attribute that is missing": ("class A$i:\n    def __getattr__(self, name):\n        if name != 'k':\n            raise AttributeError(name)\n        return vars(self)['at-k']\ndef make$i(v):\n    a = A$i()\n    vars(a)['at-k'] = v\n    return a", "make$i($x)", "x.k"),
     "in itself": ("class A$i:\n    def __init__(self, k):\n        self.me, self.k = self, k", "A$i($x)", "x.me.k"),
     "list in itself": ("def make$i(v):\n    a = [v]\n    a.append(a)\n    return a", "make$i($x)", "x[1][0]"),
     "own state": ("class A$i:\n    def __init__(self, k):\n        self.k = k\n    def __getstate__(self):\n        return [self.k]", "A$i($x)", "x.k"),
