@@ -265,7 +265,7 @@ def weighted_sums(
     terms: Sequence[torch.Tensor],  # (N, C, H, W) each
     weights: torch.Tensor,  # (sums, terms)
 ) -> torch.Tensor:  # (sums, N, C, H, W)
-    "Sums of the same terms, (N, C, H, W) each, with different `weights` (sums, terms), as one matrix product → (sums, N, C, H, W)."
+    "Sums of the same `terms`, (N, C, H, W) each, with different `weights` (sums, terms), as one matrix product → (sums, N, C, H, W)."
     if weights.shape[-1] != len(terms):
         raise ValueError(f"weights for {weights.shape[-1]} terms do not fit {len(terms)}: a row for each sum, a column for each term")
     stacked = torch.stack([t.permute(0, 2, 3, 1) for t in terms])  # channels last stay last
@@ -316,7 +316,7 @@ def leaving(
     groups: list[Group],
     values: torch.Tensor | None,  # flattened weights
 ) -> list[tuple[tuple[int, ...], Sequence[torch.Tensor]]]:  # edges, and for each of them what it adds to its node
-    "What goes out from a state."
+    "What goes out from state `s`, `x` (N, C, H, W), with the flattened weights `values` (variables · choices,): terms (N, C, H', W') for edges."
     shared, weighted, plain, found, ops = {}, {}, {}, [], list(self.space.ops.values())
     for op, edges, at in groups:
         kind, own, w = self.kinds[ops[op].shared], [self.own[f"{e}-{op}"] for e in edges], None if at is None else values[at]
@@ -355,6 +355,7 @@ def forward(
     plan: Plan,
     values: torch.Tensor | None,  # flattened weights
 ) -> list[torch.Tensor]:  # the states of the output
+    "States of the output, (N, C, H', W') each, from `older` and `newer` (N, C, H, W); `values` (variables · choices,): flattened weights."
     states, terms = [], [[self.first(older)], [self.second(newer)], *([] for _ in range(self.space.nodes))]
     for s, into in enumerate(terms):
         if into:
@@ -377,6 +378,7 @@ class Merge(nn.Module):
         self.conv, self.bn = nn.Conv2d(len(states) * channels, channels, 1, bias=False), nn.BatchNorm2d(channels, affine=affine)
 
     def forward(self, states: list[torch.Tensor], concat: Sequence[int]) -> torch.Tensor:
+        "The `states`, (N, C, H, W) each, whose numbers are in `concat` → (N, C, H, W)."
         weight = torch.cat([self.conv.weight[:, self.at[s]] for s in concat], 1)
         return self.bn(F.conv2d(torch.cat([s.relu() for s in states], 1), weight))  # ReLU last would pass back slices without a memory layout
 
@@ -690,7 +692,7 @@ def load_darts(
     network: CellNetwork,  # of the published genotype
     state: dict[str, torch.Tensor],  # `torch.load(path, weights_only=True)` of a checkpoint of the public DARTS program (CIFAR-10)
 ) -> None:
-    "Give a network the weights of a published one; raises `ValueError` for another one's, and then leaves the network as it was."
+    "Give a network the weights of a published one, `state` (name → tensor of the published shape); raises `ValueError` for another one's, and then leaves the network as it was."
     names, mine = darts_names(network), network.state_dict()
     state = {name: x for name, x in state.items() if network.aux or not name.startswith("auxiliary_head.")}
     for name in names.keys() - state.keys():  # torch before 0.4 did not count batches

@@ -39,7 +39,9 @@ def first_order(
     alphas: Sequence[torch.Tensor],  # the architecture's parameters
     valid: Callable,  # () -> the loss on a validation batch
 ) -> Step:
-    "The gradient at the present weights; none of the weights' own gradients is computed. Raises `ValueError` for a loss that is not one number."
+    """The gradient for `alphas` (any shapes; the gradients have the same) at the present weights; none of the weights' own gradients is computed.
+
+    Raises `ValueError` for a loss that is not one number."""
     loss = _loss(valid())
     return Step(loss.detach(), list(torch.autograd.grad(loss, _parameters(alphas), materialize_grads=True)))
 
@@ -61,7 +63,7 @@ def second_order(
     radius: float = 0.01,  # ε‖v‖
     runs: int = 0,  # > 0: so many searches side by side (`27_search`), along the first axis of each weight, with one alpha each
 ) -> Step:
-    "The gradient through one step of the weights (DARTS, equations 6 to 8); raises `ValueError` for what does not fit together."
+    "The gradient for `alphas` through one step of the `weights` (DARTS, equations 6 to 8); shapes are free, `drift` has those of the weights; raises `ValueError` for what does not fit."
     alphas, weights = _unrolled(_parameters(alphas), _parameters(weights), xi, drift, radius, runs)
     kept, back = [w.detach().clone() for w in weights], lambda: torch._foreach_copy_([w.detach() for w in weights], kept)
     gradient = lambda loss, of: list(torch.autograd.grad(_loss(loss), of, materialize_grads=True))

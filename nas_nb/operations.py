@@ -81,10 +81,11 @@ class Depthwise(nn.Conv2d):
         super().__init__(channels, channels, k, stride, dilation * (k // 2), dilation, channels, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        "`x` (N, C, H, W) → (N, C, H', W'), with its own weight."
         return self.convolve(x, self.weight)
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        "The convolution with several weights, (E·C, 1, k, k), of one input, `x` (N, C, H, W), or of as many, (N, E·C, H, W) → (N, E·C, H', W')."
+        "The convolution with several weights, `weight` (E·C, 1, k, k), of one input, `x` (N, C, H, W), or of as many, (N, E·C, H, W) → (N, E·C, H', W')."
         if self.dilation == (2, 2) and self.stride == (2, 2):
             return self._plain(x.permute(0, 2, 3, 1)[:, ::2, ::2].permute(0, 3, 1, 2), weight)
         if self.dilation == (2, 2) and x.shape[2] % 2 == x.shape[3] % 2 == 0:
@@ -129,6 +130,7 @@ class Reduce(nn.Module):
         self.bn = nn.BatchNorm2d(c_out, affine=affine)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        "`x` (N, c_in, H, W) → (N, c_out, ⌈H/2⌉, ⌈W/2⌉)."
         return self.bn(_halve(x, [self]))
 
 
@@ -242,6 +244,7 @@ class Zero(nn.Module):
         self.stride = stride
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        "`x` (N, C, H, W) → zeros (N, C, ⌈H/stride⌉, ⌈W/stride⌉)."
         return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
 
 

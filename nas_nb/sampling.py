@@ -215,7 +215,7 @@ def resource_penalty(
     costs: dict[str, torch.Tensor],  # from `resource_costs`
     log: bool = False,
 ) -> torch.Tensor:  # (variables,)
-    """SNAS's cost of each variable, for weights `w` (variables, choices) → (variables,): the mean over the cells of its kind, 0 if there are none.
+    """SNAS's cost of each variable, for weights `w` (variables, choices) and `costs` (cells, 3, edges, choices) of each kind → (variables,): the mean over the cells of its kind, 0 if there are none.
 
     Raises `ValueError` for costs that do not fit."""
     if not isinstance(costs, dict) or costs.keys() != {"normal", "reduce"}:
@@ -356,7 +356,7 @@ def mul_log(
     a: float = 0.2,
     b: float = 0.3,
 ) -> torch.Tensor | float:
-    "ProxylessNAS's product of the cross entropy and the latency, a number; raises `ValueError` for latencies that are not above 1, whose logarithm has no root."
+    "ProxylessNAS's product of the cross entropy `ce` and the `latency`, a number; raises `ValueError` for latencies that are not above 1, whose logarithm has no root."
     small = not reference > 1 or (latency.device.type == "cpu" and not (latency > 1).all() if torch.is_tensor(latency) else not latency > 1)
     if small:  # on a device nobody looks, for that would wait
         raise ValueError(f"latencies must be above 1, not {latency} and {reference}: give both in a smaller unit, for example µs instead of ms")
@@ -365,7 +365,7 @@ def mul_log(
 
 
 def add_linear(ce: torch.Tensor | float, latency: torch.Tensor | float, reference: float, strength: float = 0.1) -> torch.Tensor | float:
-    "ProxylessNAS's sum of the cross entropy and the latency relative to the reference (> 0), a number; raises `ValueError` for another reference."
+    "ProxylessNAS's sum of the cross entropy `ce` and the `latency` relative to the reference (> 0), a number; raises `ValueError` for another reference."
     check_positive(reference=reference)
     return ce + strength * (latency - reference) / reference
 

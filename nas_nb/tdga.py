@@ -107,7 +107,7 @@ def random_genes(
     choices: int | torch.Tensor = 2,  # alleles of a gene; one number, or (M,)
     device="cpu",
 ) -> torch.Tensor:  # (runs, n, M) int64
-    "Populations of uniformly drawn integer genes → (runs, n, M); raises `ValueError` for seeds, sizes and choices that are none."
+    "Populations of uniformly drawn integer genes → (runs, n, M), with `choices` alleles, a number or (M,); raises `ValueError` for seeds, sizes and choices that are none."
     check_whole(n=n, M=M)
     choices = _alleles_of(choices, M, device)
     u = uniform(check_seeds(seeds, device), range(1), n * M, _FIRST, torch.float64)[0]
@@ -399,7 +399,7 @@ def tell(
 ) -> None:
     """Select the next population, by the `energies` (runs, P) of a pool.
 
-    The pool is what `ask` gave, or one's own, (runs, P, M); raises `ValueError` for what does not fit."""
+    It is what `ask` gave, or a `pool` of one's own, (runs, P, M); raises `ValueError` for what does not fit."""
     pool = self._told(pool, range(1, sys.maxsize))
     energies = self._checked(energies, pool)
     picks = select(energies, self.express(pool), self.population.shape[1], self.temperature, self.replacement)

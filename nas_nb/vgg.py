@@ -181,7 +181,7 @@ def plot_gates(
     space: ShortcutSpace,
     gates: Sequence | torch.Tensor,  # bits, or numbers from 0 to 1, one for each shortcut
 ) -> plt.Figure:
-    "Gates, (shortcuts,), as a table of sources and targets; raises `ValueError` for gates that do not fit."
+    "The `gates`, (shortcuts,), as a table of sources and targets; raises `ValueError` for gates that do not fit."
     values, binary = _to_draw(space, gates)
     sources, targets = (sorted(set(ends)) for ends in zip(*space.positions))
     table = np.full((len(sources), len(targets)), np.nan)
@@ -384,7 +384,7 @@ def forward(
     x: torch.Tensor,  # (N, C, 32, 32)
     w: Weights | torch.Tensor | Sequence | None = None,  # None: plain VGG19; see `gates`
 ) -> torch.Tensor:
-    "Logits (N, classes) for `x` (N, C, 32, 32); raises `ValueError` for images or gates that do not fit."
+    "Logits (N, classes) for `x` (N, C, 32, 32) with the gates `w`, see `gates`; raises `ValueError` for images or gates that do not fit."
     _check_images(self, x)
     gates, stacks, outs = self.gates(w, x), {}, [x]
     for level, stage in enumerate(STAGES):
@@ -420,7 +420,7 @@ class Tree:
         return _first(_last(x).index_select(axis, self.groups[k][self.first[j]].to(x.device, non_blocking=True)))
 
     def rows_of(self, table: torch.Tensor, j: int) -> torch.Tensor:
-        "Of a table with a row for each individual those of the groups at j."
+        "Of a `table` (individuals, …) the rows of the groups at j → (groups at j, …)."
         return table.index_select(0, self.first[j].to(table.device, non_blocking=True))
 
     def add(self, x: torch.Tensor, j: int, y: torch.Tensor, k: int, i: int) -> None:
