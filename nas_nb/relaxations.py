@@ -102,6 +102,8 @@ def check_pairs(
     pairs: torch.Tensor | Sequence[tuple[int, int]],  # (variables, 2), on the host
 ) -> torch.Tensor:  # (variables, 2) int64
     "Two choices for each variable of `alpha` (variables, choices), `pairs` (variables, 2), as a tensor; raises `ValueError` for what are none."
+    if not torch.is_tensor(alpha) or alpha.ndim != 2:
+        raise ValueError("alpha must be a tensor (variables, choices)")
     try:
         rows = torch.as_tensor(pairs)
     except (TypeError, ValueError, RuntimeError):
