@@ -25,7 +25,7 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from .files import check_state
-from .operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, NASNET_OPS, Op, Reduce, check_positive, check_shape, check_tensors, check_whole, conv_bn, factorized_reduce, relu_conv_bn, said, side_by_side
+from .operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, NASNET_OPS, Op, Reduce, check_positive, check_reals, check_shape, check_tensors, check_whole, conv_bn, factorized_reduce, relu_conv_bn, said, side_by_side
 from .relaxations import Weights
 
 # %% ../nbs/11_cells.ipynb #space
@@ -517,7 +517,7 @@ def _check_weights(network, w):
         raise ValueError("weights come as `Weights` with values or choices, for example softmax(alpha) or one_hot(choices)")
     V, K = len(space.sizes), len(space.ops)
     if w.values is not None:
-        check_tensors(values=w.values)
+        check_reals(values=w.values)
     if w.chosen is not None and not (isinstance(w.chosen, tuple) and all(isinstance(c, tuple) for c in w.chosen)):
         raise ValueError("the choices of weights are a tuple with a tuple of whole numbers for each variable")
     for part in w:  # values and choices

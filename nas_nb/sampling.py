@@ -22,7 +22,7 @@ from torch import nn
 
 from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
 from .files import check_state
-from .operations import DARTS_OPS, check_positive, check_tensors, check_whole, cost, said
+from .operations import DARTS_OPS, check_positive, check_reals, check_tensors, check_whole, cost, said
 from .relaxations import Weights, check_pairs, gumbel, gumbel_softmax, one_hot, two_path
 
 # %% ../nbs/25_sampling.ipynb #base
@@ -117,7 +117,7 @@ class _Drawing(_Sampling):
 # %% ../nbs/25_sampling.ipynb #entropy
 def entropy(alpha: torch.Tensor) -> torch.Tensor:
     "How undecided each variable of `alpha` (variables, choices) is → (variables,), in nats: from 0 to ln K."
-    check_tensors(alpha=alpha)
+    check_reals(alpha=alpha)
     log_p = alpha.log_softmax(-1)
     return -(log_p.exp() * log_p).sum(-1)
 
@@ -140,7 +140,7 @@ def log_density(
     temperature: float,  # > 0
 ) -> torch.Tensor:  # (variables,)
     "The logarithm of the concrete distribution's density at samples: `alpha` and `log_z` (…, choices) → (…); raises `ValueError` for what does not fit."
-    check_positive(temperature=temperature), check_tensors(alpha=alpha, log_z=log_z)
+    check_positive(temperature=temperature), check_reals(alpha=alpha, log_z=log_z)
     a, b = alpha.shape[::-1], log_z.shape[::-1]  # axes before the last may be broadcast
     if not a or a[:1] != b[:1] or any(m != n and 1 not in (m, n) for m, n in zip(a, b)):
         raise ValueError(f"a sample {tuple(log_z.shape)} does not fit alpha {tuple(alpha.shape)}: both must be (…, choices)")
@@ -287,7 +287,7 @@ def log_gates(
     """DSNAS: open gates of sampled operations, whose derivative is that of the logarithm of their probability.
 
     `alpha` (variables, choices); raises `ValueError` unless `choices` has one for each variable."""
-    check_tensors(alpha=alpha)
+    check_reals(alpha=alpha)
     if alpha.ndim != 2:
         raise ValueError(f"alpha must be (variables, choices), not {tuple(alpha.shape)}")
     if not isinstance(choices, (list, tuple)) or len(choices) != len(alpha) or not all(isinstance(c, Integral) and 0 <= c < alpha.shape[1] for c in choices):
@@ -319,7 +319,7 @@ def draw_two(
     """Two different choices by their probabilities, and which of them is open by the softmax between them.
 
     `alpha` (variables, choices), `noise` (2, variables, choices) → (variables, 2), the open one first; raises `ValueError` for what does not fit."""
-    check_tensors(alpha=alpha, noise=noise)
+    check_reals(alpha=alpha, noise=noise)
     if noise.shape != (2, *alpha.shape) or alpha.shape[-1] < 2:
         raise ValueError(f"noise {tuple(noise.shape)} does not fit alpha {tuple(alpha.shape)}: (2, variables, choices), at least two choices, is needed")
     two = (alpha + noise[0]).topk(2).indices
@@ -342,6 +342,7 @@ def rescale(
     """What the step may change: the two sampled choices against each other.
 
     `new` and `old` (variables, choices), `pairs` (variables, 2) → (variables, choices); raises `ValueError` for what does not fit."""
+    check_reals(new=new, old=old)
     pairs = check_pairs(_alike(new, old), pairs).to(new.device, non_blocking=True)
     two = new.gather(1, pairs)
     shift = two.logsumexp(1, keepdim=True) - old.gather(1, pairs).logsumexp(1, keepdim=True)
