@@ -24,7 +24,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from .files import check_state
-from .operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, NASNET_OPS, Op, Reduce, check_positive, check_shape, check_whole, conv_bn, factorized_reduce, relu_conv_bn, side_by_side
+from .operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, NASNET_OPS, Op, Reduce, check_positive, check_reals, check_shape, check_tensors, check_whole, conv_bn, factorized_reduce, relu_conv_bn, said, side_by_side
 from .relaxations import Weights
 from .training import DropPath
 
@@ -68,33 +68,40 @@ class CellSpace:
 def _check_space(s):
     if not isinstance(s.ops, dict) or not s.ops or not all(isinstance(op, Op) for op in s.ops.values()):
         raise ValueError("CellSpace: ops must be a dict with at least one name and its Op")
-    if type(s.nodes) is not int or s.nodes < 1:
-        raise ValueError(f"CellSpace: nodes = {s.nodes!r} must be a whole number from 1")
+    if type(s.nodes) is not int or not 1 <= s.nodes <= 100:
+        raise ValueError(f"CellSpace: nodes = {said(s.nodes)} must be a whole number from 1 to 100")
     for field, known in (("output", ("all", "loose")), ("project", ("never", "search", "always"))):
         if getattr(s, field) not in known:
-            raise ValueError(f"CellSpace: {field} = {getattr(s, field)!r} must be one of {', '.join(known)}")
+            raise ValueError(f"CellSpace: {field} = {said(getattr(s, field))} must be one of {', '.join(known)}")
     if s.output == "loose" and (not s.picks or s.project == "never"):
         raise ValueError("CellSpace: output='loose' needs picks=True, and project='search' or 'always', or its size would vary")
     if s.picks and s.wiring is not None:
         raise ValueError("CellSpace: with picks=True a node may pick every earlier state; leave wiring out")
     states = [(j, i) for i in range(s.nodes) for j in range(2 + i)]
+    if not isinstance(s.edges, (tuple, list)):
+        raise ValueError(f"CellSpace: wiring = {said(s.edges)} must be pairs (state, node)")
     for edge in s.edges:
         if edge not in states:
             says = f"not a pair (state, node) with node < {s.nodes} and state < 2 + node, or twice"
-            raise ValueError(f"CellSpace: wiring has {edge!r}, {says}")
+            raise ValueError(f"CellSpace: wiring has {said(edge)}, {says}")
         states.remove(edge)
     if idle := sorted(set(range(s.nodes)) - {i for _, i in s.edges}):
         raise ValueError(f"CellSpace: wiring has no edge to node {idle[0]}")
 
 
-def _check_keep(keep):  # edges into a node; None: all
-    if keep is not None:
-        check_whole(keep=keep)
-
-
 DARTS_CELL = CellSpace(DARTS_OPS)
 ASNG_CELL = CellSpace(ASNG_OPS, nodes=5, picks=True, output="loose", project="always")
 ENAS_CELL = CellSpace(ENAS_OPS, nodes=5, picks=True, output="loose", project="search")
+
+# %% ../nbs/11_cells.ipynb #needed
+def _check_type(x, kind):
+    if not isinstance(x, kind):
+        raise ValueError(f"a {kind.__name__} is needed, not {said(x)}")
+
+
+def _check_keep(keep):  # edges into a node; None: all
+    if keep is not None:
+        check_whole(keep=keep)
 
 # %% ../nbs/11_cells.ipynb #genotype
 Node = tuple[tuple[str, int], ...]  # (operation, state) pairs
@@ -173,7 +180,7 @@ def to_darts(self: Genotype) -> str:
 # %% ../nbs/11_cells.ipynb #genotype-cell
 def _known(kind):
     if kind not in ("normal", "reduce"):
-        raise ValueError(f"kind = {kind!r}: a cell is normal or reduce")
+        raise ValueError(f"kind = {said(kind)}: a cell is normal or reduce")
     return kind
 
 
@@ -192,8 +199,8 @@ def _faults(kind, nodes, concat):  # in words
     except (TypeError, ValueError):
         yield "a node is a list of pairs (operation, state), and the output a list of states"
         return
-    yield from (f"{x!r} is the name of no operation" for _, x, _ in pairs if type(x) is not str)
-    yield from (f"{x!r} is no state: states are whole numbers" for x in [*(j for *_, j in pairs), *states] if type(x) is not int)
+    yield from (f"{said(x)} is the name of no operation" for _, x, _ in pairs if type(x) is not str)
+    yield from (f"{said(x)} is no state: states are whole numbers" for x in [*(j for *_, j in pairs), *states] if type(x) is not int)
     yield from (f"node {i} reads state {j}, which is not there yet" for i, _, j in pairs if not 0 <= j < 2 + i)
     yield from (f"the output reads state {s}, which is not there yet" for s in states if not 0 <= s < 2 + len(nodes))
     yield from (f"the output reads state {s} twice" for s in states if states.count(s) > 1)
@@ -202,7 +209,9 @@ def _faults(kind, nodes, concat):  # in words
 
 # %% ../nbs/11_cells.ipynb #genotype-loose
 def loose(nodes: Sequence[Node]) -> tuple[int, ...]:
-    "The states of the nodes that no other node reads."
+    "The states of the nodes that no other node reads; raises `ValueError` for what are no nodes."
+    if wrong := next(_faults("normal", nodes, (0,)), None):
+        raise ValueError(f"no cell: {wrong}")
     read = {j for node in nodes for _, j in node}
     return tuple(2 + i for i in range(len(nodes)) if 2 + i not in read)
 
@@ -221,6 +230,7 @@ def routes(
     kind: str,  # "normal" or "reduce"
 ) -> list[list[Route]]:  # for each node
     "What a cell has to compute; raises `ValueError` for a mixture where only a choice has a meaning."
+    _check_type(space, CellSpace), _check_type(w, Weights)
     names, half = list(space.ops), len(space.sizes) // 2
     begin, K = half * (_known(kind) == "reduce"), len(names) if w.values is None else w.values.shape[1]
     nodes = [[] for _ in range(space.nodes)]
@@ -249,13 +259,14 @@ def genotype_routes(
     nodes: Sequence[Node],  # of one kind of cell
 ) -> list[list[Route]]:
     "What a discrete cell computes; raises `ValueError` for operations and edges that the space does not have."
+    _check_type(space, CellSpace)
     at, names = {edge: e for e, edge in enumerate(space.edges)}, list(space.ops)
     if wrong := next(_faults("normal", nodes, (0,)), None):
         raise ValueError(f"no cell: {wrong}")
     for i, node in enumerate(nodes):
         for op, j in node:
             if op not in names or (j, i) not in at:
-                raise ValueError(f"node {i} takes {op!r} of state {j}: the space has the operations {', '.join(names)} and {len(at)} edges")
+                raise ValueError(f"node {i} takes {said(op)} of state {j}: the space has the operations {', '.join(names)} and {len(at)} edges")
     if len(nodes) != space.nodes or (space.picks and any(len(node) != 2 for node in nodes)):
         raise ValueError(f"{len(nodes)} nodes do not fit a space that has {space.nodes}{' with two inputs each' * space.picks}")
     return [[Route(at[j, i], names.index(op), 0) for op, j in node] for i, node in enumerate(nodes)]
@@ -265,9 +276,10 @@ def weighted_sums(
     terms: Sequence[torch.Tensor],  # (N, C, H, W) each
     weights: torch.Tensor,  # (sums, terms)
 ) -> torch.Tensor:  # (sums, N, C, H, W)
-    "Sums of the same terms, (N, C, H, W) each, with different `weights` (sums, terms), as one matrix product → (sums, N, C, H, W)."
-    if weights.shape[-1] != len(terms):
-        raise ValueError(f"weights for {weights.shape[-1]} terms do not fit {len(terms)}: a row for each sum, a column for each term")
+    "Sums of the same `terms`, (N, C, H, W) each, with different `weights` (sums, terms), as one matrix product → (sums, N, C, H, W)."
+    check_tensors(weights=weights, **{f"term {n}": t for n, t in enumerate(terms)})
+    if weights.ndim != 2 or weights.shape[1] != len(terms):
+        raise ValueError(f"weights {tuple(weights.shape)} do not fit {len(terms)} terms: a row for each sum, a column for each term")
     stacked = torch.stack([t.permute(0, 2, 3, 1) for t in terms])  # channels last stay last
     return (weights @ stacked.flatten(1)).view(-1, *stacked.shape[1:]).permute(0, 1, 4, 2, 3)
 
@@ -316,7 +328,7 @@ def leaving(
     groups: list[Group],
     values: torch.Tensor | None,  # flattened weights
 ) -> list[tuple[tuple[int, ...], Sequence[torch.Tensor]]]:  # edges, and for each of them what it adds to its node
-    "What goes out from a state."
+    "What goes out from state `s`, `x` (N, C, H, W), with the flattened weights `values` (variables · choices,): terms (N, C, H', W') for edges."
     shared, weighted, plain, found, ops = {}, {}, {}, [], list(self.space.ops.values())
     for op, edges, at in groups:
         kind, own, w = self.kinds[ops[op].shared], [self.own[f"{e}-{op}"] for e in edges], None if at is None else values[at]
@@ -355,6 +367,7 @@ def forward(
     plan: Plan,
     values: torch.Tensor | None,  # flattened weights
 ) -> list[torch.Tensor]:  # the states of the output
+    "States of the output, (N, C, H', W') each, from `older` and `newer` (N, C, H, W); `values` (variables · choices,): flattened weights."
     states, terms = [], [[self.first(older)], [self.second(newer)], *([] for _ in range(self.space.nodes))]
     for s, into in enumerate(terms):
         if into:
@@ -377,6 +390,7 @@ class Merge(nn.Module):
         self.conv, self.bn = nn.Conv2d(len(states) * channels, channels, 1, bias=False), nn.BatchNorm2d(channels, affine=affine)
 
     def forward(self, states: list[torch.Tensor], concat: Sequence[int]) -> torch.Tensor:
+        "The `states`, (N, C, H, W) each, whose numbers are in `concat` → (N, C, H, W)."
         weight = torch.cat([self.conv.weight[:, self.at[s]] for s in concat], 1)
         return self.bn(F.conv2d(torch.cat([s.relu() for s in states], 1), weight))  # ReLU last would pass back slices without a memory layout
 
@@ -414,7 +428,7 @@ class CellNetwork(nn.Module):
 
 # %% ../nbs/11_cells.ipynb #network-checks
 def _kinds(cells):  # of each cell
-    check_whole(cells=cells)
+    check_whole(most=1000, cells=cells)
     return ["reduce" if n in (cells // 3, 2 * cells // 3) else "normal" for n in range(cells)]
 
 
@@ -424,7 +438,7 @@ def _check_network(network, aux, **numbers):
         _check_head(network, network.shape[1:])
     for name, kind, like in (("space", CellSpace, "DARTS_CELL"), ("genotype", Genotype | None, "None for a supernet, or Genotype.from_json(text)")):
         if not isinstance(found := getattr(network, name), kind):
-            raise ValueError(f"CellNetwork: {name} = {found!r} must be {like}")
+            raise ValueError(f"CellNetwork: {name} = {said(found)} must be {like}")
     for kind in _KINDS if network.genotype else ():  # also of a kind that these few cells do not have
         genotype_routes(network.space, network.genotype.cell(kind)[0])
 
@@ -442,6 +456,7 @@ def _check_head(network, sides):
 
 
 def _check_images(network, x):
+    check_tensors(images=x)
     if x.ndim != 4 or x.shape[1] != network.shape[0] or not x.numel() or not x.is_floating_point():
         raise ValueError(f"images {tuple(x.shape)} of {x.dtype} do not fit: real numbers (N, {network.shape[0]}, height, width) are needed")
     if network.training:
@@ -501,6 +516,10 @@ def _check_weights(network, w):
     if not isinstance(w, Weights) or w.values is None and w.chosen is None:
         raise ValueError("weights come as `Weights` with values or choices, for example softmax(alpha) or one_hot(choices)")
     V, K = len(space.sizes), len(space.ops)
+    if w.values is not None:
+        check_reals(values=w.values)
+    if w.chosen is not None and not (isinstance(w.chosen, tuple) and all(isinstance(c, tuple) for c in w.chosen)):
+        raise ValueError("the choices of weights are a tuple with a tuple of whole numbers for each variable")
     for part in w:  # values and choices
         if part is not None and len(part) != V:
             raise ValueError(f"weights for {len(part)} variables do not fit a space that has {V}")
@@ -535,7 +554,7 @@ def discretise(
     keep: int | None = 2,  # edges kept for each node; None: every edge, with its strongest operation, none included
 ) -> Genotype:
     "The discrete architecture of dense `weights` (variables, choices); raises `ValueError` for a space with picks and for weights that are NaN."
-    _check_keep(keep)
+    _check_keep(keep), check_tensors(weights=weights), _check_type(space, CellSpace)
     if space.picks:
         raise ValueError("here an architecture is a list of choices, not a mixture: use `decode`")
     if tuple(weights.shape) != (len(space.sizes), len(space.ops)):
@@ -566,6 +585,7 @@ def encode(
     genotype: Genotype,
 ) -> Weights:
     "The genotype as weights of the supernet, which puts out what its space says; raises `ValueError` for what the space does not have."
+    _check_type(space, CellSpace), _check_type(genotype, Genotype)
     chosen = []
     for kind in _KINDS:
         found = genotype_routes(space, getattr(genotype, kind))
@@ -582,6 +602,7 @@ def decode(
     choices: Sequence[int],  # one for each variable
 ) -> Genotype:
     "The genotype of a list of choices; raises `ValueError` for a choice that a variable does not have."
+    _check_type(space, CellSpace)
     try:
         choices = [operator.index(c) for c in choices]
     except TypeError:
@@ -602,6 +623,7 @@ def decode(
 def _by_choice(network, measure, zero):  # sum of `measure(weight tensor)` for each variable and choice
     if not isinstance(network, CellNetwork) or (space := network.space).picks or network.genotype is not None:
         raise ValueError("weights are counted for each edge: it takes a supernet of a space with a variable for each edge (no picks)")
+    zero = network.linear.weight.new_zeros(()) if zero is None else zero
     edges, K = len(space.edges), len(space.ops)
     table = [[zero] * K for _ in range(2 * edges)]
     for cell, kind in zip(network.cells, network.kinds):
@@ -619,7 +641,7 @@ def parameter_counts(network: CellNetwork) -> torch.Tensor:
 
 def parameter_norms(network: CellNetwork) -> torch.Tensor:
     "Sum of the 2-norms of an operation's weight tensors in all cells of its kind → (variables, choices), with gradients; raises as `parameter_counts` does."
-    rows = _by_choice(network, torch.linalg.vector_norm, network.linear.weight.new_zeros(()))
+    rows = _by_choice(network, torch.linalg.vector_norm, None)
     return torch.stack([torch.stack(row) for row in rows])
 
 # %% ../nbs/11_cells.ipynb #widest
@@ -633,7 +655,7 @@ def widest(
     most: int = 127,  # channels
 ) -> int:
     "The most channels with which the network of a genotype keeps to the budget; raises `ValueError` if not even one does."
-    check_whole(most=most), check_positive(budget=budget)
+    check_whole(**{"most channels": most}), check_positive(budget=budget)
 
     def parameters(channels):
         with torch.device("meta"):
@@ -690,8 +712,10 @@ def load_darts(
     network: CellNetwork,  # of the published genotype
     state: dict[str, torch.Tensor],  # `torch.load(path, weights_only=True)` of a checkpoint of the public DARTS program (CIFAR-10)
 ) -> None:
-    "Give a network the weights of a published one; raises `ValueError` for another one's, and then leaves the network as it was."
+    "Give a network the weights of a published one, `state` (name → tensor of the published shape); raises `ValueError` for another one's, and then leaves the network as it was."
     names, mine = darts_names(network), network.state_dict()
+    if not isinstance(state, dict):
+        raise ValueError(f"a state is a dict, name → tensor, not {said(state)}: torch.load(path, weights_only=True) gives it")
     state = {name: x for name, x in state.items() if network.aux or not name.startswith("auxiliary_head.")}
     for name in names.keys() - state.keys():  # torch before 0.4 did not count batches
         if name.endswith("num_batches_tracked"):

@@ -7,7 +7,7 @@ __all__ = ['Step', 'first_order', 'second_order', 'move', 'run_norms', 'scaled',
            'zero_one', 'check_mixture', 'DARTS']
 
 # %% ../nbs/20_darts.ipynb #imports
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import NamedTuple
 
@@ -17,9 +17,9 @@ from torch import nn
 
 from .cells import CellSpace, Genotype, discretise
 from .files import check_state
-from .operations import check_positive, check_whole
+from .operations import check_positive, check_tensors, check_whole, said
 from .relaxations import Weights, softmax
-from .streams import check_seeds, square_root
+from .streams import square_root
 
 # %% ../nbs/20_darts.ipynb #gradient
 class Step(NamedTuple):
@@ -27,6 +27,12 @@ class Step(NamedTuple):
 
     loss: torch.Tensor  # on the validation batch
     gradients: list[torch.Tensor]  # one for each of the architecture's parameters
+
+
+def _called(f):
+    if not callable(f):
+        raise ValueError(f"a loss is handed in as a function without arguments, not as {said(f)}")
+    return f()
 
 
 def _loss(x):
@@ -39,13 +45,15 @@ def first_order(
     alphas: Sequence[torch.Tensor],  # the architecture's parameters
     valid: Callable,  # () -> the loss on a validation batch
 ) -> Step:
-    "The gradient at the present weights; none of the weights' own gradients is computed. Raises `ValueError` for a loss that is not one number."
-    loss = _loss(valid())
+    """The gradient for `alphas` (any shapes; the gradients have the same) at the present weights; none of the weights' own gradients is computed.
+
+    Raises `ValueError` for a loss that is not one number."""
+    loss = _loss(_called(valid))
     return Step(loss.detach(), list(torch.autograd.grad(loss, _parameters(alphas), materialize_grads=True)))
 
 
 def _parameters(tensors):
-    tensors = list(tensors)
+    tensors = list(tensors) if isinstance(tensors, Iterable) else []
     if not tensors or not all(torch.is_tensor(t) and t.requires_grad for t in tensors):
         raise ValueError("there must be at least one parameter, and all must be tensors with requires_grad=True")
     return tensors
@@ -61,8 +69,8 @@ def second_order(
     radius: float = 0.01,  # ε‖v‖
     runs: int = 0,  # > 0: so many searches side by side (`27_search`), along the first axis of each weight, with one alpha each
 ) -> Step:
-    "The gradient through one step of the weights (DARTS, equations 6 to 8); raises `ValueError` for what does not fit together."
-    alphas, weights = _unrolled(_parameters(alphas), _parameters(weights), xi, drift, radius, runs)
+    "The gradient for `alphas` through one step of the `weights` (DARTS, equations 6 to 8); shapes are free, `drift` has those of the weights; raises `ValueError` for what does not fit."
+    alphas, weights = _unrolled(_parameters(alphas), _parameters(weights), valid, train, xi, drift, radius, runs)
     kept, back = [w.detach().clone() for w in weights], lambda: torch._foreach_copy_([w.detach() for w in weights], kept)
     gradient = lambda loss, of: list(torch.autograd.grad(_loss(loss), of, materialize_grads=True))
     try:
@@ -82,8 +90,10 @@ def second_order(
     return Step(loss.detach(), [d - xi * (p - n) / (2 * e) for d, p, n, e in zip(direct, *sides, eps.expand(len(alphas)))])
 
 # %% ../nbs/20_darts.ipynb #second-order-check
-def _unrolled(alphas, weights, xi, drift, radius, runs):
+def _unrolled(alphas, weights, valid, train, xi, drift, radius, runs):
     check_positive(xi=xi, radius=radius), check_whole(0, runs=runs)
+    if not callable(valid) or not callable(train):
+        raise ValueError("losses are handed in as functions without arguments")
     if drift is not None and len(drift) != len(weights):
         raise ValueError(f"{len(drift)} tensors of drift do not fit {len(weights)} weights")
     if runs and (len(alphas) != runs or any(w.shape[:1] != (runs,) for w in weights)):
@@ -92,9 +102,9 @@ def _unrolled(alphas, weights, xi, drift, radius, runs):
 
 # %% ../nbs/20_darts.ipynb #move
 def _each(tensors, others):
-    tensors, others = list(tensors), list(others)
-    if not tensors or len(tensors) != len(others):
-        raise ValueError(f"{len(tensors)} tensors and {len(others)} directions: one for each is needed, and at least one")
+    tensors, others = (list(x) if isinstance(x, Iterable) else [] for x in (tensors, others))
+    if not tensors or len(tensors) != len(others) or not all(map(torch.is_tensor, tensors + others)):
+        raise ValueError(f"{len(tensors)} tensors and {len(others)} directions: lists of tensors are needed, one for each, and at least one")
     return tensors, others
 
 
@@ -105,13 +115,17 @@ def move(
     by: float,
 ) -> None:
     "Add `by` times a direction `along` to `tensors` (each of any shape), in place; raises `ValueError` if there are not as many of both."
+    if not isinstance(by, Real):
+        raise ValueError(f"by = {said(by)} must be a number")
     torch._foreach_add_(*_each(tensors, along), alpha=by)
 
-
+# %% ../nbs/20_darts.ipynb #scale
 def run_norms(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     "The 2-norm over all `tensors` (runs, …) together, for each index of their first axis → (runs,)."
     tensors, _ = _each(tensors, tensors)
-    return square_root(torch.stack([t.flatten(1).square().sum(1) for t in tensors]).sum(0))
+    if not all(t.ndim for t in tensors):
+        raise ValueError("each tensor has the runs along its first axis: one without axes has none")
+    return square_root(torch.stack([t.reshape(len(t), -1).square().sum(1) for t in tensors]).sum(0))
 
 
 def scaled(
@@ -121,7 +135,11 @@ def scaled(
     "All `tensors` (runs, …) times a number, or times one for each index of their first axis, `by` (runs,)."
     tensors, _ = _each(tensors, tensors)
     if torch.is_tensor(by) and by.ndim:
+        if any(t.shape[:1] != by.shape for t in tensors):
+            raise ValueError(f"{len(by)} numbers need as many along the first axis of each tensor")
         return [t * by.view(-1, *[1] * (t.ndim - 1)) for t in tensors]
+    if not isinstance(by, (Real, torch.Tensor)):
+        raise ValueError(f"by = {said(by)} must be a number or a tensor")
     return list(torch._foreach_mul(tensors, by))
 
 # %% ../nbs/20_darts.ipynb #drift
@@ -144,6 +162,7 @@ def sgd_drift(
 
 # %% ../nbs/20_darts.ipynb #penalties
 def _same_shape(a, b):
+    check_tensors(**{"the first argument": a, "the second argument": b})
     if a.shape != b.shape:
         raise ValueError(f"{tuple(a.shape)} numbers do not fit {tuple(b.shape)}: there must be one for each choice of each variable")
 
@@ -171,13 +190,14 @@ def signed(alpha: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
 
 def zero_one(alpha: torch.Tensor) -> torch.Tensor:
     "Fair DARTS: a number, 0 when all gates sigmoid(`alpha`), (variables, choices), are half open, -1/4 when each is open or closed."
+    check_tensors(alpha=alpha)
     return -((alpha.sigmoid() - 0.5) ** 2).mean()
 
 # %% ../nbs/20_darts.ipynb #mixture
 def check_mixture(space) -> None:
     "Raises `ValueError` for a space in which a mixture has no meaning, and for what is no space."
     if not hasattr(space, "sizes") or not hasattr(space, "picks"):
-        raise ValueError(f"{space!r} is no search space: take one like DARTS_CELL")
+        raise ValueError(f"{said(space)} is no search space: take one like DARTS_CELL")
     if space.picks:
         raise ValueError("the cell's output is what nobody reads, so a mixture has no meaning here: use a method that samples")
 
@@ -195,9 +215,9 @@ class DARTS(nn.Module):
         seed: int = 0,  # 0 ≤ seed < 2³¹
     ):
         super().__init__()
-        check_mixture(space), check_seeds(seed)
-        if not isinstance(start, Real) or not 0 <= start < float("inf"):
-            raise ValueError(f"start = {start!r} must be a finite number from 0")
+        check_mixture(space), check_whole(0, seed=seed)
+        if not isinstance(start, Real) or not 0 <= start < 1e6:
+            raise ValueError(f"start = {said(start)} must be a number from 0")
         self.space, self.relax, self.term, self.on_weights = space, relax, penalty, on_weights
         drawn = torch.randn(len(space.sizes), len(space.ops), generator=torch.Generator().manual_seed(seed))
         self.alpha = nn.Parameter(start * drawn)

@@ -16,6 +16,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
 from .cells import Genotype
+from .operations import said
 
 # %% ../nbs/16_draw.ipynb #looks
 _NO_WEIGHTS = (0, (3, 1.5))  # dashed
@@ -32,14 +33,17 @@ LOOKS = dict(  # first word of an operation's name -> colour (colour-blind safe)
 
 
 def op_look(op: str) -> dict:
-    "Colour, dash and width of an operation's arrow, from its name alone."
+    "Colour, dash and width of an operation's arrow, from its name alone; raises `ValueError` for what is no name."
+    op_label(op)
     color, dash = LOOKS.get(op.split("_")[0], ("#ca9161", "-"))
     kernel = max(map(int, re.findall(r"\d", op)), default=2)
     return dict(color=color, linestyle=dash, linewidth=0.8 + 0.3 * kernel if dash == "-" else 0.6 + 0.2 * kernel)
 
 
 def op_label(op: str, short: bool = False) -> str:
-    "An operation's name as it is written in a picture: `sep conv 3×3`, or short `sep 3`."
+    "An operation's name as it is written in a picture: `sep conv 3×3`, or short `sep 3`; raises `ValueError` for what is no name."
+    if not isinstance(op, str):
+        raise ValueError(f"an operation's name is a text, not {said(op)}")
     if short:
         op = re.sub(r"_(conv|pool|connect)(?=_|$)", "", op)
         op = re.sub(r"(\d)x\1$|(\dx\d)_\dx\d$", r"\1\2", op)
@@ -161,6 +165,12 @@ def _draw_arrow(ax, lay, n, short):
         ax.text(*lay.at[way[-2]], op_label(op, short), bbox=dict(boxstyle="square,pad=0.1", fc="white", ec="none"), **text)
 
 # %% ../nbs/16_draw.ipynb #draw-cell
+def _parts(genotype, kind):
+    if not isinstance(genotype, Genotype):
+        raise ValueError(f"a Genotype is drawn, not {said(genotype)}: Genotype.from_json(text) reads one")
+    return genotype.cell(kind)
+
+
 def draw_cell(
     genotype: Genotype,
     kind: str = "normal",  # or "reduce"
@@ -169,7 +179,7 @@ def draw_cell(
     short: bool = False,  # for small panels: short names, thin lines; `op_legend` tells the full names
 ) -> plt.Axes:
     "Draw one kind of cell; raises `ValueError` for an unknown kind and for states that do not exist."
-    lay = _layout(*genotype.cell(kind))
+    lay = _layout(*_parts(genotype, kind))
     (w, h), size = lay.half, 6 if short else 8
     if ax is None:
         columns, rows = 1 / lay.at[2][0], len(lay.ways)
@@ -199,7 +209,7 @@ def op_legend(figure: plt.Figure) -> None:
 
 def describe(genotype: Genotype, kind: str = "normal") -> str:  # `kind`: or "reduce"
     "The cell in words, for those who cannot see a picture; raises `ValueError` as `draw_cell` does."
-    nodes, concat = genotype.cell(kind)
+    nodes, concat = _parts(genotype, kind)
     name = lambda s: ("input k-2", "input k-1", *(f"node {i}" for i in range(len(nodes))))[s]
     sums = [" + ".join(f"{op_label(op)} of {name(j)}" for op, j in node) or "nothing" for node in nodes]
     return "; ".join(f"node {i} = {text}" for i, text in enumerate(sums)) + f"; output: {', '.join(map(name, concat))}."

@@ -9,12 +9,9 @@ __all__ = ['RATE', 'BANDWIDTH', 'LAUNCH', 'Work', 'counted', 'Passes', 'passes',
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-import pandas as pd
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 # %% ../nbs/06e_estimate.ipynb #rates
 RATE = 2e13  # floating-point operations a second, in convolutions of few channels: far below what large products reach
@@ -36,14 +33,16 @@ _FREE = ("empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided
 
 class _Count(TorchDispatchMode):
     def __init__(self):
+        from torch.utils.flop_counter import flop_registry  # draws in triton
+
         super().__init__()
-        self.rows = []  # kernels, flops, bytes of each operation
+        self.rows, self.formulas = [], flop_registry  # kernels, flops, bytes of each operation
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         found = func(*args, **(kwargs or {}))
         touched = [t for t in tree_leaves((args, kwargs, found)) if isinstance(t, torch.Tensor)]
         if not func.is_view and func._schema.name.removeprefix("aten::") not in _FREE and any(t.is_meta for t in touched):
-            counts, kernels = flop_registry.get(func.overloadpacket), 1
+            counts, kernels = self.formulas.get(func.overloadpacket), 1
             if func is torch.ops.aten.convolution_backward.default:  # torch's own count forgets the groups
                 kernels = sum(args[-1][:2])  # of the input's gradient, of the weights'
                 flops = 2 * args[0].numel() * args[2][0].numel() * kernels
@@ -91,10 +90,12 @@ def passes(
     return Passes(counted(forward, times).seconds, counted(lambda: forward().backward(), times).seconds, update)
 
 
-def table(rows: list[tuple]) -> pd.DataFrame:  # (what, how many runs, steps of each, seconds of a step)
+def table(rows: list[tuple]):  # (what, how many runs, steps of each, seconds of a step) → a pandas DataFrame
     "Estimated hours of each kind of run, the sum below."
+    import pandas as pd
+
     found = pd.DataFrame(rows, columns=["runs", "number", "steps", "ms a step"])
     found["hours"] = found["number"] * found["steps"] * found["ms a step"] / 3600
     found["ms a step"] *= 1000
-    found.loc[len(found)] = ["all (estimated)", found["number"].sum(), np.nan, np.nan, found["hours"].sum()]
+    found.loc[len(found)] = ["all (estimated)", found["number"].sum(), None, None, found["hours"].sum()]
     return found.round({"ms a step": 1, "hours": 2})

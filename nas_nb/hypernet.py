@@ -17,7 +17,7 @@ from torch import nn
 from .cells import CellSpace, Genotype, discretise
 from .darts import check_mixture
 from .files import check_state
-from .operations import check_whole
+from .operations import check_whole, said
 from .relaxations import Weights, gumbel, gumbel_softmax, softmax
 from .streams import check_seeds, uniform
 
@@ -33,11 +33,11 @@ def check_lambda(
     "Raises `ValueError` for what is no function of λ."
     try:
         low, high = (float(v) for v in span)
-        fits = scale in SCALES and 0 < low < high < math.inf and isinstance(knots, Integral) and (knots == 0 or knots >= 2 and scale == "log")
+        fits = scale in SCALES and 0 < low < high < math.inf and isinstance(knots, Integral) and knots <= 1000 and (knots == 0 or knots >= 2 and scale == "log")
     except (TypeError, ValueError):
         fits = False
     if not fits:
-        raise ValueError(f"no such function of λ: scale={scale!r} (one of {', '.join(SCALES)}), span={span}, knots={knots} (0 or ≥ 2, not for raw)")
+        raise ValueError(f"no such function of λ: scale={said(scale)} (one of {', '.join(SCALES)}), span={said(span)}, knots={said(knots)} (0 or ≥ 2, not for raw)")
 
 
 # %% ../nbs/23_hypernet.ipynb #basis-at
@@ -50,7 +50,7 @@ def basis(
     "What multiplies the hypernetwork's parameters; raises `ValueError` for a λ that is negative or not finite, has no logarithm, or lies beyond the knots."
     check_lambda(span, scale, knots)
     if not isinstance(lam, Real) or not math.isfinite(lam) or lam < 0 or (lam == 0 and scale == "log"):
-        raise ValueError(f"λ must be a positive, finite number{' or 0' * (scale == 'raw')}, not {lam}")
+        raise ValueError(f"λ must be a positive, finite number{' or 0' * (scale == 'raw')}, not {said(lam)}")
     if scale == "raw":
         return [lam, 1.0]
     low, high = (math.log10(v) for v in span)
@@ -82,7 +82,7 @@ class Hypernet(nn.Module):
         seed: int = 0,
     ):
         super().__init__()
-        check_mixture(space), check_seeds(seed), check_whole(0, steps=steps), check_lambda(span, scale, knots)
+        check_mixture(space), check_whole(0, seed=seed, steps=steps), check_lambda(span, scale, knots)
         if relax is None and steps < 1:
             raise ValueError("Gumbel-softmax needs the number of steps over which its temperature falls: steps=…")
         self.space, self.span, self.scale, self.knots = space, span, scale, knots
@@ -100,6 +100,7 @@ def alpha(self: Hypernet, lam: float) -> torch.Tensor:  # (variables, choices)
 @patch
 def draw(self: Hypernet, step: int) -> float:
     "The λ of a step (0 ≤ step < 2³¹)."
+    check_whole(0, step=step)
     low, high = (math.log10(v) for v in self.span)
     return 10 ** (low + (high - low) * uniform(check_seeds(self.seed), range(step, step + 1), 1, _LAMBDA).item())
 

@@ -30,27 +30,30 @@ def softmax(
     alpha: torch.Tensor,  # (variables, choices); -inf for choices that a variable does not have
     temperature: float = 1.0,  # > 0
 ) -> Weights:
-    "DARTS: the weights of a variable add up to 1."
+    "DARTS: the weights of a variable add up to 1; `alpha` (variables, choices) → values of the same shape; raises `ValueError` for a temperature that is not above 0."
+    if not temperature > 0:
+        raise ValueError(f"temperature = {temperature} must be above 0")
     return Weights((alpha / temperature).softmax(-1))
 
 
-def sigmoid(alpha: torch.Tensor) -> Weights:  # `alpha`: (variables, choices)
-    "Fair DARTS, TDGA: each choice by itself."
+def sigmoid(alpha: torch.Tensor) -> Weights:
+    "Fair DARTS, TDGA: each choice by itself; `alpha` (variables, choices) → values of the same shape."
     return Weights(alpha.sigmoid())
 
 
-def raw(alpha: torch.Tensor) -> Weights:  # `alpha`: (variables, choices)
-    "The third document, as printed: the parameters themselves, of any sign."
+def raw(alpha: torch.Tensor) -> Weights:
+    "The third document, as printed: the parameters themselves, `alpha` (variables, choices), of any sign."
     return Weights(alpha)
 
 
+# %% ../nbs/15_relaxations.ipynb #gumbel
 def gumbel(
     shape: tuple[int, int],  # (variables, choices)
     seed: int,
     step: int,
     device="cpu",
 ) -> torch.Tensor:  # float32
-    "Standard Gumbel numbers that depend on seed and step alone."
+    "Standard Gumbel numbers, (variables, choices), that depend on seed and step alone."
     seeds = check_seeds(seed).to(device, non_blocking=True)  # looked at here, where nobody waits for it
     u = uniform(seeds, range(step, step + 1), shape[0] * shape[1], 0).view(shape)
     return -torch.log(-torch.log(u.clamp(1e-7, 1 - 1e-7)))
@@ -61,7 +64,9 @@ def gumbel_softmax(
     noise: torch.Tensor,  # of the same shape, from `gumbel`
     temperature: float = 1.0,  # > 0
 ) -> Weights:
-    "SNAS: a sample that is almost one-hot at a low temperature, and differentiable."
+    "SNAS: a sample that is almost one-hot at a low temperature, and differentiable; `alpha` and `noise` (variables, choices) → values of the same shape."
+    if alpha.shape != noise.shape:
+        raise ValueError(f"noise {tuple(noise.shape)} does not fit alpha {tuple(alpha.shape)}: there must be one number for each choice")
     return softmax(alpha + noise, temperature)
 
 # %% ../nbs/15_relaxations.ipynb #sparse
@@ -76,7 +81,7 @@ def threshold(
     alpha: torch.Tensor,  # (variables, choices)
     at: float = 0.5,  # gates sigmoid(alpha) above this are open
 ) -> Weights:
-    "TDGA: gates that are open or closed. Reads `alpha` on the host."
+    "TDGA: gates that are open or closed, for `alpha` (variables, choices). Reads it on the host."
     return Weights(None, tuple(tuple(i for i, is_open in enumerate(row) if is_open) for row in (alpha.sigmoid() > at).tolist()))
 
 # %% ../nbs/15_relaxations.ipynb #gates
@@ -97,6 +102,8 @@ def check_pairs(
     pairs: torch.Tensor | Sequence[tuple[int, int]],  # (variables, 2), on the host
 ) -> torch.Tensor:  # (variables, 2) int64
     "Two choices for each variable of `alpha` (variables, choices), `pairs` (variables, 2), as a tensor; raises `ValueError` for what are none."
+    if not torch.is_tensor(alpha) or alpha.ndim != 2:
+        raise ValueError("alpha must be a tensor (variables, choices)")
     try:
         rows = torch.as_tensor(pairs)
     except (TypeError, ValueError, RuntimeError):
@@ -125,5 +132,5 @@ def hard(
     p: torch.Tensor,  # probabilities, of any shape
     level: torch.Tensor | float = 0.5,  # one number, or one for each
 ) -> torch.Tensor:
-    "1 where p lies above the level, 0 elsewhere, with the gradient of p."
+    "1 where `p` (of any shape) lies above the `level` (a number, or one for each), 0 elsewhere, with the gradient of p → of the shape of `p`."
     return (p > level).to(p.dtype) + (p - p.detach())

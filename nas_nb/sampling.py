@@ -22,9 +22,9 @@ from torch import nn
 
 from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
 from .files import check_state
-from .operations import DARTS_OPS, check_positive, check_whole, cost
+from .operations import DARTS_OPS, check_positive, check_reals, check_tensors, check_whole, cost, said
 from .relaxations import Weights, check_pairs, gumbel, gumbel_softmax, one_hot, two_path
-from .streams import check_seeds, square_root
+from .streams import square_root
 
 # %% ../nbs/25_sampling.ipynb #base
 class _Sampling(nn.Module):
@@ -33,10 +33,10 @@ class _Sampling(nn.Module):
     def __init__(self, space: CellSpace, mean: float, std: float, seed: int, picks: bool = False):  # `picks`: whether nodes may pick their inputs
         super().__init__()
         if not hasattr(space, "sizes") or not hasattr(space, "picks"):
-            raise ValueError(f"{space!r} is no search space: take a space like DARTS_CELL")
+            raise ValueError(f"{said(space)} is no search space: take a space like DARTS_CELL")
         if space.picks and not picks:
             raise ValueError("nodes pick their inputs here, but a variable for each edge is needed: take a space like DARTS_CELL")
-        check_seeds(seed)
+        check_whole(0, seed=seed)
         self.space, self.seed = space, seed
         drawn = torch.randn(len(space.sizes), K := max(space.sizes), generator=torch.Generator().manual_seed(seed))
         self.alpha = nn.Parameter(mean + std * drawn)
@@ -118,6 +118,7 @@ class _Drawing(_Sampling):
 # %% ../nbs/25_sampling.ipynb #entropy
 def entropy(alpha: torch.Tensor) -> torch.Tensor:
     "How undecided each variable of `alpha` (variables, choices) is → (variables,), in nats: from 0 to ln K."
+    check_reals(alpha=alpha)
     log_p = alpha.log_softmax(-1)
     return -(log_p.exp() * log_p).sum(-1)
 
@@ -130,7 +131,7 @@ def annealed(
     ahead: int = 0,  # 1: as the public program of SNAS, one step early
 ) -> float:
     "A temperature that falls in a straight line; raises `ValueError` for temperatures that are not above 0, and steps below."
-    check_positive(first=first, last=last, steps=steps), check_whole(0, step=step)
+    check_positive(first=first, last=last, steps=steps), check_whole(0, step=step, ahead=ahead)
     return last + (first - last) * max(1 - (step + ahead) / steps, 0)
 
 # %% ../nbs/25_sampling.ipynb #density
@@ -140,7 +141,7 @@ def log_density(
     temperature: float,  # > 0
 ) -> torch.Tensor:  # (variables,)
     "The logarithm of the concrete distribution's density at samples: `alpha` and `log_z` (…, choices) → (…); raises `ValueError` for what does not fit."
-    check_positive(temperature=temperature)
+    check_positive(temperature=temperature), check_reals(alpha=alpha, log_z=log_z)
     a, b = alpha.shape[::-1], log_z.shape[::-1]  # axes before the last may be broadcast
     if not a or a[:1] != b[:1] or any(m != n and 1 not in (m, n) for m, n in zip(a, b)):
         raise ValueError(f"a sample {tuple(log_z.shape)} does not fit alpha {tuple(alpha.shape)}: both must be (…, choices)")
@@ -170,7 +171,7 @@ def op_cost(
     "The cost of an operation of DARTS, as SNAS counts it; raises `ValueError` for other operations."
     check_whole(channels=channels, side=side, stride=stride)
     if name not in DARTS_OPS:
-        raise ValueError(f"no cost for {name!r}: known are {', '.join(DARTS_OPS)}")
+        raise ValueError(f"no cost for {said(name)}: known are {', '.join(DARTS_OPS)}")
     size, flops = cost(DARTS_OPS[name].build(channels, stride, False), (channels, stride * side, stride * side))
     inputs, others = _LAYERS[name.removesuffix("_3x3").removesuffix("_5x5")]  # reads of the edge's input; what else is moved
     if name == "skip_connect":
@@ -185,6 +186,7 @@ def edge_penalty(
     log: bool = False,  # the logarithmic version
 ) -> torch.Tensor:  # (..., edges)
     "SNAS's cost of an edge, for weights `w` (edges, choices) and `costs` (…, 3, edges, choices) → (…, edges); raises `ValueError` for what does not fit."
+    check_tensors(w=w, costs=costs)
     if w.ndim != 2 or costs.shape[-3:] != (3, *w.shape):
         raise ValueError(f"costs {tuple(costs.shape)} do not fit weights {tuple(w.shape)}: (…, 3, edges, choices) and (edges, choices) are needed")
     size, flops, mac = (w * costs).sum(-1).unbind(-2)
@@ -215,9 +217,10 @@ def resource_penalty(
     costs: dict[str, torch.Tensor],  # from `resource_costs`
     log: bool = False,
 ) -> torch.Tensor:  # (variables,)
-    """SNAS's cost of each variable, for weights `w` (variables, choices) → (variables,): the mean over the cells of its kind, 0 if there are none.
+    """SNAS's cost of each variable, for weights `w` (variables, choices) and `costs` (cells, 3, edges, choices) of each kind → (variables,): the mean over the cells of its kind, 0 if there are none.
 
     Raises `ValueError` for costs that do not fit."""
+    check_tensors(w=w)
     if not isinstance(costs, dict) or costs.keys() != {"normal", "reduce"}:
         raise ValueError("costs must be those of both kinds of cells, from resource_costs(network, side)")
     each = [edge_penalty(part, costs[kind], log) for part, kind in zip(w.chunk(2), ("normal", "reduce"))]
@@ -240,7 +243,7 @@ class SNAS(_Sampling):
     ):
         super().__init__(space, 1.0, 0.01, seed)
         if estimator not in ESTIMATORS:
-            raise ValueError(f"estimator = {estimator!r} must be one of {', '.join(ESTIMATORS)}")
+            raise ValueError(f"estimator = {said(estimator)} must be one of {', '.join(ESTIMATORS)}")
         self.temperature, self.cost, self.estimator = temperature, cost, estimator
         self.at(0)
 
@@ -252,7 +255,8 @@ class SNAS(_Sampling):
         return found
 
     def noise(self, step: int) -> torch.Tensor:
-        "The Gumbel numbers of a step, (variables, choices)."
+        "The Gumbel numbers of a step (0 ≤ step < 2³¹), (variables, choices)."
+        check_whole(0, step=step)
         return gumbel(tuple(self.alpha.shape), self.seed, step, self.alpha.device)
 
 # %% ../nbs/25_sampling.ipynb #snas-search
@@ -284,7 +288,10 @@ def log_gates(
     """DSNAS: open gates of sampled operations, whose derivative is that of the logarithm of their probability.
 
     `alpha` (variables, choices); raises `ValueError` unless `choices` has one for each variable."""
-    if len(choices) != len(alpha) or not all(isinstance(c, Integral) and 0 <= c < alpha.shape[1] for c in choices):
+    check_reals(alpha=alpha)
+    if alpha.ndim != 2:
+        raise ValueError(f"alpha must be (variables, choices), not {tuple(alpha.shape)}")
+    if not isinstance(choices, (list, tuple)) or len(choices) != len(alpha) or not all(isinstance(c, Integral) and 0 <= c < alpha.shape[1] for c in choices):
         raise ValueError(f"choices must be {len(alpha)} whole numbers from 0 to {alpha.shape[1] - 1}, one for each variable")
     index = torch.tensor(choices).to(alpha.device, non_blocking=True)[:, None]
     log_p = alpha.log_softmax(-1).gather(1, index)
@@ -313,6 +320,7 @@ def draw_two(
     """Two different choices by their probabilities, and which of them is open by the softmax between them.
 
     `alpha` (variables, choices), `noise` (2, variables, choices) → (variables, 2), the open one first; raises `ValueError` for what does not fit."""
+    check_reals(alpha=alpha, noise=noise)
     if noise.shape != (2, *alpha.shape) or alpha.shape[-1] < 2:
         raise ValueError(f"noise {tuple(noise.shape)} does not fit alpha {tuple(alpha.shape)}: (2, variables, choices), at least two choices, is needed")
     two = (alpha + noise[0]).topk(2).indices
@@ -321,6 +329,7 @@ def draw_two(
 
 # %% ../nbs/25_sampling.ipynb #rescale
 def _alike(a, b):
+    check_tensors(**{"the first argument": a, "the second argument": b})
     if a.shape != b.shape:
         raise ValueError(f"{tuple(a.shape)} numbers do not fit {tuple(b.shape)}: there must be one for each choice of each variable")
     return a
@@ -334,10 +343,17 @@ def rescale(
     """What the step may change: the two sampled choices against each other.
 
     `new` and `old` (variables, choices), `pairs` (variables, 2) → (variables, choices); raises `ValueError` for what does not fit."""
+    check_reals(new=new, old=old)
     pairs = check_pairs(_alike(new, old), pairs).to(new.device, non_blocking=True)
     two = new.gather(1, pairs)
     shift = two.logsumexp(1, keepdim=True) - old.gather(1, pairs).logsumexp(1, keepdim=True)
     return old.scatter(1, pairs, two - shift)
+
+# %% ../nbs/25_sampling.ipynb #numbers-or-tensors
+def _check_numbers(**numbers):
+    for name, x in numbers.items():
+        if not isinstance(x, (Real, torch.Tensor)):
+            raise ValueError(f"{name} = {said(x)} must be a number or a tensor")
 
 # %% ../nbs/25_sampling.ipynb #latency
 def expected_latency(
@@ -346,6 +362,7 @@ def expected_latency(
     fixed: float = 0.0,  # latency of what is not searched
 ) -> torch.Tensor:  # a number
     "The mean latency of a network that is drawn by the probabilities `p` (variables, choices); `latency` (variables, choices) → a number."
+    _check_numbers(fixed=fixed)
     return fixed + (_alike(p, latency) * latency).sum()
 
 
@@ -356,7 +373,9 @@ def mul_log(
     a: float = 0.2,
     b: float = 0.3,
 ) -> torch.Tensor | float:
-    "ProxylessNAS's product of the cross entropy and the latency, a number; raises `ValueError` for latencies that are not above 1, whose logarithm has no root."
+    "ProxylessNAS's product of the cross entropy `ce` and the `latency`, a number; raises `ValueError` for latencies that are not above 1, whose logarithm has no root."
+    _check_numbers(ce=ce, latency=latency, reference=reference, a=a, b=b)
+    check_positive(reference=reference)
     small = not reference > 1 or (latency.device.type == "cpu" and not (latency > 1).all() if torch.is_tensor(latency) else not latency > 1)
     if small:  # on a device nobody looks, for that would wait
         raise ValueError(f"latencies must be above 1, not {latency} and {reference}: give both in a smaller unit, for example µs instead of ms")
@@ -364,15 +383,16 @@ def mul_log(
     return a * ce * (log / math.log(reference)) ** b
 
 
+# %% ../nbs/25_sampling.ipynb #latency-sum
 def add_linear(ce: torch.Tensor | float, latency: torch.Tensor | float, reference: float, strength: float = 0.1) -> torch.Tensor | float:
-    "ProxylessNAS's sum of the cross entropy and the latency relative to the reference (> 0), a number; raises `ValueError` for another reference."
-    check_positive(reference=reference)
+    "ProxylessNAS's sum of the cross entropy `ce` and the `latency` relative to the reference (> 0), a number; raises `ValueError` for another reference."
+    _check_numbers(ce=ce, latency=latency, strength=strength), check_positive(reference=reference)
     return ce + strength * (latency - reference) / reference
 
 
 def reward(accuracy: float, latency: float, reference: float, exponent: float = 0.1) -> float:
     "What ProxylessNAS's REINFORCE maximises: accuracy (0 to 1), less the slower the network is; raises `ValueError` for latencies that are not above 0."
-    check_positive(latency=latency, reference=reference)
+    _check_numbers(accuracy=accuracy, exponent=exponent), check_positive(latency=latency, reference=reference)
     return accuracy * (reference / latency) ** exponent
 
 # %% ../nbs/25_sampling.ipynb #proxyless
@@ -397,7 +417,7 @@ class Proxyless(_Drawing):
         if latency is not None:
             _check_latency(self.alpha, latency)
         if not all(isinstance(x, Real) and math.isfinite(x) for x in (reference, fixed, strength)) or reference <= 0:
-            raise ValueError(f"fixed and strength must be finite numbers, and reference be above 0, not {fixed}, {strength}, {reference}")
+            raise ValueError(f"fixed and strength must be finite numbers, and reference be above 0, not {said((fixed, strength, reference))}")
         if len(space.ops) < 2:
             raise ValueError("two paths need two operations: give the space another one")
         self.register_buffer("latency", latency, persistent=False)
@@ -414,6 +434,7 @@ class Proxyless(_Drawing):
 @torch.no_grad()
 def pairs(self: Proxyless, step: int) -> torch.Tensor:
     "The two paths of each edge → (variables, 2), on the host, the open one first."
+    check_whole(0, step=step)
     V, K = self.alpha.shape
     return draw_two(_numbers(self.alpha), gumbel((2 * V, K), self.seed, 2 * step + 1).view(2, V, K))
 
@@ -464,9 +485,10 @@ def reinforce_gradient(
     """REINFORCE: the mean over samples of the advantage times the gradient of -ln p.
 
     `alpha` (variables, choices), `samples` (n, variables), `advantages` (n,) → (variables, choices); raises `ValueError` for what does not fit."""
-    if samples.ndim != 2 or samples.shape[1] != len(alpha) or tuple(advantages.shape) != (len(samples),) or not len(samples):
+    check_tensors(alpha=alpha, samples=samples, advantages=advantages)
+    if samples.is_floating_point() or not alpha.is_floating_point() or alpha.ndim != 2 or samples.ndim != 2 or samples.shape[1] != len(alpha) or tuple(advantages.shape) != (len(samples),) or not len(samples):
         says = "(n, variables) and (n,) are needed, n at least 1"
-        raise ValueError(f"samples {tuple(samples.shape)} and advantages {tuple(advantages.shape)} do not fit {len(alpha)} variables: {says}")
+        raise ValueError(f"samples {tuple(samples.shape)} and advantages {tuple(advantages.shape)} do not fit alpha {tuple(alpha.shape)}: {says}")
     missing = alpha.softmax(-1) - F.one_hot(samples, alpha.shape[1])
     return (advantages.view(-1, 1, 1) * missing).mean(0)
 
@@ -477,7 +499,7 @@ class ProxylessReinforce(_Drawing):
     def __init__(self, space: CellSpace, lr: float = 1e-3, seed: int = 0):  # `lr`: of α, > 0
         super().__init__(space, 0.0, 1e-3, seed, picks=True)
         if not isinstance(lr, Real) or not 0 < lr < math.inf:
-            raise ValueError(f"lr must be above 0, not {lr}")
+            raise ValueError(f"lr must be above 0, not {said(lr)}")
         self.lr, self.asked = lr, None
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("baseline", torch.zeros((), dtype=torch.float64))
@@ -522,7 +544,7 @@ def every(
     "After which batches (from 0) there is an update, every `n` batches; raises `ValueError` for an `n` below 1."
     check_whole(batches=batches)
     if not isinstance(n, Integral) or n < 1:
-        raise ValueError(f"an update every {n} batches: give 1 or more")
+        raise ValueError(f"an update every {said(n)} batches: give 1 or more")
     return list(range(n - 1, batches, n))
 
 
@@ -533,6 +555,6 @@ def spread(
     "After which batches (from 0) there is an update, `n` in an epoch; raises `ValueError` for more than there are batches."
     check_whole(batches=batches)
     if not isinstance(n, Integral) or not 1 <= n <= batches:
-        raise ValueError(f"{n} updates do not fit into {batches} batches: give 1 to {batches}")
+        raise ValueError(f"{said(n)} updates do not fit into {batches} batches: give 1 to {batches}")
     gap, longer = divmod(batches, n)  # the longer gaps come first
     return [end - 1 for end in accumulate(gap + (i < longer) for i in range(n))]

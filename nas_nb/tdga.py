@@ -18,7 +18,7 @@ import torch
 from fastcore.basics import patch
 
 from .files import check_state
-from .operations import check_whole
+from .operations import check_tensors, check_whole, said
 from .plots import STYLE, headline
 from .streams import check_seeds, uniform
 
@@ -34,6 +34,7 @@ def knapsack(
     """The energy of choices `genes` (…, 30) in the 30-item knapsack of the public TDGA benchmark → (…), at least -`OPTIMUM`.
 
     Raises `ValueError` for other numbers of genes, and for genes that are not 0 or 1."""
+    check_tensors(genes=genes)
     if genes.shape[-1:] != (30,):
         raise ValueError(f"a choice has 30 genes, one for each item: the last axis of {tuple(genes.shape)} must be 30")
     if not ((genes == 0) | (genes == 1)).all():
@@ -45,7 +46,7 @@ def knapsack(
 # %% ../nbs/21_tdga.ipynb #operators
 def _check_rate(name, rate):
     if not isinstance(rate, Real) or not 0 <= rate <= 1:
-        raise ValueError(f"{name} is a probability between 0 and 1, not {rate!r}")
+        raise ValueError(f"{name} is a probability between 0 and 1, not {said(rate)}")
 
 
 def _check_u(u, shape):
@@ -61,6 +62,9 @@ def crossover(
     """Uniform crossover of individuals 0 and 1, 2 and 3, … (tdga-darts-vgg19, section 3.2, step 5): `genes` (…, n, M) → (…, n, M).
 
     `u` (…, n // 2, M) decides by which places; raises `ValueError` for what does not fit."""
+    check_tensors(genes=genes, u=u)
+    if genes.ndim < 2:
+        raise ValueError(f"genes must have the shape (..., individuals, loci), not {tuple(genes.shape)}")
     pairs = genes.shape[-2] // 2
     _check_rate("swap", swap), _check_u(u, (*genes.shape[:-2], pairs, genes.shape[-1]))
     a, b = genes[..., : 2 * pairs : 2, :], genes[..., 1 : 2 * pairs : 2, :]
@@ -77,10 +81,11 @@ def mutate(
     """Change single genes, `genes` (…, n, M) → (…, n, M): an integer to any of its other alleles, a real number to its negative (section 3.2, step 6).
 
     `u` (…, n, M) decides by which; `choices`: one number, or (M,); raises `ValueError` for what does not fit."""
-    _check_rate("rate", rate), _check_u(u, tuple(genes.shape))
+    check_tensors(genes=genes, u=u), _check_rate("rate", rate), _check_u(u, tuple(genes.shape))
     if genes.is_floating_point():
         return torch.where(u < rate, -genes, genes)
-    choices = torch.as_tensor(choices, device=genes.device)
+    if not torch.is_tensor(choices):
+        choices = _alleles_of(choices, genes.shape[-1], genes.device)
     if choices.shape not in ((), genes.shape[-1:]):
         raise ValueError(f"choices must be one integer, or one for each of {genes.shape[-1]} loci; not {tuple(choices.shape)}")
     further = 1 + (u / rate * (choices - 1)).long()  # below the rate, u / rate is uniform in [0, 1) once more
@@ -95,7 +100,7 @@ def _alleles_of(choices, M, device):  # as a tensor
         choices = torch.as_tensor(choices, device=device)
     except (TypeError, ValueError, RuntimeError):
         choices = torch.zeros(())
-    if choices.is_floating_point() or choices.dtype == torch.bool or choices.shape not in ((), (M,)) or (choices < 1).any():
+    if choices.is_floating_point() or choices.is_complex() or choices.dtype == torch.bool or choices.shape not in ((), (M,)) or (choices < 1).any():
         raise ValueError(f"choices must be one integer, or one for each of {M} loci, at least 1; not {choices.tolist()}")
     return choices
 
@@ -107,7 +112,7 @@ def random_genes(
     choices: int | torch.Tensor = 2,  # alleles of a gene; one number, or (M,)
     device="cpu",
 ) -> torch.Tensor:  # (runs, n, M) int64
-    "Populations of uniformly drawn integer genes → (runs, n, M); raises `ValueError` for seeds, sizes and choices that are none."
+    "Populations of uniformly drawn integer genes → (runs, n, M), with `choices` alleles, a number or (M,); raises `ValueError` for seeds, sizes and choices that are none."
     check_whole(n=n, M=M)
     choices = _alleles_of(choices, M, device)
     u = uniform(check_seeds(seeds, device), range(1), n * M, _FIRST, torch.float64)[0]
@@ -149,7 +154,7 @@ def _temperature(T, like: torch.Tensor) -> torch.Tensor:  # one for each populat
     try:
         T = torch.as_tensor(T, dtype=torch.float64, device=like.device).expand(like.shape)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"T must be one number, or one for each of {like.numel()} populations, not {T!r}") from None
+        raise ValueError(f"T must be one number, or one for each of {like.numel()} populations, not {said(T)}") from None
     if (bad := T[~((T >= 0) & T.isfinite())]).numel():
         raise ValueError(f"a temperature must be finite and at least 0, not {bad[0]:g}: with T = 0 only energy counts")
     return T
@@ -177,7 +182,7 @@ def select(
     energies = _energies(energies, genes := _alleles(genes))
     T = _temperature(T, energies[..., 0])
     if not isinstance(n, Integral) or n < 1:
-        raise ValueError(f"n, the number to select, must be an integer of at least 1, not {n!r}")
+        raise ValueError(f"n, the number to select, must be an integer of at least 1, not {said(n)}")
     (P, M), finite = genes.shape[-2:], energies.isfinite()
     if (there := int(finite.sum(-1).min())) < (needed := 1 if replacement else n):
         raise ValueError(f"a pool has finite energies for only {there} of its {P} members, and {needed} must be found among them")
@@ -399,7 +404,7 @@ def tell(
 ) -> None:
     """Select the next population, by the `energies` (runs, P) of a pool.
 
-    The pool is what `ask` gave, or one's own, (runs, P, M); raises `ValueError` for what does not fit."""
+    It is what `ask` gave, or a `pool` of one's own, (runs, P, M); raises `ValueError` for what does not fit."""
     pool = self._told(pool, range(1, sys.maxsize))
     energies = self._checked(energies, pool)
     picks = select(energies, self.express(pool), self.population.shape[1], self.temperature, self.replacement)

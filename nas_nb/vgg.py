@@ -24,7 +24,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.patches import Arc, FancyBboxPatch, Patch
 from torch import nn
 
-from .operations import check_positive, check_shape, conv_bn
+from .operations import check_positive, check_shape, check_tensors, conv_bn, said
 from .relaxations import Weights
 
 # %% ../nbs/12_vgg.ipynb #blocks
@@ -51,9 +51,9 @@ class ShortcutSpace:
     def __post_init__(self):
         for name in ("image", "classifier", "within_block"):
             if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"ShortcutSpace: {name} = {getattr(self, name)!r} must be True or False")
+                raise ValueError(f"ShortcutSpace: {name} = {said(getattr(self, name))} must be True or False")
         if self.convention not in ("input", "output"):
-            raise ValueError(f"ShortcutSpace: convention = {self.convention!r} must be input or output")
+            raise ValueError(f"ShortcutSpace: convention = {said(self.convention)} must be input or output")
         if self.within_block and (self.image or self.classifier):
             raise ValueError("ShortcutSpace: image and classifier are in no block; leave them out, or within_block")
         if self.classifier and self.convention == "output":
@@ -73,6 +73,8 @@ class ShortcutSpace:
 
 # %% ../nbs/12_vgg.ipynb #bits
 def _numbers(x, space):  # a tensor on the CPU
+    if not isinstance(space, ShortcutSpace):
+        raise ValueError(f"a ShortcutSpace is needed, not {said(space)}")
     try:
         if not (x := torch.as_tensor(x).detach().cpu()).is_complex():
             return x
@@ -82,7 +84,8 @@ def _numbers(x, space):  # a tensor on the CPU
 
 
 def _as_bits(space, bits, axes):  # int64 on the CPU, with one of these numbers of axes
-    M, table = len(space.positions), _numbers(bits, space)
+    table = _numbers(bits, space)
+    M = len(space.positions)
     if table.ndim not in axes or table.shape[-1] != M or not len(table):
         raise ValueError(f"an architecture has {M} bits, one for each of space.positions; {tuple(table.shape)} does not fit")
     if not ((table == 0) | (table == 1)).all():
@@ -119,7 +122,8 @@ _REAL = ListedColormap(plt.get_cmap("viridis_r")(np.linspace(0.08, 1, 256)))
 
 
 def _to_draw(space, gates):  # numbers, and whether they are bits
-    values, M = _numbers(gates, space).double(), len(space.positions)
+    values = _numbers(gates, space).double()
+    M = len(space.positions)
     if values.shape != (M,):
         raise ValueError(f"there is one gate for each of the {M} shortcuts of the space, not {tuple(values.shape)}")
     if not ((values >= 0) & (values <= 1)).all():
@@ -181,7 +185,7 @@ def plot_gates(
     space: ShortcutSpace,
     gates: Sequence | torch.Tensor,  # bits, or numbers from 0 to 1, one for each shortcut
 ) -> plt.Figure:
-    "Gates, (shortcuts,), as a table of sources and targets; raises `ValueError` for gates that do not fit."
+    "The `gates`, (shortcuts,), as a table of sources and targets; raises `ValueError` for gates that do not fit."
     values, binary = _to_draw(space, gates)
     sources, targets = (sorted(set(ends)) for ends in zip(*space.positions))
     table = np.full((len(sources), len(targets)), np.nan)
@@ -240,15 +244,15 @@ class VGG(nn.Module):
 # %% ../nbs/12_vgg.ipynb #network-check
 def _check_network(network, width, classes):
     if not isinstance(network.space, ShortcutSpace):
-        raise ValueError(f"VGG: space = {network.space!r} must be a ShortcutSpace")
+        raise ValueError(f"VGG: space = {said(network.space)} must be a ShortcutSpace")
     if network.shape[1:] != (32, 32):
         raise ValueError(f"VGG: shape = {network.shape} must be (channels, 32, 32): data.resize pads or enlarges images")
     check_positive(width=width)
     if not isinstance(classes, Integral) or isinstance(classes, bool) or classes < 1:
-        raise ValueError(f"VGG: classes = {classes!r} must be a whole number above 0")
+        raise ValueError(f"VGG: classes = {said(classes)} must be a whole number above 0")
     for name, known in (("projection", ("pool", "conv")), ("scale", ("none", "mean"))):
         if getattr(network, name) not in known:
-            raise ValueError(f"VGG: {name} = {getattr(network, name)!r} must be one of {', '.join(known)}")
+            raise ValueError(f"VGG: {name} = {said(getattr(network, name))} must be one of {', '.join(known)}")
 
 # %% ../nbs/12_vgg.ipynb #gates-read
 def _read(space, w):  # gates (M,) or (N, M), and for each shortcut whether it is computed
@@ -373,6 +377,7 @@ def _add(self: VGG, x, j, sums, outs, stacks, gates):  # x and all shortcuts to 
 
 # %% ../nbs/12_vgg.ipynb #forward
 def _check_images(network, x):
+    check_tensors(images=x)
     if tuple(x.shape[1:]) != network.shape or not len(x) or not x.is_floating_point():
         wanted, kind = ", ".join(map(str, network.shape)), "" if x.is_floating_point() else f" of {x.dtype}"
         raise ValueError(f"images {tuple(x.shape)}{kind} do not fit (N, {wanted}) of real numbers: data.resize brings other sizes there")
@@ -384,7 +389,7 @@ def forward(
     x: torch.Tensor,  # (N, C, 32, 32)
     w: Weights | torch.Tensor | Sequence | None = None,  # None: plain VGG19; see `gates`
 ) -> torch.Tensor:
-    "Logits (N, classes) for `x` (N, C, 32, 32); raises `ValueError` for images or gates that do not fit."
+    "Logits (N, classes) for `x` (N, C, 32, 32) with the gates `w`, see `gates`; raises `ValueError` for images or gates that do not fit."
     _check_images(self, x)
     gates, stacks, outs = self.gates(w, x), {}, [x]
     for level, stage in enumerate(STAGES):
@@ -420,7 +425,7 @@ class Tree:
         return _first(_last(x).index_select(axis, self.groups[k][self.first[j]].to(x.device, non_blocking=True)))
 
     def rows_of(self, table: torch.Tensor, j: int) -> torch.Tensor:
-        "Of a table with a row for each individual those of the groups at j."
+        "Of a `table` (individuals, …) the rows of the groups at j → (groups at j, …)."
         return table.index_select(0, self.first[j].to(table.device, non_blocking=True))
 
     def add(self, x: torch.Tensor, j: int, y: torch.Tensor, k: int, i: int) -> None:
@@ -512,7 +517,9 @@ def population_logits(
 
     Batch norm has the network's statistics, or those of `calibrate` (n, C, 32, 32); raises `ValueError` for what does not fit."""
     if not isinstance(megabytes, Real) or not megabytes > 0:
-        raise ValueError(f"megabytes = {megabytes!r} must be above 0: one individual and one image at a time is the least")
+        raise ValueError(f"megabytes = {said(megabytes)} must be above 0: one individual and one image at a time is the least")
+    if not isinstance(network, VGG):
+        raise ValueError(f"a VGG is needed, not {said(network)}")
     for images in (x, *([] if calibrate is None else [calibrate])):
         _check_images(network, images)
     rows, back = torch.unique(_as_bits(network.space, bits, (2,)), dim=0, return_inverse=True)

@@ -598,11 +598,11 @@ REFUSED = {
     r"\(2, 3\) numbers do not fit \(1, 3\)": lambda: signed(A, A[:1]),
     "start = -1": lambda: DARTS(DARTS_CELL, start=-1),
     "start = nan": lambda: DARTS(DARTS_CELL, start=math.nan),
-    "seeds must be": lambda: DARTS(DARTS_CELL, seed="0"),
-    "a seed must be": lambda: DARTS(DARTS_CELL, seed=-1),
+    "seed = '0' must be": lambda: DARTS(DARTS_CELL, seed="0"),
+    "seed = -1 must be": lambda: DARTS(DARTS_CELL, seed=-1),
     "no search space": lambda: DARTS("darts"),
     "is no search space": lambda: Hypernet(None, (1e-5, 1.0)),
-    "seeds  ?must be": lambda: Hypernet(DARTS_CELL, (1e-5, 1.0), seed=0.5),
+    "seed = 0.5": lambda: Hypernet(DARTS_CELL, (1e-5, 1.0), seed=0.5),
     "steps = 1.5": lambda: Hypernet(DARTS_CELL, (1e-5, 1.0), relax=None, steps=1.5),
 }
 

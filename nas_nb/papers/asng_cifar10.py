@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['SPACES', 'MAKERS', 'SAMPLED', 'RELAXED', 'SHORT', 'LOOKS', 'STEP', 'SEARCH', 'PROFILES', 'EXPECTED', 'TABLE1',
            'parts_of', 'augmented', 'space_of', 'begin', 'how', 'probabilities', 'look', 'search_run', 'retrain_run',
-           'Clock', 'kept_memory', 'cost_run', 'column_of', 'step_costs', 'slug', 'plan', 'drawn', 'work', 'table1',
-           'plot_table', 'plot_heat', 'plot_theta', 'plot_delta0', 'rise', 'plot_scaling', 'taus_of', 'plot_ranking',
-           'difference', 'mean_sd', 'in_words']
+           'Clock', 'kept_memory', 'backward_flops', 'cost_run', 'column_of', 'step_costs', 'slug', 'plan', 'drawn',
+           'work', 'table1', 'plot_table', 'plot_heat', 'plot_theta', 'plot_delta0', 'rise', 'plot_scaling', 'taus_of',
+           'plot_ranking', 'difference', 'mean_sd', 'in_words']
 
 # %% ../../nbs/55_asng_cifar10.ipynb #imports
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -198,6 +199,11 @@ def kept_memory(f: Callable, device, weights: Iterable[torch.Tensor] = ()) -> in
         f()
     return most[0]
 
+# %% ../../nbs/55_asng_cifar10.ipynb #backward-flops
+def backward_flops(gradient, x, weight, *settings, out_shape=None) -> int:  # shapes; the last of the settings: which gradients are wanted
+    "Floating-point operations of the backward pass of a convolution, by the shapes of its arguments."
+    return 2 * math.prod(gradient) * math.prod(weight[1:]) * sum(settings[-1][:2])
+
 # %% ../../nbs/55_asng_cifar10.ipynb #cost-run
 def cost_run(
     method: str, space: str, shape: list[int], classes: int, channels: int, cells: int, size: int,  # as for `search_run`; of the images
@@ -216,7 +222,7 @@ def cost_run(
     weights = sum(p.numel() * p.element_size() for p in network.parameters())
     steps(1)  # plans, and what is allocated once
     memory = kept_memory(lambda: steps(3), device, network.parameters())
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: backward_flops}) as counter:
         steps(rounds)
     clock.times.clear()
     steps(rounds + 2)
