@@ -292,9 +292,6 @@ def test_one_success_is_not_clearly_anything():
     assert not asng_nas.fewer(rows([90], [10]), "median", "mean")
 
 
-@needs_gpu
-
-
 @pytest.mark.gpu
 def test_the_gpu_computes_what_the_cpu_computes():
     runs = []
