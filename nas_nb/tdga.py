@@ -72,6 +72,16 @@ def crossover(
     return torch.cat([children.flatten(-3, -2), genes[..., 2 * pairs :, :]], -2)
 
 # %% ../nbs/21_tdga.ipynb #mutate
+def _alleles_of(choices, M, device):  # as a tensor
+    try:
+        choices = torch.as_tensor(choices, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        choices = torch.zeros(())
+    if choices.is_floating_point() or choices.is_complex() or choices.dtype == torch.bool or choices.shape not in ((), (M,)) or (choices < 1).any():
+        raise ValueError(f"choices must be one integer, or one for each of {M} loci, at least 1; not {choices.tolist()}")
+    return choices
+
+
 def mutate(
     genes: torch.Tensor,  # (..., n, M), integers or real numbers
     rate: float,  # probability that a gene changes, 0 to 1
@@ -93,16 +103,6 @@ def mutate(
 
 # %% ../nbs/21_tdga.ipynb #random
 _CROSSOVER, _MUTATION, _TOURNAMENT, _FIRST = range(4)  # random streams
-
-
-def _alleles_of(choices, M, device):  # as a tensor
-    try:
-        choices = torch.as_tensor(choices, device=device)
-    except (TypeError, ValueError, RuntimeError):
-        choices = torch.zeros(())
-    if choices.is_floating_point() or choices.is_complex() or choices.dtype == torch.bool or choices.shape not in ((), (M,)) or (choices < 1).any():
-        raise ValueError(f"choices must be one integer, or one for each of {M} loci, at least 1; not {choices.tolist()}")
-    return choices
 
 
 def random_genes(
