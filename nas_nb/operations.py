@@ -63,16 +63,16 @@ class Depthwise(nn.Conv2d):
         return _depthwise(x, weight, (1, 1), pad)
 
 
+def _widen(x, channels):  # (N, C, H, W) -> (N, channels, H, W): repeated
+    return x if x.shape[1] == channels else torch.cat([x] * (channels // x.shape[1]), 1)
+
+# %% ../nbs/10_operations.ipynb #depthwise-half
 def _depthwise(x, weight, stride, padding, dilation=1):
     "In float32 also where bfloat16 is wanted of a processor, if torch's gradients in bfloat16 are 8 to 17 times slower there."
     if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and (weight.shape[-1] > 3 or stride != (1, 1)):
         with torch.autocast("cpu", enabled=False):
             return F.conv2d(x.float(), weight, None, stride, padding, dilation, len(weight))
     return F.conv2d(x, weight, None, stride, padding, dilation, len(weight))
-
-
-def _widen(x, channels):  # (N, C, H, W) -> (N, channels, H, W): repeated
-    return x if x.shape[1] == channels else torch.cat([x] * (channels // x.shape[1]), 1)
 
 # %% ../nbs/10_operations.ipynb #parts
 def conv_bn(c_in: int, c_out: int, affine: bool, k: int = 1, stride: int = 1) -> nn.Sequential:
