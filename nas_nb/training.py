@@ -130,7 +130,7 @@ def evaluate(
     model: nn.Module,  # returns logits (B, classes)
     batches: Iterable,  # of (x, y), as from `eval_batches`
 ) -> Score:
-    "Evaluate in inference mode; every module is left in the mode in which it was. Raises `Diverged` for outputs that are no numbers, `ValueError` without images."
+    "Evaluate logits (B, classes) on labels (B,) in inference mode; every module is left in the mode in which it was. Raises `Diverged` for outputs that are no numbers, `ValueError` without images."
     modes, n, correct, losses = {m: m.training for m in model.modules()}, 0, [], []
     model.eval()
     try:
@@ -155,7 +155,7 @@ def reestimate_bn(
     batches: Callable,  # batches(step) -> (x, y)
     n: int,  # number of batches, ≥ 1
 ) -> None:
-    "Replace all batch-norm statistics by their mean over `n` batches; raises `ValueError` for n < 1."
+    "Replace all batch-norm statistics by their mean over `n` batches (x, y), x (B, C, H, W); raises `ValueError` for n < 1."
     check_counts(1, n=n)
     torch.optim.swa_utils.update_bn((batches(t)[0] for t in range(n)), model)
 
@@ -262,7 +262,7 @@ def training_loss(
     y: torch.Tensor,  # int64 (B,)
     recipe: Recipe,
 ) -> torch.Tensor:
-    "Cross-entropy with label smoothing, plus `aux` times that of the auxiliary head; raises `ValueError` if `aux` > 0 and there is none."
+    "Cross-entropy of logits (B, classes) and labels (B,) with label smoothing, a tensor without axes, plus `aux` times that of the auxiliary head; raises `ValueError` if `aux` > 0 and there is none."
     if recipe.aux and not isinstance(out, tuple):
         raise ValueError(f"recipe: aux = {recipe.aux}, but the model returns no auxiliary logits while training")
     loss = F.cross_entropy(_logits(out), y, label_smoothing=recipe.label_smoothing)
@@ -286,7 +286,7 @@ def batch_loss(
     y: torch.Tensor,  # int64 (B,)
     recipe: Recipe,
 ) -> torch.Tensor:
-    "The training loss of a batch, in bfloat16 where the recipe wants it."
+    "The training loss of images (B, C, H, W) and labels (B,), a tensor without axes; in bfloat16 where the recipe wants it."
     with torch.autocast(x.device.type, torch.bfloat16) if half_precision(recipe, x.device) else nullcontext():
         return training_loss(model(x), y, recipe)
 
@@ -296,7 +296,7 @@ def descend(
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
 ) -> torch.Tensor:  # the loss, still on the device
-    "One update of the weights."
+    "One update of the weights; gives the loss back, detached, still on the device."
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if recipe.clip:
@@ -471,7 +471,7 @@ def fit(
     ckpt: Checkpoint | None = None,  # names data and batches where `batches.about` does, as that of `Batches`
     desc: str = "training",  # in front of the progress bar
 ) -> list[dict]:  # a row for each evaluation: step, train_loss (mean since the row before) and, with `valid`, loss, correct, n
-    "Train, from the checkpoint on if there is one; raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has passed."
+    "Train on `batches(step)`, images (B, C, H, W) and labels (B,), from the checkpoint on if there is one; a row for each evaluation. Raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has passed."
     check_counts(0, every=every, seed=seed)
     if not callable(batches) or not (valid is None or callable(valid)):
         raise ValueError("`batches` is a function of the step, and `valid` one that returns batches: lambda: eval_batches(…)")

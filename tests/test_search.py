@@ -21,7 +21,7 @@ from nas_nb.data import Augment, Batches, load_images, split
 from nas_nb.operations import ASNG_OPS
 from nas_nb.files import Checkpoint
 from nas_nb.sampling import DSNAS, SNAS, Proxyless, ProxylessReinforce
-from nas_nb.search import Distribution, Stack, Together, Uniform, random_architecture, search, side_by_side_batches
+from nas_nb.search import Distribution, SearchRun, Stack, Together, Uniform, random_architecture, search, side_by_side_batches
 from nas_nb.training import Diverged, Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -159,26 +159,36 @@ def test_runs_side_by_side_know_their_batches(tmp_path):
     assert not hasattr(side_by_side_batches([TRAIN, lambda step: TRAIN(step)]), "about")  # of one of them nothing is known
 
 
-ALTERED = [("method", "_extra_state", "theta_"), ("optimizer", "state", 0, "momentum_buffer"), ("method", "alpha"), ("alpha_optimizer", "state", 0, "exp_avg")]
+ALTERED = [("optimizer", "state", 0, "momentum_buffer"), ("method", "_extra_state", "theta_"), ("method", "alpha"), ("alpha_optimizer", "state", 0, "exp_avg")]
 
 
-@pytest.mark.parametrize("kind, place", [(fresh, ALTERED[0]), (fresh, ALTERED[1]), (relaxed, ALTERED[1]), (relaxed, ALTERED[2]), (relaxed, ALTERED[3])])
-def test_an_altered_checkpoint_is_refused_before_anything_is_loaded(tmp_path, kind, place):
-    ckpt = Checkpoint(tmp_path / "a.pt", every=0)
-    search(*kind(), TRAIN, VALID, RECIPE, ckpt=ckpt)
-    within = state = ckpt.load()
-    for key in place[:-1]:
-        within = within[key]
-    right, (untouched, as_well) = within[place[-1]], kind()
-    for wrong in (right * math.nan, right[..., None], right.half(), None, "x", [right]):
-        within[place[-1]] = wrong
-        ckpt.save(state)
-        network, method = kind()
-        with pytest.raises(ValueError, match="a.pt") as error:
-            search(network, method, TRAIN, VALID, RECIPE, ckpt=ckpt)
-        assert "\n" not in str(error.value)
-        same(network, untouched)
-        assert str(method.state_dict()) == str(as_well.state_dict())
+@pytest.mark.parametrize("kind, places", [(fresh, ALTERED[:2]), (relaxed, [ALTERED[0], *ALTERED[2:]])], ids=["sampled", "relaxed"])
+def test_an_altered_checkpoint_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, kind, places):
+    path = tmp_path / "a.pt"
+    search(*kind(), TRAIN, VALID, RECIPE, ckpt=Checkpoint(path, every=0))
+    state, seen = Checkpoint(path).load(), []
+    monkeypatch.setattr(SearchRun, "go", lambda run, measure: seen.append(run))
+    search(*kind(), TRAIN, VALID, RECIPE)
+    run, (untouched, as_well) = seen[0], kind()
+    run.ckpt = Checkpoint(path)
+    run.examine(state)
+    for place in places:
+        within = state
+        for key in place[:-1]:
+            within = within[key]
+        right = within[place[-1]]
+        for wrong in (right * math.nan, right[..., None], right.half(), None, "x", [right]):
+            within[place[-1]] = wrong
+            with pytest.raises(ValueError, match="a.pt") as error:
+                run.examine(state)
+            assert "\n" not in str(error.value)
+        within[place[-1]] = right
+    same(run.model, untouched)
+    assert str(run.method.state_dict()) == str(as_well.state_dict())
+    del state["method"]
+    Checkpoint(path).save(state)
+    with pytest.raises(ValueError, match="the method in a.pt"):
+        search(*kind(), TRAIN, VALID, RECIPE, ckpt=Checkpoint(path))
 
 
 # -- several processes --

@@ -16,6 +16,7 @@ from torchvision.ops import StochasticDepth
 from nas_nb import files, training
 from nas_nb.data import Augment, Batches, eval_batches, load_images
 from nas_nb.files import Checkpoint, OutOfTime
+from nas_nb.operations import Depthwise
 from nas_nb.training import BASELINES, Diverged, DropPath, Recipe, batch_loss, descend, evaluate, fit, learning_rate, make_optimizer, small_cnn
 from nas_nb.training import train_baseline, training_loss
 
@@ -489,6 +490,18 @@ def test_bf16_on_a_processor_stays_near_and_goes_on_to_the_same_bits(tmp_path, d
         fit(Net(), batches, RECIPES[0], ckpt=Checkpoint(tmp_path / "c.pt"))
     fit(nets[1], batches, recipe, ckpt=Checkpoint(tmp_path / "c.pt"))
     assert all(torch.equal(a, b) for a, b in zip(*(net.state_dict().values() for net in nets)))
+
+
+@NATIVE
+@pytest.mark.parametrize("k, stride, dilation, dtype", [(3, 1, 1, torch.bfloat16), (3, 1, 2, torch.bfloat16), (5, 1, 1, torch.float32), (3, 2, 1, torch.float32), (5, 1, 2, torch.float32)])
+def test_what_is_slow_in_bf16_is_not_computed_in_it(k, stride, dilation, dtype):
+    "Kernels of torch 2.14: the gradient of the weights of 5×5, and that of the input at stride 2."
+    op, x = Depthwise(8, k, stride, dilation), torch.randn(2, 8, 8, 8)
+    plain = op(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = op(x.bfloat16())
+        assert torch.is_autocast_enabled("cpu") and half.dtype == dtype
+    torch.testing.assert_close(half.float(), plain, rtol=2e-2, atol=2e-2)
 
 
 def test_nothing_to_evaluate_on():
