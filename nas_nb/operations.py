@@ -118,17 +118,25 @@ class Depthwise(nn.Conv2d):
             return self._plain(x.permute(0, 2, 3, 1)[:, ::2, ::2].permute(0, 3, 1, 2), weight)
         if self.dilation == (2, 2) and x.shape[2] % 2 == x.shape[3] % 2 == 0:
             return _together(self._plain(_subgrids(x), weight))
-        return F.conv2d(_widen(x, len(weight)), weight, None, self.stride, self.padding, self.dilation, len(weight))
+        return _depthwise(_widen(x, len(weight)), weight, self.stride, self.padding, self.dilation)
 
     def _plain(self, x, weight):  # without stride and dilation
         x, pad = _widen(x, len(weight)), self.kernel_size[0] // 2
         if min(x.shape[2:]) < self.kernel_size[0]:  # torch's gradient for the weights is several times slower there, unless it is padded before
             x, pad = F.pad(x, [pad] * 4), 0
-        return F.conv2d(x, weight, padding=pad, groups=len(weight))
+        return _depthwise(x, weight, (1, 1), pad)
 
 
 def _widen(x, channels):  # (N, C, H, W) -> (N, channels, H, W): repeated
     return x if x.shape[1] == channels else torch.cat([x] * (channels // x.shape[1]), 1)
+
+# %% ../nbs/10_operations.ipynb #depthwise-half
+def _depthwise(x, weight, stride, padding, dilation=1):
+    "In float32 also where bfloat16 is wanted of a processor, if torch's gradients in bfloat16 are 8 to 17 times slower there."
+    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and (weight.shape[-1] > 3 or stride != (1, 1)):
+        with torch.autocast("cpu", enabled=False):
+            return F.conv2d(x.float(), weight, None, stride, padding, dilation, len(weight))
+    return F.conv2d(x, weight, None, stride, padding, dilation, len(weight))
 
 # %% ../nbs/10_operations.ipynb #parts
 def conv_bn(c_in: int, c_out: int, affine: bool, k: int = 1, stride: int = 1) -> nn.Sequential:

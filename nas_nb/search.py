@@ -268,7 +268,7 @@ def search(
     paths: int = 2,  # samples for a step of the weights, ≥ 1 (of a `Distribution` ≥ 2); this and the next: of a method that learns from samples
     samples: int = 2,  # for a step of the architecture, ≥ 1 (of those here ≥ 2)
 ) -> list[dict]:  # a row for each measurement: step, train_loss and what `measure` returns
-    "Search, from the checkpoint on if there is one; raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has passed."
+    "Search with `train(step)` and `valid(step)`, images (B, C, H, W) and labels (B,), from the checkpoint on if there is one; a row for each measurement. Raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has passed."
     _check_search(network, method, recipe, lr, decay, unroll, paths, samples, every, seed)
     args = (network, method, train, valid, recipe, seed, every, ckpt, desc)
     if hasattr(method, "tell"):
@@ -291,13 +291,13 @@ class Distribution(nn.Module):
         self.about = dict(sizes=space.sizes, rule=rule.__name__, seed=seed, settings={k: str(v) for k, v in settings.items()})
 
     def ask(self, draw: int, n: int) -> list[Weights]:
-        "Draw n ≥ 2 architectures."
+        "Draw n ≥ 2 architectures: a list of one-hot weights, each (variables, choices)."
         self.rule.t = draw
         self.asked = self.rule.ask(n)
         return [one_hot(choices) for choices in self.asked.cat.tolist()]
 
     def tell(self, losses: torch.Tensor) -> None:  # (n,)
-        "Move θ towards the better ones."
+        "Move θ towards the better ones by their losses (n,)."
         self.rule.tell(self.asked, losses)
 
     def architecture(self) -> Genotype:
@@ -319,7 +319,7 @@ class Uniform(Distribution):
 
 # %% ../nbs/27_search.ipynb #inherited
 class At(nn.Module):
-    "A supernet at given weights: a network of one argument."
+    "A supernet at given weights (variables, choices): a network of one argument, images (B, C, H, W), that returns logits (B, classes)."
 
     def __init__(self, network: nn.Module, w: Weights):
         super().__init__()
@@ -336,7 +336,7 @@ def inherited(
     batches: Callable | None = None,  # batches(step) -> (x, y) for batch-norm statistics; None: those that the network has gathered
     n: int = 0,  # how many
 ) -> Score:
-    "The accuracy of an architecture with the supernet's weights."
+    "The accuracy of an architecture, weights (variables, choices), with the supernet's weights, on batches of images (B, C, H, W) and labels (B,)."
     fixed, kept = At(network, w), {name: b.clone() for name, b in network.named_buffers()}
     try:
         if batches:
@@ -377,7 +377,7 @@ class _Applied(nn.Module):  # a function of a network as a module, which `functi
 
 # %% ../nbs/27_search.ipynb #stack-class
 class Stack(nn.Module):
-    "Several supernets of one form, side by side."
+    "Several supernets of one form, side by side: images (runs, B, C, H, W) and weights (runs, variables, choices) give logits (runs·B, classes)."
 
     def __init__(self, networks: Sequence[CellNetwork]):  # on one device; copied
         super().__init__()
@@ -427,7 +427,7 @@ class Together(nn.Module):
 
 
 def side_by_side_batches(each: Sequence[Callable]) -> Callable:  # `each`: batches of the runs
-    "Batches (runs, B, C, H, W) and (runs·B,)."
+    "Batches of all runs: images (runs, B, C, H, W) and labels (runs·B,); they say what they are if all of `each` do."
 
     def batches(step: int):
         xs, ys = zip(*(b(step) for b in each))
