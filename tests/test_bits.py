@@ -130,7 +130,7 @@ np.random.seed torch.Generator torch.Size torch._foreach_add torch._foreach_add_
 torch.as_tensor torch.autocast torch.bincount torch.cat torch.device torch.empty torch.empty_like torch.equal torch.from_numpy torch.full
 torch.func.functional_call torch.func.stack_module_state torch.ge torch.get_num_threads torch.inference_mode torch.manual_seed torch.mul torch.no_grad torch.ones
 torch.ones_like torch.random.fork_rng torch.set_num_threads torch.stack torch.tensor torch.unique torch.where torch.zeros torch.zeros_like torch.finfo torch.iinfo
-torch.is_tensor torch.isfinite torch.full_like torch.is_grad_enabled torch.is_inference_mode_enabled torch.promote_types torch.get_default_dtype torch.randperm torch.result_type
+torch.is_tensor torch.is_autocast_enabled np.iscomplexobj torch.isfinite torch.full_like torch.is_grad_enabled torch.is_inference_mode_enabled torch.promote_types torch.get_default_dtype torch.randperm torch.result_type
 nn.Module.load_state_dict torch.nn.utils.rnn.pad_sequence np.ndim np.subtract np.append .ravel .new
 """.split()
 LIBRARIES = ("torch", "F", "nn", "np")
