@@ -105,6 +105,28 @@ def test_operations_emulated(processor):
     assert json.loads(run.stdout) == {k: v for k, v in HASHES.items() if k != "F.grid_sample"}
 
 
+def runs_of_51(folder: Path, before=()) -> dict:
+    "The results of document 51 at smoke size, computed in a project of its own; label → result."
+    folder.mkdir()
+    (folder / "nbs").symlink_to(ROOT / "nbs")
+    shutil.copy(ROOT / "settings.ini", folder)
+    packages = next(p for p in sys.path if p.endswith("site-packages"))
+    env = environment(**portable_variables("smoke"), PYTHONPATH=os.pathsep.join((str(ROOT), packages)), MPLBACKEND="Agg")
+    code = "from nas_nb.inprocess import execute; execute('51_asng_nas', ('figure4-run', 'trace-run', 'lambda-run'), profile='smoke', device='cpu')"
+    run = subprocess.run([*before, os.path.realpath(sys.executable), "-c", code], env=env, cwd=folder, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-800:]
+    assert "last digits will differ" not in run.stdout
+    records = [json.loads(p.read_text()) for p in folder.glob("data/runs/51_asng_nas/*/record.json")]
+    return {r["label"]: r["result"] for r in records}
+
+
+@pinned
+@pytest.mark.skipif(not shutil.which("qemu-x86_64"), reason="no qemu-user here")
+def test_a_document_emulated(tmp_path):
+    here = runs_of_51(tmp_path / "here")
+    assert len(here) > 3 and runs_of_51(tmp_path / "there", ("qemu-x86_64", "-cpu", "EPYC-Rome")) == here
+
+
 # -- the lint: every operation of the package is exact, in the table, or forbidden --
 
 ELSEWHERE = {"_modidx", "__init__", "batch", "plots", "explore", "draw", "records", "files", "codehash", "bits"}  # compute no results
