@@ -218,3 +218,9 @@ def test_figures(runs):
         figure.canvas.draw()
         plt.close(figure)
     assert set(H.SHADES) == set(H.OPS) == set(DARTS_OPS)
+
+
+def test_outputs_that_are_no_numbers_are_wrong_answers():
+    batches = [(torch.tensor([[0.0, math.nan, 0.0], [9.0, 0.0, 1.0]]), torch.tensor([0, 0]))]
+    table = H.confusion(torch.nn.Identity(), batches, 3)
+    assert table.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 0]] and H.quality(table)["accuracy"] == 0.5

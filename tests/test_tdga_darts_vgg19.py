@@ -83,6 +83,14 @@ def test_an_unknown_sampling_is_refused():
 # -- fitness --
 
 
+def test_outputs_that_are_no_numbers_are_never_right(supernet):
+    fitness = fitness_of((copy.deepcopy(supernet[0]), *supernet[1:]))
+    with torch.no_grad():
+        next(fitness.network.parameters()).fill_(math.nan)
+    loss, accuracy = fitness(torch.ones(2, 105, dtype=torch.int64)).T
+    assert not loss.isfinite().any() and accuracy.tolist() == [0, 0]
+
+
 def test_fitness_is_the_loss_with_statistics_of_its_own(supernet):
     network, fitness = supernet[0], fitness_of(supernet)
     bits = (torch.rand(5, 105) > 0.5).long()

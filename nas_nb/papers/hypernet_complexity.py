@@ -72,9 +72,10 @@ def confusion(
     batches: Iterable,  # of (x, y)
     classes: int,
 ) -> torch.Tensor:  # int64 (classes, classes): true class, answer
-    "How often a class is taken for which, in inference mode."
+    "How often a class is taken for which, in inference mode; outputs that are no numbers count as a wrong answer."
     model.eval()
-    table = sum(torch.bincount(y * classes + model(x).argmax(1), minlength=classes**2) for x, y in batches)
+    answers = ((y, logits.argmax(1).where(logits.isfinite().all(1), (y + 1) % classes)) for x, y in batches for logits in [model(x)])
+    table = sum(torch.bincount(y * classes + answer, minlength=classes**2) for y, answer in answers)
     model.train()
     return table.view(classes, classes)
 

@@ -11,6 +11,7 @@ __all__ = ['SPACE', 'SAMPLINGS', 'PROFILES', 'EXPECTED', 'LEVELS', 'SEARCHES', '
            'gains', 'plot_ablations', 'plot_retrained']
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #imports
+import math
 import os
 from collections.abc import Sequence
 
@@ -156,7 +157,8 @@ class Fitness:
         "All of them, in one pass."
         logits = population_logits(self.network, bits, self.x, self.calibrate)
         losses = F.cross_entropy(logits.flatten(0, 1).float(), self.y.repeat(len(bits)), reduction="none").view(len(bits), -1).mean(1)
-        return torch.stack([losses, (logits.argmax(-1) == self.y).float().mean(1)], 1)
+        right = (logits.argmax(-1) == self.y) & logits.isfinite().all(-1)  # what is no number is never right
+        return torch.stack([losses, right.float().mean(1)], 1)
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #supernet
 def batches_of(part: Images, source: str, size: int, seed: int, norm: dict) -> Batches:
@@ -245,7 +247,8 @@ def darts_run(
     loss, accuracy = fitness(bits[None])[0].tolist()
     network.eval()
     with torch.no_grad():
-        right = [network(x, method.weights()).argmax(1) == y for x, y in zip(fitness.x.split(500), fitness.y.split(500))]
+        answered = [(network(x, method.weights()), y) for x, y in zip(fitness.x.split(500), fitness.y.split(500))]
+    right = [(logits.argmax(1) == y) & logits.isfinite().all(1) for logits, y in answered]
     alpha = [round(a, 4) for a in method.alpha.detach().flatten().tolist()]
     mixture = torch.cat(right).float().mean().item()
     return dict(graph=to_text(bits), loss=loss, accuracy=accuracy, mixture=mixture, history=history, alpha=alpha)
@@ -323,7 +326,7 @@ def search_row(s: TDGASearch) -> dict:
     "What is recorded of a generation."
     bits, ga = s.express(s.ga.population[0]), s.ga
     loss, accuracy = s.fitness.lookup(bits).T
-    row = dict(best=loss.min(), mean=loss.mean(), std=loss.std(), accuracy=accuracy[loss.argmin()], mean_accuracy=accuracy.mean())
+    row = dict(best=loss.nan_to_num(math.inf).min(), mean=loss.mean(), std=loss.std(), accuracy=accuracy[loss.nan_to_num(math.inf).argmin()], mean_accuracy=accuracy.mean())
     row |= dict(entropy=ga.entropy[0], T=ga.temperature[0], open=bits.sum(1).float().mean())
     row = dict(generation=ga.generation) | {k: round(float(v), 6) for k, v in row.items()} | dict(asked=s.fitness.asked, distinct=len(s.fitness.known), layers=s.fitness.layers)
     whole = ga.generation % s.every == 0  # a few generations, for the pictures and for the measurement of speed
@@ -436,7 +439,7 @@ def random_run(
         which = range(len(losses), min(n, len(losses) + 64))
         drawn = normal(check_seeds(seed), which, len(alpha), _COINS)[:, :, 0] if fair else near(alpha, range(which.start + 1000, which.stop + 1000), seed)
         bits = (drawn > 0).long()
-        new = fitness(bits)[:, 0].tolist()
+        new = fitness(bits)[:, 0].nan_to_num(math.inf).tolist()  # NaN would win or lose by its place
         if min(new) < min(losses, default=float("inf")):
             best = to_text(bits[new.index(min(new))])
         losses += new
