@@ -63,6 +63,7 @@ def data_folder() -> Path | None:  # absolute; None if the variable is not set o
 def listing(
     folder: Path | str,
     skip: tuple[str, ...] = (),  # names in `folder` itself that do not count
+    depth: int = 6,  # levels that are looked into, `folder` is the first; no data set is read from further down
 ) -> list[list]:  # [path within the folder, size in bytes, time of the last change in ns] of every file and [path/, 0, 0] of every folder, sorted
     "What lies in a folder, for comparison with later; hidden names and links to nowhere do not count, and size −1 is what cannot be read. Raises nothing."
     rows, todo = [], [("", os.fspath(folder), ())]
@@ -82,7 +83,7 @@ def listing(
             with contextlib.suppress(OSError):  # gone meanwhile, or a link to nowhere
                 if e.is_dir():
                     rows.append([name + "/", 0, 0])
-                    todo.append((name + "/", e.path, (*above, here)))
+                    todo += [(name + "/", e.path, (*above, here))] if len(above) + 1 < depth else []
                 else:
                     rows.append([name, (s := e.stat()).st_size, s.st_mtime_ns])
     return sorted(rows)

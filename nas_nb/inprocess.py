@@ -157,7 +157,8 @@ def run_tests() -> None:
 def run_speed(profile: str) -> None:
     "The tables of `91_speed` that are measured on the device, as `speed.json`."
     from nas_nb.core import get_device
-    from nas_nb.records import machine, to_json, write_atomic
+    from nas_nb.files import to_json, write_atomic
+    from nas_nb.records import machine
 
     tables = {name: table.reset_index().to_dict("list") for name, table in execute("91_speed", SPEED).items()}
     path = write_atomic(root() / "figures" / profile / "91_speed" / "speed.json", to_json(tables | dict(machine=machine(get_device()))))
@@ -190,7 +191,7 @@ def pack(folder: Path, profile: str, since: float) -> None:  # `since`: time of 
 def do(todo: list[tuple[str, Callable]]) -> tuple[dict, bool]:  # what failed and why; whether time ran out
     "One task after the other."
     from nas_nb.core import seconds_left
-    from nas_nb.records import OutOfTime
+    from nas_nb.files import OutOfTime
 
     failed = {}
     for name, task in todo:

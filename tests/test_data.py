@@ -1901,3 +1901,18 @@ def test_real_text(monkeypatch, name):
         pytest.skip(f"no {name} there")
     t = load_text(name)
     assert len(t.splits["train"]) > 60_000 and t.vocab[0] in ("the", "<eos>", "<unk>")
+
+
+def test_a_listing_ends_at_the_depth_from_which_nothing_is_read(tmp_path):
+    "A folder like / as a data set is answered at once, and a deep tree beside the data costs nothing."
+    at = tmp_path
+    for n in range(9):
+        at = at / str(n)
+        at.mkdir()
+        (at / "x").write_text("x")
+    names = [row[0] for row in core.listing(tmp_path)]
+    assert "0/1/2/3/4/x" in names and "0/1/2/3/4/5/" in names and "0/1/2/3/4/5/x" not in names
+    started = time.process_time()
+    with pytest.raises(DataError, match="is no split"):
+        verify_data("/")
+    assert time.process_time() - started < 1

@@ -23,12 +23,13 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
+from ..codehash import code_hash
 from ..core import progress
 from ..data import Augment, Batches, Images, eval_batches, load_images, resize, split
 from ..estimate import passes
 from ..plots import PAPER, STYLE, headline
 from ..files import Checkpoint, alone, check_state, run_lock
-from ..records import code_hash, run_key
+from ..records import run_key
 from ..relaxations import Weights, hard, one_hot
 from ..search import At, search
 from ..streams import check_seeds, normal, square_root, uniform
