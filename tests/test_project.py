@@ -17,6 +17,7 @@ import setup_venv
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 from setuptools import find_packages
 from test_notebooks import MACHINE_PATH, git
 
@@ -94,7 +95,7 @@ def test_settings_equal_pyproject():
 
 
 def test_pins_that_nbdev_needs():
-    assert {"nbdev==2.4.14", "fastcore<2,>=1.8", "execnb<0.2", "ghapi<2"} <= set(map(str, DIRECT))
+    assert {"nbdev==2.4.14", "fastcore<2,>=1.12.3", "execnb<0.2", "ghapi<2"} <= set(map(str, DIRECT))
     settings = read_settings()
     assert "tags" in settings["allowed_cell_metadata_keys"].split()  # else nbdev_clean deletes papermill's `parameters`
     assert settings["update_pyproject"] == settings["clear_all"] == "False"
@@ -106,6 +107,14 @@ def test_constraints_lie_in_the_ranges():
         assert r.specifier.contains(str(spec).removeprefix("==")), f"{r.name}{spec} is outside {r}"
     assert [n for n, spec in CONSTRAINTS.items() if not re.fullmatch(r"==[\w.]+", str(spec))] == []
     assert [n for n in CONSTRAINTS if BUILT.fullmatch(n) or n == "nas-nb"] == []
+
+
+def test_the_oldest_versions_are_the_lower_ends():
+    oldest = pins((ROOT / "constraints-oldest.txt").read_text())
+    for r in DIRECT:
+        spec = oldest[canonicalize_name(r.name)]
+        low = [s.version for s in r.specifier if s.operator in (">=", "==")]
+        assert not low or Version(str(spec).removeprefix("==")) == Version(low[0]), f"{r.name}: {spec} is not the lower end of {r.specifier}"
 
 
 def test_environment_equals_constraints():
