@@ -264,7 +264,7 @@ def _data(nb: Notebook) -> list:
     "What a notebook can load, empty for one that loads nothing."
     if not any(name in source for source in nb.code for name in ("load_images", "load_text")):
         return []
-    return [[str(f), listing(f, _NOT_DATA)] for f in (data_folder(), root() / "data") if f]
+    return [[str(f), listing(f, _NOT_DATA) if f.is_dir() else []] for f in (data_folder(), root() / "data") if f]
 
 # %% ../nbs/06_batch.ipynb #stamp
 @functools.cache

@@ -495,6 +495,13 @@ def _read_cifar_archive(files: list[Path], known: str):
         inside = Path(folder, CIFAR10.base_folder)
         return _read_pickles(sorted(inside.iterdir()), known)
 
+# %% ../nbs/01_data.ipynb #check-tops
+def _check_tops(path: Path, inside: list[Path]) -> None:
+    "Refuse a folder whose own folders are no splits before it is read through: it may be a whole disk."
+    tops = [p.name for p in inside if p.is_dir() and p.name.casefold() not in _LITTER]
+    if len(tops) > 1 and (other := [t for t in tops if unicodedata.normalize("NFC", t) not in _SPLITS]):
+        raise DataError(f"{path}: the folder {other[0]!r} is no split: they are train, test and, if you like, valid; rename it")
+
 # %% ../nbs/01_data.ipynb #detect
 def _detect(path: Path):  # (form, files to be read, reader)
     if not path.exists():
@@ -513,9 +520,7 @@ def _detect(path: Path):  # (form, files to be read, reader)
                 raise DataError(f"{path} has several archives of one split: keep one of them")
             suffixes = dict.fromkeys(_stem(p)[1][1:] for p in archives)
             return f"{'/'.join(suffixes)}, one for each split", archives, _read_images
-        tops = [p.name for p in inside if p.is_dir() and p.name.casefold() not in _LITTER]
-        if len(tops) > 1 and (other := [t for t in tops if unicodedata.normalize("NFC", t) not in _SPLITS]):  # known before anything is read
-            raise DataError(f"{path}: the folder {other[0]!r} is no split: they are train, test and, if you like, valid; rename it")
+        _check_tops(path, inside)
         return "image folder", [path], _read_images
     if not path.is_file():
         raise DataError(f"{path} is neither a file nor a folder: give one of them")

@@ -7,6 +7,7 @@ __all__ = ['pairwise_sum', 'square_root', 'check_seeds', 'random_bits', 'uniform
 
 # %% ../nbs/07_streams.ipynb #imports
 import math
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -138,7 +139,7 @@ class Ahead:
         dtype: torch.dtype = torch.float32,  # or float64
         size: int = 2**15,  # about how many numbers are drawn at once, ≥ 1; it does not show in them
     ):
-        if not isinstance(n, int) or n < 1 or not isinstance(size, int) or size < 1:
+        if not all(isinstance(v, Integral) and v >= 1 for v in (n, size)):
             raise ValueError(f"n and size must be whole numbers from 1 on, not {n!r}, {size!r}")
         self.draw, self.n, self.stream, self.dtype, self.size = draw, n, stream, dtype, size
         self.steps, self.seeds = range(0), None

@@ -79,7 +79,7 @@ def test_a_step_of_a_method(name):
 def test_a_network_of_one_architecture(space):
     genotype = random_architecture(space, 0)
     network, alone = (CellNetwork(space, (3, 32, 32), channels=4, cells=3, genotype=g, aux=g is not None) for g in (None, genotype))
-    for module in (m for m in alone.modules() if isinstance(m, training.StochasticDepth)):
+    for module in (m for m in alone.modules() if isinstance(m, training.DropPath)):
         module.p = 0.3
     with fake_cuda():
         x = moved(torch.zeros(4, 3, 32, 32))
