@@ -29,7 +29,7 @@ test: env
 	@echo "== 1/4 exported modules in step with the notebooks"
 	$(BIN)/python tests/check_sync.py
 	@echo "== 2/4 pytest, with the lint of the notebooks"
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 	@echo "== 3/4 every notebook as its own test (smoke profile)"
 	$(LIMIT) $(BIN)/nbdev_test --n_workers 1 --timing
 	@echo "== 4/4 every notebook with figures through the command line (smoke profile)"

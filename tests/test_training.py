@@ -1,9 +1,12 @@
 """The training loop: exact after a kill, silent about nothing, and the same calls for every data set."""
 
+import json
 import math
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import asdict, replace
 from functools import partial
@@ -79,30 +82,36 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bits(tmp_path, digits, batches,
 real = pytest.mark.skipif(not os.environ.get("NAS_NB_DATA"), reason="needs real data: NAS_NB_DATA is not set")
 
 
-def killed(run, path, moments) -> bool:
-    "Let a child go on with the run, and kill it some time after it has written a checkpoint; whether it was still running then."
+GO_ON = """
+import sys, json
+from nas_nb.files import Checkpoint
+from nas_nb.training import train_baseline
+import torch
+torch.set_num_threads(1)
+train_baseline(**json.loads(sys.argv[1]), ckpt=Checkpoint(sys.argv[2], every=0))
+"""
+
+
+def killed(settings, path, moments) -> bool:
+    "Let another process go on with the run, and kill it some time after it has written a checkpoint; whether it was still running then."
     before = path.stat().st_mtime_ns if path.exists() else 0
-    if not (child := os.fork()):
-        try:
-            os.environ["NAS_NB_BATCH"] = "1"
-            run(ckpt=Checkpoint(path, every=0))
-        finally:
-            os._exit(0)
-    while not (path.exists() and path.stat().st_mtime_ns > before) and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+    child = subprocess.Popen([sys.executable, "-c", GO_ON, json.dumps(settings), str(path)], env=os.environ | dict(NAS_NB_BATCH="1"))
+    while not (path.exists() and path.stat().st_mtime_ns > before) and child.poll() is None:
         time.sleep(0.002)
     time.sleep(moments.uniform(0, 0.2))
-    os.kill(child, signal.SIGKILL)  # one that has ended is still there to be waited for
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    child.kill()
+    return child.wait() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("source", ["digits", pytest.param("mnist", marks=real), pytest.param("cifar10", marks=real)])
 def test_killed_and_gone_on_through_the_same_call_for_every_data_set(tmp_path, source):
     steps = dict(digits=120, mnist=40, cifar10=8)[source]
-    run = partial(train_baseline, source, epochs=3, seed=1, max_steps=steps, **BASELINES[source] | dict(size=32))
+    settings = dict(source=source, epochs=3, seed=1, max_steps=steps, **BASELINES[source] | dict(size=32))
+    run = partial(train_baseline, **settings)
     whole, path, moments = run(), tmp_path / "c.pt", random.Random(seed := random.randrange(10**6))
     print("seed of the moments", seed)
     reached = []
-    while len(reached) < 4 and killed(run, path, moments):
+    while len(reached) < 3 and killed(settings, path, moments):
         reached.append(Checkpoint(path).load()["step"])
     print("killed with", reached, "of", steps, "steps saved")
     assert reached and reached == sorted(set(reached))  # each one went on from where the one before was killed
