@@ -13,7 +13,7 @@ import platform
 import re
 from importlib.metadata import PackageNotFoundError, version
 
-from .core import root
+from .core import ORDER, root
 
 # %% ../nbs/08_bits.ipynb #variables
 NUMPY = dict(NPY_DISABLE_CPU_FEATURES="X86_V4")  # exp, log and powers of float64
@@ -28,7 +28,7 @@ PORTABLE = ("smoke", "quick")  # the profiles whose figures shall be identical e
 def portable_variables(
     profile: str,  # `smoke`, `quick`, `cpu` or `paper`
 ) -> dict:  # variable → value, to be set before Python starts
-    "The environment variables for portable arithmetic; none for the large profiles, and none where no x86-64 processor is."
+    "The environment variables for portable arithmetic; none for the large profiles, and none on processors other than x86-64."
     return NUMPY | TORCH if profile in PORTABLE and platform.machine() in ("x86_64", "AMD64") else {}
 
 # %% ../nbs/08_bits.ipynb #digest
@@ -98,8 +98,10 @@ def other_surroundings() -> list[str]:  # each as `other torch: 2.15.0`
 # %% ../nbs/08_bits.ipynb #compute
 def compute_portably(
     profile: str,  # only `smoke` and `quick` are affected
-) -> str:  # one line if the bits will not be the committed ones, "" if they will
-    "Set torch's variables for this process, if it is not too late, and check that portable arithmetic is in force."
+) -> str:  # one line if the bits will not be the committed ones; "" if they will, and for `cpu` and `paper`, which promise nothing
+    "Set torch's variables for this process, if it is not too late, and check that portable arithmetic is in force; raises `ValueError` for another profile."
+    if profile not in ORDER:
+        raise ValueError(f"unknown profile {profile!r}: known are {', '.join(ORDER)}")
     wanted = portable_variables(profile)
     if profile not in PORTABLE:
         return ""
@@ -108,5 +110,6 @@ def compute_portably(
     wrong = [name for name in EXPECTED if found[name] != EXPECTED[name]]
     if not wrong:
         return ""
-    why = "; ".join(other_surroundings()) or "the variables came too late: restart the kernel and run all cells, after make lab"
+    late = "stop Jupyter and start it by make lab" if wrong[-1].startswith("numpy") else "restart the kernel and run all cells"
+    why = "; ".join(other_surroundings()) or f"the variables came too late: {late}"
     return f"last digits will differ from the committed figures: {', '.join(wrong)} ({why})"

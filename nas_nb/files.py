@@ -223,7 +223,7 @@ def _sum(data: bytes) -> bytes:  # 64 hexadecimal digits
 
 # %% ../nbs/03a_files.ipynb #ckpt
 class Checkpoint:
-    "The checkpoint of one run, written by time; raises `ValueError` where `every` is no such number."
+    "The checkpoint of one run, written every few seconds; raises `ValueError` if `every` is not a number of at least 0."
 
     def __init__(
         self,
@@ -231,7 +231,7 @@ class Checkpoint:
         every: float | None = None,  # seconds between two writes, ≥ 0; default: `NAS_NB_CHECKPOINT_SECONDS`, or 30
         key: str = "",  # of the run: another run's checkpoint is not loaded
     ):
-        self.path, self.key, self.before, self.failed = Path(path), key, 0.0, False
+        self.path, self.key, self.before, self.failed, self.told = Path(path), key, 0.0, False, False
         try:
             self.every = float(given := os.environ.get("NAS_NB_CHECKPOINT_SECONDS", 30) if every is None else every)
         except (TypeError, ValueError):
@@ -277,7 +277,7 @@ _STOP = SimpleNamespace(asked=False)
 
 def _ask(number, frame):
     if _STOP.asked:
-        raise KeyboardInterrupt
+        raise Interrupted("stopped at once: run again to go on from the last checkpoint")
     _STOP.asked = True
     with contextlib.suppress(RuntimeError):  # we have interrupted somebody's print
         print("stopping at the next step, with a checkpoint (interrupt again to stop at once)", flush=True)
@@ -318,8 +318,11 @@ def tick(self: Checkpoint, state) -> None:  # a function without arguments that 
         raise OutOfTime("the time limit has passed: run the same command again to go on from the checkpoint")
     if _STOP.asked and not self.failed:
         raise Interrupted("stopped, with a checkpoint: run again to go on")
+    if _STOP.asked and not self.told:
+        print("cannot stop with a checkpoint yet; interrupt again to stop without one", flush=True)
+        self.told = True
 
-
+# %% ../nbs/03a_files.ipynb #ckpt-save
 @patch
 def save(self: Checkpoint, state: dict) -> None:
     "Write a state; raises `OSError`."

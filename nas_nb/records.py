@@ -76,8 +76,8 @@ def report(self: Study):
 def __repr__(self: Study):
     values = "\n".join(f"  {k} = {v!r}" for k, v in self.values.items())
     where = f"figures go to {self.folder.relative_to(root())}" if self.folder.is_relative_to(root()) else f"figures go to {self.folder}"
-    note = "" if self.folder == self.home else ", which git ignores; `nas-nb figures` writes the committed ones"
-    return f"{self.name}, profile {self.profile}, on {self.device}; {where}{note}:\n{values}"
+    note = " (git ignores it; nas-nb figures writes the committed ones)" if self.folder != self.home else " (git ignores it)" * (self.profile == "smoke")
+    return f"{self.name}, profile {self.profile}, on {self.device}\n{where}{note}\nsizes:\n{values}"
 
 # %% ../nbs/03_records.ipynb #made-by
 def made_by(fn, data: str = "", device=None) -> dict:  # `data`: hash of the data set, empty where there is none

@@ -861,7 +861,7 @@ def test_a_relative_root_is_one_folder(monkeypatch, tmp_path):
     for place in (project, project / "nbs", tmp_path):
         monkeypatch.chdir(place)
         assert data_roots()[0] == core.data_folder() == project / "some" / "where"
-        assert batch._data(LOADS)[0] == [str(project / "some" / "where"), [["", -1, 0]]]
+        assert batch._data(LOADS)[0] == [str(project / "some" / "where"), []]
     monkeypatch.setattr(core, "root", lambda: (_ for _ in ()).throw(FileNotFoundError()))  # outside a checkout
     assert core.data_folder() == tmp_path.resolve() / "some" / "where"
     for value, want in ((str(tmp_path), tmp_path.resolve()), ("", None), ("~/x", Path.home().resolve() / "x")):

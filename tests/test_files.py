@@ -3,11 +3,15 @@
 import copy
 import io
 import math
+import os
+import signal
+import time
 
 import pytest
 import torch
 
-from nas_nb.files import check_optimizer, check_state
+from nas_nb import files
+from nas_nb.files import Checkpoint, check_optimizer, check_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -89,3 +93,21 @@ def test_an_optimiser_goes_on_from_its_own_state_and_from_no_other(kind, setting
         damage(bad := copy.deepcopy(saved))
         with pytest.raises(ValueError, match="does not fit|other settings"):
             check_optimizer(bad, fresh)
+
+
+def test_who_wants_to_stop_where_nothing_can_be_written_is_told_once(tmp_path, capsys):
+    "The run goes on, as it does where a checkpoint cannot be written, and tries again at every step."
+    (tmp_path / "x").touch()  # a file where the folder should be
+    ckpt, asked = Checkpoint(tmp_path / "x" / "checkpoint.pt", every=30), []
+    with pytest.raises(files.Interrupted), files.stopping_at_a_tick():
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(5):
+            ckpt.tick(lambda: asked.append(1) or dict(step=1))
+    assert len(asked) == 5 and capsys.readouterr().out.count("interrupt again to stop without one") == 1
+
+
+def test_a_second_interrupt_says_how_to_go_on():
+    with pytest.raises(files.Interrupted, match="run again to go on from the last checkpoint"), files.stopping_at_a_tick():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
