@@ -235,6 +235,7 @@ def main(
 ) -> int:  # exit status: 0 all done, 1 something failed, 2 bad usage, 3 out of time, 130 stopped
     "What `make gpu` does."
     args, since = _options().parse_args(argv), time.time()
+    os.environ["NAS_NB_FIGURES"] = "committed"  # what is computed here is brought home, to be committed
     if args.time_limit:
         os.environ["NAS_NB_DEADLINE"] = str(time.monotonic() + args.time_limit)
     if args.profile == "smoke":  # as under nbdev_test: what has no profile is small, too

@@ -215,7 +215,8 @@ def _wanted(self: Study, fn, label: str, seed: int, data, config: dict, own: dic
     "What tells a run from others, what decides its bits, and where its record lies."
     identity, about = _identity(self.name, label, seed, config), _provenance(data)
     made = made_by(fn, data["hash"] if about else data, self.device)
-    local = self.cache / f"{label}-{run_key(identity | {k: made[k] for k in ('code', 'data', 'device')})}"
+    here = {k: made[k] for k in ("code", "data", "device")} | (dict(arithmetic="portable") if self.portable else {})
+    local = self.cache / f"{label}-{run_key(identity | here)}"
     committed = self.home / "records" / f"{record_key(identity)}.json"
     own = _identity(self.name, label, seed, own)["config"] | dict(seed=identity["seed"])
     return SimpleNamespace(identity=identity, about=about, made=made, local=local, committed=committed, own=own)
@@ -352,16 +353,18 @@ def about(
     load: Callable,  # load() -> what is known of the data set (its `.about`)
     **config,  # what the configuration of runs on this data set holds, such as source="cifar10"
 ) -> dict:
-    "What is known of a data set: of the one at hand, else of the one that the committed records were made with; raises what `load` raises."
+    "What is known of a data set: of the one at hand, else of the one that all committed records were made with; raises what `load` raises."
+    from nas_nb.data import DataError  # draws in torch
+
     try:
         return load()
-    except Exception as e:
-        for path in sorted((self.home / "records").glob("*.json")) if self.kept else ():
-            record = read_record(path, {})
-            if record and "data" in record and config.items() <= record["config"].items():
-                print(f"{record['data']['name']} is not at hand; committed records can be drawn all the same ({e})")
-                return record["data"]
-        raise
+    except DataError as e:
+        records = filter(None, (read_record(path, {}) for path in sorted((self.home / "records").glob("*.json")) if self.kept))
+        found = [r["data"] for r in records if "data" in r and config.items() <= r["config"].items()]
+        if not found or any(data != found[0] for data in found):
+            raise
+        print(f"{found[0]['name']} is not at hand; committed records can be drawn all the same ({e})")
+        return found[0]
 
 # %% ../nbs/03_records.ipynb #claims
 @patch

@@ -23,6 +23,7 @@ import torch
 from nas_nb import files, records
 from nas_nb.core import resolve, root
 from nas_nb.papers.asng_nas import hitting_times
+from nas_nb.data import DataError
 from nas_nb.files import Checkpoint, Lock, OutOfTime, remove_locks, remove_parts, run_lock, set_aside, to_json, write_atomic
 from nas_nb.records import Study, read_record, seal
 
@@ -1271,3 +1272,56 @@ def test_a_study_with_wrong_parameters_says_what_is_known(monkeypatch, kwargs, e
 def test_seeds_of_a_study_are_a_whole_number(seeds):
     with pytest.raises(ValueError, match="must be a whole number from 1 on"):
         Study("51_asng_nas", dict(smoke=dict(seeds=2)), "smoke", seeds)
+
+
+# -- what is known of data that are not here, and where results go --
+
+
+def test_a_redraw_needs_no_data_set(study, capsys):
+    study.profile = "cpu"
+    about = dict(name="MNIST", hash="m0", source="mnist", shape=[1, 28, 28])
+
+    def missing():
+        raise DataError("mnist is not here")
+
+    with pytest.raises(DataError):
+        study.about(missing, source="mnist")
+    study.run(lambda source, seed, device, ckpt: {}, "x", data=about, source="mnist")
+    assert study.about(lambda: "at hand", source="mnist") == "at hand"
+    assert study.about(missing, source="mnist") == about and "MNIST is not at hand" in capsys.readouterr().out
+    with pytest.raises(DataError):
+        study.about(missing, source="cifar10")
+    with pytest.raises(KeyError):  # a fault is no missing data set
+        study.about(lambda: {}["x"], source="mnist")
+    study.run(lambda source, seed, device, ckpt: {}, "y", data=about | dict(hash="m1"), source="mnist")
+    with pytest.raises(DataError):  # two data sets of one name
+        study.about(missing, source="mnist")
+
+
+SIZES = dict(paper=dict(n=3, seeds=2), cpu={}, quick={}, smoke={})
+
+
+@pytest.mark.parametrize(
+    "profile, env, settings, commits",
+    [(p, "committed", {}, True) for p in ("paper", "cpu", "quick")]
+    + [(p, "", {}, False) for p in ("paper", "cpu", "quick")]
+    + [("cpu", "committed", dict(overrides="n=4"), False), ("quick", "committed", dict(seeds=1), False), ("cpu", "committed", dict(overrides="n=3", seeds=2), True)],
+)
+def test_only_the_batch_with_the_profiles_own_sizes_writes_where_git_looks(monkeypatch, profile, env, settings, commits):
+    monkeypatch.delenv("IN_TEST", raising=False)
+    monkeypatch.setenv("NAS_NB_FIGURES", env)
+    s = Study("51_asng_nas", SIZES, profile, device="cpu", **settings)
+    where = f"figures/{profile}/51_asng_nas"
+    assert s.folder == root() / ("" if commits else "data") / where and s.home == root() / where
+    assert (f"figures go to {where}\n" in repr(s)) == commits and (f"data/{where} (git ignores it" in repr(s)) != commits
+
+
+def test_runs_of_quick_are_not_those_of_cpu(study, tmp_path):
+    "Both may have the same configuration, but not the same arithmetic."
+    quick = Study("51_asng_nas", SIZES, "quick", device="cpu")
+    quick.cache = study.cache
+    quick.home = quick.folder = tmp_path / "quick"
+    quick.run(square, "square", n=3)
+    study.profile, study.portable = "cpu", False
+    study.run(square, "square", n=3)
+    assert (quick.counts["computed"], study.counts["computed"], study.counts["reused"]) == (1, 1, 0)
