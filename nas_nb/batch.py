@@ -407,25 +407,32 @@ def _number(text) -> float | None:  # None if it is none; an empty cell is a mis
         return None
 
 # %% ../nbs/06_batch.ipynb #alike
-def _column(rows: list[dict], name: str) -> list[float] | None:  # None unless all are numbers
-    numbers = [_number(row.get(name)) for row in rows]
-    return None if None in numbers else numbers
+def _groups(rows: list[dict], keys: list[str]) -> dict[tuple, list[dict]]:
+    groups = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+    return groups
 
 
-def _finite(numbers: list[float]) -> list[float]:
-    return [x for x in numbers if math.isfinite(x)]
-
-
-def _alike(was: list[dict], now: list[dict], name: str) -> bool:
-    "Whether a column has the same text, or a mean within two standard deviations and as many missing or infinite values."
-    if [row.get(name) for row in was] == [row.get(name) for row in now]:
-        return True
-    a, b, sd = (_column(*of) for of in ((was, name), (now, name), (was, f"{name}_sd")))
-    if a is None or b is None or len(_finite(a)) - len(a) != len(_finite(b)) - len(b):
+def _alike(was: list[dict], now: list[dict], name: str) -> bool:  # rows of one group
+    "Whether the mean of a column is within two standard deviations, and as many numbers are missing or infinite."
+    a, b, sd = ([_number(row.get(column)) for row in rows] for rows, column in ((was, name), (now, name), (was, f"{name}_sd")))
+    if None in a + b:
         return False
-    a, b = _finite(a), _finite(b)
-    spread = max(_finite(sd or []), default=0.0) or (statistics.stdev(a) if len(a) > 1 else 0.0)
-    return not a or abs(statistics.fmean(a) - statistics.fmean(b)) <= max(2 * spread, 1e-6 * abs(statistics.fmean(a)))
+    a, b, sd = ([x for x in numbers if x is not None and math.isfinite(x)] for numbers in (a, b, sd))
+    if len(a) != len(b) or not a:
+        return len(a) == len(b)
+    spread = max(sd, default=0.0) or (statistics.stdev(a) if len(a) > 1 else 0.0)
+    return abs(statistics.fmean(a) - statistics.fmean(b)) <= max(2 * spread, 1e-6 * abs(statistics.fmean(a)))
+
+
+def _within_spread(was: list[dict], now: list[dict]) -> bool:
+    "Whether two tables have the same settings, and for each setting means within the spread over its rows."
+    names = [name for name in was[0] if not name.endswith("_sd")] if was else []
+    same = lambda name: sorted(str(row.get(name)) for row in was) == sorted(str(row.get(name)) for row in now)
+    keys = [name for name in names if name != "seed" and same(name)]
+    old, new = _groups(was, keys), _groups(now, keys)
+    return old.keys() == new.keys() and all(_alike(rows, new[key], name) for key, rows in old.items() for name in names if name not in keys)
 
 # %% ../nbs/06_batch.ipynb #compare-tables
 def compare(
@@ -440,8 +447,7 @@ def compare(
     was, now, reason = _table(old), _table(new), f" ({why})" if why else ""
     if was == now and old.splitlines()[:1] == new.splitlines()[:1]:
         return "identical"
-    names = list(was[0]) if was else []
-    alike = why and same_verdicts and now and names == list(now[0]) and all(_alike(was, now, n) for n in names if not n.endswith("_sd"))
+    alike = why and same_verdicts and now and len(was) == len(now) and list(was[0]) == list(now[0]) and _within_spread(was, now)
     return f"{'within spread' if alike else 'different'}{reason}"
 
 # %% ../nbs/06_batch.ipynb #died

@@ -568,7 +568,11 @@ def test_comparison_with_git(project, monkeypatch, why):
     ("x,y\n1,5\n", "x,z\n1,5\n", "different"),
     ("x,y\na,5\n", "x,y\nb,5\n", "different"),
     ("x\n", "y\n", "different"),
-    ("x,y\n1,5\n1,5\n", "x,y\n1,5\n1,5\n1,5\n", "within spread"),  # another number of rows, the same means
+    ("x,y\n1,5\n1,5\n", "x,y\n1,5\n1,5\n1,5\n", "different"),  # another number of rows
+    ("m,y\nA,30\nB,60\nC,90\n", "m,y\nA,90\nB,60\nC,30\n", "different"),  # the same numbers, of other methods
+    ("m,y\nA,30\nB,60\nC,90\n", "m,y\nA,60\nB,60\nC,60\n", "different"),
+    ("step,loss\n1,2\n2,1\n3,0.1\n", "step,loss\n1,2\n2,2\n3,2\n", "different"),
+    ("m,seed,y\nA,0,30\nA,1,34\n", "m,seed,y\nA,0,33\nA,1,36\n", "within spread"),  # means 32 and 34.5, a deviation of 2.8 over the seeds
 ])
 def test_compare(old, new, expected):
     reason = " (other torch: 9)" if expected != "identical" else ""
