@@ -88,14 +88,20 @@ from nas_nb.files import Checkpoint
 from nas_nb.training import train_baseline
 import torch
 torch.set_num_threads(1)
-train_baseline(**json.loads(sys.argv[1]), ckpt=Checkpoint(sys.argv[2], every=0))
+print(json.dumps(train_baseline(**json.loads(sys.argv[1]), ckpt=Checkpoint(sys.argv[2], every=0))))
 """
+
+
+def going_on(settings, path):
+    "Another process: what this one computed before may have fixed another arithmetic than the variables now ask for."
+    command = [sys.executable, "-c", GO_ON, json.dumps(settings), str(path)]
+    return subprocess.Popen(command, env=os.environ | dict(NAS_NB_BATCH="1"), stdout=subprocess.PIPE, text=True)
 
 
 def killed(settings, path, moments) -> bool:
     "Let another process go on with the run, and kill it some time after it has written a checkpoint; whether it was still running then."
     before = path.stat().st_mtime_ns if path.exists() else 0
-    child = subprocess.Popen([sys.executable, "-c", GO_ON, json.dumps(settings), str(path)], env=os.environ | dict(NAS_NB_BATCH="1"))
+    child = going_on(settings, path)
     while not (path.exists() and path.stat().st_mtime_ns > before) and child.poll() is None:
         time.sleep(0.002)
     time.sleep(moments.uniform(0, 0.2))
@@ -107,15 +113,15 @@ def killed(settings, path, moments) -> bool:
 def test_killed_and_gone_on_through_the_same_call_for_every_data_set(tmp_path, source):
     steps = dict(digits=120, mnist=40, cifar10=8)[source]
     settings = dict(source=source, epochs=3, seed=1, max_steps=steps, **BASELINES[source] | dict(size=32))
-    run = partial(train_baseline, **settings)
-    whole, path, moments = run(), tmp_path / "c.pt", random.Random(seed := random.randrange(10**6))
+    whole = going_on(settings, tmp_path / "whole.pt").communicate()[0].splitlines()[-1]
+    path, moments = tmp_path / "c.pt", random.Random(seed := random.randrange(10**6))
     print("seed of the moments", seed)
     reached = []
     while len(reached) < 3 and killed(settings, path, moments):
         reached.append(Checkpoint(path).load()["step"])
     print("killed with", reached, "of", steps, "steps saved")
     assert reached and reached == sorted(set(reached))  # each one went on from where the one before was killed
-    assert run(ckpt=Checkpoint(path)) == whole
+    assert going_on(settings, path).communicate()[0].splitlines()[-1] == whole
 
 
 def test_seeds_decide(batches):
