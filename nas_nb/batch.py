@@ -257,7 +257,7 @@ def at_least_one(
     return int(text)
 
 # %% ../nbs/06_batch.ipynb #data-stamp
-_NOT_DATA = ("README.md", "cache", "figures", "locks", "runs")  # what the program itself puts into `data/`
+_NOT_DATA = ("README.md", "cache", "figures", "gpu", "locks", "runs")  # what the program itself puts into `data/`
 
 
 def _data(nb: Notebook) -> list:
