@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DARTS_OPS', 'ASNG_OPS', 'ENAS_OPS', 'NASNET_OPS', 'said', 'check_tensors', 'check_reals', 'check_whole',
-           'check_positive', 'check_shape', 'Op', 'Depthwise', 'conv_bn', 'relu_conv_bn', 'Reduce', 'factorized_reduce',
-           'side_by_side', 'Zero', 'Cost', 'cost']
+           'check_positive', 'check_shape', 'Op', 'Depthwise', 'Pointwise', 'conv_bn', 'relu_conv_bn', 'Reduce',
+           'factorized_reduce', 'side_by_side', 'Zero', 'Cost', 'cost']
 
 # %% ../nbs/10_operations.ipynb #imports
 from collections.abc import Callable, Sequence
@@ -138,11 +138,30 @@ def _depthwise(x, weight, stride, padding, dilation=1):
             return F.conv2d(x.float(), weight, None, stride, padding, dilation, len(weight))
     return F.conv2d(x, weight, None, stride, padding, dilation, len(weight))
 
+# %% ../nbs/10_operations.ipynb #pointwise
+class Pointwise(nn.Conv2d):
+    "A 1×1 convolution with a stride, (N, c_in, H, W) → (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉); its pixels are picked first."
+
+    def __init__(self, c_in: int, c_out: int, stride: int):
+        check_whole(c_in=c_in, c_out=c_out, stride=stride)
+        super().__init__(c_in, c_out, 1, stride, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        "`x` (N, c_in, H, W) → (N, c_out, H', W'), with its own weight."
+        return self.convolve(x, self.weight)
+
+    def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        "The convolution with several weights, `weight` (E·c_out, c_in, 1, 1), of one input, `x` (N, c_in, H, W), or of as many, (N, E·c_in, H, W) → (N, E·c_out, H', W')."
+        down, right = self.stride
+        pixels = x.permute(0, 2, 3, 1)[:, ::down, ::right].permute(0, 3, 1, 2)
+        return F.conv2d(pixels, weight, groups=x.shape[1] // self.in_channels)
+
 # %% ../nbs/10_operations.ipynb #parts
 def conv_bn(c_in: int, c_out: int, affine: bool, k: int = 1, stride: int = 1) -> nn.Sequential:
     "A convolution and batch norm: (N, c_in, H, W) → (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉) for an odd `k`; raises `ValueError` for sizes below 1."
     check_whole(c_in=c_in, c_out=c_out, k=k, stride=stride)
-    return nn.Sequential(nn.Conv2d(c_in, c_out, k, stride, k // 2, bias=False), nn.BatchNorm2d(c_out, affine=affine))
+    convolution = Pointwise(c_in, c_out, stride) if k == 1 and stride > 1 else nn.Conv2d(c_in, c_out, k, stride, k // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(c_out, affine=affine))
 
 
 def _separable(channels, k, stride, dilation, affine):
@@ -191,7 +210,7 @@ def _known(m):  # without momentum, batch norm takes a mean over batches, and ea
         return not m.affine and m.momentum is not None and m.track_running_stats
     if type(m) is nn.Conv2d:
         return m.bias is None and m.padding_mode == "zeros"
-    return type(m) in (nn.Sequential, nn.ReLU, nn.Identity, Depthwise, Reduce)
+    return type(m) in (nn.Sequential, nn.ReLU, nn.Identity, Depthwise, Pointwise, Reduce)
 
 
 def side_by_side(
@@ -225,7 +244,7 @@ def _beside(modules, x, factors):
         return _beside([m.bn for m in modules], _halve(x, modules), factors)
     if isinstance(one, nn.BatchNorm2d):
         return _batch_norm(modules, _widen(x, len(modules) * one.num_features), factors)
-    if isinstance(one, Depthwise):
+    if isinstance(one, (Depthwise, Pointwise)):
         y = one.convolve(x, weights())
     elif isinstance(one, nn.Conv2d):
         x = x if one.groups == 1 else _widen(x, len(modules) * one.in_channels)
