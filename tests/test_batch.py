@@ -20,6 +20,7 @@ import nas_nb.batch as batch
 from nas_nb.core import resolve, root
 from nas_nb.files import run_lock
 
+OURS = "[DEFAULT]\nlib_name = nas_nb\n"  # the `settings.ini` of a project of ours
 PARAMETERS = 'profile: str = "quick"\nseeds: int = 0\ndevice: str = "auto"\noverrides: str = ""'
 PROFILES = "PROFILES = dict(paper=dict(trials=100, rate=0.5, f=(0, 0.5), plain=False, seeds=5), quick=dict(trials=8), smoke=dict(trials=1))"
 HEADER = """import json, os, time
@@ -63,7 +64,7 @@ def copy_of(project: Path, id: str) -> str:
 
 @pytest.fixture
 def project(tmp_path):
-    (tmp_path / "settings.ini").touch()
+    (tmp_path / "settings.ini").write_text(OURS)
     (tmp_path / "nbs").mkdir()
     return tmp_path
 
@@ -249,7 +250,7 @@ def test_the_number_of_jobs_changes_no_bit(tmp_path):
     for jobs in (1, 3):
         project = tmp_path / str(jobs)
         (project / "nbs").mkdir(parents=True)
-        (project / "settings.ini").touch()
+        (project / "settings.ini").write_text(OURS)
         for id in ("10_a", "11_b", "12_c"):
             write(project, id, COMPUTES.format(id=id))
         result = run(project, "figures", "--jobs", jobs, OMP_NUM_THREADS=str(jobs))
@@ -376,7 +377,7 @@ def test_a_kernel_that_does_not_start_is_tried_twice(project, monkeypatch):
 def still(tmp_path_factory):
     "A project for tests in which nothing is executed."
     project = tmp_path_factory.mktemp("still")
-    (project / "settings.ini").touch()
+    (project / "settings.ini").write_text(OURS)
     (project / "nbs").mkdir()
     write(project, "10_demo", DRAWS)
     write(project, "11_other", DRAWS, "load_images")  # that data are loaded must not make the answers slow
@@ -719,11 +720,11 @@ def test_the_folder_of_another_project_is_not_taken(project):
     write(project, "10_demo", DRAWS)
     inside = project / "src"
     inside.mkdir()
-    for name, ours in ("another", False), ("nas_nb", True):
-        (project / "settings.ini").write_text(f"[DEFAULT]\nrepo = {name}\nlib_name = %(repo)s\n")
-        assert ("10_demo" in run(inside, "list").stdout) == ours  # else that of the package
-    (project / "settings.ini").write_bytes(b"\xff")
-    assert "10_demo" not in run(inside, "list").stdout
+    named = lambda name: f"[DEFAULT]\nrepo = {name}\nlib_name = %(repo)s\n".encode()
+    foreign = named("another"), b"", b"[DEFAULT]\n", b"[DEFAULT]\nrepo = nas_nb\n", b"[DEFAULT]\nlib_name =\n", b"lib_name = nas_nb\n", b"\xff"
+    for text, ours in ((named("nas_nb"), True), *((text, False) for text in foreign)):
+        (project / "settings.ini").write_bytes(text)
+        assert ("10_demo" in run(inside, "list").stdout) == ours, text  # else that of the package
 
 
 # -- what was compared with --
@@ -766,7 +767,7 @@ def test_a_checkout_inside_another_repository(tracked):
     inner = tracked / "inner"
     shutil.copytree(tracked / "figures", inner / "figures")
     (inner / "nbs").mkdir()
-    (inner / "settings.ini").touch()
+    (inner / "settings.ini").write_text(OURS)
     os.chdir(inner)
     found, basis = batch.committed("figures/quick/10_demo")
     assert found == HERE and basis == "the files as they lay there (this folder is not tracked by the repository around it)"
