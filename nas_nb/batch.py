@@ -361,17 +361,18 @@ def _git(*words: str) -> str:
 
 def committed(
     folder: str,  # relative to the project
+    ending: str = ".csv",  # of the names of the files asked for
 ) -> tuple[dict[str, str], str]:  # file name → text, and in words where it is from
-    "The CSV files of a folder as git has them at `HEAD`; where git has none of this project, as they lie there."
+    "The files of a folder as git has them at `HEAD`; where git has none of this project, as they lie there."
     try:
         commit = _git("rev-parse", "--short", "HEAD").strip()
         if not _git("ls-tree", "--name-only", commit, "settings.ini"):
             raise OSError("this folder is not tracked by the repository around it")
-        names = [Path(name).name for name in _git("ls-tree", "--name-only", "-z", commit, f"{folder}/").split("\0") if name.endswith(".csv")]
+        names = [Path(name).name for name in _git("ls-tree", "--name-only", "-z", commit, f"{folder}/").split("\0") if name.endswith(ending)]
         return {name: _git("show", f"{commit}:./{folder}/{name}") for name in names}, f"HEAD, {commit}"
     except OSError as error:
         why = "git is not installed" if error.filename == "git" else str(error)
-    return {p.name: read_text(p) for p in (root() / folder).glob("*.csv")}, f"the files as they lay there ({why})"
+    return {p.name: read_text(p) for p in (root() / folder).glob(f"*{ending}")}, f"the files as they lay there ({why})"
 
 # %% ../nbs/06_batch.ipynb #fingerprints
 def fingerprints(folder: str) -> dict[str, str]:
@@ -806,9 +807,9 @@ def _known(claim: str) -> str:
 def best_verdicts(job: Job) -> dict[str, str]:
     "Claim without its numbers → the verdict of the largest profile with committed results, and which that is."
     found = {}
-    for profile in ORDER[::-1]:
-        text = job.before.get("claims.csv", "") if profile == job.profile else _csv(f"figures/{profile}/{job.nb.id}", "claims.csv")
-        found |= {_known(claim): f"{verdict} ({profile})" for claim, verdict in _verdicts(text).items() if profile != "smoke"}
+    for profile in ORDER[-2::-1]:  # not smoke, which git ignores
+        before = job.before if profile == job.profile else committed(f"figures/{profile}/{job.nb.id}", "claims.csv")[0]
+        found |= {_known(claim): f"{verdict} ({profile})" for claim, verdict in _verdicts(before.get("claims.csv", "")).items()}
     return found
 
 

@@ -553,6 +553,14 @@ def test_comparison_with_git(project, monkeypatch, why):
     assert f"near   different{why}" in text and f"same   same data, other svg{why}" in text
     assert ["10", "c2", "reproduced (quick)", "inconclusive"] in [re.split("  +", line) for line in text.splitlines()]
 
+    # what another profile drew since is not what is committed of it
+    (project / "figures/cpu/10_demo/claims.csv").write_text("claim,verdict\nc1 (n = 7.5),reproduced\nc2,reproduced\n")
+    (project / "figures/paper/10_demo").mkdir(parents=True)
+    (project / "figures/paper/10_demo/claims.csv").write_text("claim,verdict\nc2,reproduced\n")
+    assert batch.best_verdicts(job) == {"c# (n = #)": "not reproduced (cpu)", "c#": "reproduced (quick)"}
+    git("add", "-A"), git("commit", "-qm", "redrawn")
+    assert batch.best_verdicts(job) == {"c# (n = #)": "reproduced (cpu)", "c#": "reproduced (paper)"}
+
 
 @pytest.mark.parametrize("old, new, expected", [
     ("x,y\n1,inf\n", "x,y\n1,inf\n", "identical"),
