@@ -44,8 +44,6 @@ class Study:
         self.profile = "smoke" if os.environ.get("IN_TEST") else profile
         check_parameters(profiles, self.profile, seeds, device, overrides)
         values = resolve(profiles, self.profile, overrides)
-        if seeds and "seeds" not in values:
-            raise ValueError(f"seeds = {seeds}, but this notebook repeats nothing over seeds")
         self.name, self.values = check_name(name, "the study's name"), values | (dict(seeds=seeds) if seeds else {})
         self.portable = self.profile in PORTABLE
         self.cfg, self.device = SimpleNamespace(**self.values), get_device("cpu" if self.portable and device == "auto" else device)
