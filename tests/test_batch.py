@@ -462,7 +462,7 @@ def test_broken_notebooks_are_refused(project, broken, says, monkeypatch, capsys
     err = capsys.readouterr().err
     assert "nbs/11_broken.ipynb" in err and says in err and err.count("\n") == 1
     assert batch.main(["figures", "10", "12", "--seeds", "7", "--dry-run"]) == 0  # the sound ones can be run
-    assert [line.split()[4] for line in capsys.readouterr().out.splitlines()[1:]] == ["7", "0"]  # one knows no seeds
+    assert [line.split()[4] for line in capsys.readouterr().out.splitlines()[1:]] == ["7", "-"]  # one knows no seeds
     assert batch.main(["figures", "12", "--seeds", "7"]) == 2
     assert batch.main(["list"]) == 0
 
@@ -932,7 +932,7 @@ def test_damaged_tables_of_claims(project, monkeypatch, capsys):
     (project / "figures" / "quick" / "folder" / "claims.csv").mkdir(parents=True)
     assert batch.main(["claims"]) == 1
     out, err = capsys.readouterr()
-    assert "seen" in out and out.count("x") == 200_000
+    assert "seen" in out and "x" * 200_000 in "".join(out.split())
     assert err.count("\n") == 2 and "figures/quick/latin/claims.csv cannot be read (it is not UTF-8)" in err and "figures/quick/folder/claims.csv" in err
 
 
