@@ -22,6 +22,7 @@ import functools
 import hashlib
 import importlib.util
 import io
+import itertools
 import json
 import math
 import os
@@ -33,6 +34,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import traceback
@@ -161,7 +163,7 @@ def _calls(source: str, function: str) -> bool:
     except SyntaxError:  # a magic, say
         return f"{function}(" in source
 
-# %% ../nbs/06_batch.ipynb #read-notebook
+# %% ../nbs/06_batch.ipynb #expected
 def _sized(profiles) -> bool:
     "Whether `PROFILES` is what its name says."
     if not isinstance(profiles, dict) or not profiles or set(profiles) - set(ORDER):
@@ -169,6 +171,14 @@ def _sized(profiles) -> bool:
     return all(isinstance(sizes, dict) and all(isinstance(k, str) for k in sizes) for sizes in profiles.values())
 
 
+def _expected(cells, told) -> dict:  # profile → time, as text
+    "`EXPECTED`, in which \"see the table\" becomes the sum of the estimated hours that the notebook keeps among its outputs."
+    outputs = ["".join(o.get("data", {}).get("text/plain", "")) for c in cells for o in c.get("outputs", [])]
+    hours = re.findall(r"^\d+ +all \(estimated\) .* (\d+(?:\.\d+)?)$", "\n".join(outputs), re.M)
+    told = {p: str(text) for p, text in told.items()} if isinstance(told, dict) else {}
+    return {p: text.replace("see the table", f"{float(hours[-1]):.0f} h on a GPU") if hours else text for p, text in told.items()}
+
+# %% ../nbs/06_batch.ipynb #read-notebook
 def read_notebook(
     path: Path,  # of an `.ipynb`
 ) -> Notebook:
@@ -182,14 +192,14 @@ def read_notebook(
         figures = any(_calls(source, "save_fig") and not re.search(r"^#\s*\|\s*export", source, re.M) for source in code)
         if figures:
             problem = _parameters_problem(cells)
-            profiles, expected = read_table(code, "PROFILES"), read_table(code, "EXPECTED")
+            profiles, expected = read_table(code, "PROFILES"), _expected(cells, read_table(code, "EXPECTED"))
             if not _sized(profiles):
                 problem, profiles = problem or f"PROFILES must be a table of the profiles {', '.join(ORDER)}, each a table", {}
     except OSError as error:
         problem = f"cannot be read ({error.strerror or error})"
     except (KeyError, TypeError, AttributeError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
         problem, figures = f"not readable as a notebook with literal tables ({type(error).__name__}: {error})", True
-    return Notebook(path.stem, title, code, figures, profiles, expected if isinstance(expected, dict) else {}, problem)
+    return Notebook(path.stem, title, code, figures, profiles, expected, problem)
 
 # %% ../nbs/06_batch.ipynb #notebooks
 def notebooks() -> dict[str, Notebook]:  # by id, in the order of the files
@@ -361,17 +371,18 @@ def _git(*words: str) -> str:
 
 def committed(
     folder: str,  # relative to the project
+    ending: str = ".csv",  # of the names of the files asked for
 ) -> tuple[dict[str, str], str]:  # file name → text, and in words where it is from
-    "The CSV files of a folder as git has them at `HEAD`; where git has none of this project, as they lie there."
+    "The files of a folder as git has them at `HEAD`; where git has none of this project, as they lie there."
     try:
         commit = _git("rev-parse", "--short", "HEAD").strip()
         if not _git("ls-tree", "--name-only", commit, "settings.ini"):
             raise OSError("this folder is not tracked by the repository around it")
-        names = [Path(name).name for name in _git("ls-tree", "--name-only", "-z", commit, f"{folder}/").split("\0") if name.endswith(".csv")]
+        names = [Path(name).name for name in _git("ls-tree", "--name-only", "-z", commit, f"{folder}/").split("\0") if name.endswith(ending)]
         return {name: _git("show", f"{commit}:./{folder}/{name}") for name in names}, f"HEAD, {commit}"
     except OSError as error:
         why = "git is not installed" if error.filename == "git" else str(error)
-    return {p.name: read_text(p) for p in (root() / folder).glob("*.csv")}, f"the files as they lay there ({why})"
+    return {p.name: read_text(p) for p in (root() / folder).glob(f"*{ending}")}, f"the files as they lay there ({why})"
 
 # %% ../nbs/06_batch.ipynb #fingerprints
 def fingerprints(folder: str) -> dict[str, str]:
@@ -784,11 +795,22 @@ def run_jobs(
 def table(
     header: tuple,  # column names
     rows: list,  # tuples of text
+    width: int = 0,  # characters of a line, to which wide columns are wrapped, down to 8 each; 0: no limit
 ) -> str:
     "A table in plain text, columns aligned."
     rows = [tuple(clean(str(cell)) for cell in row) for row in (header, *rows)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths)).rstrip() for row in rows)
+    widths = [min(w, width) for w in widths] if width else widths
+    while width and sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > 8:
+        widths[widths.index(max(widths))] -= 1
+    wrapped = [[textwrap.wrap(cell, w) if len(cell) > w else [cell] for cell, w in zip(row, widths)] for row in rows]
+    lines = [line for cells in wrapped for line in itertools.zip_longest(*cells, fillvalue="")]
+    return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths)).rstrip() for line in lines)
+
+
+def _columns() -> int:
+    "Characters of a line of the terminal, or of `COLUMNS`; where there is neither, as in a file, lines may be long."
+    return shutil.get_terminal_size((160, 24)).columns
 
 # %% ../nbs/06_batch.ipynb #report
 def _csv(folder: str, name: str) -> str:
@@ -806,15 +828,15 @@ def _known(claim: str) -> str:
 def best_verdicts(job: Job) -> dict[str, str]:
     "Claim without its numbers → the verdict of the largest profile with committed results, and which that is."
     found = {}
-    for profile in ORDER[::-1]:
-        text = job.before.get("claims.csv", "") if profile == job.profile else _csv(f"figures/{profile}/{job.nb.id}", "claims.csv")
-        found |= {_known(claim): f"{verdict} ({profile})" for claim, verdict in _verdicts(text).items() if profile != "smoke"}
+    for profile in ORDER[-2::-1]:  # not smoke, which git ignores
+        before = job.before if profile == job.profile else committed(f"figures/{profile}/{job.nb.id}", "claims.csv")[0]
+        found |= {_known(claim): f"{verdict} ({profile})" for claim, verdict in _verdicts(before.get("claims.csv", "")).items()}
     return found
 
 
-def figure_line(job: Job, name: str, same_verdicts: bool) -> tuple[str, str]:
+def figure_line(job: Job, name: str, same_verdicts: bool, problem: str = "") -> tuple[str, str]:  # `problem`: of `compute_portably`
     "The name of a figure, and how it relates to the committed one."
-    why = "; ".join((["changed settings"] if job.changed else []) + other_surroundings())
+    why = "; ".join((["changed settings"] if job.changed else []) + other_surroundings()) or problem
     said = compare(job.before.get(f"{name}.csv"), _csv(job.folder, f"{name}.csv"), same_verdicts, why)
     files = [file for file in job.prints if file.rpartition(".")[0] == name]
     other = [file.rpartition(".")[2] for file in files if fingerprint(root() / job.folder / file) != job.prints[file]]
@@ -835,13 +857,12 @@ def report(
         peak = f"{job.peak / 2**20:.0f} MiB" if job.peak else "-"
         rows.append((job.nb.id, job.status, f"{job.seconds:.0f}", peak, len(saved), len(verdicts) or "-"))
         same = "claims.csv" not in job.before or verdicts == _verdicts(job.before["claims.csv"])
-        figures += [figure_line(job, name, same) for name in saved]
+        figures += [figure_line(job, name, same, str(told.get("problem", ""))) for name in saved]
         best = best_verdicts(job)
-        cut = lambda claim: claim if len(claim) <= 76 else claim[:75] + "…"
-        claims += [(job.nb.id.partition("_")[0], cut(claim), best.get(_known(claim), "-"), verdict) for claim, verdict in verdicts.items()]
+        claims += [(job.nb.id.partition("_")[0], claim, best.get(_known(claim), "-"), verdict) for claim, verdict in verdicts.items()]
     parts = [table(("notebook", "status", "seconds", "peak memory", "figures", "claims"), rows)]
     parts += [table(("figure", "against the committed one"), figures)] if figures else []
-    parts += [table(("", "claim", "largest committed profile", "this run"), claims)] if claims else []
+    parts += [table(("", "claim", "largest committed profile", "this run"), claims, _columns())] if claims else []
     return "\n\n".join(parts)
 
 # %% ../nbs/06_batch.ipynb #checks
@@ -954,6 +975,14 @@ def scratch_folder():
         finally:
             opened is None or os.close(opened)
 
+# %% ../nbs/06_batch.ipynb #planned
+def _planned(job: Job) -> tuple:  # a row
+    "What would be done: the number of seeds as it would be, the time where it is known."
+    sizes = job.nb.sizes(job.profile, job.parameters["overrides"], job.parameters["seeds"])
+    known = "-" if job.changed else job.nb.expected.get(job.profile, "-")
+    parameters = job.parameters | dict(seeds=sizes.get("seeds", "-"), overrides=job.parameters["overrides"] or "-")
+    return job.nb.id, "would run" if job.status == "waiting" else job.status, *parameters.values(), known
+
 # %% ../nbs/06_batch.ipynb #figures
 def figures(
     args: argparse.Namespace,  # of `nas-nb figures`
@@ -961,8 +990,7 @@ def figures(
     "Regenerate figures."
     jobs = prepare(args)
     if args.dry_run:
-        rows = [(job.nb.id, "would run" if job.status == "waiting" else job.status, *job.parameters.values()) for job in jobs]
-        say(table(("notebook", "", *PARAMETERS), rows))
+        say(table(("notebook", "", *PARAMETERS, "expected time"), [_planned(job) for job in jobs]))
         return 0
     if any(job.status == "waiting" for job in jobs):
         check_installed()
@@ -1005,21 +1033,20 @@ def _folders(path: Path) -> list[Path]:
 def show_claims(
     args: argparse.Namespace,  # with `profile`, None for all
 ) -> int:  # exit status
-    "All claims under `figures/`, long texts cut: the whole of them is in the `claims.csv` beside the figures."
-    rows, bad, cut = [], [], lambda text, width: text if len(text) <= width else text[: width - 1] + "…"
+    "All claims under `figures/`, long texts wrapped; more columns are in the `claims.csv` beside the figures."
+    rows, bad = [], []
     documents = [d for p in _folders(root() / "figures") if args.profile in (None, p.name) for d in _folders(p)]
     for path in (d / "claims.csv" for d in documents):
         try:
             for row in _table(read_file(path)):
-                cells = [cut(row.get(c) or "", width) for c, width in (("claim", 56), ("verdict", 20), ("document", 28), ("ours", 64))]
-                rows.append((*path.parts[-3:-1], *cells))
+                rows.append((*path.parts[-3:-1], *(row.get(c) or "" for c in ("claim", "verdict", "document", "ours"))))
         except FileNotFoundError:  # a notebook without claims
             pass
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             bad.append(f"{path.relative_to(root())} cannot be read ({why}): run nas-nb figures again")
     none = "no claims yet: run `nas-nb figures` first"
-    say(table(("profile", "notebook", "claim", "verdict", "document", "ours"), rows) if rows or bad else none)
+    say(table(("profile", "notebook", "claim", "verdict", "document", "ours"), rows, _columns()) if rows or bad else none)
     return _complain(bad)
 
 

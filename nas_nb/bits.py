@@ -25,11 +25,17 @@ TORCH = dict(
 PORTABLE = ("smoke", "quick")  # the profiles whose figures shall be identical everywhere
 
 
+def _has_avx2() -> bool:  # torch would believe the variable, and die of the first instruction that is not there
+    from numpy._core._multiarray_umath import __cpu_features__
+
+    return __cpu_features__.get("AVX2", False)
+
+
 def portable_variables(
     profile: str,  # `smoke`, `quick`, `cpu` or `paper`
 ) -> dict:  # variable → value, to be set before Python starts
-    "The environment variables for portable arithmetic; none for the large profiles, and none on processors other than x86-64."
-    return NUMPY | TORCH if profile in PORTABLE and platform.machine() in ("x86_64", "AMD64") else {}
+    "The environment variables for portable arithmetic; none for the large profiles, and none on processors other than x86-64 with AVX2."
+    return NUMPY | TORCH if profile in PORTABLE and _has_avx2() else {}
 
 # %% ../nbs/08_bits.ipynb #digest
 def digest(
@@ -81,7 +87,7 @@ COMPUTING = ("torch", "torchvision", "numpy", "scipy", "pandas", "scikit-learn",
 
 
 def other_surroundings() -> list[str]:  # each as `other torch: 2.15.0`
-    "What of this installation may change bits: versions other than the pinned ones, another family of processors."
+    "What of this installation may change bits: versions other than the pinned ones, another family of processors, one without AVX2."
     pins, found = root() / "constraints.txt", []
     pinned = dict(re.findall(r"^([\w-]+)==(\S+)", pins.read_text(encoding="utf-8") if pins.is_file() else "", re.M))
     for name in COMPUTING:
@@ -91,8 +97,9 @@ def other_surroundings() -> list[str]:  # each as `other torch: 2.15.0`
             here = "missing"
         if here != pinned.get(name, here):
             found.append(f"other {name}: {here}")
-    if platform.machine() not in ("x86_64", "AMD64"):
-        found.append(f"other processor: {platform.machine()}")
+    if not _has_avx2():
+        without = " without AVX2" if platform.machine() in ("x86_64", "AMD64") else ""
+        found.append(f"other processor: {platform.machine()}{without}")
     return found
 
 # %% ../nbs/08_bits.ipynb #compute

@@ -241,19 +241,45 @@ def _is_global_generator(x) -> bool:
     return any(x is g for g in (random._inst, _loaded("numpy.random.mtrand", "_rand"), _loaded("torch", "default_generator")))
 
 
-def _tensor(x, trail):
-    about = f"tensor {x.dtype} {tuple(x.shape)} {x.stride()} {x.requires_grad}"
-    if not x.is_meta:
-        about += " " + hashlib.sha256(x.detach().cpu().contiguous().flatten().view(_loaded("torch", "uint8")).numpy().data).hexdigest()
-    return about, dict(kind=type(x), attributes=vars(x))
-
-
 def _unseen(x, trail):
     if isinstance(x, Iterator | Awaitable) and not isinstance(x, IOBase):
         remedy = "make it within the function, or keep a list"
         raise ValueError(f"{_path(trail)} is a {type(x).__name__}, which gives something else each time that it is read: {remedy}")
     _warn(trail, f"is a {type(x).__name__}: what it holds")
     return f"unseen {type(x).__qualname__}", {}
+
+# %% ../nbs/03b_codehash.ipynb #tensors
+_BY_ROWS, _BY_COLUMNS = ("crow_indices", "col_indices", "values"), ("ccol_indices", "row_indices", "values")
+_STORED = {  # layout → the methods that give what a tensor holds
+    "torch.sparse_coo": ("is_coalesced", "_indices", "_values"), "torch._mkldnn": ("to_dense",),
+    "torch.sparse_csr": _BY_ROWS, "torch.sparse_bsr": _BY_ROWS, "torch.sparse_csc": _BY_COLUMNS, "torch.sparse_bsc": _BY_COLUMNS,
+}  # fmt: skip
+
+
+def _held(x) -> dict:  # empty for bytes in a row
+    "The plain tensors and the numbers that a tensor consists of."
+    if x.is_nested:
+        return dict(parts=x.unbind())
+    if x.is_quantized:
+        per_tensor, per_channel = ("q_scale", "q_zero_point"), ("q_per_channel_scales", "q_per_channel_zero_points", "q_per_channel_axis")
+        methods = ("stride", "int_repr", *(per_tensor if "per_tensor" in str(x.qscheme()) else per_channel))
+    else:
+        methods = _STORED.get(str(x.layout), ())
+    return {name: getattr(x, name)() for name in ("size", *methods)} if methods else {}
+
+
+def _tensor(x, trail):
+    kind = dict(kind=type(x), attributes={} if x.is_nested else vars(x))  # a nested one counts its sizes in the process
+    try:
+        if held := _held(x.detach()):
+            return f"tensor {x.dtype} {x.layout} {x.requires_grad}", held | kind
+        about = f"tensor {x.dtype} {tuple(x.shape)} {x.stride()} {x.requires_grad}"
+        if not x.is_meta:
+            plain = x.detach().resolve_conj().resolve_neg().cpu().clone(memory_format=_loaded("torch", "contiguous_format"))
+            about += " " + hashlib.sha256(plain.flatten().view(_loaded("torch", "uint8")).numpy().data).hexdigest()
+        return about, kind
+    except (RuntimeError, ValueError):  # of torch: there is nothing yet, or it does not say
+        return _unseen(x, trail)
 
 # %% ../nbs/03b_codehash.ipynb #warn
 def _path(trail) -> str:  # `run.helper.LOCK`

@@ -21,13 +21,12 @@ from pathlib import Path
 
 # %% ../nbs/00_core.ipynb #root
 def _ours(settings: Path) -> bool:
-    "Whether a `settings.ini` names this project, or none."
+    "Whether a `settings.ini` names this project."
     try:
         (config := configparser.ConfigParser()).read_string(settings.read_text(encoding="utf-8"))
-        name = config["DEFAULT"].get("lib_name") or config["DEFAULT"].get("repo") or "nas_nb"
+        return config["DEFAULT"].get("lib_name") == "nas_nb"
     except (OSError, UnicodeDecodeError, configparser.Error):
         return False
-    return name.replace("-", "_") == "nas_nb"
 
 
 def root(

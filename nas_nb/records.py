@@ -44,8 +44,6 @@ class Study:
         self.profile = "smoke" if os.environ.get("IN_TEST") else profile
         check_parameters(profiles, self.profile, seeds, device, overrides)
         values = resolve(profiles, self.profile, overrides)
-        if seeds and "seeds" not in values:
-            raise ValueError(f"seeds = {seeds}, but this notebook repeats nothing over seeds")
         self.name, self.values = check_name(name, "the study's name"), values | (dict(seeds=seeds) if seeds else {})
         self.portable = self.profile in PORTABLE
         self.cfg, self.device = SimpleNamespace(**self.values), get_device("cpu" if self.portable and device == "auto" else device)
@@ -55,8 +53,9 @@ class Study:
         self.counts, self.figures, self.claims = dict(computed=0, reused=0, committed=0), [], []
         set_threads(threads)
         keep_memory()
-        if (problem := compute_portably(self.profile)) and not os.environ.get("IN_TEST"):
-            print(problem)
+        self.problem = compute_portably(self.profile)
+        if self.problem and not os.environ.get("IN_TEST"):
+            print(self.problem)
 
 # %% ../nbs/03_records.ipynb #study-where
 @patch
@@ -69,7 +68,7 @@ def _commits(self: Study) -> bool:
 @patch
 def report(self: Study):
     "What the command line reads when the notebook has run."
-    write_atomic(self.folder / "report.json", to_json(dict(runs=self.counts, figures=self.figures)))
+    write_atomic(self.folder / "report.json", to_json(dict(runs=self.counts, figures=self.figures, problem=self.problem)))
 
 
 @patch

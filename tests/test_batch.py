@@ -20,6 +20,7 @@ import nas_nb.batch as batch
 from nas_nb.core import resolve, root
 from nas_nb.files import run_lock
 
+OURS = "[DEFAULT]\nlib_name = nas_nb\n"  # the `settings.ini` of a project of ours
 PARAMETERS = 'profile: str = "quick"\nseeds: int = 0\ndevice: str = "auto"\noverrides: str = ""'
 PROFILES = "PROFILES = dict(paper=dict(trials=100, rate=0.5, f=(0, 0.5), plain=False, seeds=5), quick=dict(trials=8), smoke=dict(trials=1))"
 HEADER = """import json, os, time
@@ -63,7 +64,7 @@ def copy_of(project: Path, id: str) -> str:
 
 @pytest.fixture
 def project(tmp_path):
-    (tmp_path / "settings.ini").touch()
+    (tmp_path / "settings.ini").write_text(OURS)
     (tmp_path / "nbs").mkdir()
     return tmp_path
 
@@ -249,7 +250,7 @@ def test_the_number_of_jobs_changes_no_bit(tmp_path):
     for jobs in (1, 3):
         project = tmp_path / str(jobs)
         (project / "nbs").mkdir(parents=True)
-        (project / "settings.ini").touch()
+        (project / "settings.ini").write_text(OURS)
         for id in ("10_a", "11_b", "12_c"):
             write(project, id, COMPUTES.format(id=id))
         result = run(project, "figures", "--jobs", jobs, OMP_NUM_THREADS=str(jobs))
@@ -376,7 +377,7 @@ def test_a_kernel_that_does_not_start_is_tried_twice(project, monkeypatch):
 def still(tmp_path_factory):
     "A project for tests in which nothing is executed."
     project = tmp_path_factory.mktemp("still")
-    (project / "settings.ini").touch()
+    (project / "settings.ini").write_text(OURS)
     (project / "nbs").mkdir()
     write(project, "10_demo", DRAWS)
     write(project, "11_other", DRAWS, "load_images")  # that data are loaded must not make the answers slow
@@ -461,7 +462,7 @@ def test_broken_notebooks_are_refused(project, broken, says, monkeypatch, capsys
     err = capsys.readouterr().err
     assert "nbs/11_broken.ipynb" in err and says in err and err.count("\n") == 1
     assert batch.main(["figures", "10", "12", "--seeds", "7", "--dry-run"]) == 0  # the sound ones can be run
-    assert [line.split()[4] for line in capsys.readouterr().out.splitlines()[1:]] == ["7", "0"]  # one knows no seeds
+    assert [line.split()[4] for line in capsys.readouterr().out.splitlines()[1:]] == ["7", "-"]  # one knows no seeds
     assert batch.main(["figures", "12", "--seeds", "7"]) == 2
     assert batch.main(["list"]) == 0
 
@@ -552,6 +553,19 @@ def test_comparison_with_git(project, monkeypatch, why):
     assert f"near   different{why}" in text and f"same   same data, other svg{why}" in text
     assert ["10", "c2", "reproduced (quick)", "inconclusive"] in [re.split("  +", line) for line in text.splitlines()]
 
+    # without another reason it is the one that the notebook found out about its own arithmetic
+    if not why:
+        (out / "report.json").write_text(json.dumps(dict(figures=["far"], problem="last digits will differ")))
+        assert "far  different (last digits will differ)" in batch.report([job])
+
+    # what another profile drew since is not what is committed of it
+    (project / "figures/cpu/10_demo/claims.csv").write_text("claim,verdict\nc1 (n = 7.5),reproduced\nc2,reproduced\n")
+    (project / "figures/paper/10_demo").mkdir(parents=True)
+    (project / "figures/paper/10_demo/claims.csv").write_text("claim,verdict\nc2,reproduced\n")
+    assert batch.best_verdicts(job) == {"c# (n = #)": "not reproduced (cpu)", "c#": "reproduced (quick)"}
+    git("add", "-A"), git("commit", "-qm", "redrawn")
+    assert batch.best_verdicts(job) == {"c# (n = #)": "reproduced (cpu)", "c#": "reproduced (paper)"}
+
 
 @pytest.mark.parametrize("old, new, expected", [
     ("x,y\n1,inf\n", "x,y\n1,inf\n", "identical"),
@@ -606,6 +620,45 @@ def test_claims_and_runs(project, monkeypatch, capsys):
     assert sorted(p.name for p in runs.glob("*/*")) == ["bb22", "cc33", "dd44"]
     assert batch.main(["runs", "rm", "--document", "asng"]) == 0 and batch.main(["runs", "rm", "--all"]) == 0
     assert not list(runs.glob("*/*"))
+
+
+def test_long_claims_are_wrapped_not_cut(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    claim, ours = "a claim of many words " * 20 + "its end", "1.5 ± 0.5, " * 30 + "n = 3"
+    (project / "figures/quick/10_demo").mkdir(parents=True)
+    (project / "figures/quick/10_demo/claims.csv").write_text(f'claim,source,document,ours,verdict\n{claim},sec. 2,0.5,"{ours}",reproduced\n')
+    for width in 80, 132:
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert batch.main(["claims"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= width and len(lines) > 5
+        start, end = lines[0].index("claim"), lines[0].index("verdict")
+        assert " ".join(line[start:end].strip() for line in lines[1:]).split() == claim.split()
+        assert " ".join(line[lines[0].index("ours") :].strip() for line in lines[1:]).split() == ours.split()
+
+
+def test_the_plan_and_the_list_tell_seeds_and_times(project, monkeypatch, capsys):
+    write(project, "10_demo", DRAWS)
+    write(project, "11_none", DRAWS, profiles="PROFILES = dict(paper=dict(trials=9), quick=dict(trials=8))")
+    monkeypatch.chdir(project)
+
+    def plan(*words):
+        assert batch.main(["figures", "--dry-run", *words]) == 0
+        return [re.split("  +", line)[3:] for line in capsys.readouterr().out.splitlines()[1:]]
+
+    assert plan() == [["5", "auto", "-", "1 min"], ["-", "auto", "-", "1 min"]]
+    assert plan("--seeds", "2", "--set", "trials=7") == [["2", "auto", "trials=7", "-"], ["-", "auto", "trials=7", "-"]]
+    assert plan("--set", "seeds=3") == [["3", "auto", "seeds=3", "-"], ["-", "auto", "-", "1 min"]]
+    assert plan("--profile", "paper")[0] == ["5", "auto", "-", "-"]
+
+    path = project / "nbs" / "10_demo.ipynb"
+    nb = json.loads(path.read_text().replace("EXPECTED = dict(", "EXPECTED = dict(paper='see the table (estimated)', "))
+    for outputs, told in ([], "see the table (estimated)"), (["  runs number hours\n0  search 3 4.03\n1  all (estimated)  29  NaN  5.02"], "5 h on a GPU (estimated)"):
+        nb["cells"][-1]["outputs"] = [dict(output_type="execute_result", metadata={}, execution_count=1, data={"text/plain": text.splitlines(True)}) for text in outputs]
+        path.write_text(json.dumps(nb))
+        assert batch.main(["list"]) == 0
+        assert f"paper ({told})" in capsys.readouterr().out
+        assert plan("--profile", "paper")[0][-1] == told
 
 
 def test_odd_things_among_the_runs(project, monkeypatch, capsys):
@@ -719,11 +772,11 @@ def test_the_folder_of_another_project_is_not_taken(project):
     write(project, "10_demo", DRAWS)
     inside = project / "src"
     inside.mkdir()
-    for name, ours in ("another", False), ("nas_nb", True):
-        (project / "settings.ini").write_text(f"[DEFAULT]\nrepo = {name}\nlib_name = %(repo)s\n")
-        assert ("10_demo" in run(inside, "list").stdout) == ours  # else that of the package
-    (project / "settings.ini").write_bytes(b"\xff")
-    assert "10_demo" not in run(inside, "list").stdout
+    named = lambda name: f"[DEFAULT]\nrepo = {name}\nlib_name = %(repo)s\n".encode()
+    foreign = named("another"), b"", b"[DEFAULT]\n", b"[DEFAULT]\nrepo = nas_nb\n", b"[DEFAULT]\nlib_name =\n", b"lib_name = nas_nb\n", b"\xff"
+    for text, ours in ((named("nas_nb"), True), *((text, False) for text in foreign)):
+        (project / "settings.ini").write_bytes(text)
+        assert ("10_demo" in run(inside, "list").stdout) == ours, text  # else that of the package
 
 
 # -- what was compared with --
@@ -766,7 +819,7 @@ def test_a_checkout_inside_another_repository(tracked):
     inner = tracked / "inner"
     shutil.copytree(tracked / "figures", inner / "figures")
     (inner / "nbs").mkdir()
-    (inner / "settings.ini").touch()
+    (inner / "settings.ini").write_text(OURS)
     os.chdir(inner)
     found, basis = batch.committed("figures/quick/10_demo")
     assert found == HERE and basis == "the files as they lay there (this folder is not tracked by the repository around it)"
@@ -879,7 +932,7 @@ def test_damaged_tables_of_claims(project, monkeypatch, capsys):
     (project / "figures" / "quick" / "folder" / "claims.csv").mkdir(parents=True)
     assert batch.main(["claims"]) == 1
     out, err = capsys.readouterr()
-    assert "seen" in out and "x" * 55 + "…" in out
+    assert "seen" in out and "x" * 200_000 in "".join(out.split())
     assert err.count("\n") == 2 and "figures/quick/latin/claims.csv cannot be read (it is not UTF-8)" in err and "figures/quick/folder/claims.csv" in err
 
 

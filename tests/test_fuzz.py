@@ -131,7 +131,7 @@ def notebook(sources=CELLS):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, capfd):
-    (tmp_path / "settings.ini").touch()
+    (tmp_path / "settings.ini").write_text("[DEFAULT]\nlib_name = nas_nb\n")
     (tmp_path / "nbs").mkdir()
     (tmp_path / "nbs" / "10_demo.ipynb").write_text(json.dumps(notebook()))
     monkeypatch.chdir(tmp_path)

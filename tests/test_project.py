@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from configparser import ConfigParser
+from importlib import metadata
 from pathlib import Path
 
 import build_readme
@@ -107,6 +108,14 @@ def test_constraints_lie_in_the_ranges():
         assert r.specifier.contains(str(spec).removeprefix("==")), f"{r.name}{spec} is outside {r}"
     assert [n for n, spec in CONSTRAINTS.items() if not re.fullmatch(r"==[\w.]+", str(spec))] == []
     assert [n for n in CONSTRAINTS if BUILT.fullmatch(n) or n == "nas-nb"] == []
+
+
+def test_the_first_release_of_the_oldest_python_can_install_the_pins():
+    "Debian 12 has Python 3.11.2; what a pin asks for is known of those that are installed here."
+    oldest = PROJECT["project"]["requires-python"].removeprefix(">=") + ".0"
+    here = {canonicalize_name(d.name): d for d in metadata.distributions()}
+    pinned = [here[n] for n, spec in CONSTRAINTS.items() if n in here and spec.contains(here[n].version)]
+    assert [d.name for d in pinned if not SpecifierSet(d.metadata.get("Requires-Python") or "").contains(oldest)] == []
 
 
 def test_the_oldest_versions_are_the_lower_ends():

@@ -45,6 +45,14 @@ def study(tmp_path):
     return study
 
 
+def test_the_report_tells_the_command_line_what_keeps_bits_from_being_equal(tmp_path, monkeypatch):
+    monkeypatch.setattr("nas_nb.records.compute_portably", lambda profile: "last digits will differ")
+    study = Study("51_asng_nas", dict(paper=dict(n=3), quick={}, smoke={}), device="cpu", threads=1)
+    study.folder = tmp_path
+    study.report()
+    assert json.loads((tmp_path / "report.json").read_text())["problem"] == "last digits will differ"
+
+
 # -- what only happens to processes: a fresh one, with torch at hand, forks those that are killed, wait or run out of disk --
 
 WARM = """
