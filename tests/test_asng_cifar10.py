@@ -250,3 +250,11 @@ def test_bad_input(case):
     call, message = BAD[case]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("profile", ["quick", "cpu"])
+def test_a_claim_about_time_says_where_operations_are_counted_instead(profile):
+    table = pd.read_csv(Path(__file__).parent.parent / "figures" / profile / "55_asng_cifar10" / "claims.csv")
+    counted = table["ours"].str.contains("multiply-adds")
+    assert counted.sum() == (2 if profile == "quick" else 0)
+    assert (counted == table["criterion"].str.contains("counted multiply-adds stand for time")).all()

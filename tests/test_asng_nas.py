@@ -1,5 +1,6 @@
 """The artificial function, the trials on it, what is computed from them, and the slider of the notebook."""
 
+import io
 import json
 import math
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tqdm import tqdm
 
 from nas_nb.asng import Space, make_samples
 from nas_nb.core import root
@@ -320,3 +322,19 @@ def test_the_readme_says_what_the_records_say():
         f"torch {records[0]['made_by']['torch'].split('+')[0]}",
     ):
         assert sentence in (root() / "README.md").read_text(encoding="utf-8"), sentence
+
+
+@pytest.mark.parametrize("max_updates, ends", [(2000, "early"), (100, "at its last update")])
+def test_the_progress_bar_is_full_at_the_end(monkeypatch, max_updates, ends):
+    "What ends before its total is shown in red: a search that has found everything has not failed."
+    seen = []
+
+    class Bar(tqdm):
+        def close(self):
+            seen.append((self.n, self.total))
+            super().close()
+
+    monkeypatch.setattr(asng_nas, "progress", lambda **settings: Bar(**settings, file=io.StringIO()))
+    hitting_times("ASNG", [1.0], [0.05], seeds=3, max_updates=max_updates, **PROBLEM)
+    n, total = seen[0]
+    assert n == total and (n < max_updates) == (ends == "early")

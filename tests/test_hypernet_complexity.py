@@ -10,6 +10,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
+from nas_nb.batch import _known
 from nas_nb.cells import CellNetwork, Genotype, decode, discretise
 from nas_nb.data import Images
 from nas_nb.operations import DARTS_OPS
@@ -224,3 +225,14 @@ def test_outputs_that_are_no_numbers_are_wrong_answers():
     batches = [(torch.tensor([[0.0, math.nan, 0.0], [9.0, 0.0, 1.0]]), torch.tensor([0, 0]))]
     table = H.confusion(torch.nn.Identity(), batches, 3)
     assert table.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 0]] and H.quality(table)["accuracy"] == 0.5
+
+
+FIGURES = Path(__file__).parent.parent / "figures"
+
+
+@pytest.mark.parametrize("small", sorted((FIGURES / "quick").glob("*/claims.csv")), ids=lambda path: path.parent.name)
+def test_a_claim_has_one_text_in_all_profiles(small):
+    "Verdicts of different profiles are matched by the claim's text without its numbers."
+    known = lambda path: {_known(claim) for claim in pd.read_csv(path)["claim"]}
+    larger = [path for path in (FIGURES / profile / small.parent.name / "claims.csv" for profile in ("cpu", "paper")) if path.exists()]
+    assert larger and all(known(small) <= known(path) for path in larger)

@@ -1,4 +1,5 @@
 """`make gpu` on the CPU, at the size of a test, with everything unimportable that a bare machine with a GPU lacks."""
+import builtins
 import importlib
 import json
 import os
@@ -19,7 +20,7 @@ import pytest
 from nas_nb import inprocess
 from nas_nb.batch import Refused, notebooks
 from nas_nb.estimate import table
-from nas_nb.inprocess import SLICES, Cell, code_cells, needed, with_runs
+from nas_nb.inprocess import SLICES, Cell, code_cells, names, needed, with_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKED = "IPython ipykernel ipywidgets jupyter_client jupyter_core jupyterlab papermill nbclient nbconvert nbformat nbdev execnb ghapi".split()
@@ -150,6 +151,15 @@ def test_the_hours_are_those_that_the_document_estimates(notebook):
     document = importlib.import_module(f"nas_nb.papers.{notebook.partition('_')[2]}")
     estimated = table(document.work(SimpleNamespace(**notebooks()[notebook].sizes("paper")))).hours.iloc[-1]
     assert sum(s.hours for s in SLICES if s.notebook == notebook) == pytest.approx(estimated, abs=0.15)
+    assert document.EXPECTED["paper"] == f"{estimated:.1f} h on one GPU (estimated)"
+
+
+@pytest.mark.parametrize("notebook", ["50_tdga_darts_vgg19", "52_hypernet_complexity", "55_asng_cifar10"])
+def test_the_time_of_cpu_is_that_of_its_records(notebook):
+    document = importlib.import_module(f"nas_nb.papers.{notebook.partition('_')[2]}")
+    said = {unit: int(n) for n, unit in re.findall(r"(\d+) (h|min)", document.EXPECTED["cpu"].partition(",")[0])}
+    taken = sum(json.loads(p.read_text())["run"]["seconds"] for p in (ROOT / "figures" / "cpu" / notebook / "records").glob("*.json"))
+    assert said["h"] + said.get("min", 0) / 60 == pytest.approx(taken / 3600, rel=0.05)
 
 
 def test_slices_name_documents_and_cells_that_ask_for_runs():
@@ -199,3 +209,33 @@ def test_a_bundle(tmp_path, monkeypatch):
     assert sorted(p.name for p in (tmp_path / "there/data/MNIST/raw").iterdir())[0] == "t10k-images-idx3-ubyte"
     with pytest.raises(Refused, match="at most"):
         inprocess.bundle(tmp_path / "there", ("mnist",), most=399)
+
+
+# -- names of the cells --
+
+
+def unbound(cells):
+    "Names that a cell reads and that neither it nor an earlier one binds, as 'cell: name'; an export may read those of later exports, in functions."
+    bound, read = zip(*(names(cell.source) for cell in cells))
+    exported = [cell.source.startswith("#| export") for cell in cells]
+    module = set().union(*(b for b, e in zip(bound, exported) if e))
+    known, found = {*dir(builtins), "__name__", "__file__", "display"}, []
+    for n, cell in enumerate(cells):
+        known |= bound[n]
+        found += [f"{cell.id}: {name}" for name in sorted(read[n] - known - (module if exported[n] else set()))]
+    return found
+
+
+def test_unbound_names_are_found():
+    good = [Cell("a", "import math\nx = 1"), Cell("b", "def f(y):\n    return [y + x + math.pi for y in range(3)]"), Cell("c", "display(f(x))")]
+    assert unbound(good) == []
+    assert unbound(good[1:]) == ["b: math", "b: x", "c: x"]
+    assert unbound([good[2], *good[:2]]) == ["c: f", "c: x"]  # bound further down only
+    assert unbound([Cell("a", "f = lambda: later"), Cell("b", "#| export\nlater = 1")]) == ["a: later"]
+    assert unbound([Cell("a", "#| export\nf = lambda: later"), Cell("b", "#| export\nlater = 1")]) == []
+    assert unbound([Cell("a", "#| export\nf = lambda: later"), Cell("b", "later = 1")]) == ["a: later"]
+
+
+@pytest.mark.parametrize("notebook", sorted(p.stem for p in (ROOT / "nbs").glob("[0-9]*.ipynb")))
+def test_every_name_of_a_cell_is_bound_before(notebook):
+    assert not unbound(code_cells(notebook))

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import time
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -405,3 +406,12 @@ def test_entropy_map_is_that_of_the_population(found):
 def test_apart():
     assert D.apart(["1100", "1100", "0011"]) == pytest.approx((2 / 3, 0.5))
     assert np.isnan(D.apart(["1100"])[0])
+
+
+def test_the_figure_of_retrained_architectures_names_the_searches_that_found_them():
+    folder = Path(__file__).parent.parent / "figures" / "cpu" / "50_tdga_darts_vgg19"
+    listed = json.loads((folder / "retrained.json").read_text(encoding="utf-8"))["records"]
+    assert {key.rpartition("-")[0] for key in listed} == {"retrain", "search-tdga", "random-near"}
+    of = {key: json.loads((folder / "records" / f"{key}.json").read_text(encoding="utf-8")) for key in listed}
+    known = {level["graph"] for r in of.values() for level in r["result"].get("levels", {}).values()} | {"0" * 105, "1" * 105}
+    assert {r["config"]["graph"] for r in of.values() if r["label"] == "retrain"} <= known

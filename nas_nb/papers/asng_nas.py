@@ -174,6 +174,7 @@ def run_until_found(trials: Trials, alive: torch.Tensor, found: torch.Tensor, de
             bar.set_postfix(running=len(alive), refresh=False)
             if ckpt:
                 ckpt.tick(lambda: dict(trials=trials.state(), alive=alive, found=found, delta=delta))
+    bar.total = bar.n  # all that was needed: a bar that ends before its total would be shown as failed
     bar.close()
 
 # %% ../../nbs/51_asng_nas.ipynb #grid-state

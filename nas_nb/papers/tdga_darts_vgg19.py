@@ -495,7 +495,7 @@ PROFILES = dict(
     ),
     smoke=dict(steps=4, looks=2, images=20, calibrate=16, test_images=20, individuals=4, generations=2, ablation=2),
 )  # fmt: skip
-EXPECTED = dict(paper="see the table (estimated)", cpu="7 h on one core, 1 min to redraw", quick="2 min", smoke="15 s")
+EXPECTED = dict(paper="5.0 h on one GPU (estimated)", cpu="6 h 20 min on one core, 1 min to redraw", quick="2 min", smoke="15 s")
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #hours
 def work(cfg, shape=(3, 32, 32)) -> list[tuple]:  # (runs, number, steps, estimated seconds of a step)
