@@ -169,7 +169,7 @@ def operations(source: str):
                 continue
             if of.partition(".")[0] in LIBRARIES and of.replace(".", "").isidentifier():
                 yield n.lineno, f"{of}.{n.func.attr}"
-            elif of != "math" and n.func.attr in TENSOR:
+            elif of not in ("math", "os") and n.func.attr in TENSOR:
                 yield n.lineno, f".{n.func.attr}"
         elif isinstance(n, ast.BinOp) and isinstance(n.op, ast.Pow):
             yield n.lineno, "op Pow 0.5" if ast.unparse(n.right) in ("0.5", "1 / 2", "-0.5") else "op Pow"
