@@ -53,4 +53,4 @@ def test_every_operation_of_every_table_keeps_to_its_memory():
 @pytest.mark.skipif(not portable_variables("quick"), reason="concerns x86-64 only")
 def test_the_allocator_sees_what_a_strided_1x1_convolution_does():
     "If this fails, torch has been mended, and `Pointwise` is not needed any more."
-    assert guarded(STRIDED).returncode == -signal.SIGABRT
+    assert guarded(STRIDED).returncode in (-signal.SIGABRT, -signal.SIGSEGV)
