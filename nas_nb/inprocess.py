@@ -42,9 +42,21 @@ def code_cells(notebook: str) -> list[Cell]:  # `notebook`: its name without end
     return [Cell(c["id"], "".join(c["source"])) for c in cells if c["cell_type"] == "code"]
 
 
+class _Apart(ast.NodeTransformer):
+    "Puts each comprehension into a function: since Python 3.12 `symtable` counts its variables among those around it."
+
+    def visit_ListComp(self, node):
+        self.generic_visit(node)
+        if any(isinstance(n, ast.NamedExpr) for n in ast.walk(node)):  # what := binds does belong to the cell
+            return node
+        return ast.Lambda(ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[]), node)
+
+    visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_ListComp
+
+
 def names(source: str) -> tuple[set[str], set[str]]:  # bound, and read from outside
     "The global names of a cell."
-    read, todo = set(), [top := symtable.symtable(source, "cell", "exec")]
+    read, todo = set(), [top := symtable.symtable(ast.unparse(_Apart().visit(ast.parse(source))), "cell", "exec")]
     while todo:
         table = todo.pop()
         todo += table.get_children()

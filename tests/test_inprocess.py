@@ -172,6 +172,20 @@ def test_slices_name_documents_and_cells_that_ask_for_runs():
     assert set(inprocess.SPEED) <= {c.id for c in code_cells("91_speed")}
 
 
+@pytest.mark.parametrize(
+    "source, bound, read",
+    [
+        ("a = [i for i in b]", "a", "b"),
+        ("f(x for x in y)", "", "f y"),
+        ("c = {k: v + z for k, v in d.items()}", "c", "d z"),
+        ("def g():\n    return [q(i) for i in r]", "g", "q r"),
+        ("for i in b:\n    pass", "i", "b"),
+    ],
+)
+def test_names_of_comprehensions_are_their_own(source, bound, read):  # also since Python 3.12, which compiles them into what is around
+    assert names(source) == (set(bound.split()), set(read.split()))
+
+
 def test_what_draws_is_left_out():
     for notebook in {s.notebook for s in SLICES}:
         cells = code_cells(notebook)
