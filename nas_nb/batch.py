@@ -163,7 +163,7 @@ def _calls(source: str, function: str) -> bool:
     except SyntaxError:  # a magic, say
         return f"{function}(" in source
 
-# %% ../nbs/06_batch.ipynb #expected
+# %% ../nbs/06_batch.ipynb #read-notebook
 def _sized(profiles) -> bool:
     "Whether `PROFILES` is what its name says."
     if not isinstance(profiles, dict) or not profiles or set(profiles) - set(ORDER):
@@ -171,14 +171,6 @@ def _sized(profiles) -> bool:
     return all(isinstance(sizes, dict) and all(isinstance(k, str) for k in sizes) for sizes in profiles.values())
 
 
-def _expected(cells, told) -> dict:  # profile → time, as text
-    "`EXPECTED`, in which \"see the table\" becomes the sum of the estimated hours that the notebook keeps among its outputs."
-    outputs = ["".join(o.get("data", {}).get("text/plain", "")) for c in cells for o in c.get("outputs", [])]
-    hours = re.findall(r"^\d+ +all \(estimated\) .* (\d+(?:\.\d+)?)$", "\n".join(outputs), re.M)
-    told = {p: str(text) for p, text in told.items()} if isinstance(told, dict) else {}
-    return {p: text.replace("see the table", f"{float(hours[-1]):.0f} h on a GPU") if hours else text for p, text in told.items()}
-
-# %% ../nbs/06_batch.ipynb #read-notebook
 def read_notebook(
     path: Path,  # of an `.ipynb`
 ) -> Notebook:
@@ -192,14 +184,14 @@ def read_notebook(
         figures = any(_calls(source, "save_fig") and not re.search(r"^#\s*\|\s*export", source, re.M) for source in code)
         if figures:
             problem = _parameters_problem(cells)
-            profiles, expected = read_table(code, "PROFILES"), _expected(cells, read_table(code, "EXPECTED"))
+            profiles, expected = read_table(code, "PROFILES"), read_table(code, "EXPECTED")
             if not _sized(profiles):
                 problem, profiles = problem or f"PROFILES must be a table of the profiles {', '.join(ORDER)}, each a table", {}
     except OSError as error:
         problem = f"cannot be read ({error.strerror or error})"
     except (KeyError, TypeError, AttributeError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
         problem, figures = f"not readable as a notebook with literal tables ({type(error).__name__}: {error})", True
-    return Notebook(path.stem, title, code, figures, profiles, expected, problem)
+    return Notebook(path.stem, title, code, figures, profiles, expected if isinstance(expected, dict) else {}, problem)
 
 # %% ../nbs/06_batch.ipynb #notebooks
 def notebooks() -> dict[str, Notebook]:  # by id, in the order of the files

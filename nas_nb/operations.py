@@ -87,6 +87,10 @@ class Op(NamedTuple):
         return nn.Sequential(self.shared(channels, stride, affine), self.own(channels, stride, affine))
 
 # %% ../nbs/10_operations.ipynb #subgrids
+def _every(x, down, right):  # (N, C, H, W) -> (N, C, ⌈H/down⌉, ⌈W/right⌉)
+    return x.permute(0, 2, 3, 1)[:, ::down, ::right].permute(0, 3, 1, 2)
+
+
 def _subgrids(x):  # (N, C, H, W), H and W even -> (4N, C, H/2, W/2): pixels of one parity together
     N, C, H, W = x.shape
     parts = x.permute(0, 2, 3, 1).reshape(N, H // 2, 2, W // 2, 2, C).permute(2, 4, 0, 1, 3, 5)
@@ -115,7 +119,7 @@ class Depthwise(nn.Conv2d):
     def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         "The convolution with several weights, `weight` (E·C, 1, k, k), of one input, `x` (N, C, H, W), or of as many, (N, E·C, H, W) → (N, E·C, H', W')."
         if self.dilation == (2, 2) and self.stride == (2, 2):
-            return self._plain(x.permute(0, 2, 3, 1)[:, ::2, ::2].permute(0, 3, 1, 2), weight)
+            return self._plain(_every(x, 2, 2), weight)
         if self.dilation == (2, 2) and x.shape[2] % 2 == x.shape[3] % 2 == 0:
             return _together(self._plain(_subgrids(x), weight))
         return _depthwise(_widen(x, len(weight)), weight, self.stride, self.padding, self.dilation)
@@ -152,9 +156,7 @@ class Pointwise(nn.Conv2d):
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         "The convolution with several weights, `weight` (E·c_out, c_in, 1, 1), of one input, `x` (N, c_in, H, W), or of as many, (N, E·c_in, H, W) → (N, E·c_out, H', W')."
-        down, right = self.stride
-        pixels = x.permute(0, 2, 3, 1)[:, ::down, ::right].permute(0, 3, 1, 2)
-        return F.conv2d(pixels, weight, groups=x.shape[1] // self.in_channels)
+        return F.conv2d(_every(x, *self.stride), weight, groups=x.shape[1] // self.in_channels)
 
 # %% ../nbs/10_operations.ipynb #parts
 def conv_bn(c_in: int, c_out: int, affine: bool, k: int = 1, stride: int = 1) -> nn.Sequential:
