@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from nas_nb.bits import portable_variables
+from nas_nb.bits import other_surroundings, portable_variables
 
 GUARD = "libc_malloc_debug.so.0"  # part of glibc since 2.34
 NEEDED = pytest.mark.skipif(not ctypes.util.find_library("c_malloc_debug"), reason=f"needs {GUARD} of glibc")
@@ -50,7 +50,8 @@ def test_every_operation_of_every_table_keeps_to_its_memory():
 
 
 @NEEDED
-@pytest.mark.skipif(not portable_variables("quick"), reason="concerns x86-64 only")
+@pytest.mark.skipif(not portable_variables("quick"), reason="concerns x86-64 with AVX2 only")
+@pytest.mark.skipif(any(s.startswith("other torch:") for s in other_surroundings()), reason="seen with the pinned torch")
 def test_the_allocator_sees_what_a_strided_1x1_convolution_does():
-    "If this fails, torch has been mended, and `Pointwise` is not needed any more."
+    "If this fails with a newer pin, torch has been mended, and `Pointwise` is not needed any more."
     assert guarded(STRIDED).returncode in (-signal.SIGABRT, -signal.SIGSEGV)
