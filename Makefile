@@ -37,12 +37,13 @@ test: env
 
 # The hook keeps saved notebooks free of execution counts and editor metadata, as nbdev_clean would.
 # numpy reads its variable when it is imported; for torch's the notebooks care themselves (nbs/08_bits.ipynb)
+NUMPY = $(if $(filter x86_64,$(shell uname -m)),NPY_DISABLE_CPU_FEATURES=X86_V4)
 lab: env
-	$(if $(filter x86_64,$(shell uname -m)),NPY_DISABLE_CPU_FEATURES=X86_V4) $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter \
+	$(NUMPY) $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter \
 		$$([ "$$(id -u)" != 0 ] || echo --allow-root)
 
 outputs: figures
-	$(BIN)/python tests/keep_outputs.py
+	$(NUMPY) $(BIN)/python tests/keep_outputs.py
 	$(BIN)/nbdev_clean
 
 readme: env
