@@ -29,10 +29,16 @@ def _floor(K: int, d: int) -> float:
 def _numbers(xs) -> list | None:
     "Plain numbers; None for anything else: texts, truth values, and sets, which have no order."
     try:
-        xs = None if isinstance(xs, (str, dict, set, frozenset)) else [x.item() if hasattr(x, "item") else x for x in xs]
+        xs = (
+            None
+            if isinstance(xs, (str, dict, set, frozenset))
+            else [x.item() if hasattr(x, "item") else x for x in xs]
+        )
     except (TypeError, ValueError, RuntimeError):
         return None
-    return None if xs is None or any(isinstance(x, bool) or not isinstance(x, (int, float)) for x in xs) else xs
+    return (
+        None if xs is None or any(isinstance(x, bool) or not isinstance(x, (int, float)) for x in xs) else xs
+    )
 
 
 def _sizes(categories) -> list[int]:
@@ -40,7 +46,9 @@ def _sizes(categories) -> list[int]:
     if sizes is None or any(not isinstance(k, int) for k in sizes):
         raise ValueError(f"categories must be a list of whole numbers, not {categories!r}")
     if any(not 1 <= k <= 2**20 for k in sizes):
-        raise ValueError(f"a categorical variable needs at least 1 choice, and at most {2**20:,}, for random numbers have 24 bits: {sizes}")
+        raise ValueError(
+            f"a categorical variable needs at least 1 choice, and at most {2**20:,}, for random numbers have 24 bits: {sizes}"
+        )
     return sizes
 
 # %% ../nbs/22_asng.ipynb #ranges
@@ -51,7 +59,9 @@ def _interval(r, whole: bool) -> tuple:
     except (TypeError, OverflowError):  # None, and whole numbers too large for a float
         good = False
     if not good:
-        raise ValueError(f"a range is (lowest, highest), finite, lowest < highest{', whole numbers' * whole}; not {r!r}")
+        raise ValueError(
+            f"a range is (lowest, highest), finite, lowest < highest{', whole numbers' * whole}; not {r!r}"
+        )
     return kind(ends[0]), kind(ends[1])
 
 
@@ -73,9 +83,15 @@ class Space:
         categories=(),  # number of choices of each categorical variable, 1 ≤ K ≤ 2²⁰
         integers=(),  # (lowest, highest) of each integer variable, both included
         reals=(),  # (lowest, highest) of each real variable
-        floor: float | None = None,  # smallest probability of a choice, 0 ≤ floor < 1/K; default: the published bound, see above
+        floor: float
+        # smallest probability of a choice, 0 ≤ floor < 1/K; default: the published bound, see above
+        | None = None,
     ):
-        self.categories, self.integers, self.reals = _sizes(categories), _intervals(integers, True), _intervals(reals, False)
+        self.categories, self.integers, self.reals = (
+            _sizes(categories),
+            _intervals(integers, True),
+            _intervals(reals, False),
+        )
         if not self.integers + self.reals and not any(k > 1 for k in self.categories):
             raise ValueError("nothing to search: no variable has more than one value")
         self.D, self.G = len(self.categories), len(self.integers) + len(self.reals)
@@ -111,8 +127,12 @@ def _layout(space: Space, dtype, device) -> Layout:
     limits = torch.finfo(dtype)
     for (low, high), least in zip(ranges := space.integers + space.reals, fine):
         far = float(max(abs(low), abs(high)))
-        if far * limits.eps > least or least < limits.tiny**0.25 or far > limits.max**0.25 / 2:  # fourth powers occur
-            raise ValueError(f"the range {(low, high)} does not fit {dtype}, whose numbers there lie up to {far * limits.eps:.2g} apart: shift or scale the variable, or use float64")
+        if (
+            far * limits.eps > least or least < limits.tiny**0.25 or far > limits.max**0.25 / 2
+        ):  # fourth powers occur
+            raise ValueError(
+                f"the range {(low, high)} does not fit {dtype}, whose numbers there lie up to {far * limits.eps:.2g} apart: shift or scale the variable, or use float64"
+            )
     column = lambda xs: torch.tensor(xs, dtype=dtype, device=device).reshape(-1, 1)
     front = torch.tensor([space.K - k for k in space.categories], dtype=torch.long, device=device)
     return Layout(front, column([r[0] for r in ranges]), column([r[1] for r in ranges]), column(fine))
@@ -143,12 +163,18 @@ class Samples(NamedTuple):
 # %% ../nbs/22_asng.ipynb #samples-from
 def _given(x, what, dtype, device):  # whole numbers for int64
     try:
-        read = None if dtype is torch.long or hasattr(x, "dtype") else dtype  # else a list of floats would become float32
+        read = (
+            None if dtype is torch.long or hasattr(x, "dtype") else dtype
+        )  # else a list of floats would become float32
         x = torch.as_tensor(x, dtype=read, device=device)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise ValueError(f"{what} must be a tensor, an array or a list of numbers with rows of one length") from None
+        raise ValueError(
+            f"{what} must be a tensor, an array or a list of numbers with rows of one length"
+        ) from None
     if x.is_complex() or (dtype is torch.long and (x.is_floating_point() or x.dtype is torch.bool)):
-        raise ValueError(f"{what} must be {'whole' if dtype is torch.long else 'plain'} numbers, not {x.dtype}")
+        raise ValueError(
+            f"{what} must be {'whole' if dtype is torch.long else 'plain'} numbers, not {x.dtype}"
+        )
     return x.to(dtype)
 
 
@@ -161,13 +187,17 @@ def _given_samples(space, cat, number, dtype, layout):
     cat = layout.front.new_empty(*lead, 0) if cat is None else cat
     number = layout.low.new_empty(*lead, 0) if number is None else number
     if len(lead) not in (1, 2) or 0 in lead or cat.shape != (*lead, D) or number.shape != (*lead, G):
-        raise ValueError(f"cat must be ([N,] lam, {D}) and number ([N,] lam, {G}), not {tuple(cat.shape)} and {tuple(number.shape)}")
+        raise ValueError(
+            f"cat must be ([N,] lam, {D}) and number ([N,] lam, {G}), not {tuple(cat.shape)} and {tuple(number.shape)}"
+        )
     return (cat[None], number[None], True) if len(lead) == 1 else (cat, number, False)
 
 # %% ../nbs/22_asng.ipynb #make-samples
 def make_samples(
     space: Space,
-    cat=None,  # (N, lam, D) whole numbers, or (lam, D) for a single search; None for a space without categorical variables
+    # (N, lam, D) whole numbers, or (lam, D) for a single search; None for a space without categorical
+    # variables
+    cat=None,
     number=None,  # (N, lam, G) numbers, not clipped, or (lam, G); None for a space without them
     dtype: torch.dtype = torch.float32,  # that of the search: torch.float32 or torch.float64
     device="cpu",  # that of the search
@@ -178,10 +208,14 @@ def make_samples(
     layout = _layout(space, dtype, get_device(str(device)))
     cat, number, single = _given_samples(space, cat, number, dtype, layout)
     if ((cat < 0) | (cat + layout.front >= space.K)).any():
-        raise ValueError(f"a category is out of range: choices are numbered from 0 and there are {space.categories}")
+        raise ValueError(
+            f"a category is out of range: choices are numbered from 0 and there are {space.categories}"
+        )
     low, high = layout.low[:, 0], layout.high[:, 0]
     if not ((number - (low + high) / 2).abs() <= 10 * (high - low)).all():
-        raise ValueError(f"numbers must be finite and at most ten widths outside their ranges: {space.integers + space.reals}")
+        raise ValueError(
+            f"numbers must be finite and at most ten widths outside their ranges: {space.integers + space.reals}"
+        )
     onehot = torch.nn.functional.one_hot(cat + layout.front, space.K).permute(3, 1, 2, 0)
     return Samples(onehot.to(dtype), number.permute(1, 2, 0), space, layout, single)
 
@@ -202,7 +236,9 @@ def rank_utility(
     lam = len(losses)
     losses = losses.nan_to_num(nan=math.inf)
     mu = math.ceil(lam * rho)
-    handed_out = lambda n: n.clamp(max=mu) - (n - (lam - mu)).clamp(min=0)  # to the n best, times mu: whole numbers, so exactly 0 to all
+    handed_out = lambda n: (
+        n.clamp(max=mu) - (n - (lam - mu)).clamp(min=0)
+    )  # to the n best, times mu: whole numbers, so exactly 0 to all
     less = (losses[None] < losses[:, None]).sum(1)
     ties = (losses[None] == losses[:, None]).sum(1)
     return (handed_out(less + ties) - handed_out(less)).to(losses.dtype) / (mu * ties)
@@ -224,7 +260,9 @@ UTILITIES = dict(rank=rank_utility, mean=mean_utility)
 def fisher_categorical(
     theta: torch.Tensor,  # (K, ...) > 0, sums to 1 over K
     g: torch.Tensor,  # (K, ...), sums to 0 over K
-) -> tuple[torch.Tensor, torch.Tensor]:  # F^(1/2) g: (K-1, ...), and its squared entries' summands q²: (K, ...)
+) -> tuple[
+    torch.Tensor, torch.Tensor
+]:  # F^(1/2) g: (K-1, ...), and its squared entries' summands q²: (K, ...)
     "Square root of the Fisher matrix times a natural gradient g, (K, ...), at probabilities θ > 0, (K, ...). Returns F^(1/2) g, (K-1, ...), and q², (K, ...), whose sum is its squared norm."
     r = theta.rsqrt()
     q, w = g * r, theta * r
@@ -239,7 +277,9 @@ def fisher_gaussian(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (...) each: the two components of F^(1/2) g
     "Symmetric square root of the Fisher matrix times a natural gradient (g1, h2 + 2 mean g1), for normal distributions; all tensors of one shape, (...)."
     half = square_root(2 * var)
-    scale = square_root(var + 2 * mean * mean + half + 0.5)  # σ² times the root of the trace and twice the root of the determinant
+    scale = square_root(
+        var + 2 * mean * mean + half + 0.5
+    )  # σ² times the root of the trace and twice the root of the determinant
     first = g1 + g1 / half - mean * h2 / var
     return first / scale, (h2 / (2 * var) + (h2 + 2 * mean * g1) / half) / scale
 
@@ -258,7 +298,9 @@ def _steps(delta0, N: int, dtype, device) -> torch.Tensor:  # (N,)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         good = False
     if not good:
-        raise ValueError(f"delta0 must be positive and finite, one number or one for each of {N} seeds; not {delta0}")
+        raise ValueError(
+            f"delta0 must be positive and finite, one number or one for each of {N} seeds; not {delta0}"
+        )
     return delta.expand(N).clone()
 
 # %% ../nbs/22_asng.ipynb #sng
@@ -287,7 +329,6 @@ class SNG:
         self.delta = _steps(delta0, len(self.seeds), dtype, device)
         self._init_theta(len(self.seeds), dtype, device)
 
-
 # %% ../nbs/22_asng.ipynb #init
 @patch
 def _init_theta(self: SNG, N, dtype, device):
@@ -298,7 +339,11 @@ def _init_theta(self: SNG, N, dtype, device):
     there = torch.arange(sp.K, device=device).reshape(-1, 1, 1) >= front[:, None]
     self.room = 1 - sizes * self.floor  # what the floors leave to share out
     alone = min(sp.floor, default=1) > 0  # no probability can become 0
-    self.padding = None if alone and min(sp.categories, default=1) == sp.K else (~there) + torch.finfo(dtype).tiny * (self.floor == 0)  # (K, D, 1)
+    self.padding = (
+        None
+        if alone and min(sp.categories, default=1) == sp.K
+        else (~there) + torch.finfo(dtype).tiny * (self.floor == 0)
+    )  # (K, D, 1)
     self.theta_ = (there / sizes).to(dtype).repeat(1, 1, N)  # (K, D, N)
     self.mean = ((low + high) / 2).repeat(1, N)  # (G, N)
     self.var = ((high - low) / 2).repeat(1, N) ** 2  # (G, N)
@@ -346,11 +391,14 @@ def _draw_numbers(self: SNG, lam, t):
 def tell(
     self: SNG,
     samples: Samples,  # from `ask`, or from `make_samples`; at least two
-    losses: torch.Tensor,  # (N, lam) numbers, or (lam,) for a single search; smaller is better, NaN is the worst
+    # (N, lam) numbers, or (lam,) for a single search; smaller is better, NaN is the worst
+    losses: torch.Tensor,
 ) -> None:
     "Move the distribution towards the better samples, by their losses, (N, lam), or (lam,) for a single search. Raises `ValueError` if samples or losses do not fit."
     self._check_samples(samples)
-    g, v, norm2 = self._gradient(samples, self.utility(u := self._check_losses(losses, len(samples.number))) / len(u))
+    g, v, norm2 = self._gradient(
+        samples, self.utility(u := self._check_losses(losses, len(samples.number))) / len(u)
+    )
     live = norm2 > 0
     self._step(g, v, live * torch.where(live, norm2, 1).rsqrt())
     self._restrict()
@@ -361,10 +409,18 @@ def _check_samples(self: SNG, samples):
     if not isinstance(samples, Samples) or len(samples.number) < 2:
         raise ValueError("samples must come from ask or make_samples, at least two of them")
     (K, D, N), here, theirs = self.theta_.shape, self.theta_, samples.onehot
-    if theirs.shape != (K, len(samples.number), D, N) or samples.space is not self.space and samples.space.variables != self.space.variables:
-        raise ValueError(f"these samples are of another space or batch: this one is {self.space}, {N} searches")
+    if (
+        theirs.shape != (K, len(samples.number), D, N)
+        or samples.space is not self.space
+        and samples.space.variables != self.space.variables
+    ):
+        raise ValueError(
+            f"these samples are of another space or batch: this one is {self.space}, {N} searches"
+        )
     if theirs.dtype != here.dtype or theirs.device != here.device:
-        raise ValueError(f"these samples are {theirs.dtype} on {theirs.device}, this search is {here.dtype} on {here.device}: make_samples takes both")
+        raise ValueError(
+            f"these samples are {theirs.dtype} on {theirs.device}, this search is {here.dtype} on {here.device}: make_samples takes both"
+        )
 
 
 @patch
@@ -373,9 +429,13 @@ def _check_losses(self: SNG, losses, lam):  # (lam, N)
     try:
         losses = _real(losses, theta.dtype, theta.device).detach()
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise ValueError("losses must be real numbers: a tensor, an array or a list with rows of one length") from None
+        raise ValueError(
+            "losses must be real numbers: a tensor, an array or a list with rows of one length"
+        ) from None
     if losses.shape != (N, lam) and not (self.single and losses.shape == (lam,)):
-        raise ValueError(f"losses must have shape {(lam,) if self.single else (N, lam)} (searches, samples), not {tuple(losses.shape)}")
+        raise ValueError(
+            f"losses must have shape {(lam,) if self.single else (N, lam)} (searches, samples), not {tuple(losses.shape)}"
+        )
     return losses.reshape(N, lam).T
 
 # %% ../nbs/22_asng.ipynb #gradient
@@ -431,7 +491,9 @@ def _restrict(self: SNG):
     if self.space.G:
         low, high = self.layout.low, self.layout.high
         mean = self.mean.clamp(low, high)
-        self.var += (self.mean - mean) * (self.mean + mean)  # the second moment stays when the mean is clipped
+        self.var += (self.mean - mean) * (
+            self.mean + mean
+        )  # the second moment stays when the mean is clipped
         self.var.clamp_(self.layout.sigma_min**2, ((high - low) / 2) ** 2)
         self.mean.copy_(mean)
 
@@ -441,10 +503,21 @@ class ASNG(SNG):
 
     STATE = SNG.STATE + ("delta0", "Delta", "gamma", "s")
 
-    def __init__(self, space, seeds=0, delta0=1.0, utility="rank", alpha: float = 1.5, dtype=torch.float32, device="cpu"):
+    def __init__(
+        self,
+        space,
+        seeds=0,
+        delta0=1.0,
+        utility="rank",
+        alpha: float = 1.5,
+        dtype=torch.float32,
+        device="cpu",
+    ):
         super().__init__(space, seeds, delta0, utility, dtype, device)
         if _numbers([alpha]) is None or not 1 <= alpha < math.inf:
-            raise ValueError(f"alpha must be a number from 1 on (less lets noise alone grow the step without end), not {alpha!r}")
+            raise ValueError(
+                f"alpha must be a number from 1 on (less lets noise alone grow the step without end), not {alpha!r}"
+            )
         N = len(self.seeds)
         self.delta0, self.alpha = self.delta.clone(), alpha
         self.Delta, self.gamma = torch.ones_like(self.delta), torch.zeros_like(self.delta)
@@ -471,11 +544,29 @@ class Adam(SNG):
 
     STATE = SNG.STATE + ("updates", "m", "v")
 
-    def __init__(self, space, seeds=0, delta0=1.0, utility="rank", betas=(0.9, 0.999), eps=1e-8, dtype=torch.float32, device="cpu"):
+    def __init__(
+        self,
+        space,
+        seeds=0,
+        delta0=1.0,
+        utility="rank",
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        dtype=torch.float32,
+        device="cpu",
+    ):
         super().__init__(space, seeds, delta0, utility, dtype, device)
         self.betas, self.eps = _numbers(betas), eps
-        if self.betas is None or len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas) or _numbers([eps]) is None or not 0 < eps < math.inf:
-            raise ValueError(f"betas must be two numbers in [0, 1) and eps one above 0, not {betas!r}, {eps!r}")
+        if (
+            self.betas is None
+            or len(self.betas) != 2
+            or not all(0 <= b < 1 for b in self.betas)
+            or _numbers([eps]) is None
+            or not 0 < eps < math.inf
+        ):
+            raise ValueError(
+                f"betas must be two numbers in [0, 1) and eps one above 0, not {betas!r}, {eps!r}"
+            )
         flat = torch.cat([x.flatten(0, -2) for x in self.params])
         self.m, self.v = torch.zeros_like(flat), torch.zeros_like(flat)  # (K·D + 2·G, N)
         self.updates = torch.zeros_like(self.delta)  # not counting the skipped ones
@@ -487,7 +578,11 @@ class Adam(SNG):
         g = torch.cat([x.flatten(0, -2) for x in g]) * scale
         self.m.mul_(1 - (1 - b1) * live).add_(g * (1 - b1))
         self.v.mul_(1 - (1 - b2) * live).add_(g.mul_(g).mul_(1 - b2))
-        step = self.m * (live * self.delta / (1 - b1**n)) / (square_root(self.v).div_(square_root(1 - b2**n)).add_(self.eps))
+        step = (
+            self.m
+            * (live * self.delta / (1 - b1**n))
+            / (square_root(self.v).div_(square_root(1 - b2**n)).add_(self.eps))
+        )
         (K, D, N), G = self.theta_.shape, self.space.G
         parts = step.split([K * D, G, G])
         self.theta_ += parts[0].view(K, D, N)
@@ -506,13 +601,20 @@ def keep(
         which = torch.as_tensor(which, device=self.theta_.device)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         which = torch.zeros((), dtype=torch.long)
-    if which.ndim == 1 and which.dtype is not torch.bool and not which.is_floating_point() and not which.is_complex():
+    if (
+        which.ndim == 1
+        and which.dtype is not torch.bool
+        and not which.is_floating_point()
+        and not which.is_complex()
+    ):
         fits = not len(which) or bool((which >= 0).all() & (which < N).all())
         which = which.long()
     else:
         fits = which.dtype is torch.bool and which.shape == (N,)
     if not fits or (self.single and len(self.seeds[which]) != 1):
-        raise ValueError(f"which searches to keep: {N} truth values, or indices from 0 to {N - 1}{'; a single search cannot leave' * self.single}")
+        raise ValueError(
+            f"which searches to keep: {N} truth values, or indices from 0 to {N - 1}{'; a single search cannot leave' * self.single}"
+        )
     for name in self.STATE:
         setattr(self, name, getattr(self, name)[..., which].contiguous())
 
@@ -526,12 +628,21 @@ def state(self: SNG) -> dict:
 @patch
 def load(
     self: SNG,
-    state: dict,  # from `state` of a search of the same class, space, number of searches and dtype; from any device
+    # from `state` of a search of the same class, space, number of searches and dtype; from any device
+    state: dict,
 ) -> None:
     "Go on from a `state`; raises `ValueError` for one of another search, or one that was altered, and then changes nothing."
     check_state(state, self.state(), what := f"the state of this {type(self).__name__}")
-    theta, positive = state["theta_"].to(self.theta_.device), [state[k] for k in ("delta", "delta0", "Delta", "var") if k in state]
-    if state["t"] < 0 or (state["seeds"] < 0).any() or not all((x > 0).all() for x in positive) or not self._is_theta(theta):
+    theta, positive = (
+        state["theta_"].to(self.theta_.device),
+        [state[k] for k in ("delta", "delta0", "Delta", "var") if k in state],
+    )
+    if (
+        state["t"] < 0
+        or (state["seeds"] < 0).any()
+        or not all((x > 0).all() for x in positive)
+        or not self._is_theta(theta)
+    ):
         raise ValueError(f"{what} was altered: a step, a seed, a variance or a probability is out of range")
     self.t = state["t"]
     for name in self.STATE:
@@ -541,14 +652,18 @@ def load(
 @patch
 def _is_theta(self: SNG, theta) -> bool:  # (K, D, N)
     there = torch.arange(self.space.K, device=theta.device)[:, None, None] >= self.layout.front[:, None]
-    return bool((theta >= 0).all() and (theta * ~there == 0).all() and ((pairwise_sum(theta) - 1).abs() < 1e-3).all())
+    return bool(
+        (theta >= 0).all() and (theta * ~there == 0).all() and ((pairwise_sum(theta) - 1).abs() < 1e-3).all()
+    )
 
 # %% ../nbs/22_asng.ipynb #result
 @patch(as_prop=True)
 def theta(self: SNG) -> torch.Tensor:
     "Probabilities of the choices, (N, D, K), or (D, K) for a single search: θ[n, d, k] is that of choice k of variable d, and 0 beyond its last choice."
     K, D, N = self.theta_.shape
-    order = (torch.arange(K, device=self.theta_.device) + self.layout.front[:, None]) % K  # (D, K): the padding goes behind
+    order = (
+        torch.arange(K, device=self.theta_.device) + self.layout.front[:, None]
+    ) % K  # (D, K): the padding goes behind
     theta = self.theta_.movedim((0, 1, 2), (2, 1, 0)).gather(-1, order.expand(N, D, K))
     return theta[0] if self.single else theta
 
@@ -556,7 +671,11 @@ def theta(self: SNG) -> torch.Tensor:
 @patch
 def best(self: SNG) -> Samples:  # with lam = 1
     "The most likely architecture, the argmax of θ (the first of equals) and the mean of the numbers: `cat` is (N, 1, D), `values` (N, 1, G), for a single search (1, D) and (1, G)."
-    onehot = torch.nn.functional.one_hot(self.theta_.argmax(0), self.space.K).movedim(-1, 0)[:, None].to(self.theta_.dtype)
+    onehot = (
+        torch.nn.functional.one_hot(self.theta_.argmax(0), self.space.K)
+        .movedim(-1, 0)[:, None]
+        .to(self.theta_.dtype)
+    )
     return Samples(onehot, self.mean[None].clone(), self.space, self.layout, self.single)
 
 # %% ../nbs/22_asng.ipynb #given-theta
@@ -568,8 +687,12 @@ def _given_theta(self: SNG, theta) -> torch.Tensor:  # (K, D, N)
             theta = torch.nn.utils.rnn.pad_sequence([_real(row, **like) for row in theta], batch_first=True)
         theta = _real(theta, **like).detach().expand(N, D, K)
     except (TypeError, ValueError, RuntimeError, IndexError, OverflowError):
-        raise ValueError(f"theta must be ({N}, {D}, {K}), ({D}, {K}), or a list of {D} rows of probabilities") from None
-    order = (torch.arange(K, device=theta.device) - self.layout.front[:, None]) % K  # (D, K): what lay behind goes in front
+        raise ValueError(
+            f"theta must be ({N}, {D}, {K}), ({D}, {K}), or a list of {D} rows of probabilities"
+        ) from None
+    order = (
+        torch.arange(K, device=theta.device) - self.layout.front[:, None]
+    ) % K  # (D, K): what lay behind goes in front
     return theta.gather(-1, order.expand(N, D, K)).movedim((2, 1, 0), (0, 1, 2)).contiguous()
 
 
@@ -585,18 +708,22 @@ def _given_numbers(self: SNG, x, what: str) -> torch.Tensor:  # (G, N)
 @patch
 def set_theta(
     self: SNG,
-    theta=None,  # probabilities, (N, D, K) as `theta` gives them, (D, K) for all searches alike, or a list of D rows, a probability for each choice
+    # probabilities, (N, D, K) as `theta` gives them, (D, K) for all searches alike, or a list of D rows, a
+    # probability for each choice
+    theta=None,
     mean=None,  # of the numbers, (N, G) or (G,), within their ranges
     std=None,  # their standard deviations, (N, G) or (G,), > 0
 ) -> None:
     "Put the distribution elsewhere: `theta` (N, D, K) or (D, K), `mean` and `std` (N, G) or (G,). The step length stays, and the bounds of each hold. Raises `ValueError`, and then changes nothing."
-    (K, D, N), G, (front, low, high, _) = self.theta_.shape, self.space.G, self.layout
+    _, low, high, _ = self.layout
     new_theta = self.theta_.clone() if theta is None else self._given_theta(theta)
     new_mean = self.mean if mean is None else self._given_numbers(mean, "mean")
     new_std = square_root(self.var) if std is None else self._given_numbers(std, "std")
     new_var = self.var if std is None else new_std**2
     if not self._is_theta(new_theta):
-        raise ValueError("theta must hold probabilities from 0 on that sum to 1 over the choices of each variable, and 0 beyond its last choice")
+        raise ValueError(
+            "theta must hold probabilities from 0 on that sum to 1 over the choices of each variable, and 0 beyond its last choice"
+        )
     if not ((new_mean >= low) & (new_mean <= high)).all() or not ((new_std > 0) & new_var.isfinite()).all():
         raise ValueError("mean must lie within the ranges, and std must be positive and finite")
     self.theta_, self.mean, self.var = new_theta, new_mean.clone(), new_var.clone()

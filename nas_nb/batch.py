@@ -42,7 +42,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .bits import COMPUTING, PORTABLE, other_surroundings, portable_variables
-from .core import DEVICES, ORDER, data_folder, is_device, likes, listing, parse_bare, parse_value, resolve, root, wanted
+from nas_nb.core import (
+    DEVICES,
+    ORDER,
+    data_folder,
+    is_device,
+    likes,
+    listing,
+    parse_bare,
+    parse_value,
+    resolve,
+    root,
+    wanted,
+)
 
 # %% ../nbs/06_batch.ipynb #refused
 class Refused(Exception):
@@ -67,7 +79,11 @@ def pick(
 ) -> str:  # the one that is meant
     "The one of `known` that `name` stands for; raises `Refused` for none and for several."
     known = list(known)
-    for hits in ([k for k in known if k == name], [k for k in known if k.split("_")[0] == name], [k for k in known if k.startswith(name)]):
+    for hits in (
+        [k for k in known if k == name],
+        [k for k in known if k.split("_")[0] == name],
+        [k for k in known if k.startswith(name)],
+    ):
         if len(hits) == 1 and name:
             return hits[0]
     if hits and name:
@@ -106,7 +122,12 @@ PARAMETERS = dict(profile="str", seeds="int", device="str", overrides="str")
 
 def _literal(node):
     "The value of a literal, in which `dict(...)` counts as one."
-    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "dict" and not node.args and all(k.arg for k in node.keywords):
+    if (
+        isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") == "dict"
+        and not node.args
+        and all(k.arg for k in node.keywords)
+    ):
         return {k.arg: _literal(k.value) for k in node.keywords}
     if isinstance(node, ast.Dict) and None not in node.keys:
         return {_literal(k): _literal(v) for k, v in zip(node.keys, node.values)}
@@ -139,17 +160,31 @@ class Notebook:
     expected: dict  # profile → time, as text
     problem: str  # why it cannot be run; "" if it can
 
-    def sizes(self, profile: str, overrides: str = "", seeds: int = 0) -> dict:  # all values, none if the notebook lacks the profile
+    def sizes(
+        self, profile: str, overrides: str = "", seeds: int = 0
+    ) -> dict:  # all values, none if the notebook lacks the profile
         "The profile's values, the diffs resolved."
-        return resolve(self.profiles, profile, overrides) | (dict(seeds=seeds) if seeds else {}) if profile in self.profiles else {}
+        return (
+            resolve(self.profiles, profile, overrides) | (dict(seeds=seeds) if seeds else {})
+            if profile in self.profiles
+            else {}
+        )
 
 
 def _parameters_problem(cells) -> str:
-    tagged = ["".join(c["source"]) for c in cells if c["cell_type"] == "code" and "parameters" in c.get("metadata", {}).get("tags", [])]
+    tagged = [
+        "".join(c["source"])
+        for c in cells
+        if c["cell_type"] == "code" and "parameters" in c.get("metadata", {}).get("tags", [])
+    ]
     if len(tagged) != 1:
         return f"{len(tagged) or 'no'} cells tagged 'parameters', must be one"
     statements = ast.parse(tagged[0]).body
-    found = {ast.unparse(s.target): ast.unparse(s.annotation) for s in statements if isinstance(s, ast.AnnAssign) and s.value}
+    found = {
+        ast.unparse(s.target): ast.unparse(s.annotation)
+        for s in statements
+        if isinstance(s, ast.AnnAssign) and s.value
+    }
     if len(statements) != len(found) or found != PARAMETERS:
         return f"the cell tagged 'parameters' must hold {', '.join(f'{k}: {v} = …' for k, v in PARAMETERS.items())}"
     return ""
@@ -168,7 +203,9 @@ def _sized(profiles) -> bool:
     "Whether `PROFILES` is what its name says."
     if not isinstance(profiles, dict) or not profiles or set(profiles) - set(ORDER):
         return False
-    return all(isinstance(sizes, dict) and all(isinstance(k, str) for k in sizes) for sizes in profiles.values())
+    return all(
+        isinstance(sizes, dict) and all(isinstance(k, str) for k in sizes) for sizes in profiles.values()
+    )
 
 
 def read_notebook(
@@ -179,19 +216,39 @@ def read_notebook(
     try:
         cells = json.loads(read_file(path))["cells"]
         code = tuple("".join(c["source"]) for c in cells if c["cell_type"] == "code")
-        headings = re.findall(r"^# (.+)", "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown"), re.M)
+        headings = re.findall(
+            r"^# (.+)", "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown"), re.M
+        )
         title = headings[0].strip() if headings else path.stem
-        figures = any(_calls(source, "save_fig") and not re.search(r"^#\s*\|\s*export", source, re.M) for source in code)
+        figures = any(
+            _calls(source, "save_fig") and not re.search(r"^#\s*\|\s*export", source, re.M) for source in code
+        )
         if figures:
             problem = _parameters_problem(cells)
             profiles, expected = read_table(code, "PROFILES"), read_table(code, "EXPECTED")
             if not _sized(profiles):
-                problem, profiles = problem or f"PROFILES must be a table of the profiles {', '.join(ORDER)}, each a table", {}
+                problem, profiles = (
+                    problem or f"PROFILES must be a table of the profiles {', '.join(ORDER)}, each a table",
+                    {},
+                )
     except OSError as error:
         problem = f"cannot be read ({error.strerror or error})"
-    except (KeyError, TypeError, AttributeError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
-        problem, figures = f"not readable as a notebook with literal tables ({type(error).__name__}: {error})", True
-    return Notebook(path.stem, title, code, figures, profiles, expected if isinstance(expected, dict) else {}, problem)
+    except (
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        SyntaxError,
+        RecursionError,
+        MemoryError,
+    ) as error:
+        problem, figures = (
+            f"not readable as a notebook with literal tables ({type(error).__name__}: {error})",
+            True,
+        )
+    return Notebook(
+        path.stem, title, code, figures, profiles, expected if isinstance(expected, dict) else {}, problem
+    )
 
 # %% ../nbs/06_batch.ipynb #notebooks
 def notebooks() -> dict[str, Notebook]:  # by id, in the order of the files
@@ -208,7 +265,11 @@ def select(
     known = {name: nb for name, nb in every.items() if nb.figures}
     if others := [name for name in names if name in every and name not in known]:
         raise Refused(f"{others[0]} saves no figure (those that do: {', '.join(known) or 'none'})")
-    chosen = [known[name] for name in dict.fromkeys(pick("notebook", name, known) for name in names)] if names else list(known.values())
+    chosen = (
+        [known[name] for name in dict.fromkeys(pick("notebook", name, known) for name in names)]
+        if names
+        else list(known.values())
+    )
     if not chosen:
         raise Refused("no notebook in nbs/ saves a figure")
     if broken := [nb for nb in chosen if nb.problem]:
@@ -259,14 +320,23 @@ def at_least_one(
     return int(text)
 
 # %% ../nbs/06_batch.ipynb #data-stamp
-_NOT_DATA = ("README.md", "cache", "figures", "gpu", "locks", "runs")  # what the program itself puts into `data/`
+_NOT_DATA = (
+    "README.md",
+    "cache",
+    "figures",
+    "gpu",
+    "locks",
+    "runs",
+)  # what the program itself puts into `data/`
 
 
 def _data(nb: Notebook) -> list:
     "What a notebook can load, empty for one that loads nothing."
     if not any(name in source for source in nb.code for name in ("load_images", "load_text")):
         return []
-    return [[str(f), listing(f, _NOT_DATA) if f.is_dir() else []] for f in (data_folder(), root() / "data") if f]
+    return [
+        [str(f), listing(f, _NOT_DATA) if f.is_dir() else []] for f in (data_folder(), root() / "data") if f
+    ]
 
 # %% ../nbs/06_batch.ipynb #stamp
 @functools.cache
@@ -274,7 +344,9 @@ def _surroundings() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     modules = sorted(p for p in (root() / "nas_nb").rglob("*.py") if p.name != "_modidx.py")
-    parts = [f"{p.name}:{ast.dump(parse_bare(p.read_text(encoding='utf-8')))}" for p in modules] + [sys.version]
+    parts = [f"{p.name}:{ast.dump(parse_bare(p.read_text(encoding='utf-8')))}" for p in modules] + [
+        sys.version
+    ]
     for name in COMPUTING:
         with contextlib.suppress(PackageNotFoundError):
             parts.append(f"{name} {version(name)}")
@@ -286,7 +358,9 @@ def inputs_hash(
     parameters: dict,  # what papermill injects
 ) -> str:  # hexadecimal
     "A hash of what a notebook's figures follow from."
-    return hashlib.sha256(json.dumps([nb.code, parameters, _surroundings(), *_data(nb)], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([nb.code, parameters, _surroundings(), *_data(nb)], sort_keys=True).encode()
+    ).hexdigest()
 
 # %% ../nbs/06_batch.ipynb #job
 @dataclass
@@ -314,7 +388,10 @@ class Job:
     def changed(self) -> bool:  # whether the settings are not those of the profile
         sizes = functools.partial(self.nb.sizes, self.profile)
         elsewhere = self.profile in PORTABLE and self.parameters.get("device", "auto") not in ("auto", "cpu")
-        return elsewhere or sizes(self.parameters.get("overrides", ""), self.parameters.get("seeds", 0)) != sizes()
+        return (
+            elsewhere
+            or sizes(self.parameters.get("overrides", ""), self.parameters.get("seeds", 0)) != sizes()
+        )
 
     @property
     def folder(self) -> str:
@@ -322,13 +399,16 @@ class Job:
 
     copy = property(lambda self: f"{self.folder}/{self.nb.id}.ipynb")  # the executed notebook
 
-
 # %% ../nbs/06_batch.ipynb #stamp-io
 def _outputs(job: Job) -> dict:  # file name → sha256
     "What lies in the folder, except the stamp and the executed copy."
     place = root() / job.folder
-    files = [p for p in place.rglob("*") if p.is_file() and p.name not in (".stamp.json", f"{job.nb.id}.ipynb")]
-    return {p.relative_to(place).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(files)}
+    files = [
+        p for p in place.rglob("*") if p.is_file() and p.name not in (".stamp.json", f"{job.nb.id}.ipynb")
+    ]
+    return {
+        p.relative_to(place).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(files)
+    }
 
 
 def is_cached(
@@ -348,13 +428,20 @@ def write_stamp(
     "Remember what went in and what came out."
     from nas_nb.files import write_atomic
 
-    write_atomic(root() / job.folder / ".stamp.json", json.dumps(dict(inputs=job.inputs, outputs=_outputs(job)), indent=1))
+    write_atomic(
+        root() / job.folder / ".stamp.json",
+        json.dumps(dict(inputs=job.inputs, outputs=_outputs(job)), indent=1),
+    )
 
 # %% ../nbs/06_batch.ipynb #compare
 def _git(*words: str) -> str:
     "What git says of this project; raises `OSError` with its reason."
-    env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k.startswith("GIT_CONFIG")} | dict(LC_ALL="C")
-    settings = dict(cwd=root(), env=env, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL)
+    env = {
+        k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k.startswith("GIT_CONFIG")
+    } | dict(LC_ALL="C")
+    settings = dict(
+        cwd=root(), env=env, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL
+    )
     done = subprocess.run(["git", *words], **settings)
     if done.returncode:
         raise OSError(f"git: {next(iter(done.stderr.splitlines()), 'no answer')}")
@@ -370,18 +457,28 @@ def committed(
         commit = _git("rev-parse", "--short", "HEAD").strip()
         if not _git("ls-tree", "--name-only", commit, "settings.ini"):
             raise OSError("this folder is not tracked by the repository around it")
-        names = [Path(name).name for name in _git("ls-tree", "--name-only", "-z", commit, f"{folder}/").split("\0") if name.endswith(ending)]
+        names = [
+            Path(name).name
+            for name in _git("ls-tree", "--name-only", "-z", commit, f"{folder}/").split("\0")
+            if name.endswith(ending)
+        ]
         return {name: _git("show", f"{commit}:./{folder}/{name}") for name in names}, f"HEAD, {commit}"
     except OSError as error:
         why = "git is not installed" if error.filename == "git" else str(error)
-    return {p.name: read_text(p) for p in (root() / folder).glob(f"*{ending}")}, f"the files as they lay there ({why})"
+    return {
+        p.name: read_text(p) for p in (root() / folder).glob(f"*{ending}")
+    }, f"the files as they lay there ({why})"
 
 # %% ../nbs/06_batch.ipynb #fingerprints
 def fingerprints(folder: str) -> dict[str, str]:
     "File name → git's id of its content at `HEAD`, of a folder relative to the project; empty where git has none of this project."
     try:
         lines = _git("ls-tree", "-z", "HEAD", f"{folder}/").split("\0")
-        return {Path(name).name: about.split()[2] for about, _, name in (line.partition("\t") for line in lines) if name}
+        return {
+            Path(name).name: about.split()[2]
+            for about, _, name in (line.partition("\t") for line in lines)
+            if name
+        }
     except OSError:
         return {}
 
@@ -419,7 +516,10 @@ def _groups(rows: list[dict], keys: list[str]) -> dict[tuple, list[dict]]:
 
 def _alike(was: list[dict], now: list[dict], name: str) -> bool:  # rows of one group
     "Whether the mean of a column is within two standard deviations, and as many numbers are missing or infinite."
-    a, b, sd = ([_number(row.get(column)) for row in rows] for rows, column in ((was, name), (now, name), (was, f"{name}_sd")))
+    a, b, sd = (
+        [_number(row.get(column)) for row in rows]
+        for rows, column in ((was, name), (now, name), (was, f"{name}_sd"))
+    )
     if None in a + b:
         return False
     a, b, sd = ([x for x in numbers if x is not None and math.isfinite(x)] for numbers in (a, b, sd))
@@ -435,7 +535,9 @@ def _within_spread(was: list[dict], now: list[dict]) -> bool:
     same = lambda name: sorted(str(row.get(name)) for row in was) == sorted(str(row.get(name)) for row in now)
     keys = [name for name in names if name != "seed" and same(name)]
     old, new = _groups(was, keys), _groups(now, keys)
-    return old.keys() == new.keys() and all(_alike(rows, new[key], name) for key, rows in old.items() for name in names if name not in keys)
+    return old.keys() == new.keys() and all(
+        _alike(rows, new[key], name) for key, rows in old.items() for name in names if name not in keys
+    )
 
 # %% ../nbs/06_batch.ipynb #compare-tables
 def compare(
@@ -450,7 +552,14 @@ def compare(
     was, now, reason = _table(old), _table(new), f" ({why})" if why else ""
     if was == now and old.splitlines()[:1] == new.splitlines()[:1]:
         return "identical"
-    alike = why and same_verdicts and now and len(was) == len(now) and list(was[0]) == list(now[0]) and _within_spread(was, now)
+    alike = (
+        why
+        and same_verdicts
+        and now
+        and len(was) == len(now)
+        and list(was[0]) == list(now[0])
+        and _within_spread(was, now)
+    )
     return f"{'within spread' if alike else 'different'}{reason}"
 
 # %% ../nbs/06_batch.ipynb #died
@@ -474,7 +583,9 @@ def died(
 def _explained(name: str, message: str) -> str:
     "The error of a cell, in one line."
     line = f"{name}: {next((x for x in message.splitlines() if x.strip()), '')}"
-    missing = "MemoryError" in name or re.search("not enough memory|out of memory|can(no|')t allocate memory", message, re.I)
+    missing = "MemoryError" in name or re.search(
+        "not enough memory|out of memory|can(no|')t allocate memory", message, re.I
+    )
     return f"out of memory ({line}): {SMALLER}" if missing else line
 
 # %% ../nbs/06_batch.ipynb #worker
@@ -504,7 +615,10 @@ def _execute(job: dict) -> str:
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    total = 1 + sum(c["cell_type"] == "code" for c in json.loads(Path(job["notebook"]).read_text(encoding="utf-8"))["cells"])
+    total = 1 + sum(
+        c["cell_type"] == "code"
+        for c in json.loads(Path(job["notebook"]).read_text(encoding="utf-8"))["cells"]
+    )
     begun, ended = 0, []
 
     def on_cell(cell, cell_index):
@@ -515,7 +629,9 @@ def _execute(job: dict) -> str:
     for attempt in ("first", "second"):
         try:
             settings = dict(kernel_name="python3", language="python", progress_bar=False, log_output=False)
-            settings |= dict(autosave_cell_every=10, on_cell_execute=on_cell, kernel_manager_class=_watched(ended))
+            settings |= dict(
+                autosave_cell_every=10, on_cell_execute=on_cell, kernel_manager_class=_watched(ended)
+            )
             papermill.execute_notebook(job["notebook"], job["copy"], job["parameters"], **settings)
             return ""
         except papermill.PapermillExecutionError as error:
@@ -532,13 +648,23 @@ def worker(
 ) -> None:
     "What a worker process does: execute one notebook, then write error and peak memory (bytes) as JSON to the file `result`."
     threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()
-    sys.modules["rfc3987_syntax"] = None  # checks addresses in JSON, of which there are none here, and takes 2.4 s to import
+    sys.modules["rfc3987_syntax"] = (
+        None  # checks addresses in JSON, of which there are none here, and takes 2.4 s to import
+    )
     job = json.loads(Path(path).read_text(encoding="utf-8"))
     error = _execute(job)
     Path(job["result"]).write_text(json.dumps(dict(error=error, peak=_peak())), encoding="utf-8")
 
 # %% ../nbs/06_batch.ipynb #clean-room
-_KEPT = ("PYTHONPATH", "PYTHONHOME", "PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE", "PYTHONNOUSERSITE", "MPLCONFIGDIR", "JUPYTER_PATH")
+_KEPT = (
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONPYCACHEPREFIX",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONNOUSERSITE",
+    "MPLCONFIGDIR",
+    "JUPYTER_PATH",
+)
 
 
 def _clean_room(
@@ -547,7 +673,9 @@ def _clean_room(
     "This process's environment, with empty places for what a user has set for Python, IPython, Jupyter, matplotlib and tqdm."
     settings = re.compile("I?PYTHON|JUPYTER|MPL|MATPLOTLIB|TQDM")
     env = {k: v for k, v in os.environ.items() if k in _KEPT or not settings.match(k)}
-    places = dict(TMPDIR="tmp", IPYTHONDIR="ipython", JUPYTER_CONFIG_DIR="config", MATPLOTLIBRC="matplotlibrc")
+    places = dict(
+        TMPDIR="tmp", IPYTHONDIR="ipython", JUPYTER_CONFIG_DIR="config", MATPLOTLIBRC="matplotlibrc"
+    )
     for name in places.values():
         (scratch / name).mkdir()
     (scratch / "matplotlibrc" / "matplotlibrc").touch()
@@ -564,10 +692,20 @@ def environment(
     spec = dict(argv=argv, display_name="python3", language="python")
     (scratch / "kernels" / "python3").mkdir(parents=True)
     (scratch / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec))
-    env = {k: v for k, v in _clean_room(scratch).items() if k not in ("NAS_NB_DEADLINE", "NAS_NB_FORCE", "NAS_NB_FIGURES", "IN_TEST")}
+    env = {
+        k: v
+        for k, v in _clean_room(scratch).items()
+        if k not in ("NAS_NB_DEADLINE", "NAS_NB_FORCE", "NAS_NB_FIGURES", "IN_TEST")
+    }
     paths = os.pathsep.join(filter(None, (str(scratch), env.get("JUPYTER_PATH"))))
-    env |= dict(NAS_NB_BATCH="1", PYTHONHASHSEED="0", JUPYTER_PATH=paths, JUPYTER_RUNTIME_DIR=str(scratch / "runtime"))
-    return env | (dict(NAS_NB_DEADLINE=str(deadline)) if deadline else {}) | (dict(NAS_NB_FORCE=str(time.time())) if force else {})
+    env |= dict(
+        NAS_NB_BATCH="1", PYTHONHASHSEED="0", JUPYTER_PATH=paths, JUPYTER_RUNTIME_DIR=str(scratch / "runtime")
+    )
+    return (
+        env
+        | (dict(NAS_NB_DEADLINE=str(deadline)) if deadline else {})
+        | (dict(NAS_NB_FORCE=str(time.time())) if force else {})
+    )
 
 # %% ../nbs/06_batch.ipynb #begin
 def begin(
@@ -617,12 +755,21 @@ def start(
     "Start the worker of a job."
     job.scratch = scratch / job.nb.id
     job.scratch.mkdir()
-    for name in (".stamp.json", "report.json", Path(job.copy).name):  # of an earlier run: must not pass for this one's
+    for name in (
+        ".stamp.json",
+        "report.json",
+        Path(job.copy).name,
+    ):  # of an earlier run: must not pass for this one's
         (root() / job.folder / name).unlink(missing_ok=True)
     task = dict(notebook=f"nbs/{job.nb.id}.ipynb", copy=job.copy, parameters=job.parameters)
     task |= dict(cell=str(job.scratch / "cell"), result=str(job.scratch / "result.json"))
     (job.scratch / "task.json").write_text(json.dumps(task), encoding="utf-8")
-    command = [sys.executable, "-c", "import sys, nas_nb.batch as b; b.worker(sys.argv[1])", str(job.scratch / "task.json")]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys, nas_nb.batch as b; b.worker(sys.argv[1])",
+        str(job.scratch / "task.json"),
+    ]
     own = portable_variables(job.profile) | dict(NAS_NB_STATUS=str(job.scratch / "status"))
     own |= {} if job.changed else dict(NAS_NB_FIGURES="committed")
     with open(job.scratch / "log", "w") as log:
@@ -639,13 +786,19 @@ def finish(
     result = read_json(job.scratch / "result.json")
     job.peak = result.get("peak", 0)
     lines = (job.scratch / "log").read_text(errors="replace").strip().splitlines()
-    error = result.get("error", died("its process", job.process.returncode) + (f": {lines[-1]}" if lines else ""))
+    error = result.get(
+        "error", died("its process", job.process.returncode) + (f": {lines[-1]}" if lines else "")
+    )
     if error:
         late = error.startswith("OutOfTime")
-        job.status, job.note = ("incomplete", "out of time") if late else ("failed", next(filter(str.strip, error.splitlines())))
+        job.status, job.note = (
+            ("incomplete", "out of time") if late else ("failed", next(filter(str.strip, error.splitlines())))
+        )
         return
     runs = read_json(root() / job.folder / "report.json").get("runs", {})
-    job.status = "redrawn" if not runs.get("computed") and runs.get("reused", 0) + runs.get("committed", 0) else "ok"
+    job.status = (
+        "redrawn" if not runs.get("computed") and runs.get("reused", 0) + runs.get("committed", 0) else "ok"
+    )
     write_stamp(job)
 
 # %% ../nbs/06_batch.ipynb #stop
@@ -671,7 +824,9 @@ def stop(
         if now - asked > 1:  # again and again: a kernel between two cells does not hear it
             asked = now
             with contextlib.suppress(psutil.Error):
-                for kernel in [k for p in processes if p.poll() is None for k in psutil.Process(p.pid).children()]:
+                for kernel in [
+                    k for p in processes if p.poll() is None for k in psutil.Process(p.pid).children()
+                ]:
                     kernel.send_signal(signal.SIGINT) if now < end else _kill(kernel)
         time.sleep(0.05)
     for process in (p for p in processes if p.poll() is None):
@@ -729,7 +884,10 @@ def too_late(
     if now > deadline + GRACE:
         return "incomplete", f"did not stop within {GRACE} s after the time limit: {cell}"
     if now - job.seconds > job.limit:
-        return "failed", f"still in {cell} after {now - job.seconds:.0f} s, the limit of a notebook (--notebook-limit): stopped"
+        return (
+            "failed",
+            f"still in {cell} after {now - job.seconds:.0f} s, the limit of a notebook (--notebook-limit): stopped",
+        )
 
 # %% ../nbs/06_batch.ipynb #settle
 def settle(
@@ -795,7 +953,9 @@ def table(
     widths = [min(w, width) for w in widths] if width else widths
     while width and sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > 8:
         widths[widths.index(max(widths))] -= 1
-    wrapped = [[textwrap.wrap(cell, w) if len(cell) > w else [cell] for cell, w in zip(row, widths)] for row in rows]
+    wrapped = [
+        [textwrap.wrap(cell, w) if len(cell) > w else [cell] for cell, w in zip(row, widths)] for row in rows
+    ]
     lines = [line for cells in wrapped for line in itertools.zip_longest(*cells, fillvalue="")]
     return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths)).rstrip() for line in lines)
 
@@ -821,17 +981,30 @@ def best_verdicts(job: Job) -> dict[str, str]:
     "Claim without its numbers → the verdict of the largest profile with committed results, and which that is."
     found = {}
     for profile in ORDER[-2::-1]:  # not smoke, which git ignores
-        before = job.before if profile == job.profile else committed(f"figures/{profile}/{job.nb.id}", "claims.csv")[0]
-        found |= {_known(claim): f"{verdict} ({profile})" for claim, verdict in _verdicts(before.get("claims.csv", "")).items()}
+        before = (
+            job.before
+            if profile == job.profile
+            else committed(f"figures/{profile}/{job.nb.id}", "claims.csv")[0]
+        )
+        found |= {
+            _known(claim): f"{verdict} ({profile})"
+            for claim, verdict in _verdicts(before.get("claims.csv", "")).items()
+        }
     return found
 
 
-def figure_line(job: Job, name: str, same_verdicts: bool, problem: str = "") -> tuple[str, str]:  # `problem`: of `compute_portably`
+def figure_line(
+    job: Job, name: str, same_verdicts: bool, problem: str = ""
+) -> tuple[str, str]:  # `problem`: of `compute_portably`
     "The name of a figure, and how it relates to the committed one."
     why = "; ".join((["changed settings"] if job.changed else []) + other_surroundings()) or problem
     said = compare(job.before.get(f"{name}.csv"), _csv(job.folder, f"{name}.csv"), same_verdicts, why)
     files = [file for file in job.prints if file.rpartition(".")[0] == name]
-    other = [file.rpartition(".")[2] for file in files if fingerprint(root() / job.folder / file) != job.prints[file]]
+    other = [
+        file.rpartition(".")[2]
+        for file in files
+        if fingerprint(root() / job.folder / file) != job.prints[file]
+    ]
     if said == "identical" and other:
         said = f"same data, other {', '.join(other)}" + (f" ({why})" if why else "")
     return f"{job.folder}/{name}", said
@@ -845,23 +1018,36 @@ def report(
     for job in jobs:
         told = read_json(root() / job.folder / "report.json") if job.process or job.status == "cached" else {}
         saved = told.get("figures", [])
-        verdicts = _verdicts(_csv(job.folder, "claims.csv")) if told and job.status not in ("failed", "incomplete") else {}
+        verdicts = (
+            _verdicts(_csv(job.folder, "claims.csv"))
+            if told and job.status not in ("failed", "incomplete")
+            else {}
+        )
         peak = f"{job.peak / 2**20:.0f} MiB" if job.peak else "-"
         rows.append((job.nb.id, job.status, f"{job.seconds:.0f}", peak, len(saved), len(verdicts) or "-"))
         same = "claims.csv" not in job.before or verdicts == _verdicts(job.before["claims.csv"])
         figures += [figure_line(job, name, same, str(told.get("problem", ""))) for name in saved]
         best = best_verdicts(job)
-        claims += [(job.nb.id.partition("_")[0], claim, best.get(_known(claim), "-"), verdict) for claim, verdict in verdicts.items()]
+        claims += [
+            (job.nb.id.partition("_")[0], claim, best.get(_known(claim), "-"), verdict)
+            for claim, verdict in verdicts.items()
+        ]
     parts = [table(("notebook", "status", "seconds", "peak memory", "figures", "claims"), rows)]
     parts += [table(("figure", "against the committed one"), figures)] if figures else []
-    parts += [table(("", "claim", "largest committed profile", "this run"), claims, _columns())] if claims else []
+    parts += (
+        [table(("", "claim", "largest committed profile", "this run"), claims, _columns())] if claims else []
+    )
     return "\n\n".join(parts)
 
 # %% ../nbs/06_batch.ipynb #checks
 def check_installed() -> None:
     "Raises `Refused` where this Python lacks what executes notebooks."
-    if missing := [name for name in ("papermill", "ipykernel", "psutil") if importlib.util.find_spec(name) is None]:
-        raise Refused(f"{sys.executable} lacks {', '.join(missing)}: run `make figures`, or `{sys.executable} -m pip install -e .`")
+    if missing := [
+        name for name in ("papermill", "ipykernel", "psutil") if importlib.util.find_spec(name) is None
+    ]:
+        raise Refused(
+            f"{sys.executable} lacks {', '.join(missing)}: run `make figures`, or `{sys.executable} -m pip install -e .`"
+        )
 
 
 def check_device(
@@ -873,7 +1059,9 @@ def check_device(
     code = "import sys, nas_nb.core as c; c.get_device(sys.argv[1])"
     asked = subprocess.run([sys.executable, "-c", code, name], cwd=root(), capture_output=True, text=True)
     if asked.returncode:
-        raise Refused(f"--device {name}: {asked.stderr.strip().rpartition('Error: ')[2] or 'it cannot be asked for'}")
+        raise Refused(
+            f"--device {name}: {asked.stderr.strip().rpartition('Error: ')[2] or 'it cannot be asked for'}"
+        )
 
 
 def check_writable(
@@ -921,7 +1109,9 @@ def conclude(
 ) -> int:  # exit status
     "Print the report, then what was compared with, where figures went, what failed and how to go on."
     say("\n" + report(jobs))
-    for basis in dict.fromkeys(job.basis for job in jobs if job.basis and (job.process or job.status == "cached")):
+    for basis in dict.fromkeys(
+        job.basis for job in jobs if job.basis and (job.process or job.status == "cached")
+    ):
         say(f"compared with {basis}")
     if any(job.changed for job in jobs):
         say("changed settings: their figures lie in data/figures/, those in figures/ are left as they were")
@@ -972,7 +1162,9 @@ def _planned(job: Job) -> tuple:  # a row
     "What would be done: the number of seeds as it would be, the time where it is known."
     sizes = job.nb.sizes(job.profile, job.parameters["overrides"], job.parameters["seeds"])
     known = "-" if job.changed else job.nb.expected.get(job.profile, "-")
-    parameters = job.parameters | dict(seeds=sizes.get("seeds", "-"), overrides=job.parameters["overrides"] or "-")
+    parameters = job.parameters | dict(
+        seeds=sizes.get("seeds", "-"), overrides=job.parameters["overrides"] or "-"
+    )
     return job.nb.id, "would run" if job.status == "waiting" else job.status, *parameters.values(), known
 
 # %% ../nbs/06_batch.ipynb #figures
@@ -998,7 +1190,9 @@ def figures(
     try:
         with scratch_folder() as scratch:
             deadline = time.monotonic() + args.time_limit if args.time_limit else None
-            run_jobs(jobs, args.jobs, scratch, environment(scratch, deadline, args.force), deadline or math.inf)
+            run_jobs(
+                jobs, args.jobs, scratch, environment(scratch, deadline, args.force), deadline or math.inf
+            )
     except KeyboardInterrupt:
         say(f"stopped; checkpoints and partial copies are kept, to go on: {_again(args)}")
         return 130
@@ -1011,7 +1205,11 @@ def show_list(
     "All notebooks: what they are, their profiles, the time each is expected to take."
     rows = []
     for nb in notebooks().values():
-        profiles = ", ".join(p + (f" ({nb.expected[p]})" if p in nb.expected else "") for p in reversed(ORDER) if p in nb.profiles)
+        profiles = ", ".join(
+            p + (f" ({nb.expected[p]})" if p in nb.expected else "")
+            for p in reversed(ORDER)
+            if p in nb.profiles
+        )
         rows.append((nb.id, "figures" if nb.figures else "library", nb.title, nb.problem or profiles or "-"))
     say(table(("notebook", "kind", "title", "profiles"), rows) if rows else "no notebooks in nbs/")
     return 0
@@ -1027,18 +1225,29 @@ def show_claims(
 ) -> int:  # exit status
     "All claims under `figures/`, long texts wrapped; more columns are in the `claims.csv` beside the figures."
     rows, bad = [], []
-    documents = [d for p in _folders(root() / "figures") if args.profile in (None, p.name) for d in _folders(p)]
+    documents = [
+        d for p in _folders(root() / "figures") if args.profile in (None, p.name) for d in _folders(p)
+    ]
     for path in (d / "claims.csv" for d in documents):
         try:
             for row in _table(read_file(path)):
-                rows.append((*path.parts[-3:-1], *(row.get(c) or "" for c in ("claim", "verdict", "document", "ours"))))
+                rows.append(
+                    (
+                        *path.parts[-3:-1],
+                        *(row.get(c) or "" for c in ("claim", "verdict", "document", "ours")),
+                    )
+                )
         except FileNotFoundError:  # a notebook without claims
             pass
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             bad.append(f"{path.relative_to(root())} cannot be read ({why}): run nas-nb figures again")
     none = "no claims yet: run `nas-nb figures` first"
-    say(table(("profile", "notebook", "claim", "verdict", "document", "ours"), rows, _columns()) if rows or bad else none)
+    say(
+        table(("profile", "notebook", "claim", "verdict", "document", "ours"), rows, _columns())
+        if rows or bad
+        else none
+    )
     return _complain(bad)
 
 
@@ -1068,10 +1277,18 @@ def _run_row(path: Path) -> tuple:
         with contextlib.suppress(OSError):  # gone meanwhile, or a link to nowhere
             files.append(p.stat())
     record = read_json(path / "record.json")
-    states = {"record.json": "done" if record else "unreadable", "checkpoint.pt": "checkpoint", "weights.pt": "weights"}
+    states = {
+        "record.json": "done" if record else "unreadable",
+        "checkpoint.pt": "checkpoint",
+        "weights.pt": "weights",
+    }
     state = next((text for name, text in states.items() if (path / name).exists()), "begun")
-    hours = max(0, time.time() - max((f.st_mtime for f in files), default=0)) / 3600  # a clock may have been wrong
-    age = f"{hours / 24:.0f} d" if hours >= 48 else f"{hours:.0f} h" if hours >= 1 else f"{hours * 60:.0f} min"
+    hours = (
+        max(0, time.time() - max((f.st_mtime for f in files), default=0)) / 3600
+    )  # a clock may have been wrong
+    age = (
+        f"{hours / 24:.0f} d" if hours >= 48 else f"{hours:.0f} h" if hours >= 1 else f"{hours * 60:.0f} min"
+    )
     size = f"{sum(f.st_size for f in files[1:]) / 2**20:.2f} MiB"
     return path.parent.name, path.name, record.get("label", "-"), record.get("seed", "-"), state, size, age
 
@@ -1081,7 +1298,11 @@ def runs_list(
 ) -> int:  # exit status
     "Show cached runs."
     found = cached_runs(args.document, args.keys)
-    say(table(("document", "key", "label", "seed", "state", "size", "age"), [_run_row(p) for p in found]) if found else "no cached runs")
+    say(
+        table(("document", "key", "label", "seed", "state", "size", "age"), [_run_row(p) for p in found])
+        if found
+        else "no cached runs"
+    )
     return 0
 
 
@@ -1110,7 +1331,17 @@ def data_list(args: argparse.Namespace) -> int:  # exit status
     "Show which data sets are here, and in which form."
     from nas_nb.data import list_data, shown_roots
 
-    rows = [[r["name"], r["what"], r["form"], r["where"], f"{r['size'] / 2**20:.1f} MiB" if r["size"] else "", r["state"]] for r in list_data()]
+    rows = [
+        [
+            r["name"],
+            r["what"],
+            r["form"],
+            r["where"],
+            f"{r['size'] / 2**20:.1f} MiB" if r["size"] else "",
+            r["state"],
+        ]
+        for r in list_data()
+    ]
     say(table(("name", "what", "form", "where", "size", "state"), rows))
     say(f"looked for in {shown_roots(', then ')}")
     return 0
@@ -1127,7 +1358,9 @@ def data_verify(args: argparse.Namespace) -> int:  # with `names`
     "Read data sets again, whatever is kept, and compare the checksums that are known (default: all that are here)."
     from nas_nb.data import list_data, verify_data
 
-    return _each(args.names or [r["name"] for r in list_data() if not r["state"].startswith("not here")], verify_data)
+    return _each(
+        args.names or [r["name"] for r in list_data() if not r["state"].startswith("not here")], verify_data
+    )
 
 
 def data_add(args: argparse.Namespace) -> int:  # with `name` and `path`
@@ -1183,16 +1416,36 @@ exit status: 0 fine, 1 something failed, 2 bad usage, 3 out of time, 70 a fault 
 
 # %% ../nbs/06_batch.ipynb #parser-build
 def _figures_options(p) -> None:
-    p.add_argument("notebooks", nargs="*", metavar="ID", help="a notebook's name, number or beginning (default: all that save figures)")
+    p.add_argument(
+        "notebooks",
+        nargs="*",
+        metavar="ID",
+        help="a notebook's name, number or beginning (default: all that save figures)",
+    )
     p.add_argument("--profile", type=_profile, default="quick", help="smoke, quick (default), cpu or paper")
     p.add_argument("--device", type=_device, default="auto", help="auto (default), cpu, cuda or mps")
     p.add_argument("--seeds", type=at_least_one, metavar="N", help="number of seeds (default: the profile's)")
-    p.add_argument("--jobs", type=at_least_one, metavar="N", default=1, help="notebooks at the same time (default: 1)")
-    p.add_argument("--time-limit", type=duration, metavar="T", help="stop at a checkpoint after 9m, 90s, 1h30m; the same command goes on")
+    p.add_argument(
+        "--jobs", type=at_least_one, metavar="N", default=1, help="notebooks at the same time (default: 1)"
+    )
+    p.add_argument(
+        "--time-limit",
+        type=duration,
+        metavar="T",
+        help="stop at a checkpoint after 9m, 90s, 1h30m; the same command goes on",
+    )
     limit = "end a notebook that takes longer (default: smoke 10m, quick 30m, cpu and paper none)"
     p.add_argument("--notebook-limit", type=duration, metavar="T", help=limit)
-    p.add_argument("--set", action="append", metavar="KEY=VALUE", default=[], help="change one value of the profile; may be repeated")
-    p.add_argument("--force", action="store_true", help="run even if nothing changed, and compute what is recorded")
+    p.add_argument(
+        "--set",
+        action="append",
+        metavar="KEY=VALUE",
+        default=[],
+        help="change one value of the profile; may be repeated",
+    )
+    p.add_argument(
+        "--force", action="store_true", help="run even if nothing changed, and compute what is recorded"
+    )
     p.add_argument("--dry-run", action="store_true", help="only say what would run")
     p.set_defaults(run=figures)
 
@@ -1200,7 +1453,9 @@ def _figures_options(p) -> None:
 def _runs_options(p) -> None:
     actions = p.add_subparsers(required=True, metavar="list|rm")
     for name, function in (("list", runs_list), ("rm", runs_rm)):
-        action = actions.add_parser(name, help=function.__doc__, description=function.__doc__, allow_abbrev=False)
+        action = actions.add_parser(
+            name, help=function.__doc__, description=function.__doc__, allow_abbrev=False
+        )
         action.add_argument("keys", nargs="*", metavar="KEY", help="key of a run, or its beginning")
         action.add_argument("--document", metavar="ID", help="only runs of this document")
         action.set_defaults(run=function)
@@ -1209,28 +1464,58 @@ def _runs_options(p) -> None:
 # %% ../nbs/06_batch.ipynb #parser-data
 def _data_options(p) -> None:
     actions = p.add_subparsers(required=True, metavar="list|get|verify|add")
-    for name, function in (("list", data_list), ("get", data_get), ("verify", data_verify), ("add", data_add)):
-        action = actions.add_parser(name, help=function.__doc__, description=function.__doc__, allow_abbrev=False)
+    for name, function in (
+        ("list", data_list),
+        ("get", data_get),
+        ("verify", data_verify),
+        ("add", data_add),
+    ):
+        action = actions.add_parser(
+            name, help=function.__doc__, description=function.__doc__, allow_abbrev=False
+        )
         action.set_defaults(run=function, anywhere=True)
         if name in ("get", "verify"):
-            action.add_argument("names", nargs="+" if name == "get" else "*", metavar="NAME", help="mnist, cifar10" + ", ptb, your own, a path" * (name == "verify"))
+            action.add_argument(
+                "names",
+                nargs="+" if name == "get" else "*",
+                metavar="NAME",
+                help="mnist, cifar10" + ", ptb, your own, a path" * (name == "verify"),
+            )
     action.add_argument("name", metavar="NAME", help="what to call it: letters, digits, - and _")
-    action.add_argument("path", metavar="PATH", help="a folder <split>/<class>/<image>, an archive of one, an .npz, idx files, or text")
+    action.add_argument(
+        "path",
+        metavar="PATH",
+        help="a folder <split>/<class>/<image>, an archive of one, an .npz, idx files, or text",
+    )
 
 # %% ../nbs/06_batch.ipynb #parser-make
 def parser() -> argparse.ArgumentParser:
     "The command line's parser."
-    p = _Parser("nas-nb", description="Regenerate the figures of nas_nb by executing its notebooks.", epilog=EXAMPLES)
+    p = _Parser(
+        "nas-nb", description="Regenerate the figures of nas_nb by executing its notebooks.", epilog=EXAMPLES
+    )
     p.formatter_class, p.allow_abbrev = argparse.RawDescriptionHelpFormatter, False
     commands = p.add_subparsers(required=True, metavar="figures|list|claims|runs|data")
     add = functools.partial(commands.add_parser, allow_abbrev=False)
-    _figures_options(add("figures", help="execute notebooks, regenerate figures and claims", description=figures.__doc__))
-    add("list", help="notebooks, profiles, expected times", description=show_list.__doc__).set_defaults(run=show_list)
+    _figures_options(
+        add("figures", help="execute notebooks, regenerate figures and claims", description=figures.__doc__)
+    )
+    add("list", help="notebooks, profiles, expected times", description=show_list.__doc__).set_defaults(
+        run=show_list
+    )
     claims = add("claims", help="the documents' claims and what came out", description=show_claims.__doc__)
     claims.add_argument("--profile", type=_profile, help="only of this profile")
     claims.set_defaults(run=show_claims)
-    _runs_options(add("runs", help="list or remove cached runs", description="Runs computed on this machine."))
-    _data_options(add("data", help="list, download, check or add data sets", description="Data sets, looked for in NAS_NB_DATA, then in data/."))
+    _runs_options(
+        add("runs", help="list or remove cached runs", description="Runs computed on this machine.")
+    )
+    _data_options(
+        add(
+            "data",
+            help="list, download, check or add data sets",
+            description="Data sets, looked for in NAS_NB_DATA, then in data/.",
+        )
+    )
     return p
 
 # %% ../nbs/06_batch.ipynb #main
@@ -1245,7 +1530,9 @@ def explain(
         return "stopped", 130
     if isinstance(error, OSError):
         return _reason(error), 1
-    if isinstance(error, (UnicodeError, RuntimeError, MemoryError, csv.Error, *([data.DataError] if data else []))):
+    if isinstance(
+        error, (UnicodeError, RuntimeError, MemoryError, csv.Error, *([data.DataError] if data else []))
+    ):
         return str(error) or type(error).__name__, 1
     line = f"a fault of nas-nb ({type(error).__name__}: {error})"
     try:
@@ -1265,7 +1552,9 @@ def _run(argv: list[str]) -> int:  # exit status
     try:
         os.getcwd() if getattr(args, "anywhere", False) else root()
     except FileNotFoundError as error:
-        raise Refused("the current folder has been removed: change to one that is there" if error.errno else str(error)) from None
+        raise Refused(
+            "the current folder has been removed: change to one that is there" if error.errno else str(error)
+        ) from None
     return args.run(args)
 
 # %% ../nbs/06_batch.ipynb #main-run

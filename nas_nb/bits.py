@@ -25,7 +25,9 @@ TORCH = dict(
 PORTABLE = ("smoke", "quick")  # the profiles whose figures shall be identical everywhere
 
 
-def _has_avx2() -> bool:  # torch would believe the variable, and die of the first instruction that is not there
+def _has_avx2() -> (
+    bool
+):  # torch would believe the variable, and die of the first instruction that is not there
     from numpy._core._multiarray_umath import __cpu_features__
 
     return __cpu_features__.get("AVX2", False)
@@ -89,10 +91,14 @@ COMPUTING = ("torch", "torchvision", "numpy", "scipy", "pandas", "scikit-learn",
 def other_surroundings() -> list[str]:  # each as `other torch: 2.15.0`
     "What of this installation may change bits: versions other than the pinned ones, another family of processors, one without AVX2."
     pins, found = root() / "constraints.txt", []
-    pinned = dict(re.findall(r"^([\w-]+)==(\S+)", pins.read_text(encoding="utf-8") if pins.is_file() else "", re.M))
+    pinned = dict(
+        re.findall(r"^([\w-]+)==(\S+)", pins.read_text(encoding="utf-8") if pins.is_file() else "", re.M)
+    )
     for name in COMPUTING:
         try:
-            here = version(name).partition("+")[0]  # a build for CUDA computes on the processor like one without
+            here = version(name).partition("+")[
+                0
+            ]  # a build for CUDA computes on the processor like one without
         except PackageNotFoundError:
             here = "missing"
         if here != pinned.get(name, here):
@@ -117,6 +123,10 @@ def compute_portably(
     wrong = [name for name in EXPECTED if found[name] != EXPECTED[name]]
     if not wrong:
         return ""
-    late = "stop Jupyter and start it by make lab" if wrong[-1].startswith("numpy") else "restart the kernel and run all cells"
+    late = (
+        "stop Jupyter and start it by make lab"
+        if wrong[-1].startswith("numpy")
+        else "restart the kernel and run all cells"
+    )
     why = "; ".join(other_surroundings()) or f"the variables came too late: {late}"
     return f"last digits will differ from the committed figures: {', '.join(wrong)} ({why})"

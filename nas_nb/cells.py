@@ -24,7 +24,24 @@ from fastcore.basics import patch
 from torch import nn
 
 from .files import check_state
-from .operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, NASNET_OPS, Op, Reduce, check_positive, check_reals, check_shape, check_tensors, check_whole, conv_bn, factorized_reduce, relu_conv_bn, said, side_by_side
+from nas_nb.operations import (
+    ASNG_OPS,
+    DARTS_OPS,
+    ENAS_OPS,
+    NASNET_OPS,
+    Op,
+    Reduce,
+    check_positive,
+    check_reals,
+    check_shape,
+    check_tensors,
+    check_whole,
+    conv_bn,
+    factorized_reduce,
+    relu_conv_bn,
+    said,
+    side_by_side,
+)
 from .relaxations import Weights
 from .training import DropPath
 
@@ -35,10 +52,15 @@ class CellSpace:
 
     ops: dict[str, Op]  # name -> operation, in the order of the choices; "none" stands for no connection
     nodes: int = 4
-    picks: bool = False  # False: a variable for each edge (DARTS); True: a node picks two pairs of input and operation (ENAS)
+    # False: a variable for each edge (DARTS); True: a node picks two pairs of input and operation (ENAS)
+    picks: bool = False
     output: str = "all"  # "all" nodes, or the "loose" ones, which nobody reads
-    project: str = "never"  # bring the output back to the cell's number of channels: "never", "search" (ENAS) or "always" (ASNG-NAS)
-    wiring: tuple[tuple[int, int], ...] | None = None  # (from state, to node) of each edge; default: every earlier state
+    # bring the output back to the cell's number of channels: "never", "search" (ENAS) or "always"
+    # (ASNG-NAS)
+    project: str = "never"
+    wiring: tuple[tuple[int, int], ...] | None = (
+        None  # (from state, to node) of each edge; default: every earlier state
+    )
 
     def __post_init__(self):
         _check_space(self)
@@ -46,13 +68,21 @@ class CellSpace:
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
         "(state, node) of each edge, node by node; states 0 and 1 are the inputs, state 2 + i is node i."
-        return self.wiring if self.wiring is not None else tuple((j, i) for i in range(self.nodes) for j in range(2 + i))
+        return (
+            self.wiring
+            if self.wiring is not None
+            else tuple((j, i) for i in range(self.nodes) for j in range(2 + i))
+        )
 
     @property
     def sizes(self) -> list[int]:
         "Number of choices of each variable: the normal cell's, then the reduction cell's."
         K = len(self.ops)
-        one = [n for i in range(self.nodes) for n in (2 + i, 2 + i, K, K)] if self.picks else [K] * len(self.edges)
+        one = (
+            [n for i in range(self.nodes) for n in (2 + i, 2 + i, K, K)]
+            if self.picks
+            else [K] * len(self.edges)
+        )
         return 2 * one
 
     def count(self, keep: int | None = 2) -> int:  # `keep`: as for `discretise`
@@ -72,9 +102,13 @@ def _check_space(s):
         raise ValueError(f"CellSpace: nodes = {said(s.nodes)} must be a whole number from 1 to 100")
     for field, known in (("output", ("all", "loose")), ("project", ("never", "search", "always"))):
         if getattr(s, field) not in known:
-            raise ValueError(f"CellSpace: {field} = {said(getattr(s, field))} must be one of {', '.join(known)}")
+            raise ValueError(
+                f"CellSpace: {field} = {said(getattr(s, field))} must be one of {', '.join(known)}"
+            )
     if s.output == "loose" and (not s.picks or s.project == "never"):
-        raise ValueError("CellSpace: output='loose' needs picks=True, and project='search' or 'always', or its size would vary")
+        raise ValueError(
+            "CellSpace: output='loose' needs picks=True, and project='search' or 'always', or its size would vary"
+        )
     if s.picks and s.wiring is not None:
         raise ValueError("CellSpace: with picks=True a node may pick every earlier state; leave wiring out")
     states = [(j, i) for i in range(s.nodes) for j in range(2 + i)]
@@ -124,7 +158,10 @@ class Genotype(NamedTuple):
         "The inverse; raises `ValueError` if the text is no genotype."
         try:
             d = json.loads(text)
-            return _checked(**{kind: [[tuple(pair) for pair in node] for node in d[kind]] for kind in _KINDS}, **{c: d[c] for c in _CONCATS})
+            return _checked(
+                **{kind: [[tuple(pair) for pair in node] for node in d[kind]] for kind in _KINDS},
+                **{c: d[c] for c in _CONCATS},
+            )
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as e:
             raise ValueError(f"not a genotype ({type(e).__name__}: {e})") from None
 
@@ -142,7 +179,9 @@ def _checked(**parts):  # lists and tuples -> a genotype
 @patch(cls_method=True)
 def from_darts(
     cls: Genotype,
-    text: str,  # `Genotype(normal=[('sep_conv_3x3', 0), …], normal_concat=range(2, 6), reduce=[…], reduce_concat=[2, 3, 4, 5])`
+    # `Genotype(normal=[('sep_conv_3x3', 0), …], normal_concat=range(2, 6), reduce=[…], reduce_concat=[2, 3,
+    # 4, 5])`
+    text: str,
 ) -> Genotype:
     "A genotype as the public DARTS program writes it, with or without `NAME =` in front; raises `ValueError` for any other text."
     try:
@@ -152,11 +191,24 @@ def from_darts(
             raise ValueError("it is no call of Genotype")
         values = list(zip(cls._fields, call.args)) + [(k.arg, k.value) for k in call.keywords]
         parts = {name: _literal(value) for name, value in values}
-        if len(values) != 4 or parts.keys() != set(cls._fields) or any(len(parts[kind]) % 2 for kind in _KINDS):
+        if (
+            len(values) != 4
+            or parts.keys() != set(cls._fields)
+            or any(len(parts[kind]) % 2 for kind in _KINDS)
+        ):
             raise ValueError(f"it needs {', '.join(cls._fields)}, each once, and two pairs for each node")
         pairs = {kind: [parts[kind][n : n + 2] for n in range(0, len(parts[kind]), 2)] for kind in _KINDS}
         return _checked(**parts | pairs)
-    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, OverflowError, MemoryError, RecursionError) as e:
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        SyntaxError,
+        OverflowError,
+        MemoryError,
+        RecursionError,
+    ) as e:
         raise ValueError(f"not a genotype as DARTS writes it ({type(e).__name__}: {e})") from None
 
 
@@ -185,7 +237,9 @@ def _known(kind):
 
 
 @patch
-def cell(self: Genotype, kind: str) -> tuple[tuple[Node, ...], tuple[int, ...]]:  # `kind`: "normal" or "reduce"
+def cell(
+    self: Genotype, kind: str
+) -> tuple[tuple[Node, ...], tuple[int, ...]]:  # `kind`: "normal" or "reduce"
     "Nodes and output of one kind; raises `ValueError` for an unknown kind and for states that do not exist."
     nodes, concat = getattr(self, _known(kind)), getattr(self, f"{kind}_concat")
     if wrong := next(_faults(kind, nodes, concat), None):
@@ -200,12 +254,24 @@ def _faults(kind, nodes, concat):  # in words
         yield "a node is a list of pairs (operation, state), and the output a list of states"
         return
     yield from (f"{said(x)} is the name of no operation" for _, x, _ in pairs if type(x) is not str)
-    yield from (f"{said(x)} is no state: states are whole numbers" for x in [*(j for *_, j in pairs), *states] if type(x) is not int)
-    yield from (f"node {i} reads state {j}, which is not there yet" for i, _, j in pairs if not 0 <= j < 2 + i)
-    yield from (f"the output reads state {s}, which is not there yet" for s in states if not 0 <= s < 2 + len(nodes))
+    yield from (
+        f"{said(x)} is no state: states are whole numbers"
+        for x in [*(j for *_, j in pairs), *states]
+        if type(x) is not int
+    )
+    yield from (
+        f"node {i} reads state {j}, which is not there yet" for i, _, j in pairs if not 0 <= j < 2 + i
+    )
+    yield from (
+        f"the output reads state {s}, which is not there yet" for s in states if not 0 <= s < 2 + len(nodes)
+    )
     yield from (f"the output reads state {s} twice" for s in states if states.count(s) > 1)
     yield from ("its output is empty" for _ in [0] if not states)
-    yield from (f"its output is of half the size, so state {s}, an input, cannot be part of it" for s in states if kind == "reduce" and s < 2)
+    yield from (
+        f"its output is of half the size, so state {s}, an input, cannot be part of it"
+        for s in states
+        if kind == "reduce" and s < 2
+    )
 
 # %% ../nbs/11_cells.ipynb #genotype-loose
 def loose(nodes: Sequence[Node]) -> tuple[int, ...]:
@@ -241,13 +307,17 @@ def routes(
         _pick(space, w, begin, nodes)
     else:
         for e, (_, i) in enumerate(space.edges):
-            nodes[i] += [Route(e, k, (begin + e) * K + k) for k in w.of(begin + e, len(names)) if names[k] != "none"]
+            nodes[i] += [
+                Route(e, k, (begin + e) * K + k) for k in w.of(begin + e, len(names)) if names[k] != "none"
+            ]
     return nodes
 
 # %% ../nbs/11_cells.ipynb #pick
 def _pick(space, w, begin, nodes):
     if w.chosen is None or w.values is not None or any(len(chosen) != 1 for chosen in w.chosen):
-        raise ValueError("the cell's output is what nobody reads, so a mixture of architectures has no meaning here: choose one")
+        raise ValueError(
+            "the cell's output is what nobody reads, so a mixture of architectures has no meaning here: choose one"
+        )
     at = {edge: e for e, edge in enumerate(space.edges)}
     for i, node in enumerate(nodes):
         (a,), (b,), (p,), (q,) = w.chosen[begin + 4 * i : begin + 4 * i + 4]
@@ -266,9 +336,13 @@ def genotype_routes(
     for i, node in enumerate(nodes):
         for op, j in node:
             if op not in names or (j, i) not in at:
-                raise ValueError(f"node {i} takes {said(op)} of state {j}: the space has the operations {', '.join(names)} and {len(at)} edges")
+                raise ValueError(
+                    f"node {i} takes {said(op)} of state {j}: the space has the operations {', '.join(names)} and {len(at)} edges"
+                )
     if len(nodes) != space.nodes or (space.picks and any(len(node) != 2 for node in nodes)):
-        raise ValueError(f"{len(nodes)} nodes do not fit a space that has {space.nodes}{' with two inputs each' * space.picks}")
+        raise ValueError(
+            f"{len(nodes)} nodes do not fit a space that has {space.nodes}{' with two inputs each' * space.picks}"
+        )
     return [[Route(at[j, i], names.index(op), 0) for op, j in node] for i, node in enumerate(nodes)]
 
 # %% ../nbs/11_cells.ipynb #sum
@@ -279,7 +353,9 @@ def weighted_sums(
     "Sums of the same `terms`, (N, C, H, W) each, with different `weights` (sums, terms), as one matrix product → (sums, N, C, H, W)."
     check_tensors(weights=weights, **{f"term {n}": t for n, t in enumerate(terms)})
     if weights.ndim != 2 or weights.shape[1] != len(terms):
-        raise ValueError(f"weights {tuple(weights.shape)} do not fit {len(terms)} terms: a row for each sum, a column for each term")
+        raise ValueError(
+            f"weights {tuple(weights.shape)} do not fit {len(terms)} terms: a row for each sum, a column for each term"
+        )
     stacked = torch.stack([t.permute(0, 2, 3, 1) for t in terms])  # channels last stay last
     return (weights @ stacked.flatten(1)).view(-1, *stacked.shape[1:]).permute(0, 1, 4, 2, 3)
 
@@ -299,7 +375,10 @@ class Cell(nn.Module):
         super().__init__()
         self.space, self.stride, affine = space, 2 if reduction else 1, built is not None
         bring = factorized_reduce if after_reduction else relu_conv_bn
-        self.first, self.second = bring(widths[0], channels, affine), relu_conv_bn(widths[1], channels, affine)
+        self.first, self.second = (
+            bring(widths[0], channels, affine),
+            relu_conv_bn(widths[1], channels, affine),
+        )
         self.shared, self.own, self.drop = nn.ModuleDict(), nn.ModuleDict(), DropPath() if affine else None
         every = ((e, k) for e in range(len(space.edges)) for k in range(len(space.ops)))
         ops = list(space.ops.values())
@@ -327,11 +406,17 @@ def leaving(
     x: torch.Tensor,  # (N, C, H, W), the state
     groups: list[Group],
     values: torch.Tensor | None,  # flattened weights
-) -> list[tuple[tuple[int, ...], Sequence[torch.Tensor]]]:  # edges, and for each of them what it adds to its node
+) -> list[
+    tuple[tuple[int, ...], Sequence[torch.Tensor]]
+]:  # edges, and for each of them what it adds to its node
     "What goes out from state `s`, `x` (N, C, H, W), with the flattened weights `values` (variables · choices,): terms (N, C, H', W') for edges."
     shared, weighted, plain, found, ops = {}, {}, {}, [], list(self.space.ops.values())
     for op, edges, at in groups:
-        kind, own, w = self.kinds[ops[op].shared], [self.own[f"{e}-{op}"] for e in edges], None if at is None else values[at]
+        kind, own, w = (
+            self.kinds[ops[op].shared],
+            [self.own[f"{e}-{op}"] for e in edges],
+            None if at is None else values[at],
+        )
         if kind not in shared:
             shared[kind] = self.shared[f"{s}-{kind}"](x)
         if len(own) > 1 and not isinstance(own[0], nn.Identity):
@@ -383,16 +468,23 @@ def forward(
 class Merge(nn.Module):
     "ReLU, 1×1 convolution from some of the nodes, (N, C, H, W) each, to C channels, (N, C, H, W), and batch norm."
 
-    def __init__(self, channels: int, states: Sequence[int], affine: bool):  # `states`: those that can be in the output
+    def __init__(
+        self, channels: int, states: Sequence[int], affine: bool
+    ):  # `states`: those that can be in the output
         super().__init__()
         check_whole(channels=channels)
         self.at = {s: slice(n * channels, (n + 1) * channels) for n, s in enumerate(states)}
-        self.conv, self.bn = nn.Conv2d(len(states) * channels, channels, 1, bias=False), nn.BatchNorm2d(channels, affine=affine)
+        self.conv, self.bn = (
+            nn.Conv2d(len(states) * channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels, affine=affine),
+        )
 
     def forward(self, states: list[torch.Tensor], concat: Sequence[int]) -> torch.Tensor:
         "The `states`, (N, C, H, W) each, whose numbers are in `concat` → (N, C, H, W)."
         weight = torch.cat([self.conv.weight[:, self.at[s]] for s in concat], 1)
-        return self.bn(F.conv2d(torch.cat([s.relu() for s in states], 1), weight))  # ReLU last would pass back slices without a memory layout
+        return self.bn(
+            F.conv2d(torch.cat([s.relu() for s in states], 1), weight)
+        )  # ReLU last would pass back slices without a memory layout
 
 # %% ../nbs/11_cells.ipynb #network
 class CellNetwork(nn.Module):
@@ -406,7 +498,8 @@ class CellNetwork(nn.Module):
         channels: int = 16,  # of the first cell
         cells: int = 8,
         genotype: Genotype | None = None,  # None: the supernet
-        aux: bool = False,  # an auxiliary head after cell ⌊2L/3⌋, for 8 to 10 pixels each way there, as of 32×32 images
+        # an auxiliary head after cell ⌊2L/3⌋, for 8 to 10 pixels each way there, as of 32×32 images
+        aux: bool = False,
     ):
         super().__init__()
         self.space, self.shape, self.genotype, self.plans = space, check_shape(shape), genotype, {}
@@ -436,7 +529,10 @@ def _check_network(network, aux, **numbers):
     check_whole(**numbers)
     if aux:
         _check_head(network, network.shape[1:])
-    for name, kind, like in (("space", CellSpace, "DARTS_CELL"), ("genotype", Genotype | None, "None for a supernet, or Genotype.from_json(text)")):
+    for name, kind, like in (
+        ("space", CellSpace, "DARTS_CELL"),
+        ("genotype", Genotype | None, "None for a supernet, or Genotype.from_json(text)"),
+    ):
         if not isinstance(found := getattr(network, name), kind):
             raise ValueError(f"CellNetwork: {name} = {said(found)} must be {like}")
     for kind in _KINDS if network.genotype else ():  # also of a kind that these few cells do not have
@@ -452,18 +548,24 @@ def _check_head(network, sides):
     if not all(8 <= n <= 10 for n in found):
         fits = [n << network.kinds.count("reduce") for n in (7, 10)]
         says = f"the auxiliary head takes 8 to 10 pixels each way, and images of {sides[0]}×{sides[1]} pixels have {found[0]}×{found[1]} there"
-        raise ValueError(f"{says}: bring them to {fits[0] + 1} to {fits[1]} pixels with data.resize, or leave it out (aux=False)")
+        raise ValueError(
+            f"{says}: bring them to {fits[0] + 1} to {fits[1]} pixels with data.resize, or leave it out (aux=False)"
+        )
 
 
 def _check_images(network, x):
     check_tensors(images=x)
     if x.ndim != 4 or x.shape[1] != network.shape[0] or not x.numel() or not x.is_floating_point():
-        raise ValueError(f"images {tuple(x.shape)} of {x.dtype} do not fit: real numbers (N, {network.shape[0]}, height, width) are needed")
+        raise ValueError(
+            f"images {tuple(x.shape)} of {x.dtype} do not fit: real numbers (N, {network.shape[0]}, height, width) are needed"
+        )
     if network.training:
         if network.aux:
             _check_head(network, x.shape[2:])
         if len(x) == 1 and (network.aux or math.prod(_at_the_end(network, x.shape[2:])) == 1):
-            raise ValueError("batch norm learns nothing from a single number for each channel: train with two images or more at a time")
+            raise ValueError(
+                "batch norm learns nothing from a single number for each channel: train with two images or more at a time"
+            )
 
 # %% ../nbs/11_cells.ipynb #parts
 @patch
@@ -492,39 +594,59 @@ def plan(self: CellNetwork, w: Weights | None, kind: str, device) -> Plan:
         if w and self.space.output == "loose":
             names = list(self.space.ops)
             concat = loose([[(names[r.op], self.space.edges[r.edge][0]) for r in node] for node in nodes])
-        groups = _groups(self.space, nodes, bool(w and w.chosen is None), device if w and w.values is not None else None)
-        self.plans = {k: v for k, v in self.plans.items() if k[1] in (None, key[1])} | {key: Plan(groups, concat)}
+        groups = _groups(
+            self.space, nodes, bool(w and w.chosen is None), device if w and w.values is not None else None
+        )
+        self.plans = {k: v for k, v in self.plans.items() if k[1] in (None, key[1])} | {
+            key: Plan(groups, concat)
+        }
     return self.plans[key]
 
 
-def _groups(space, nodes, dense, device):  # `dense`: everything is computed; `device`: of the weights' positions
+def _groups(
+    space, nodes, dense, device
+):  # `dense`: everything is computed; `device`: of the weights' positions
     found = [{} for _ in range(2 + space.nodes)]
     for n, r in enumerate(r for node in nodes for r in node):
         found[space.edges[r.edge][0]].setdefault(r.op if dense else n, []).append(r)
     with torch.inference_mode(False):  # a plan that is made while evaluating serves for training, too
-        many = lambda at: torch.tensor(at).to(device, non_blocking=True) if len(at) > 1 else slice(at[0], at[0] + 1)  # of one nothing has to be sent
+        many = lambda at: (
+            torch.tensor(at).to(device, non_blocking=True) if len(at) > 1 else slice(at[0], at[0] + 1)
+        )  # of one nothing has to be sent
         at = lambda rs: None if device is None else many([r.at for r in rs])
-        return [[Group(rs[0].op, tuple(r.edge for r in rs), at(rs)) for rs in state.values()] for state in found]
+        return [
+            [Group(rs[0].op, tuple(r.edge for r in rs), at(rs)) for rs in state.values()] for state in found
+        ]
 
 # %% ../nbs/11_cells.ipynb #network-weights
 def _check_weights(network, w):
     space = network.space
     if (w is None) != (network.genotype is not None):
-        raise ValueError("a supernet needs weights: network(x, w)" if w is None else "the network of a genotype takes no weights: network(x)")
+        raise ValueError(
+            "a supernet needs weights: network(x, w)"
+            if w is None
+            else "the network of a genotype takes no weights: network(x)"
+        )
     if w is None:
         return
     if not isinstance(w, Weights) or w.values is None and w.chosen is None:
-        raise ValueError("weights come as `Weights` with values or choices, for example softmax(alpha) or one_hot(choices)")
+        raise ValueError(
+            "weights come as `Weights` with values or choices, for example softmax(alpha) or one_hot(choices)"
+        )
     V, K = len(space.sizes), len(space.ops)
     if w.values is not None:
         check_reals(values=w.values)
-    if w.chosen is not None and not (isinstance(w.chosen, tuple) and all(isinstance(c, tuple) for c in w.chosen)):
+    if w.chosen is not None and not (
+        isinstance(w.chosen, tuple) and all(isinstance(c, tuple) for c in w.chosen)
+    ):
         raise ValueError("the choices of weights are a tuple with a tuple of whole numbers for each variable")
     for part in w:  # values and choices
         if part is not None and len(part) != V:
             raise ValueError(f"weights for {len(part)} variables do not fit a space that has {V}")
     if w.values is not None and not space.picks and tuple(w.values.shape) != (V, K):
-        raise ValueError(f"weights for {w.values.shape[-1]} choices do not fit a space that has {K} operations: values must be {V} × {K} numbers")
+        raise ValueError(
+            f"weights for {w.values.shape[-1]} choices do not fit a space that has {K} operations: values must be {V} × {K} numbers"
+        )
 
 # %% ../nbs/11_cells.ipynb #network-forward
 @patch
@@ -544,23 +666,30 @@ def forward(
         older, newer = newer, merge(states, concat) if merge else torch.cat(states, 1)
         if self.aux and self.training and n == 2 * len(self.cells) // 3:
             aux = self.aux(newer)
-    logits = self.linear(F.avg_pool2d(newer, newer.shape[2:]).flatten(1))  # `mean` would pass back a gradient without a memory layout
+    logits = self.linear(
+        F.avg_pool2d(newer, newer.shape[2:]).flatten(1)
+    )  # `mean` would pass back a gradient without a memory layout
     return logits if aux is None else (logits, aux)
 
 # %% ../nbs/11_cells.ipynb #discretise
 def discretise(
     space: CellSpace,
     weights: torch.Tensor,  # (variables, choices), for example softmax(alpha)
-    keep: int | None = 2,  # edges kept for each node; None: every edge, with its strongest operation, none included
+    keep: int
+    | None = 2,  # edges kept for each node; None: every edge, with its strongest operation, none included
 ) -> Genotype:
     "The discrete architecture of dense `weights` (variables, choices); raises `ValueError` for a space with picks and for weights that are NaN."
     _check_keep(keep), check_tensors(weights=weights), _check_type(space, CellSpace)
     if space.picks:
         raise ValueError("here an architecture is a list of choices, not a mixture: use `decode`")
     if tuple(weights.shape) != (len(space.sizes), len(space.ops)):
-        raise ValueError(f"weights must be {len(space.sizes)} × {len(space.ops)} numbers, not {tuple(weights.shape)}")
+        raise ValueError(
+            f"weights must be {len(space.sizes)} × {len(space.ops)} numbers, not {tuple(weights.shape)}"
+        )
     if weights.isnan().any():
-        raise ValueError(f"weights must be {len(space.sizes)} × {len(space.ops)} numbers, and some are NaN: the search diverged, try a smaller learning rate")
+        raise ValueError(
+            f"weights must be {len(space.sizes)} × {len(space.ops)} numbers, and some are NaN: the search diverged, try a smaller learning rate"
+        )
     half, names = len(space.edges), list(space.ops)
     rows, table = weights.detach().tolist(), {}
     for kind, begin in (("normal", 0), ("reduce", half)):
@@ -593,7 +722,9 @@ def encode(
             for a, b in found:
                 chosen += [(space.edges[a.edge][0],), (space.edges[b.edge][0],), (a.op,), (b.op,)]
         else:
-            chosen += [tuple(r.op for node in found for r in node if r.edge == e) for e in range(len(space.edges))]
+            chosen += [
+                tuple(r.op for node in found for r in node if r.edge == e) for e in range(len(space.edges))
+            ]
     return Weights(None, tuple(chosen))
 
 # %% ../nbs/11_cells.ipynb #decode
@@ -622,7 +753,9 @@ def decode(
 # %% ../nbs/11_cells.ipynb #counts
 def _by_choice(network, measure, zero):  # sum of `measure(weight tensor)` for each variable and choice
     if not isinstance(network, CellNetwork) or (space := network.space).picks or network.genotype is not None:
-        raise ValueError("weights are counted for each edge: it takes a supernet of a space with a variable for each edge (no picks)")
+        raise ValueError(
+            "weights are counted for each edge: it takes a supernet of a space with a variable for each edge (no picks)"
+        )
     zero = network.linear.weight.new_zeros(()) if zero is None else zero
     edges, K = len(space.edges), len(space.ops)
     table = [[zero] * K for _ in range(2 * edges)]
@@ -659,11 +792,15 @@ def widest(
 
     def parameters(channels):
         with torch.device("meta"):
-            return sum(p.numel() for p in CellNetwork(space, shape, classes, channels, cells, genotype).parameters())
+            return sum(
+                p.numel() for p in CellNetwork(space, shape, classes, channels, cells, genotype).parameters()
+            )
 
     channels = bisect_right(range(1, most + 1), budget, key=parameters)
     if not channels:
-        raise ValueError(f"a network of {cells} cells has {parameters(1)} parameters with a single channel, more than the budget of {budget}")
+        raise ValueError(
+            f"a network of {cells} cells has {parameters(1)} parameters with a single channel, more than the budget of {budget}"
+        )
     return channels
 
 # %% ../nbs/11_cells.ipynb #nasnet
@@ -671,7 +808,9 @@ NASNET_CELL = CellSpace(NASNET_OPS, nodes=5, picks=True, output="loose", project
 
 
 def _picked(text):  # "sep5 1 sep3 0, ..." -> nodes
-    names = {f"sep{k}": f"sep_conv_{k}x{k}" for k in (3, 5, 7)} | dict(avg="avg_pool_3x3", max="max_pool_3x3", id="identity")
+    names = {f"sep{k}": f"sep_conv_{k}x{k}" for k in (3, 5, 7)} | dict(
+        avg="avg_pool_3x3", max="max_pool_3x3", id="identity"
+    )
     words = [node.split() for node in text.split(",")]
     return tuple(((names[p], int(a)), (names[q], int(b))) for p, a, q, b in words)
 
@@ -687,42 +826,70 @@ NASNET_A = Genotype(
 def darts_names(network: CellNetwork) -> dict[str, str]:
     "Name in a state of the public DARTS program → name in that of the network of a genotype; raises `ValueError` for what DARTS does not have."
     try:
-        modules = {"stem.0": "stem.0", "stem.1": "stem.1", "linear": "classifier", "aux.9": "auxiliary_head.classifier"}
+        modules = {
+            "stem.0": "stem.0",
+            "stem.1": "stem.1",
+            "linear": "classifier",
+            "aux.9": "auxiliary_head.classifier",
+        }
         modules |= {f"aux.{n}": f"auxiliary_head.features.{n}" for n in range(9)}
         for n, (cell, kind) in enumerate(zip(network.cells, network.kinds)):
-            pairs = [r for node in genotype_routes(network.space, network.genotype.cell(kind)[0]) for r in node]
-            built = {f"own.{r.edge}-{r.op}": f"_ops.{m}" for m, r in enumerate(pairs)} | dict(first="preprocess0", second="preprocess1")
+            pairs = [
+                r for node in genotype_routes(network.space, network.genotype.cell(kind)[0]) for r in node
+            ]
+            built = {f"own.{r.edge}-{r.op}": f"_ops.{m}" for m, r in enumerate(pairs)} | dict(
+                first="preprocess0", second="preprocess1"
+            )
             if len(built) < len(pairs) + 2:
-                raise ValueError("a node that takes one operation of one state twice has one set of weights for both here")
-            modules |= {f"cells.{n}.{ours}{a}": f"cells.{n}.{theirs}{b}" for ours, theirs in built.items() for a, b in _inside(cell, ours)}
-        return {f"{modules[path]}.{leaf}": f"{path}.{leaf}" for path, _, leaf in (key.rpartition(".") for key in network.state_dict())}
+                raise ValueError(
+                    "a node that takes one operation of one state twice has one set of weights for both here"
+                )
+            modules |= {
+                f"cells.{n}.{ours}{a}": f"cells.{n}.{theirs}{b}"
+                for ours, theirs in built.items()
+                for a, b in _inside(cell, ours)
+            }
+        return {
+            f"{modules[path]}.{leaf}": f"{path}.{leaf}"
+            for path, _, leaf in (key.rpartition(".") for key in network.state_dict())
+        }
     except (AttributeError, KeyError) as e:
-        raise ValueError(f"the public DARTS program has no such network ({type(e).__name__}: {e}): it builds genotypes of DARTS_CELL") from None
+        raise ValueError(
+            f"the public DARTS program has no such network ({type(e).__name__}: {e}): it builds genotypes of DARTS_CELL"
+        ) from None
 
 
 def _inside(cell, name):  # of a part of a cell: (name here, name there) of its modules
     part = cell.get_submodule(name)
     if isinstance(part, nn.Sequential) and isinstance(part[-1], Reduce):
         return [(".1.even", ".conv_1"), (".1.odd", ".conv_2"), (".1.bn", ".bn")]
-    ahead = name.startswith("own")  # ReLU, shared by all edges from a state, is not among an edge's own modules
+    ahead = name.startswith(
+        "own"
+    )  # ReLU, shared by all edges from a state, is not among an edge's own modules
     return [(f".{i}", f".op.{i + ahead}") for i, _ in enumerate(part.children())]
 
 # %% ../nbs/11_cells.ipynb #darts-load
 def load_darts(
     network: CellNetwork,  # of the published genotype
-    state: dict[str, torch.Tensor],  # `torch.load(path, weights_only=True)` of a checkpoint of the public DARTS program (CIFAR-10)
+    state: dict[
+        str, torch.Tensor
+    ],  # `torch.load(path, weights_only=True)` of a checkpoint of the public DARTS program (CIFAR-10)
 ) -> None:
     "Give a network the weights of a published one, `state` (name → tensor of the published shape); raises `ValueError` for another one's, and then leaves the network as it was."
     names, mine = darts_names(network), network.state_dict()
     if not isinstance(state, dict):
-        raise ValueError(f"a state is a dict, name → tensor, not {said(state)}: torch.load(path, weights_only=True) gives it")
+        raise ValueError(
+            f"a state is a dict, name → tensor, not {said(state)}: torch.load(path, weights_only=True) gives it"
+        )
     state = {name: x for name, x in state.items() if network.aux or not name.startswith("auxiliary_head.")}
     for name in names.keys() - state.keys():  # torch before 0.4 did not count batches
         if name.endswith("num_batches_tracked"):
             state[name] = mine[names[name]]
     if strange := sorted(names.keys() ^ state.keys()):
         says = "lacks" if strange[0] in names else "has more than this network:"
-        raise ValueError(f"the state {says} {strange[0]}: shape, channels, cells, aux and genotype must be those of the published network")
+        raise ValueError(
+            f"the state {says} {strange[0]}: shape, channels, cells, aux and genotype must be those of the published network"
+        )
     found = {names[name]: x for name, x in state.items()}
     check_state(found, mine, "the state of a DARTS network")
     network.load_state_dict(found)

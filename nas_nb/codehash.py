@@ -84,7 +84,9 @@ def _uses(code) -> tuple:
             chain = []
         before = before if i.opname == "EXTENDED_ARG" else [before[1], i.argval]
     inner = [_uses(c) for c in code.co_consts if inspect.iscode(c)]
-    return sorted({*map(tuple, reads)}.union(*(r for r, _ in inner))), sorted(imports.union(*(i for _, i in inner)))
+    return sorted({*map(tuple, reads)}.union(*(r for r, _ in inner))), sorted(
+        imports.union(*(i for _, i in inner))
+    )
 
 # %% ../nbs/03b_codehash.ipynb #origin
 @functools.cache
@@ -92,15 +94,25 @@ def _version(package: str) -> str:  # as one imports it
     "The version of an installed package."
     try:
         return metadata.version(package)
-    except metadata.PackageNotFoundError:  # imported by another name than it is installed by, as scikit-learn is
-        return " ".join(sorted(d.version for d in metadata.distributions() if f"\n{package}/" in f"\n{d.read_text('RECORD')}"))
+    except (
+        metadata.PackageNotFoundError
+    ):  # imported by another name than it is installed by, as scikit-learn is
+        return " ".join(
+            sorted(
+                d.version for d in metadata.distributions() if f"\n{package}/" in f"\n{d.read_text('RECORD')}"
+            )
+        )
 
 
 def _file(module: str) -> str:  # empty if there is none
     "Where a module lies, whether or not it is imported."
     try:
         spec = getattr(sys.modules.get(module), "__spec__", None) or importlib.util.find_spec(module)
-    except (ImportError, ValueError, AttributeError):  # no name of a module, or one that a function was given by hand
+    except (
+        ImportError,
+        ValueError,
+        AttributeError,
+    ):  # no name of a module, or one that a function was given by hand
         return ""
     return (spec and spec.origin) or ""
 
@@ -114,13 +126,25 @@ def _origin(module: str | None) -> str | None:  # None: its code is followed
     file = Path(_file(top))
     if {"site-packages", "dist-packages"} & {*file.parts}:
         return f"{top} {_version(top)}"
-    if file.is_relative_to(sysconfig.get_path("stdlib")) or (top in sys.stdlib_module_names and not file.is_file()):
+    if file.is_relative_to(sysconfig.get_path("stdlib")) or (
+        top in sys.stdlib_module_names and not file.is_file()
+    ):
         return f"python {sys.version_info.major}.{sys.version_info.minor}"
     compiled = Path(_file(module)).suffix in (".so", ".pyd")
     return f"{module} {hashlib.sha256(Path(_file(module)).read_bytes()).hexdigest()}" if compiled else None
 
 # %% ../nbs/03b_codehash.ipynb #reads
-_OF_MODULES = {"__name__", "__file__", "__package__", "__spec__", "__loader__", "__path__", "__doc__", "__builtins__", "__cached__"}
+_OF_MODULES = {
+    "__name__",
+    "__file__",
+    "__package__",
+    "__spec__",
+    "__loader__",
+    "__path__",
+    "__doc__",
+    "__builtins__",
+    "__cached__",
+}
 
 
 def _is_ours(x) -> bool:
@@ -154,7 +178,10 @@ def _imports(fn, trail) -> dict:
                 found[f"import {name}"] = origin
                 continue
             module = importlib.import_module(name)
-            parts = {n: getattr(module, n) if hasattr(module, n) else importlib.import_module(f"{name}.{n}") for n in names}
+            parts = {
+                n: getattr(module, n) if hasattr(module, n) else importlib.import_module(f"{name}.{n}")
+                for n in names
+            }
             found |= {f"import {name}.{n}": part for n, part in parts.items()} or {f"import {name}": module}
         except Exception as e:  # importing runs code, and what it raises is not ours
             _warn(trail, f"imports {name}, which fails here ({type(e).__name__}): what is in it")
@@ -164,7 +191,9 @@ def _imports(fn, trail) -> dict:
 # %% ../nbs/03b_codehash.ipynb #code
 def _closure(fn) -> dict:
     cells = zip(fn.__code__.co_freevars, fn.__closure__ or ())
-    return {name: cell.cell_contents for name, cell in cells if cell != types.CellType()}  # an empty one is not filled yet
+    return {
+        name: cell.cell_contents for name, cell in cells if cell != types.CellType()
+    }  # an empty one is not filled yet
 
 
 def _function(fn, trail):
@@ -174,9 +203,15 @@ def _function(fn, trail):
     made_with = {"<closure>": _closure(fn), "<attributes>": dict(sorted(vars(fn).items()))}
     if (origin := _origin(module)) is None:
         defaults = {"<defaults>": fn.__defaults__, "<keywords>": fn.__kwdefaults__}
-        return f"function {fn.__qualname__} {_text(fn.__code__, fn.__code__.co_filename)}", _reads(fn, trail) | _imports(fn, trail) | made_with | defaults
-    if origin.startswith("python") and hasattr(fn, "registry"):  # functools.singledispatch, whose closure counts in the process
-        return "singledispatch", dict(registry={f"{t.__module__}.{t.__qualname__}": f for t, f in fn.registry.items()})
+        return f"function {fn.__qualname__} {_text(fn.__code__, fn.__code__.co_filename)}", _reads(
+            fn, trail
+        ) | _imports(fn, trail) | made_with | defaults
+    if origin.startswith("python") and hasattr(
+        fn, "registry"
+    ):  # functools.singledispatch, whose closure counts in the process
+        return "singledispatch", dict(
+            registry={f"{t.__module__}.{t.__qualname__}": f for t, f in fn.registry.items()}
+        )
     return f"function {module}.{made} of {origin}", made_with if "<locals>" in made else {}
 
 
@@ -192,7 +227,9 @@ def _class(cls, trail):
     origin, named = _origin(module), sys.modules.get(module)
     for part in cls.__qualname__.split("."):
         named = getattr(named, part, None)
-    if origin is not None and (named is cls or not cls.__flags__ & 1 << 9):  # a class that C code made may have no name
+    if origin is not None and (
+        named is cls or not cls.__flags__ & 1 << 9
+    ):  # a class that C code made may have no name
         return f"class {module}.{cls.__qualname__} of {origin}", {}
     attributes = {k: v for k, v in sorted(vars(cls).items()) if k not in _OF_CLASSES}
     return f"class {cls.__qualname__}", attributes | {"<bases>": cls.__bases__, "<metaclass>": type(cls)}
@@ -206,9 +243,15 @@ def _state(x, state) -> dict:
         return {"<state>": state}
     state = {str(k): v for k, v in ((plain or {}) | slots).items()}
     hooks = {k: v for k, v in state.items() if k.endswith("hooks") or "_hooks_" in k if isinstance(v, dict)}
-    number = {key: i for i, key in enumerate(dict.fromkeys(itertools.chain(*hooks.values())))}  # torch counts them in the process
+    number = {
+        key: i for i, key in enumerate(dict.fromkeys(itertools.chain(*hooks.values())))
+    }  # torch counts them in the process
     state |= {k: {number[key]: f for key, f in v.items()} for k, v in hooks.items()}
-    return {k: v for k, v in sorted(state.items()) if not isinstance(getattr(type(x), k, None), functools.cached_property)}
+    return {
+        k: v
+        for k, v in sorted(state.items())
+        if not isinstance(getattr(type(x), k, None), functools.cached_property)
+    }
 
 
 def _instance(x, trail):
@@ -216,7 +259,11 @@ def _instance(x, trail):
     try:
         made = copyreg.dispatch_table.get(type(x), lambda x: x.__reduce_ex__(4))(x)
         if isinstance(made, str):  # it can be imported by this name
-            module = next(m for m in (getattr(x, "__module__", None), type(x).__module__, "builtins") if isinstance(m, str))
+            module = next(
+                m
+                for m in (getattr(x, "__module__", None), type(x).__module__, "builtins")
+                if isinstance(m, str)
+            )
             return f"{module}.{made} of {_origin(module)}", kind
         by, args, state, items, pairs = (*made, None, None, None)[:5]
         made_of = {"<by>": by, "<args>": args, "<items>": [*(items or ())], "<pairs>": [*(pairs or ())]}
@@ -238,13 +285,22 @@ def _loaded(module: str, name: str):
 
 
 def _is_global_generator(x) -> bool:
-    return any(x is g for g in (random._inst, _loaded("numpy.random.mtrand", "_rand"), _loaded("torch", "default_generator")))
+    return any(
+        x is g
+        for g in (
+            random._inst,
+            _loaded("numpy.random.mtrand", "_rand"),
+            _loaded("torch", "default_generator"),
+        )
+    )
 
 
 def _unseen(x, trail):
     if isinstance(x, Iterator | Awaitable) and not isinstance(x, IOBase):
         remedy = "make it within the function, or keep a list"
-        raise ValueError(f"{_path(trail)} is a {type(x).__name__}, which gives something else each time that it is read: {remedy}")
+        raise ValueError(
+            f"{_path(trail)} is a {type(x).__name__}, which gives something else each time that it is read: {remedy}"
+        )
     _warn(trail, f"is a {type(x).__name__}: what it holds")
     return f"unseen {type(x).__qualname__}", {}
 
@@ -261,7 +317,10 @@ def _held(x) -> dict:  # empty for bytes in a row
     if x.is_nested:
         return dict(parts=x.unbind())
     if x.is_quantized:
-        per_tensor, per_channel = ("q_scale", "q_zero_point"), ("q_per_channel_scales", "q_per_channel_zero_points", "q_per_channel_axis")
+        per_tensor, per_channel = (
+            ("q_scale", "q_zero_point"),
+            ("q_per_channel_scales", "q_per_channel_zero_points", "q_per_channel_axis"),
+        )
         methods = ("stride", "int_repr", *(per_tensor if "per_tensor" in str(x.qscheme()) else per_channel))
     else:
         methods = _STORED.get(str(x.layout), ())
@@ -269,14 +328,24 @@ def _held(x) -> dict:  # empty for bytes in a row
 
 
 def _tensor(x, trail):
-    kind = dict(kind=type(x), attributes={} if x.is_nested else vars(x))  # a nested one counts its sizes in the process
+    kind = dict(
+        kind=type(x), attributes={} if x.is_nested else vars(x)
+    )  # a nested one counts its sizes in the process
     try:
         if held := _held(x.detach()):
             return f"tensor {x.dtype} {x.layout} {x.requires_grad}", held | kind
         about = f"tensor {x.dtype} {tuple(x.shape)} {x.stride()} {x.requires_grad}"
         if not x.is_meta:
-            plain = x.detach().resolve_conj().resolve_neg().cpu().clone(memory_format=_loaded("torch", "contiguous_format"))
-            about += " " + hashlib.sha256(plain.flatten().view(_loaded("torch", "uint8")).numpy().data).hexdigest()
+            plain = (
+                x.detach()
+                .resolve_conj()
+                .resolve_neg()
+                .cpu()
+                .clone(memory_format=_loaded("torch", "contiguous_format"))
+            )
+            about += (
+                " " + hashlib.sha256(plain.flatten().view(_loaded("torch", "uint8")).numpy().data).hexdigest()
+            )
         return about, kind
     except (RuntimeError, ValueError):  # of torch: there is nothing yet, or it does not say
         return _unseen(x, trail)
@@ -304,8 +373,14 @@ _SHARED = _ATOMS | {tuple, bytes, frozenset}  # whether equal ones are one objec
 _RULES = {
     types.FunctionType: _function,
     types.MethodType: lambda x, trail: ("method", dict(function=x.__func__, self=x.__self__)),
-    functools._lru_cache_wrapper: lambda x, trail: ("lru_cache", dict(function=x.__wrapped__, parameters=x.cache_parameters())),
-    contextlib._GeneratorContextManager: lambda x, trail: ("context manager", dict(function=x.func, args=x.args, keywords=x.kwds)),  # as a decorator it is made anew
+    functools._lru_cache_wrapper: lambda x, trail: (
+        "lru_cache",
+        dict(function=x.__wrapped__, parameters=x.cache_parameters()),
+    ),
+    contextlib._GeneratorContextManager: lambda x, trail: (
+        "context manager",
+        dict(function=x.func, args=x.args, keywords=x.kwds),
+    ),  # as a decorator it is made anew
     functools.cached_property: lambda x, trail: ("cached_property", dict(function=x.func)),
     staticmethod: lambda x, trail: ("staticmethod", dict(function=x.__func__)),
     classmethod: lambda x, trail: ("classmethod", dict(function=x.__func__)),
@@ -334,7 +409,9 @@ def _parts(x, trail, seen):
     if rule := _RULES.get(type(x)):
         return rule(x, trail)
     if isinstance(x, set | frozenset):
-        return f"set {sorted(_digest(v, trail, seen) for v in x)}", dict(kind=type(x), attributes=getattr(x, "__dict__", None))
+        return f"set {sorted(_digest(v, trail, seen) for v in x)}", dict(
+            kind=type(x), attributes=getattr(x, "__dict__", None)
+        )
     if isinstance(x, type):
         return _class(x, trail)
     if inspect.ismodule(x):
@@ -367,5 +444,7 @@ def code_hash(
 ) -> str:  # 16 hexadecimal digits
     "Hash of all code and values that decide what `fn` does; raises `ValueError` for what cannot be followed, or warns of it."
     if not callable(fn):
-        raise ValueError(f"a code hash is of something that can be called, not of {type(fn).__name__}: pass the run's function")
+        raise ValueError(
+            f"a code hash is of something that can be called, not of {type(fn).__name__}: pass the run's function"
+        )
     return _digest(fn, (None, getattr(fn, "__qualname__", type(fn).__name__)))[:16]

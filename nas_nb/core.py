@@ -45,7 +45,9 @@ def root(
         for folder in (begin, *begin.parents):
             if (folder / "nbs").is_dir() and _ours(folder / "settings.ini"):
                 return folder
-    raise FileNotFoundError("not inside a checkout of nas_nb: clone the project's repository, and run this in its folder")
+    raise FileNotFoundError(
+        "not inside a checkout of nas_nb: clone the project's repository, and run this in its folder"
+    )
 
 # %% ../nbs/00_core.ipynb #data-folder
 def data_folder() -> Path | None:  # absolute; None if the variable is not set or empty
@@ -62,8 +64,11 @@ def data_folder() -> Path | None:  # absolute; None if the variable is not set o
 def listing(
     folder: Path | str,
     skip: tuple[str, ...] = (),  # names in `folder` itself that do not count
-    depth: int = 6,  # levels that are looked into, `folder` is the first; no data set is read from further down
-) -> list[list]:  # [path within the folder, size in bytes, time of the last change in ns] of every file and [path/, 0, 0] of every folder, sorted
+    # levels that are looked into, `folder` is the first; no data set is read from further down
+    depth: int = 6,
+) -> list[
+    list
+]:  # [path within the folder, size in bytes, time of the last change in ns] of every file and [path/, 0, 0] of every folder, sorted
     "What lies in a folder, for comparison with later; hidden names and links to nowhere do not count, and size −1 is what cannot be read. Raises nothing."
     rows, todo = [], [("", os.fspath(folder), ())]
     while todo:
@@ -120,7 +125,9 @@ def get_device(
     if kind == "auto":
         return torch.device(next(k for k, ok in there.items() if ok))
     if not there[kind] or (kind == "cuda" and int(index or 0) >= torch.cuda.device_count()):
-        raise RuntimeError(f"no {name} device on this machine: here are {', '.join(k for k, ok in there.items() if ok)}")
+        raise RuntimeError(
+            f"no {name} device on this machine: here are {', '.join(k for k, ok in there.items() if ok)}"
+        )
     return torch.device(name)
 
 # %% ../nbs/00_core.ipynb #threads
@@ -188,10 +195,15 @@ def progress(
     "A progress bar with ETA for the terminal, JupyterLab and batch."
     from tqdm import tqdm as plain
 
-    shown = dict(leave=False, dynamic_ncols=True, disable=None)  # None: only on a terminal or in a notebook, not in a log
+    shown = dict(
+        leave=False, dynamic_ncols=True, disable=None
+    )  # None: only on a terminal or in a notebook, not in a log
     kwargs = dict(iterable=iterable, desc=desc, total=total) | shown | kwargs
     if status := os.environ.get("NAS_NB_STATUS"):
-        return plain(**kwargs | dict(file=_StatusFile(status), ncols=90, dynamic_ncols=False, mininterval=1, ascii=" ="))
+        return plain(
+            **kwargs
+            | dict(file=_StatusFile(status), ncols=90, dynamic_ncols=False, mininterval=1, ascii=" =")
+        )
     if in_batch():
         return plain(**kwargs | dict(disable=True))
     from tqdm.auto import tqdm
@@ -268,7 +280,9 @@ def resolve(
     for item in overrides.split():
         key, eq, text = item.partition("=")
         if not eq or key not in values:
-            raise ValueError(f"cannot set {item!r}: known are {', '.join(f'{k}={v}' for k, v in values.items())}")
+            raise ValueError(
+                f"cannot set {item!r}: known are {', '.join(f'{k}={v}' for k, v in values.items())}"
+            )
         try:
             values[key] = parse_value(text, like[key])
         except ValueError:
@@ -294,7 +308,9 @@ def check_parameters(
         raise ValueError(f"overrides = {overrides!r} must be a text like 'key=value key=value'")
     sizes = resolve(profiles, profile, overrides)
     if seeds and "seeds" not in sizes:
-        raise ValueError(f"seeds = {seeds}, but this notebook does not repeat its runs over seeds: leave it at 0")
+        raise ValueError(
+            f"seeds = {seeds}, but this notebook does not repeat its runs over seeds: leave it at 0"
+        )
 
 # %% ../nbs/00_core.ipynb #fields
 def check_fields(
@@ -304,7 +320,9 @@ def check_fields(
     "Raise `ValueError` unless every field has its type, floats are finite, and the named conditions hold."
     for f in dataclasses.fields(x):
         value, name = getattr(x, f.name), f"{type(x).__name__}: {f.name} = {getattr(x, f.name)!r}"
-        if type(value) is not f.type and not (f.type is float and type(value) is int):  # True is no number, 1 will do for 1.0
+        if type(value) is not f.type and not (
+            f.type is float and type(value) is int
+        ):  # True is no number, 1 will do for 1.0
             raise ValueError(f"{name[:200]} is not of type {f.type.__name__}")
         if (f.type is float and not math.isfinite(value)) or not fine.get(f.name, lambda v: True)(value):
             raise ValueError(f"{name[:200]} is out of its range")

@@ -37,7 +37,9 @@ def _called(f):
 
 def _loss(x):
     if not torch.is_tensor(x) or x.numel() != 1 or not x.requires_grad:
-        raise ValueError("a loss is one number with a gradient, for example F.cross_entropy(network(x, weights), y)")
+        raise ValueError(
+            "a loss is one number with a gradient, for example F.cross_entropy(network(x, weights), y)"
+        )
     return x
 
 
@@ -55,7 +57,9 @@ def first_order(
 def _parameters(tensors):
     tensors = list(tensors) if isinstance(tensors, Iterable) else []
     if not tensors or not all(torch.is_tensor(t) and t.requires_grad for t in tensors):
-        raise ValueError("there must be at least one parameter, and all must be tensors with requires_grad=True")
+        raise ValueError(
+            "there must be at least one parameter, and all must be tensors with requires_grad=True"
+        )
     return tensors
 
 # %% ../nbs/20_darts.ipynb #second-order
@@ -65,13 +69,21 @@ def second_order(
     weights: Sequence[torch.Tensor],  # the network's; they come back unchanged
     train: Callable,  # () -> the loss on the training batch
     xi: float,  # learning rate of the step that is unrolled, > 0
-    drift: Sequence[torch.Tensor] | None = None,  # what momentum and weight decay add to its gradient: see `sgd_drift`
+    drift: Sequence[torch.Tensor]
+    | None = None,  # what momentum and weight decay add to its gradient: see `sgd_drift`
     radius: float = 0.01,  # ε‖v‖
-    runs: int = 0,  # > 0: so many searches side by side (`27_search`), along the first axis of each weight, with one alpha each
+    # > 0: so many searches side by side (`27_search`), along the first axis of each weight, with one alpha
+    # each
+    runs: int = 0,
 ) -> Step:
     "The gradient for `alphas` through one step of the `weights` (DARTS, equations 6 to 8); shapes are free, `drift` has those of the weights; raises `ValueError` for what does not fit."
-    alphas, weights = _unrolled(_parameters(alphas), _parameters(weights), valid, train, xi, drift, radius, runs)
-    kept, back = [w.detach().clone() for w in weights], lambda: torch._foreach_copy_([w.detach() for w in weights], kept)
+    alphas, weights = _unrolled(
+        _parameters(alphas), _parameters(weights), valid, train, xi, drift, radius, runs
+    )
+    kept, back = (
+        [w.detach().clone() for w in weights],
+        lambda: torch._foreach_copy_([w.detach() for w in weights], kept),
+    )
     gradient = lambda loss, of: list(torch.autograd.grad(_loss(loss), of, materialize_grads=True))
     try:
         g = gradient(train(), weights)
@@ -87,7 +99,10 @@ def second_order(
             sides.append(gradient(train(), alphas))
     finally:
         back()
-    return Step(loss.detach(), [d - xi * (p - n) / (2 * e) for d, p, n, e in zip(direct, *sides, eps.expand(len(alphas)))])
+    return Step(
+        loss.detach(),
+        [d - xi * (p - n) / (2 * e) for d, p, n, e in zip(direct, *sides, eps.expand(len(alphas)))],
+    )
 
 # %% ../nbs/20_darts.ipynb #second-order-check
 def _unrolled(alphas, weights, valid, train, xi, drift, radius, runs):
@@ -97,14 +112,18 @@ def _unrolled(alphas, weights, valid, train, xi, drift, radius, runs):
     if drift is not None and len(drift) != len(weights):
         raise ValueError(f"{len(drift)} tensors of drift do not fit {len(weights)} weights")
     if runs and (len(alphas) != runs or any(w.shape[:1] != (runs,) for w in weights)):
-        raise ValueError(f"with runs={runs} there must be as many alphas, and each weight must have {runs} along its first axis")
+        raise ValueError(
+            f"with runs={runs} there must be as many alphas, and each weight must have {runs} along its first axis"
+        )
     return alphas, weights
 
 # %% ../nbs/20_darts.ipynb #move
 def _each(tensors, others):
     tensors, others = (list(x) if isinstance(x, Iterable) else [] for x in (tensors, others))
     if not tensors or len(tensors) != len(others) or not all(map(torch.is_tensor, tensors + others)):
-        raise ValueError(f"{len(tensors)} tensors and {len(others)} directions: lists of tensors are needed, one for each, and at least one")
+        raise ValueError(
+            f"{len(tensors)} tensors and {len(others)} directions: lists of tensors are needed, one for each, and at least one"
+        )
     return tensors, others
 
 
@@ -153,7 +172,9 @@ def sgd_drift(
     drift, plain = [], isinstance(optimizer, torch.optim.SGD)
     for group in optimizer.param_groups if plain else [{}]:
         if not plain or group["nesterov"] or group["dampening"] or group["maximize"]:
-            raise ValueError("only a step of SGD with plain momentum can be unrolled: recipe optimizer='momentum'")
+            raise ValueError(
+                "only a step of SGD with plain momentum can be unrolled: recipe optimizer='momentum'"
+            )
         for p in group["params"]:
             buffer = optimizer.state[p].get("momentum_buffer") if p in optimizer.state else None
             decay = group["weight_decay"] * p
@@ -164,7 +185,9 @@ def sgd_drift(
 def _same_shape(a, b):
     check_tensors(**{"the first argument": a, "the second argument": b})
     if a.shape != b.shape:
-        raise ValueError(f"{tuple(a.shape)} numbers do not fit {tuple(b.shape)}: there must be one for each choice of each variable")
+        raise ValueError(
+            f"{tuple(a.shape)} numbers do not fit {tuple(b.shape)}: there must be one for each choice of each variable"
+        )
 
 
 def expected_cost(
@@ -199,7 +222,9 @@ def check_mixture(space) -> None:
     if not hasattr(space, "sizes") or not hasattr(space, "picks"):
         raise ValueError(f"{said(space)} is no search space: take one like DARTS_CELL")
     if space.picks:
-        raise ValueError("the cell's output is what nobody reads, so a mixture has no meaning here: use a method that samples")
+        raise ValueError(
+            "the cell's output is what nobody reads, so a mixture has no meaning here: use a method that samples"
+        )
 
 # %% ../nbs/20_darts.ipynb #method
 class DARTS(nn.Module):
@@ -210,7 +235,8 @@ class DARTS(nn.Module):
         space: CellSpace,
         relax: Callable = softmax,  # alpha -> Weights; `sigmoid` for Fair DARTS
         penalty: Callable | None = None,  # (alpha, w) -> what is added to the validation loss
-        on_weights: bool = False,  # add the penalty to the training loss, too, as the third document's program does
+        # add the penalty to the training loss, too, as the third document's program does
+        on_weights: bool = False,
         start: float = 1e-3,  # standard deviation of the initial alpha, ≥ 0; 0 for Fair DARTS
         seed: int = 0,  # 0 ≤ seed < 2³¹
     ):

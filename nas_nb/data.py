@@ -50,6 +50,7 @@ from .streams import Ahead, check_seeds, random_bits, uniform
 @dataclass(frozen=True, eq=False)
 class Images:
     "Labelled images of one split."
+
     x: torch.Tensor  # uint8 (N, C, H, W)
     y: torch.Tensor  # int64 (N,), on the same device
     classes: tuple[str, ...]
@@ -82,6 +83,7 @@ class Images:
 @dataclass(frozen=True, eq=False)
 class ImageData:
     "A data set: its splits, and the mean and standard deviation of each channel of the training images (pixels as 0..1)."
+
     splits: dict[str, Images]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -97,7 +99,9 @@ class DataError(Exception):
     "What is wrong with somebody's data: one line that names the file and the remedy."
 
     def __init__(self, said: str):
-        said = "".join(c if c.isprintable() else " " for c in said)  # a file's name can hold anything, commands to a terminal, too
+        said = "".join(
+            c if c.isprintable() else " " for c in said
+        )  # a file's name can hold anything, commands to a terminal, too
         super().__init__(said if len(said) < 2000 else f"{said[:1000]} … {said[-500:]}")
 
 
@@ -113,12 +117,18 @@ def _reading(path: Path):
     except DataError:
         raise
     except MemoryError:
-        raise DataError(f"{path} does not fit into memory: make it smaller, or use a machine with more") from None
+        raise DataError(
+            f"{path} does not fit into memory: make it smaller, or use a machine with more"
+        ) from None
     except Exception as e:
-        raise DataError(f"{path} cannot be read ({_reason(e)}): get it anew, or check who may read it") from None
+        raise DataError(
+            f"{path} cannot be read ({_reason(e)}): get it anew, or check who may read it"
+        ) from None
 
 # %% ../nbs/01_data.ipynb #roots
-_IMAGES = dict(mnist=("MNIST", ["MNIST/raw"]), cifar10=("CIFAR-10", ["cifar-10-batches-py", "cifar-10-python.tar.gz"]))
+_IMAGES = dict(
+    mnist=("MNIST", ["MNIST/raw"]), cifar10=("CIFAR-10", ["cifar-10-batches-py", "cifar-10-python.tar.gz"])
+)
 _TEXTS = {"ptb": "Penn Treebank", "wikitext-2": "WikiText-2"}
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz")
 _RESERVED = ("cache", "digits", "figures", "locks", "pydoc", "readme", "runs", *_IMAGES, *_TEXTS)
@@ -130,7 +140,9 @@ def _own_root() -> Path:  # where downloads and the cache go unless NAS_NB_DATA 
     except FileNotFoundError:
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if cache[0] == "~":  # as in a container whose user has neither HOME nor a name
-        raise DataError("no folder for data is known: set HOME, or XDG_CACHE_HOME to a folder that can be written")
+        raise DataError(
+            "no folder for data is known: set HOME, or XDG_CACHE_HOME to a folder that can be written"
+        )
     return Path(cache) / "nas_nb"
 
 
@@ -141,7 +153,9 @@ def data_roots() -> list[Path]:
 
 def shown_roots(between: str = " or ") -> str:
     "The same in words, and whether the folder in `NAS_NB_DATA` is there."
-    there = lambda r: "" if r != data_folder() or os.path.exists(r) else " (NAS_NB_DATA, which does not exist)"
+    there = lambda r: (
+        "" if r != data_folder() or os.path.exists(r) else " (NAS_NB_DATA, which does not exist)"
+    )
     return between.join(f"{r}{there(r)}" for r in data_roots())
 
 
@@ -151,38 +165,54 @@ def _misspelt() -> str:  # empty if NAS_NB_DATA is not set, or names what is the
     return f"NAS_NB_DATA names {given}, which does not exist: make this folder, or correct the variable"
 
 
-def _is_name(source: str | Path) -> bool:  # of a data set, which is looked for in the roots: mentions a root that is not there
+def _is_name(
+    source: str | Path,
+) -> bool:  # of a data set, which is looked for in the roots: mentions a root that is not there
     if named := isinstance(source, str) and bool(re.fullmatch(r"[\w-]+", source)):
         if said := _misspelt():
             warnings.warn(said, stacklevel=4)
     return named
 
 # %% ../nbs/01_data.ipynb #called
-def _stem(path: Path) -> tuple[str, str]:  # ("flowers", ".tar.gz") for flowers.TAR.GZ; the suffix is empty if it is no known one
+def _stem(
+    path: Path,
+) -> tuple[str, str]:  # ("flowers", ".tar.gz") for flowers.TAR.GZ; the suffix is empty if it is no known one
     suffix = next((s for s in (*_ARCHIVES, ".npz", ".txt") if path.name.lower().endswith(s)), "")
     return path.name[: len(path.name) - len(suffix)], suffix
 
 
-def _called(name: str, suffixes: tuple[str, ...], r: Path) -> list[Path]:  # in a root, in the order of `suffixes`
+def _called(
+    name: str, suffixes: tuple[str, ...], r: Path
+) -> list[Path]:  # in a root, in the order of `suffixes`
     with _reading(r):
         found = [(*_stem(p), p) for p in r.iterdir()] if r.is_dir() else []
-    return [p for _, p in sorted((suffixes.index(s), p) for stem, s, p in found if stem == name and s in suffixes)]
+    return [
+        p for _, p in sorted((suffixes.index(s), p) for stem, s, p in found if stem == name and s in suffixes)
+    ]
 
 
 def _places(name: str) -> list[tuple[Path, Path]]:  # (root, path) of all that is there, by precedence
     official = _IMAGES.get(name, ("", []))[1]
     with _reading(shown_roots()):
-        every = [(r, p) for r in data_roots() for p in (*(r / o for o in official), *_called(name, (".npz", "", *_ARCHIVES), r))]
+        every = [
+            (r, p)
+            for r in data_roots()
+            for p in (*(r / o for o in official), *_called(name, (".npz", "", *_ARCHIVES), r))
+        ]
         return [(r, p) for r, p in every if _present(p)]
 
 
-def _present(path: Path) -> bool:  # a folder of idx files counts only when all are there: a download can have been interrupted
+def _present(
+    path: Path,
+) -> bool:  # a folder of idx files counts only when all are there: a download can have been interrupted
     if path.parts[-2:] == ("MNIST", "raw"):
         return len(_idx_files(path)) == 4
     return any(path.iterdir()) if path.is_dir() else path.is_file()
 
 # %% ../nbs/01_data.ipynb #fits
-_LIMIT = 2**32  # bytes of pixels and labels once decoded (twice that is needed while it is made): what would be larger is refused
+_LIMIT = (
+    2**32
+)  # bytes of pixels and labels once decoded (twice that is needed while it is made): what would be larger is refused
 
 
 def _fits(where, size: int, stored: int = 0) -> None:  # before the memory is taken
@@ -190,7 +220,9 @@ def _fits(where, size: int, stored: int = 0) -> None:  # before the memory is ta
     if size > _LIMIT:
         raise DataError(f"{where} would have more than {_LIMIT:,} bytes: make it smaller")
     if size > max(2**28, 200 * (stored or size)):
-        raise DataError(f"{where} of {stored:,} bytes would unpack to {size:,} and more, as no images do: get it anew")
+        raise DataError(
+            f"{where} of {stored:,} bytes would unpack to {size:,} and more, as no images do: get it anew"
+        )
 
 # %% ../nbs/01_data.ipynb #idx
 _MNIST_MD5 = {  # of the uncompressed content
@@ -202,12 +234,17 @@ _MNIST_MD5 = {  # of the uncompressed content
 
 
 def _idx_files(folder: Path) -> list[Path]:  # those that are there, not compressed before compressed
-    spelt = ([n + suffix for suffix in ("", ".gz") for n in (name, name.replace("-idx", ".idx"))] for name in _MNIST_MD5)
+    spelt = (
+        [n + suffix for suffix in ("", ".gz") for n in (name, name.replace("-idx", ".idx"))]
+        for name in _MNIST_MD5
+    )
     there = ([folder / n for n in names if (folder / n).is_file()] for names in spelt)
     return [found[0] for found in there if found]
 
 
-def _idx_name(path: Path) -> str:  # as it is published; copies with a dot, `train-images.idx3-ubyte`, are widespread
+def _idx_name(
+    path: Path,
+) -> str:  # as it is published; copies with a dot, `train-images.idx3-ubyte`, are widespread
     return path.name.removesuffix(".gz").replace(".idx", "-idx")
 
 
@@ -218,20 +255,30 @@ def _idx(path: Path, known: str) -> np.ndarray:
         if head[:4] != bytes([0, 0, 8, dims]) or len(head) < 4 + 4 * dims:
             raise DataError(f"{path} is not an idx file of bytes with {dims} dimensions: get it anew")
         shape = struct.unpack(f">{dims}I", head[4:])
-        _fits(f"{path}, as it claims,", (size := math.prod(shape)) * (8 if dims == 1 else 1), path.stat().st_size)  # labels become int64
+        _fits(
+            f"{path}, as it claims,",
+            (size := math.prod(shape)) * (8 if dims == 1 else 1),
+            path.stat().st_size,
+        )  # labels become int64
         content = f.read(size + 1) + f.read(1)  # to the end, where gzip checks its sum
     if len(content) != size:
         more = "more" if len(content) > size else "fewer"
         raise DataError(f"{path} has {more} bytes than its header says ({size:,}): get it anew")
     md5, want = hashlib.md5(head + content).hexdigest(), _MNIST_MD5.get(_idx_name(path))
     if known == "mnist" and md5 != want:
-        raise DataError(f"{path} is not MNIST's: MD5 of the content {md5}, not {want}: remove it, then nas-nb data get mnist")
+        raise DataError(
+            f"{path} is not MNIST's: MD5 of the content {md5}, not {want}: remove it, then nas-nb data get mnist"
+        )
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 # %% ../nbs/01_data.ipynb #read-idx
 def _read_idx(files: list[Path], known: str):
     x, y, x_test, y_test = (_idx(p, known) for p in files)
-    return dict(train=(x[:, None], y), test=(x_test[:, None], y_test)), _numbered(y, files[1]), "" if known == "mnist" else "idx"
+    return (
+        dict(train=(x[:, None], y), test=(x_test[:, None], y_test)),
+        _numbered(y, files[1]),
+        "" if known == "mnist" else "idx",
+    )
 
 
 def _numbered(y: np.ndarray, where) -> tuple[str, ...]:  # the classes "0", "1", … of the training labels
@@ -256,9 +303,13 @@ def _read_npz(files: list[Path], known: str):
                 raise DataError(f"{path} lacks {lacking[0]}: it needs x_train, y_train, x_test and y_test")
             x, y = arrays[pair[0]], arrays[pair[1]]
             if x.dtype != np.uint8:
-                raise DataError(f"{path}: {pair[0]} is {x.dtype}, not uint8: store pixels as bytes from 0 to 255")
+                raise DataError(
+                    f"{path}: {pair[0]} is {x.dtype}, not uint8: store pixels as bytes from 0 to 255"
+                )
             if y.dtype.kind not in "iu" or y.size != len(y):
-                raise DataError(f"{path}: {pair[1]} is {y.dtype} of shape {y.shape}: store one whole number for each image")
+                raise DataError(
+                    f"{path}: {pair[1]} is {y.dtype} of shape {y.shape}: store one whole number for each image"
+                )
             _fits(path, x.nbytes + 8 * y.size)
             splits[split] = _channels_first(x, f"{path}: {pair[0]}"), y.reshape(-1)
     return splits, _numbered(splits["train"][1], path), "npz"
@@ -271,16 +322,24 @@ def _channels_first(x: np.ndarray, what: str) -> np.ndarray:
         return x.transpose(0, 3, 1, 2)
     if x.ndim == 4 and x.shape[1] in (1, 3):
         return x
-    raise DataError(f"{what} has shape {x.shape}: it must be (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3")
+    raise DataError(
+        f"{what} has shape {x.shape}: it must be (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3"
+    )
 
 # %% ../nbs/01_data.ipynb #entries
-def _entries(path: Path):  # (parts of the name, bytes | path | None for a folder) of all that lies in a folder or an archive
-    for parts, source in (_walk if path.is_dir() else _unzip if path.suffix.lower() == ".zip" else _untar)(path):
+def _entries(
+    path: Path,
+):  # (parts of the name, bytes | path | None for a folder) of all that lies in a folder or an archive
+    for parts, source in (_walk if path.is_dir() else _unzip if path.suffix.lower() == ".zip" else _untar)(
+        path
+    ):
         if parts and not any(p[0] == "." or p.casefold() in _LITTER for p in parts):
             yield tuple(unicodedata.normalize("NFC", p) for p in parts), source
 
 
-_LITTER = (  # what systems leave behind, in small letters: macOS, Windows, network drives; hidden names do not count anyway
+# what systems leave behind, in small letters: macOS, Windows, network drives; hidden names do not count
+# anyway
+_LITTER = (
     "__macosx", "icon\r", "icon\uf00d", "thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini",
     "picasa.ini", "$recycle.bin", "system volume information", "@eadir", "#recycle", "@recycle", "lost+found",
 )  # fmt: skip
@@ -299,12 +358,18 @@ def _walk(path: Path):
             yield (*parts, f), Path(folder, f)
 
 
-def _member(path: Path, name: str, size: int, kind: str):  # its parts, if the member of an archive is harmless
+def _member(
+    path: Path, name: str, size: int, kind: str
+):  # its parts, if the member of an archive is harmless
     parts = tuple(p for p in name.split("/") if p not in ("", "."))
     if kind or name.startswith("/") or ".." in parts:
-        raise DataError(f"{path} holds {name!r}, {kind or 'a name that leads out of it'}: make the archive anew without it")
+        raise DataError(
+            f"{path} holds {name!r}, {kind or 'a name that leads out of it'}: make the archive anew without it"
+        )
     if not 0 <= size <= 2**28:
-        raise DataError(f"{path} holds {name!r} of {size:,} bytes, which is no image: make the archive anew without it")
+        raise DataError(
+            f"{path} holds {name!r} of {size:,} bytes, which is no image: make the archive anew without it"
+        )
     return parts
 
 # %% ../nbs/01_data.ipynb #archives
@@ -312,13 +377,25 @@ def _unzip(path: Path):
     with open(path, "rb") as f, zipfile.ZipFile(f) as z:
         f.seek(max(0, path.stat().st_size - 2**16))
         _, _, end = f.read().rpartition(b"PK\5\6")
-        if (count := int.from_bytes(end[6:8], "little")) not in (2**16 - 1, len(z.infolist())):  # zipfile does not look at it
+        if (count := int.from_bytes(end[6:8], "little")) not in (
+            2**16 - 1,
+            len(z.infolist()),
+        ):  # zipfile does not look at it
             raise DataError(f"{path} lists {len(z.infolist())} files and should list {count}: get it anew")
         _fits(path, sum(m.file_size for m in z.infolist()), path.stat().st_size)
         for m in z.infolist():
-            kind = "a link" if stat.S_ISLNK(m.external_attr >> 16) else "which is encrypted" if m.flag_bits & 1 else ""
+            kind = (
+                "a link"
+                if stat.S_ISLNK(m.external_attr >> 16)
+                else "which is encrypted"
+                if m.flag_bits & 1
+                else ""
+            )
             name = m.filename.replace("\\", "/")  # as some programs for Windows write it
-            parts, content = _member(path, name, m.file_size, kind), z.read(m)  # of a folder, too: that compares its name in both places
+            parts, content = (
+                _member(path, name, m.file_size, kind),
+                z.read(m),
+            )  # of a folder, too: that compares its name in both places
             yield parts, None if name.endswith("/") and not content else content
 
 # %% ../nbs/01_data.ipynb #tar
@@ -326,18 +403,30 @@ def _untar(path: Path):
     total, stored = 0, path.stat().st_size
     with open(path, "rb") as f:
         magic = f.read(6)
-    unpack = gzip.open if magic[:2] == b"\x1f\x8b" else lzma.open if magic == b"\xfd7zXZ\0" else open  # browsers unpack, and keep the name
+    unpack = (
+        gzip.open if magic[:2] == b"\x1f\x8b" else lzma.open if magic == b"\xfd7zXZ\0" else open
+    )  # browsers unpack, and keep the name
     with unpack(path, "rb") as f, tarfile.open(fileobj=f, mode="r:") as tar:
         for m in tar:
-            kind = "a file with holes" if m.issparse() else "" if m.isfile() or m.isdir() else "a link or a device"
+            kind = (
+                "a file with holes"
+                if m.issparse()
+                else ""
+                if m.isfile() or m.isdir()
+                else "a link or a device"
+            )
             parts = _member(path, m.name, m.size, kind)
             total += m.size
             _fits(path, total, stored)
             yield parts, tar.extractfile(m).read() if m.isfile() else None
-        f.seek(tar.offset)  # of what was taken for the end; to the last byte, for there a compressor has its check sum
+        f.seek(
+            tar.offset
+        )  # of what was taken for the end; to the last byte, for there a compressor has its check sum
         end = f.read(_PADDING + 1)
         if len(end) < 1024 or any(end):
-            raise DataError(f"{path} is cut off or damaged after {len(tar.getmembers()):,} entries: get it anew")
+            raise DataError(
+                f"{path} is cut off or damaged after {len(tar.getmembers()):,} entries: get it anew"
+            )
         if len(end) > _PADDING:
             raise DataError(f"{path} goes on after its end: get it anew")
 
@@ -349,7 +438,9 @@ _SPLITS = dict(train="train", test="test", valid="valid", val="valid")
 
 
 def _natural(name: str) -> list:  # "cat10" after "cat9"
-    return [int(t) if i % 2 else t for i, t in enumerate(re.split("([0-9]+)", name))]  # each second part is a number
+    return [
+        int(t) if i % 2 else t for i, t in enumerate(re.split("([0-9]+)", name))
+    ]  # each second part is a number
 
 
 # (split, class, file name, where it is, bytes or path) of each image; `split` of an archive that holds only this
@@ -366,11 +457,17 @@ def _tree(path: Path, split: str | None = None) -> list[tuple]:
     for p, source in entries:
         name = f"{path}: {'/'.join(p)}"
         if (source is None and len(p) >= depth) or (source is not None and len(p) not in (1, depth)):
-            raise DataError(f"{name} is not where an image is expected, {'' if split else '<split>/'}<class>/<image>: move it")
+            raise DataError(
+                f"{name} is not where an image is expected, {'' if split else '<split>/'}<class>/<image>: move it"
+            )
         if not split and len(p) > 1 and p[0] not in _SPLITS:
-            raise DataError(f"{name}: the folder {p[0]!r} is no split: they are train, test and, if you like, valid; rename it")
+            raise DataError(
+                f"{name}: the folder {p[0]!r} is no split: they are train, test and, if you like, valid; rename it"
+            )
     if empty := classes - {p[:-1] for p in images}:
-        raise DataError(f"{path}: the class folder {'/'.join(min(empty))} is empty: remove it, or put images there")
+        raise DataError(
+            f"{path}: the class folder {'/'.join(min(empty))} is empty: remove it, or put images there"
+        )
     if len(images) < sum(1 for p, source in entries if source is not None and len(p) > 1):
         raise DataError(f"{path} holds two files of the same name: make the archive anew")
     return [(split or p[0], p[-2], p[-1], f"{path}: {'/'.join(p)}", source) for p, source in images.items()]
@@ -383,7 +480,9 @@ def _seen(image: Image.Image) -> Image.Image:  # mode L or RGB
     "The picture that a person sees: upright, and on white."
     grey, raw = image.mode in ("1", "L", "LA", "La"), image.tile[0][3] if image.format == "PNG" else ""
     if scale := {"L;2": 85, "L;4": 17}.get(raw) if "transparency" in image.info else None:
-        image.info["transparency"] *= scale  # Pillow spreads grey values of 2 and 4 bits over 0..255, but not the transparent one
+        image.info["transparency"] *= (
+            scale  # Pillow spreads grey values of 2 and 4 bits over 0..255, but not the transparent one
+        )
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
@@ -398,10 +497,14 @@ def _decode(item: tuple) -> tuple[str, np.ndarray]:  # the kind of file; (H, W) 
         image = Image.open(io.BytesIO(content), formats=_FORMATS)
         if image.width * image.height > 2**24:
             raise DataError(f"{where} has {image.width} × {image.height} pixels: make it smaller")
-        if image.mode[0] in "IF" or (image.format == "PNG" and "transparency" in image.info and image.tile[0][3] == "RGB;16B"):
+        if image.mode[0] in "IF" or (
+            image.format == "PNG" and "transparency" in image.info and image.tile[0][3] == "RGB;16B"
+        ):
             raise DataError(f"{where} has more than 8 bits a pixel (mode {image.mode}): convert it to 8 bits")
         if image.format != "MPO" and getattr(image, "is_animated", False):
-            raise DataError(f"{where} holds several pictures (frames or pages): save the one that counts alone")
+            raise DataError(
+                f"{where} holds several pictures (frames or pages): save the one that counts alone"
+            )
         if image.format == "PNG":
             image.verify()  # the check sums, which reading the pixels does not look at
             image = Image.open(io.BytesIO(content), formats=_FORMATS)
@@ -428,17 +531,24 @@ def _strict():  # Pillow goes on without the orientation where what holds it is 
 
 
 @_strict()
-def _images(items: list[tuple]) -> tuple[str, np.ndarray]:  # the kinds of files; uint8 (N, H, W) or (N, H, W, 3)
+def _images(
+    items: list[tuple],
+) -> tuple[str, np.ndarray]:  # the kinds of files; uint8 (N, H, W) or (N, H, W, 3)
     kinds, every = dict(), None
     for i, item in enumerate(progress(items, "decoding")):
         kind, a = _decode(item)
         kinds[kind] = True
         if every is None:
-            _fits(f"{item[3].partition(': ')[0]} with {len(items):,} images of {a.shape[1]} × {a.shape[0]} pixels", len(items) * (a.size + 8))
+            _fits(
+                f"{item[3].partition(': ')[0]} with {len(items):,} images of {a.shape[1]} × {a.shape[0]} pixels",
+                len(items) * (a.size + 8),
+            )
             every = np.empty((len(items), *a.shape), np.uint8)
         (h, w), (h0, w0) = a.shape[:2], every.shape[1:3]
         if (h, w) != (h0, w0):
-            raise DataError(f"{item[3]} has {w} × {h} pixels, others have {w0} × {h0}: give all the same size")
+            raise DataError(
+                f"{item[3]} has {w} × {h} pixels, others have {w0} × {h0}: give all the same size"
+            )
         if a.ndim == every.ndim:  # the first in colour
             _fits(f"{item[3]}: all images in colour", 3 * every.size)
             every = np.repeat(every[..., None], 3, 3)
@@ -446,17 +556,24 @@ def _images(items: list[tuple]) -> tuple[str, np.ndarray]:  # the kinds of files
     return "/".join(sorted(kinds)), every
 
 # %% ../nbs/01_data.ipynb #read-images
-def _read_images(files: list[Path], known: str):  # `files`: a folder, an archive, or an archive for each split
+def _read_images(
+    files: list[Path], known: str
+):  # `files`: a folder, an archive, or an archive for each split
     items = [i for f in files for i in _tree(f, _split_of(f) if len(files) > 1 else None)]
     if {"val", "valid"} <= {i[0] for i in items}:
         raise DataError(f"{files[0]} holds val and valid: keep one of them")
     order = list(_SPLITS)
-    items = sorted(((_SPLITS[i[0]], *i[1:]) for i in items), key=lambda i: (order.index(i[0]), _natural(i[2]), i[1], i[2]))
+    items = sorted(
+        ((_SPLITS[i[0]], *i[1:]) for i in items),
+        key=lambda i: (order.index(i[0]), _natural(i[2]), i[1], i[2]),
+    )
     if not items:
         raise DataError(f"{files[0]} holds no <split>/<class>/<image>: arrange the images so")
     classes = tuple(sorted({c for s, c, *_ in items if s == "train"}, key=lambda c: (_natural(c), c)))
     if unknown := {c for _, c, *_ in items} - {*classes}:
-        raise DataError(f"{files[0]}: the class {min(unknown)!r} has no training images: put some into train/{min(unknown)}")
+        raise DataError(
+            f"{files[0]}: the class {min(unknown)!r} has no training images: put some into train/{min(unknown)}"
+        )
     kind, x = _images(items)
     number, splits = {c: i for i, c in enumerate(classes)}, {}
     for split in ("train", "test", "valid"):
@@ -476,12 +593,20 @@ def _read_pickles(files: list[Path], known: str):
     from torchvision.datasets.utils import check_integrity
 
     folder = files[0].parent
-    for file, md5 in [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]:
+    for file, md5 in [
+        *CIFAR10.train_list,
+        *CIFAR10.test_list,
+        (CIFAR10.meta["filename"], CIFAR10.meta["md5"]),
+    ]:
         if not check_integrity(folder / file, md5):
             what = f"{folder / file} is missing or not CIFAR-10's (MD5 {md5})"
             raise DataError(f"{what}: remove {folder.name}, then nas-nb data get cifar10")
     parts = dict(train=CIFAR10(folder.parent, train=True), test=CIFAR10(folder.parent, train=False))
-    return {k: (p.data.transpose(0, 3, 1, 2), np.array(p.targets)) for k, p in parts.items()}, tuple(parts["train"].classes), ""
+    return (
+        {k: (p.data.transpose(0, 3, 1, 2), np.array(p.targets)) for k, p in parts.items()},
+        tuple(parts["train"].classes),
+        "",
+    )
 
 
 def _read_cifar_archive(files: list[Path], known: str):
@@ -489,7 +614,9 @@ def _read_cifar_archive(files: list[Path], known: str):
     from torchvision.datasets.utils import check_integrity
 
     if not check_integrity(files[0], CIFAR10.tgz_md5):
-        raise DataError(f"{files[0]} is not CIFAR-10's (MD5 {CIFAR10.tgz_md5}): remove it, then nas-nb data get cifar10")
+        raise DataError(
+            f"{files[0]} is not CIFAR-10's (MD5 {CIFAR10.tgz_md5}): remove it, then nas-nb data get cifar10"
+        )
     with tempfile.TemporaryDirectory() as folder, tarfile.open(files[0]) as tar:
         tar.extractall(folder, filter="data")
         inside = Path(folder, CIFAR10.base_folder)
@@ -500,7 +627,9 @@ def _check_tops(path: Path, inside: list[Path]) -> None:
     "Refuse a folder whose own folders are no splits before it is read through: it may be a whole disk."
     tops = [p.name for p in inside if p.is_dir() and p.name.casefold() not in _LITTER]
     if len(tops) > 1 and (other := [t for t in tops if unicodedata.normalize("NFC", t) not in _SPLITS]):
-        raise DataError(f"{path}: the folder {other[0]!r} is no split: they are train, test and, if you like, valid; rename it")
+        raise DataError(
+            f"{path}: the folder {other[0]!r} is no split: they are train, test and, if you like, valid; rename it"
+        )
 
 # %% ../nbs/01_data.ipynb #detect
 def _detect(path: Path):  # (form, files to be read, reader)
@@ -514,7 +643,11 @@ def _detect(path: Path):  # (form, files to be read, reader)
                 raise DataError(f"{path} lacks {min(lacking)} (or {min(lacking)}.gz): put it there")
             return "idx, gzipped" if any(p.suffix == ".gz" for p in files) else "idx", files, _read_idx
         if path.name == "cifar-10-batches-py":
-            return "official pickles", [p for p in inside if p.is_file()] or [path / "data_batch_1"], _read_pickles
+            return (
+                "official pickles",
+                [p for p in inside if p.is_file()] or [path / "data_batch_1"],
+                _read_pickles,
+            )
         if len(archives) > 1 and not (path / "train").is_dir():
             if len({_SPLITS[_split_of(p)] for p in archives}) < len(archives):
                 raise DataError(f"{path} has several archives of one split: keep one of them")
@@ -544,13 +677,17 @@ def _sound(splits: dict, classes: tuple, where: str) -> dict[str, Images]:
         if x.size == 0:
             raise DataError(f"{where}: {split} has no pixels (shape {x.shape}): put images there")
         if x.shape[1:] != shape:
-            raise DataError(f"{where}: the images of {split} have shape {x.shape[1:]}, those of train {shape}: give all the same")
+            raise DataError(
+                f"{where}: the images of {split} have shape {x.shape[1:]}, those of train {shape}: give all the same"
+            )
         if y.min() < 0 or y.max() >= len(classes):
             said = f"the labels of {split} are {y.min()} to {y.max()}"
             raise DataError(f"{where}: {said}: they must be 0 to {len(classes) - 1}, those of train")
     seen = np.bincount(splits["train"][1].astype(np.int64), minlength=len(classes))
     if not seen.all():
-        raise DataError(f"{where}: class {seen.argmin()} has no training images: number the classes 0, 1, 2, … without gaps")
+        raise DataError(
+            f"{where}: class {seen.argmin()} has no training images: number the classes 0, 1, 2, … without gaps"
+        )
     tensor = lambda a, dtype: torch.from_numpy(np.array(a, dtype, order="C"))
     return {k: Images(tensor(x, np.uint8), tensor(y, np.int64), classes) for k, (x, y) in splits.items()}
 
@@ -568,7 +705,9 @@ def _statistics(splits: dict[str, Images]) -> dict:  # mean, std and hash
     values = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
     for c in range(splits["train"].shape[0]):
-        share = sum(torch.bincount(part[:, c].flatten(), minlength=256) for part in splits["train"].x.split(4096)).double()
+        share = sum(
+            torch.bincount(part[:, c].flatten(), minlength=256) for part in splits["train"].x.split(4096)
+        ).double()
         share /= share.sum()
         mean.append(float(share @ values))
         std.append(math.sqrt(share @ (values - mean[-1]) ** 2))
@@ -599,7 +738,10 @@ def _from_cache(path: Path):  # (splits, notes), or None where there is none or 
         with np.load(path, allow_pickle=False) as arrays:
             notes = _notes(arrays)
             tensors = {k: torch.from_numpy(arrays[k]) for k in arrays if k != "notes"}
-            splits = {s: Images(tensors[f"x_{s}"], tensors[f"y_{s}"], tuple(notes["classes"])) for s in notes["splits"]}
+            splits = {
+                s: Images(tensors[f"x_{s}"], tensors[f"y_{s}"], tuple(notes["classes"]))
+                for s in notes["splits"]
+            }
             return (splits, notes) if _hash(splits) == notes["hash"] else None
     except Exception:  # whatever a damaged file leads to, it is made anew
         return None
@@ -631,20 +773,29 @@ def _to_cache(path: Path, splits: dict[str, Images], notes: dict) -> None:
         handle, new = tempfile.mkstemp(dir=path.parent, prefix=".new-")
         try:
             with open(handle, "wb") as f:
-                np.savez(f, notes=np.frombuffer(hashlib.sha256(text).hexdigest().encode() + b" " + text, np.uint8), **arrays)
+                np.savez(
+                    f,
+                    notes=np.frombuffer(hashlib.sha256(text).hexdigest().encode() + b" " + text, np.uint8),
+                    **arrays,
+                )
                 f.flush()
                 os.fsync(f.fileno())
             os.replace(new, path)
         finally:
             Path(new).unlink(missing_ok=True)
     except Exception as e:  # a full disk can end as a ValueError of zipfile
-        warnings.warn(f"{path.parent} cannot keep the decoded images ({_reason(e)}): next time they are decoded anew", stacklevel=2)
+        warnings.warn(
+            f"{path.parent} cannot keep the decoded images ({_reason(e)}): next time they are decoded anew",
+            stacklevel=2,
+        )
 
 # %% ../nbs/01_data.ipynb #shuffled
 _ORDER, _AUGMENT, _SPLIT, _FEW, _NOISE = range(100, 105)  # streams of random numbers, one for each purpose
 
 
-def _shuffled(n: int, seed: int, step: int, stream: int) -> torch.Tensor:  # int64 (n,): a permutation, the same on every machine
+def _shuffled(
+    n: int, seed: int, step: int, stream: int
+) -> torch.Tensor:  # int64 (n,): a permutation, the same on every machine
     return random_bits(check_seeds(seed), range(step, step + 1), n, stream)[0, :, 0].argsort(stable=True)
 
 
@@ -652,7 +803,9 @@ def _whole(x) -> bool:  # whether it is a whole number, NumPy's included; True a
     return isinstance(x, (int, np.integer)) and not isinstance(x, bool)
 
 
-def _spread(y: torch.Tensor, counts: list[int]) -> torch.Tensor:  # (N,): the images of each class evenly over 0..1
+def _spread(
+    y: torch.Tensor, counts: list[int]
+) -> torch.Tensor:  # (N,): the images of each class evenly over 0..1
     n, by_class, rank = torch.tensor(counts), y.argsort(stable=True), torch.empty(len(y), dtype=torch.float64)
     rank[by_class] = torch.arange(len(y), dtype=torch.float64) - (n.cumsum(0) - n)[y[by_class]] + 0.5
     return rank / n[y]
@@ -669,12 +822,16 @@ def split(
         raise DataError("a split needs parts: give at least one, such as train=0.8")
     for name, size in sizes.items():
         if not (0 < size <= 1 if isinstance(size, float) else _whole(size) and size > 0):
-            raise DataError(f"cannot make {name}={size!r}: give a share (float, at most 1.0) or a number of images (int)")
+            raise DataError(
+                f"cannot make {name}={size!r}: give a share (float, at most 1.0) or a number of images (int)"
+            )
     wanted = [s * N if isinstance(s, float) else s for s in map(sizes.get, names)]
     ends = np.floor(np.cumsum([0, *wanted]) + 0.5 + 1e-6).astype(int)
     if ends[-1] > N or (np.diff(ends) == 0).any():
         said = ", ".join(f"{k}={v}" for k, v in sizes.items())
-        raise DataError(f"cannot make {said} of {N:,} images: each part needs one, and there are no more than {N:,}")
+        raise DataError(
+            f"cannot make {said} of {N:,} images: each part needs one, and there are no more than {N:,}"
+        )
     order = _shuffled(N, seed, 0, _SPLIT)
     order = order[_spread(images.y.cpu()[order], images.counts()).argsort(stable=True)]
     index = {name: order[a:b].sort().values for name, a, b in zip(names, ends, ends[1:])}
@@ -694,7 +851,9 @@ def _place(source: str | Path) -> _Place | None:  # None for a known name of whi
     if _is_name(source):
         if found := _places(source):
             shown = [p.relative_to(r).as_posix() for r, p in found]
-            return _Place(source, found[0][1], shown[0], source if source in _IMAGES else "", tuple(shown[1:]))
+            return _Place(
+                source, found[0][1], shown[0], source if source in _IMAGES else "", tuple(shown[1:])
+            )
         if source in _IMAGES:
             return None
     with _reading(source):
@@ -702,16 +861,24 @@ def _place(source: str | Path) -> _Place | None:  # None for a known name of whi
         there = str(source) and path.exists()
     if not there:
         known = ", ".join(["digits", *_IMAGES, *_own_names()])
-        raise DataError(f"{source} is neither a file, nor a folder, nor a data set in {shown_roots()}: known are {known}")
+        raise DataError(
+            f"{source} is neither a file, nor a folder, nor a data set in {shown_roots()}: known are {known}"
+        )
     stem, suffix = _stem(path)
     return _Place(stem if suffix else path.resolve().name, path, path.name)
 
 # %% ../nbs/01_data.ipynb #own-names
 def _own_names() -> list[str]:  # data sets that somebody has put into a root
     with _reading(shown_roots()):
-        found = [p for r in data_roots() if r.is_dir() for p in sorted(r.iterdir()) if p.is_dir() or _stem(p)[1]]
+        found = [
+            p for r in data_roots() if r.is_dir() for p in sorted(r.iterdir()) if p.is_dir() or _stem(p)[1]
+        ]
     names = dict.fromkeys(_stem(p)[0] for p in found)
-    return [n for n in names if re.fullmatch(r"\w[\w-]*", n) and n.lower() not in _RESERVED and not n.startswith("cifar-10-")]
+    return [
+        n
+        for n in names
+        if re.fullmatch(r"\w[\w-]*", n) and n.lower() not in _RESERVED and not n.startswith("cifar-10-")
+    ]
 
 # %% ../nbs/01_data.ipynb #read
 def _decoded(place: _Place):  # splits and notes, as they are in the files now
@@ -726,7 +893,9 @@ def _cached(place: _Place) -> Path:  # where its decoded copy lies, if there is 
     return _own_root() / "cache" / f"{place.name}-{_key(_detect(place.path)[1], place.known)}.npz"
 
 
-def _keep(place: _Place, cache: Path, splits: dict[str, Images], notes: dict) -> None:  # unless the files have been changed meanwhile
+def _keep(
+    place: _Place, cache: Path, splits: dict[str, Images], notes: dict
+) -> None:  # unless the files have been changed meanwhile
     if cache == _cached(place):
         _to_cache(cache, splits, notes | dict(source=[str(place.path.resolve()), place.known]))
 
@@ -767,7 +936,9 @@ def load_images(
     name = place.name
     if place.known:
         name = _IMAGES[name][0] + (f" ({notes['kind']})" if notes["kind"] else "")
-    about = dict(name=name, form=notes["form"], source=place.source, images={k: len(i) for k, i in splits.items()})
+    about = dict(
+        name=name, form=notes["form"], source=place.source, images={k: len(i) for k, i in splits.items()}
+    )
     about |= dict(shape=list(splits["train"].shape)) | {k: list(notes[k]) for k in ("classes", "mean", "std")}
     about["hash"] = notes["hash"]
     if place.others:
@@ -785,7 +956,9 @@ def few_labels(
     counts = images.counts()
     if not (_whole(per_class) and 1 <= per_class <= min(counts)):
         poorest = images.classes[counts.index(min(counts))]
-        raise DataError(f"cannot take {per_class} images of each class: {poorest!r} has {min(counts)}, choose 1 to {min(counts)}")
+        raise DataError(
+            f"cannot take {per_class} images of each class: {poorest!r} has {min(counts)}, choose 1 to {min(counts)}"
+        )
     order = _shuffled(len(images), seed, 0, _FEW)
     y = images.y.cpu()[order]
     return images.take(torch.cat([order[y == c][:per_class] for c in range(len(counts))]).sort().values)
@@ -799,7 +972,9 @@ def noisy_labels(
     "The same images with round(rate · N) labels replaced, each by any other class; raises `DataError`."
     N, K = len(images), len(images.classes)
     if not 0 <= rate <= 1 or K < 2:
-        raise DataError(f"cannot make {rate} of the labels of {K} classes wrong: the rate is 0 to 1, and there must be 2 classes")
+        raise DataError(
+            f"cannot make {rate} of the labels of {K} classes wrong: the rate is 0 to 1, and there must be 2 classes"
+        )
     chosen = _shuffled(N, seed, 0, _NOISE)[: round(rate * N)]
     shift = 1 + (uniform(check_seeds(seed), range(1, 2), N, _NOISE)[0, :, 0] * (K - 1)).long()
     y = images.y.cpu().clone()
@@ -810,17 +985,27 @@ def noisy_labels(
 def resize(
     images: Images,
     size: int,  # new height and width, in pixels
-    how: str = "pad",  # "pad": black around; "enlarge": bilinear; "shrink": mean over areas; the last two rounded to whole values
+    # "pad": black around; "enlarge": bilinear; "shrink": mean over areas; the last two rounded to whole
+    # values
+    how: str = "pad",
 ) -> Images:
     "Larger or smaller images; raises `DataError` for a size that does not fit the way, or an unknown way."
     (H, W), modes = images.shape[1:], dict(enlarge="bilinear", shrink="area")
-    if how not in ("pad", *modes) or not _whole(size) or not (1 <= size <= min(H, W) if how == "shrink" else size >= max(H, W)):
-        raise DataError(f"cannot {how} {W} × {H} pixels to {size} × {size}: pad or enlarge to {max(H, W)} at least, or shrink to {min(H, W)} at most")
+    if (
+        how not in ("pad", *modes)
+        or not _whole(size)
+        or not (1 <= size <= min(H, W) if how == "shrink" else size >= max(H, W))
+    ):
+        raise DataError(
+            f"cannot {how} {W} × {H} pixels to {size} × {size}: pad or enlarge to {max(H, W)} at least, or shrink to {min(H, W)} at most"
+        )
     if how == "pad":
         top, left = (size - H) // 2, (size - W) // 2
         x = F.pad(images.x, [left, size - W - left, top, size - H - top])
     else:
-        change = lambda part: F.interpolate(part.float(), (size, size), mode=modes[how]).round().to(torch.uint8)
+        change = lambda part: (
+            F.interpolate(part.float(), (size, size), mode=modes[how]).round().to(torch.uint8)
+        )
         x = torch.cat([change(part) for part in images.x.split(1024)])
     return Images(x, images.y, images.classes)
 
@@ -828,6 +1013,7 @@ def resize(
 @dataclass(frozen=True)
 class Augment:
     "What is done to the images of a training batch; nothing by default."
+
     crop: int = 0  # pixels of black added on each side, of which a window of the old size is cut
     flip: bool = False  # left and right exchanged in half of the images
     cutout: int = 0  # side of a square set to the mean, in pixels; its centre is anywhere in the image
@@ -837,7 +1023,14 @@ class Augment:
 
     def __post_init__(self):
         some = lambda v: v >= 0
-        check_fields(self, crop=some, cutout=some, degrees=lambda v: 0 <= v <= 180, translate=lambda v: 0 <= v <= 1, zoom=lambda v: 0 <= v < 1)
+        check_fields(
+            self,
+            crop=some,
+            cutout=some,
+            degrees=lambda v: 0 <= v <= 180,
+            translate=lambda v: 0 <= v <= 1,
+            zoom=lambda v: 0 <= v < 1,
+        )
 
     affine = property(lambda self: self.degrees > 0 or self.translate > 0 or self.zoom > 0)
 
@@ -851,10 +1044,14 @@ def _norm(images: Images, mean, std) -> dict[str, list[float]]:  # of each chann
     try:
         norm = {k: [float(v) for v in values] for k, values in (("mean", mean), ("std", std))}
     except (TypeError, ValueError):
-        raise DataError(f"mean={mean!r}, std={std!r}: give a number for each channel, those of the data set") from None
+        raise DataError(
+            f"mean={mean!r}, std={std!r}: give a number for each channel, those of the data set"
+        ) from None
     C = x.shape[1]
     if not len(norm["mean"]) == len(norm["std"]) == C:
-        raise DataError(f"{C} channels need {C} means and deviations, not {len(mean)} and {len(std)}: take the data set's")
+        raise DataError(
+            f"{C} channels need {C} means and deviations, not {len(mean)} and {len(std)}: take the data set's"
+        )
     for k, values in norm.items():
         if bad := [v for v in values if not 0 <= v <= 1]:  # NaN is not
             raise DataError(f"{k}={bad[0]} cannot be that of pixels as 0..1: take the data set's")
@@ -862,13 +1059,16 @@ def _norm(images: Images, mean, std) -> dict[str, list[float]]:  # of each chann
         raise DataError(f"std=0.0 for channel {flat[0]}, which varies: take the data set's")
     return norm
 
-
 # %% ../nbs/01_data.ipynb #check-batches
 def _check_batches(images: Images, size, seed, augment) -> None:
     if not (_whole(size) and 1 <= size <= len(images)):
-        raise DataError(f"a batch of {size} cannot be made of {len(images)} images: choose a batch of 1 to {len(images)}")
+        raise DataError(
+            f"a batch of {size} cannot be made of {len(images)} images: choose a batch of 1 to {len(images)}"
+        )
     if not (_whole(seed) and 0 <= seed < 2**31):
-        raise DataError(f"batches cannot have the seed {seed!r}: choose a whole number of at least 0 and less than 2**31")
+        raise DataError(
+            f"batches cannot have the seed {seed!r}: choose a whole number of at least 0 and less than 2**31"
+        )
     if not isinstance(augment, Augment | None):
         raise DataError(f"augment={augment!r} is no Augment: write it like Augment(crop=4, flip=True)")
 
@@ -880,9 +1080,13 @@ class _Layout:
         self.norm = _norm(images, mean, std)
         C, self.H, self.W = images.shape
         self.G, self.k = (1, C) if channels_last else (C, 1)
-        scale = lambda v: 255 * torch.tensor(v, dtype=torch.float64).view(self.G, 1, 1, self.k).expand(-1, -1, self.W, -1)
+        scale = lambda v: (
+            255 * torch.tensor(v, dtype=torch.float64).view(self.G, 1, 1, self.k).expand(-1, -1, self.W, -1)
+        )
         self.mean = scale(self.norm["mean"]).to(images.device, torch.float32, non_blocking=True)
-        self.scale = (1 / scale([s or 1.0 for s in self.norm["std"]])).to(images.device, torch.float32, non_blocking=True)  # a channel without variation stays 0
+        self.scale = (1 / scale([s or 1.0 for s in self.norm["std"]])).to(
+            images.device, torch.float32, non_blocking=True
+        )  # a channel without variation stays 0
 
     def store(self, x):  # (N, C, H, W) as it should lie
         return x.unflatten(1, (self.G, self.k)).permute(0, 1, 3, 4, 2).contiguous()
@@ -911,20 +1115,29 @@ class Batches:
         self.images, self.size, self.augment = images, size, augment or Augment()
         self.per_epoch, self.epoch, self.device = len(images) // size, None, images.device
         self.layout = _Layout(images, mean, std, channels_last)
-        self.x = self.layout.store(F.pad(images.x, [self.augment.crop] * 4) if self.augment.crop else images.x)
+        self.x = self.layout.store(
+            F.pad(images.x, [self.augment.crop] * 4) if self.augment.crop else images.x
+        )
         self.seeds, self.seed = check_seeds(int(seed), self.device), int(seed)
         self.numbers = Ahead(uniform, 9 * size, _AUGMENT)
 
-    def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:  # float32 (size, C, H, W), normalised; int64 (size,)
+    def __call__(
+        self, step: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # float32 (size, C, H, W), normalised; int64 (size,)
         epoch, i = divmod(step, self.per_epoch)
         if epoch != self.epoch:
-            self.epoch, self.order = epoch, _shuffled(len(self.images), self.seed, epoch, _ORDER).to(self.device, non_blocking=True)
+            self.epoch, self.order = (
+                epoch,
+                _shuffled(len(self.images), self.seed, epoch, _ORDER).to(self.device, non_blocking=True),
+            )
         index = self.order[i * self.size : (i + 1) * self.size]
         return self._pixels(index, step), self.images.y[index]
 
 # %% ../nbs/01_data.ipynb #about
 @patch(as_prop=True)
-def about(self: Batches) -> dict:  # images, shape, data (hash of pixels, labels and classes), size, seed, augment, mean, std
+def about(
+    self: Batches,
+) -> dict:  # images, shape, data (hash of pixels, labels and classes), size, seed, augment, mean, std
     "What the batches depend on: two that say the same give the same batches (the memory format may differ)."
     made = dict(images=len(self.images), shape=list(self.images.shape), data=self.images.hash)
     return made | dict(size=int(self.size), seed=self.seed, augment=asdict(self.augment)) | self.layout.norm
@@ -955,12 +1168,16 @@ def _windows(self: Batches, index, u):  # uint8 (size, G, H, W, k)
     if p:
         dy, dx = (u[:2] * (2 * p + 1)).long()
         begin = begin + (dy * Wp + dx) * k
-    reach = (G - 1) * Hp * Wp * k + ((H - 1) * Wp + W - 1) * k + k  # of one window, from its first byte to its last
+    reach = (
+        (G - 1) * Hp * Wp * k + ((H - 1) * Wp + W - 1) * k + k
+    )  # of one window, from its first byte to its last
     every = self.x.as_strided((self.x.numel() - reach + 1, G, H, W * k), (1, Hp * Wp * k, Wp * k, 1))
     return every.index_select(0, begin).view(-1, G, H, W, k)
 
 # %% ../nbs/01_data.ipynb #masks
-def _outside(side, layout, u):  # float32 (size, 1, H, W, k): 0 in a square around a centre anywhere in the image, 1 elsewhere
+def _outside(
+    side, layout, u
+):  # float32 (size, 1, H, W, k): 0 in a square around a centre anywhere in the image, 1 elsewhere
     def line(n, u):  # within the square along one axis
         from_begin = torch.arange(n, device=u.device) - ((u * n).floor() - side // 2)[:, None]
         return ((from_begin >= 0) & (from_begin < side)).float()
@@ -998,6 +1215,7 @@ def eval_batches(
 @dataclass(frozen=True, eq=False)
 class Text:
     "A text as numbers."
+
     splits: dict[str, torch.Tensor]  # int64 (n,) for train, valid and test: positions in `vocab`
     vocab: tuple[str, ...]
     about: dict  # where it comes from, as JSON
@@ -1006,7 +1224,9 @@ class Text:
     hash = property(lambda self: self.about["hash"])
 
 
-_TEXT_LIMIT = 2**27  # bytes of one file: as numbers they become up to eight times as many, and in between they are Python objects
+_TEXT_LIMIT = (
+    2**27
+)  # bytes of one file: as numbers they become up to eight times as many, and in between they are Python objects
 
 
 def _cut(lines: list[str], **ends: float) -> dict[str, list[str]]:  # contiguous blocks; `ends` as shares
@@ -1037,7 +1257,11 @@ def _text_files(source: str | Path):  # (name, what it is, files)
         where = f"{path} lacks" if path.is_dir() else f"no text {source} in {shown_roots()}: it needs"
         raise DataError(f"{where} train.txt, valid.txt and test.txt (or give one .txt file, or pydoc)")
     name = _TEXTS.get(source, path.resolve().name)
-    return name + ("" if "train" in files else " (trained on its validation part)"), "a file for each split", files
+    return (
+        name + ("" if "train" in files else " (trained on its validation part)"),
+        "a file for each split",
+        files,
+    )
 
 
 def _text_splits(source: str | Path):
@@ -1068,7 +1292,9 @@ def load_text(
     words = lambda ls: [w for line in ls for w in (*line.split(), "<eos>")]
     tokens = {s: words(ls) if level == "word" else list("\n".join(ls) + "\n") for s, ls in lines.items()}
     if short := [s for s, ls in lines.items() if not any(line.strip() for line in ls)]:
-        raise DataError(f"{source} has no text for {short[0]}: give at least a line for each of train, valid and test")
+        raise DataError(
+            f"{source} has no text for {short[0]}: give at least a line for each of train, valid and test"
+        )
     count = Counter(tokens["train"])
     vocab = sorted(count, key=lambda w: (-count[w], w))
     vocab += [] if "<unk>" in count else ["<unk>"]
@@ -1077,7 +1303,9 @@ def load_text(
     digest = hashlib.sha256(json.dumps(vocab).encode())
     for s in sorted(splits):
         digest.update(s.encode() + splits[s].numpy().tobytes())
-    about = dict(name=name, form=form, source=files, level=level, tokens={s: len(t) for s, t in splits.items()})
+    about = dict(
+        name=name, form=form, source=files, level=level, tokens={s: len(t) for s, t in splits.items()}
+    )
     about |= dict(vocabulary=len(vocab), hash=digest.hexdigest()[:16])
     return Text({s: t.to(device) for s, t in splits.items()}, tuple(vocab), about)
 
@@ -1102,7 +1330,9 @@ def _fetch(urls: list[str], folder: Path, file: str, md5: str) -> None:
     for url in urls:
         try:
             return download_url(url, str(folder), file, md5)
-        except Exception as e:  # no network, no such page, wrong content, no answer: the next mirror may have it
+        except (
+            Exception
+        ) as e:  # no network, no such page, wrong content, no answer: the next mirror may have it
             (folder / file).unlink(missing_ok=True)
             reasons.append(f"{url}: {_reason(e)}")
     raise DataError("; ".join(reasons))
@@ -1125,7 +1355,9 @@ def _into_root():  # yields (root, empty folder in it) for the first root that c
                 continue
             yield r, Path(folder)
             return
-    raise DataError(f"nowhere to put data ({'; '.join(problems)}): set NAS_NB_DATA to a folder that can be written")
+    raise DataError(
+        f"nowhere to put data ({'; '.join(problems)}): set NAS_NB_DATA to a folder that can be written"
+    )
 
 
 @contextmanager
@@ -1146,7 +1378,9 @@ def get_data(
     if name in ("digits", "pydoc"):
         return f"{name} comes with the packages: nothing to download"
     if name not in _IMAGES:
-        raise DataError(f"{name} cannot be downloaded (only {', '.join(_IMAGES)} can): put it into {data_roots()[0] / name}")
+        raise DataError(
+            f"{name} cannot be downloaded (only {', '.join(_IMAGES)} can): put it into {data_roots()[0] / name}"
+        )
     if there := _official(name):
         return f"{name} is already here: {there}"
     folder, files = _downloads(name)
@@ -1174,7 +1408,9 @@ def verify_data(
     return _verified(name)[0]
 
 
-def _verified(name: str, keep: bool = True):  # what was found, and what was decoded: (splits, notes), None for a text
+def _verified(
+    name: str, keep: bool = True
+):  # what was found, and what was decoded: (splits, notes), None for a text
     if name == "pydoc" or name in _TEXTS or _is_text(name):
         text = load_text(name)
         return f"{text.name}: {sum(text.about['tokens'].values()):,} words, hash {text.hash}", None
@@ -1227,14 +1463,20 @@ def _text_row(name):
     if name in _TEXTS and not any(os.path.exists(r / name) for r in data_roots()):
         return dict(state=f"not here: put train.txt, valid.txt and test.txt into {data_roots()[0] / name}")
     shown, form, files = _text_files(name)
-    where = next(p.relative_to(r).as_posix() for p in files.values() for r in data_roots() if p.is_relative_to(r))
+    where = next(
+        p.relative_to(r).as_posix() for p in files.values() for r in data_roots() if p.is_relative_to(r)
+    )
     note = " (without train.txt)" if "trained on" in shown else ""
     size = sum(p.stat().st_size for p in files.values())
     return dict(form=form + note, where=where.rpartition("/")[0] or where, size=size, state="ready")
 
 # %% ../nbs/01_data.ipynb #check-name
 def _check_name(name: str) -> None:  # of one's own data
-    if not re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", name) or name.lower() in _RESERVED or name.lower().startswith("cifar-10-"):
+    if (
+        not re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", name)
+        or name.lower() in _RESERVED
+        or name.lower().startswith("cifar-10-")
+    ):
         rules = f"use up to 64 letters, digits, - and _, and none of {', '.join(_RESERVED)}, cifar-10-…"
         raise DataError(f"the name {name[:80]!r} cannot be given: {rules}")
     if name in _own_names():
@@ -1254,7 +1496,9 @@ def add_data(
     path = Path(path).expanduser()
     _check_name(name)
     if path.name in _IMAGES["cifar10"][1]:
-        raise DataError(f"{path} is CIFAR-10 as it is published: put it into {data_roots()[0]} under this very name")
+        raise DataError(
+            f"{path} is CIFAR-10 as it is published: put it into {data_roots()[0]} under this very name"
+        )
     _verified(str(path.absolute()), keep=False)  # before anything is copied
     with _into_root() as (r, new):
         copied = new / (name if path.is_dir() else name + _stem(path)[1])
@@ -1270,5 +1514,7 @@ def add_data(
         except DataError as e:
             raise DataError(str(e).replace(str(copied), f"the copy of {path}")) from None
         except (OSError, shutil.Error) as e:
-            raise DataError(f"{path} cannot be copied to {r} ({_reason(e)}): make room, or set NAS_NB_DATA") from None
+            raise DataError(
+                f"{path} cannot be copied to {r} ({_reason(e)}): make room, or set NAS_NB_DATA"
+            ) from None
     return f"{name} is here now: {target} ({said.removeprefix(f'{copied}: ')})"

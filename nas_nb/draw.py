@@ -20,7 +20,8 @@ from .operations import said
 
 # %% ../nbs/16_draw.ipynb #looks
 _NO_WEIGHTS = (0, (3, 1.5))  # dashed
-LOOKS = dict(  # first word of an operation's name -> colour (colour-blind safe), dash; one's own families may be added
+# first word of an operation's name -> colour (colour-blind safe), dash; one's own families may be added
+LOOKS = dict(
     sep=("#0173b2", "-"),
     dil=("#029e73", "-"),
     conv=("#d55e00", "-"),
@@ -37,7 +38,9 @@ def op_look(op: str) -> dict:
     op_label(op)
     color, dash = LOOKS.get(op.split("_")[0], ("#ca9161", "-"))
     kernel = max(map(int, re.findall(r"\d", op)), default=2)
-    return dict(color=color, linestyle=dash, linewidth=0.8 + 0.3 * kernel if dash == "-" else 0.6 + 0.2 * kernel)
+    return dict(
+        color=color, linestyle=dash, linewidth=0.8 + 0.3 * kernel if dash == "-" else 0.6 + 0.2 * kernel
+    )
 
 
 def op_label(op: str, short: bool = False) -> str:
@@ -50,8 +53,12 @@ def op_label(op: str, short: bool = False) -> str:
     return re.sub(r"(\d)x(\d)", r"\1×\2", op).replace("_", " ")
 
 # %% ../nbs/16_draw.ipynb #arrows
-def _arrows(nodes, concat):  # (from state, to state, operation); the output counts as one more state, without operation
-    return [(j, 2 + i, op) for i, node in enumerate(nodes) for op, j in node] + [(s, 2 + len(nodes), None) for s in concat]
+def _arrows(
+    nodes, concat
+):  # (from state, to state, operation); the output counts as one more state, without operation
+    return [(j, 2 + i, op) for i, node in enumerate(nodes) for op, j in node] + [
+        (s, 2 + len(nodes), None) for s in concat
+    ]
 
 
 def _live(arrows, out):  # states that something comes to, and from which a way leads to the output
@@ -75,7 +82,9 @@ def _ways(arrows, out):  # each arrow as [state, points between, state]; the col
 def _crossings(layers, after):
     lines = lambda layer, below: [(p, below.index(v)) for p, u in enumerate(layer) for v in after[u]]
     found = (lines(layer, below) for layer, below in zip(layers, layers[1:]))
-    return sum((a - c) * (b - d) < 0 for pairs in found for i, (a, b) in enumerate(pairs) for c, d in pairs[:i])
+    return sum(
+        (a - c) * (b - d) < 0 for pairs in found for i, (a, b) in enumerate(pairs) for c, d in pairs[:i]
+    )
 
 
 def _order(layers, before, after, trials=16, sweeps=6):  # of several tries the one with the fewest crossings
@@ -85,7 +94,10 @@ def _order(layers, before, after, trials=16, sweeps=6):  # of several tries the 
             forwards, at = sweep % 2 == 0, {}
             near = before if forwards else after
             for layer in layers if forwards else layers[::-1]:
-                mean = {v: sum(at[u] for u in near[v]) / len(near[v]) if near[v] else p for p, v in enumerate(layer)}
+                mean = {
+                    v: sum(at[u] for u in near[v]) / len(near[v]) if near[v] else p
+                    for p, v in enumerate(layer)
+                }
                 layer.sort(key=mean.get)
                 at |= {v: p for p, v in enumerate(layer)}
         found = _crossings(layers, after), [list(layer) for layer in layers]
@@ -95,11 +107,15 @@ def _order(layers, before, after, trials=16, sweeps=6):  # of several tries the 
     return best[1]
 
 # %% ../nbs/16_draw.ipynb #place
-def _place(layers, before, after, room, sweeps=30):  # heights near those of the neighbours, in this order, with room between
+def _place(
+    layers, before, after, room, sweeps=30
+):  # heights near those of the neighbours, in this order, with room between
     from scipy.optimize import isotonic_regression
 
     y = {v: float(p) for layer in layers for p, v in enumerate(layer)}
-    stiff = lambda u, v: 4 if isinstance(u, tuple) and isinstance(v, tuple) else 1  # long ways are straightened first
+    stiff = lambda u, v: (
+        4 if isinstance(u, tuple) and isinstance(v, tuple) else 1
+    )  # long ways are straightened first
     for sweep in range(sweeps):
         for layer in layers[:: 1 if sweep % 2 == 0 else -1]:
             near = [[(y[u], stiff(u, v)) for u in before[v] + after[v] or [v]] for v in layer]
@@ -133,7 +149,9 @@ def _layout(nodes, concat):
     low, high = min(y.values()), max(y.values())
     row = (-1 if y[0] < y[1] else 1) / max(high - low, 4)  # the older input above the newer
     at = {v: (column[v] / column[out], 0.5 + row * (y[v] - (low + high) / 2)) for v in column}
-    return _Layout(arrows, ways, at, _live(arrows, out), out, (min(0.3 / column[out], 0.05), min(0.4 * abs(row), 0.06)))
+    return _Layout(
+        arrows, ways, at, _live(arrows, out), out, (min(0.3 / column[out], 0.05), min(0.4 * abs(row), 0.06))
+    )
 
 # %% ../nbs/16_draw.ipynb #curve
 def _curve(points):
@@ -150,7 +168,9 @@ def _curve(points):
 def _draw_arrow(ax, lay, n, short):
     (a, b, op), way, (w, h), size = lay.arrows[n], lay.ways[n], lay.half, 0.7 if short else 1
     points = [lay.at[v] for v in way]
-    into = sorted((m for m, other in enumerate(lay.ways) if other[-1] == b), key=lambda m: lay.at[lay.ways[m][-2]][1])
+    into = sorted(
+        (m for m, other in enumerate(lay.ways) if other[-1] == b), key=lambda m: lay.at[lay.ways[m][-2]][1]
+    )
     port = 1.5 * h * ((into.index(n) + 0.5) / len(into) - 0.5)  # arrows come in side by side
     points[0] = points[0][0] + (w if a > 1 else 0), points[0][1]
     points[-1] = points[-1][0] - (w if b < lay.out else 0), points[-1][1] + port
@@ -158,11 +178,25 @@ def _draw_arrow(ax, lay, n, short):
     look = op_look(op) if op else dict(color="0.6", linestyle="-", linewidth=0.8)
     look |= dict(linewidth=size * look["linewidth"]) | ({} if live else dict(color="0.85"))
     head = f"-|>,head_length={4 * size},head_width={2 * size}"
-    style = dict(arrowstyle=head, mutation_scale=1, capstyle="butt", joinstyle="miter", zorder=3 if live else 2)
+    style = dict(
+        arrowstyle=head, mutation_scale=1, capstyle="butt", joinstyle="miter", zorder=3 if live else 2
+    )
     ax.add_patch(FancyArrowPatch(path=_curve(points), label=op or "", **style, **look))
     if op:
-        text = dict(size=5 if short else 7, parse_math=False, ha="center", va="center", color="0.1" if live else "0.7", zorder=4)
-        ax.text(*lay.at[way[-2]], op_label(op, short), bbox=dict(boxstyle="square,pad=0.1", fc="white", ec="none"), **text)
+        text = dict(
+            size=5 if short else 7,
+            parse_math=False,
+            ha="center",
+            va="center",
+            color="0.1" if live else "0.7",
+            zorder=4,
+        )
+        ax.text(
+            *lay.at[way[-2]],
+            op_label(op, short),
+            bbox=dict(boxstyle="square,pad=0.1", fc="white", ec="none"),
+            **text,
+        )
 
 # %% ../nbs/16_draw.ipynb #draw-cell
 def _parts(genotype, kind):
@@ -188,10 +222,17 @@ def draw_cell(
         _draw_arrow(ax, lay, n, short)
     for s in range(lay.out + 1):
         (x, y), color = lay.at[s], "0.1" if s in lay.live else "0.7"
-        name, side = {0: ("$c_{k-2}$ ", "right"), 1: ("$c_{k-1}$ ", "right"), lay.out: (" out", "left")}.get(s, (s - 2, "center"))
+        name, side = {0: ("$c_{k-2}$ ", "right"), 1: ("$c_{k-1}$ ", "right"), lay.out: (" out", "left")}.get(
+            s, (s - 2, "center")
+        )
         ax.text(x, y, name, size=size, ha=side, va="center", color=color, zorder=6)
         if 1 < s < lay.out:
-            shape = dict(boxstyle="round,pad=0,rounding_size=0.01", facecolor="white", edgecolor=color, linewidth=size / 8)
+            shape = dict(
+                boxstyle="round,pad=0,rounding_size=0.01",
+                facecolor="white",
+                edgecolor=color,
+                linewidth=size / 8,
+            )
             ax.add_patch(FancyBboxPatch((x - w, y - h), 2 * w, 2 * h, zorder=5, **shape))
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.05, 1.05), title=title)
     ax.set_axis_off()
@@ -200,9 +241,17 @@ def draw_cell(
 # %% ../nbs/16_draw.ipynb #legend
 def op_legend(figure: plt.Figure) -> None:
     "One legend below the figure for all operations that its cells show."
-    ops = sorted({p.get_label() for ax in figure.axes for p in ax.patches if isinstance(p, FancyArrowPatch)} - {"", "none"})
+    ops = sorted(
+        {p.get_label() for ax in figure.axes for p in ax.patches if isinstance(p, FancyArrowPatch)}
+        - {"", "none"}
+    )
     lines = [Line2D([], [], label=op_label(op), **op_look(op)) for op in ops]
-    legend = figure.legend(handles=lines, loc="outside lower center", ncols=max(1, int(figure.get_figwidth() / 1.4)), frameon=False)
+    legend = figure.legend(
+        handles=lines,
+        loc="outside lower center",
+        ncols=max(1, int(figure.get_figwidth() / 1.4)),
+        frameon=False,
+    )
     for text in legend.get_texts():
         text.set_parse_math(False)  # a $ in a name is a $
 
@@ -212,4 +261,7 @@ def describe(genotype: Genotype, kind: str = "normal") -> str:  # `kind`: or "re
     nodes, concat = _parts(genotype, kind)
     name = lambda s: ("input k-2", "input k-1", *(f"node {i}" for i in range(len(nodes))))[s]
     sums = [" + ".join(f"{op_label(op)} of {name(j)}" for op, j in node) or "nothing" for node in nodes]
-    return "; ".join(f"node {i} = {text}" for i, text in enumerate(sums)) + f"; output: {', '.join(map(name, concat))}."
+    return (
+        "; ".join(f"node {i} = {text}" for i, text in enumerate(sums))
+        + f"; output: {', '.join(map(name, concat))}."
+    )

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 # %% ../nbs/06e_estimate.ipynb #rates
-RATE = 2e13  # floating-point operations a second, in convolutions of few channels: far below what large products reach
+# floating-point operations a second, in convolutions of few channels: far below what large products reach
+RATE = 2e13
 BANDWIDTH = 2e12  # bytes a second
 LAUNCH = 5e-6  # seconds
 
@@ -28,7 +29,17 @@ class Work(NamedTuple):
     seconds: float  # estimated
 
 
-_FREE = ("empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided", "detach", "set_", "_unsafe_view", "lift_fresh")
+_FREE = (
+    "empty",
+    "empty_strided",
+    "empty_like",
+    "new_empty",
+    "new_empty_strided",
+    "detach",
+    "set_",
+    "_unsafe_view",
+    "lift_fresh",
+)
 
 
 class _Count(TorchDispatchMode):
@@ -41,7 +52,11 @@ class _Count(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         found = func(*args, **(kwargs or {}))
         touched = [t for t in tree_leaves((args, kwargs, found)) if isinstance(t, torch.Tensor)]
-        if not func.is_view and func._schema.name.removeprefix("aten::") not in _FREE and any(t.is_meta for t in touched):
+        if (
+            not func.is_view
+            and func._schema.name.removeprefix("aten::") not in _FREE
+            and any(t.is_meta for t in touched)
+        ):
             counts, kernels = self.formulas.get(func.overloadpacket), 1
             if func is torch.ops.aten.convolution_backward.default:  # torch's own count forgets the groups
                 kernels = sum(args[-1][:2])  # of the input's gradient, of the weights'
@@ -59,7 +74,9 @@ def counted(
     "The operations of a step and their estimated time."
     with _Count() as count:
         step()
-    seconds = sum(max(n * LAUNCH, times * flops / RATE, times * size / BANDWIDTH) for n, flops, size in count.rows)
+    seconds = sum(
+        max(n * LAUNCH, times * flops / RATE, times * size / BANDWIDTH) for n, flops, size in count.rows
+    )
     kernels, flops, size = (sum(column) for column in zip(*count.rows))
     return Work(kernels, times * flops, times * size, seconds)
 
@@ -87,7 +104,9 @@ def passes(
 
     weights = [p.numel() * p.element_size() for p in network.parameters()]
     update = max(LAUNCH * -(-len(weights) // 100), times * 5 * sum(weights) / BANDWIDTH)
-    return Passes(counted(forward, times).seconds, counted(lambda: forward().backward(), times).seconds, update)
+    return Passes(
+        counted(forward, times).seconds, counted(lambda: forward().backward(), times).seconds, update
+    )
 
 
 def table(rows: list[tuple]):  # (what, how many runs, steps of each, seconds of a step) → a pandas DataFrame

@@ -44,7 +44,8 @@ def explore(
     draw: Callable,  # draw(axes, value): axes is an array of `rows` axes, from top to bottom
     values: Sequence,  # all values, in order
     label: str,  # what the values are, for the slider
-    sheet: Sequence | None = None,  # the values on the contact sheet (default: the first, a middle one and the last)
+    sheet: Sequence
+    | None = None,  # the values on the contact sheet (default: the first, a middle one and the last)
     rows: int = 1,
     size: tuple = (2.6, 2.2),  # inches of one panel
     format: Callable = str,  # how a value is written
@@ -70,8 +71,12 @@ def _slider(draw, values, label, rows, size, format):
     import ipywidgets as widgets
     from IPython.display import clear_output, display
 
-    options = [(format(v), i) for i, v in enumerate(values)]  # positions: values themselves need not be hashable
-    slider = widgets.SelectionSlider(options=options, description=label, continuous_update=False, layout=widgets.Layout(width="32em"))
+    options = [
+        (format(v), i) for i, v in enumerate(values)
+    ]  # positions: values themselves need not be hashable
+    slider = widgets.SelectionSlider(
+        options=options, description=label, continuous_update=False, layout=widgets.Layout(width="32em")
+    )
     output = widgets.Output()
 
     def show(change):

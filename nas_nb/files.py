@@ -80,7 +80,9 @@ def check_name(
     "Raise `ValueError` unless `name` can be the name of one file or folder."
     fits = isinstance(name, str) and re.fullmatch(r"[^./\\][^/\\]{0,199}", name) and name.isprintable()
     if not fits:
-        raise ValueError(f"{what} {name!r:.80} is no file name: no / or \\, no dot in front, at most 200 characters, and all of them visible")
+        raise ValueError(
+            f"{what} {name!r:.80} is no file name: no / or \\, no dot in front, at most 200 characters, and all of them visible"
+        )
     return name
 
 # %% ../nbs/03a_files.ipynb #lock
@@ -147,7 +149,9 @@ def release(self: Lock) -> None:
 def holder(self: Lock) -> str:  # `process 4711 on host`
     "Who holds the lock, or held it last."
     with contextlib.suppress(OSError):
-        if self.path.is_file() and _HOLDER.fullmatch(text := self.path.read_text(errors="replace")):  # a pipe would keep us waiting
+        if self.path.is_file() and _HOLDER.fullmatch(
+            text := self.path.read_text(errors="replace")
+        ):  # a pipe would keep us waiting
             return text
     return "another process"
 
@@ -185,7 +189,9 @@ def alone(
             print(f"{what}: {lock.holder()} is at this already; waiting for it", flush=True)
         told = True
         if seconds_left() <= 0:
-            raise OutOfTime(f"the time limit has passed while {lock.holder()} was at {what}: run the same command again")
+            raise OutOfTime(
+                f"the time limit has passed while {lock.holder()} was at {what}: run the same command again"
+            )
         time.sleep(0.1)
     try:
         yield
@@ -208,7 +214,11 @@ def set_aside(
     except FileNotFoundError:  # another process was faster
         pass
     except OSError as e:
-        raise OSError(e.errno, f"{e.strerror} (it cannot be used: {why}; nor can it be moved: see to it, or remove it)", str(path)) from None
+        raise OSError(
+            e.errno,
+            f"{e.strerror} (it cannot be used: {why}; nor can it be moved: see to it, or remove it)",
+            str(path),
+        ) from None
 
 
 def _same(one: Path, other: Path) -> bool:  # two files
@@ -228,16 +238,21 @@ class Checkpoint:
     def __init__(
         self,
         path: Path,
-        every: float | None = None,  # seconds between two writes, ≥ 0; default: `NAS_NB_CHECKPOINT_SECONDS`, or 30
+        every: float
+        | None = None,  # seconds between two writes, ≥ 0; default: `NAS_NB_CHECKPOINT_SECONDS`, or 30
         key: str = "",  # of the run: another run's checkpoint is not loaded
     ):
         self.path, self.key, self.before, self.failed, self.told = Path(path), key, 0.0, False, False
         try:
-            self.every = float(given := os.environ.get("NAS_NB_CHECKPOINT_SECONDS", 30) if every is None else every)
+            self.every = float(
+                given := os.environ.get("NAS_NB_CHECKPOINT_SECONDS", 30) if every is None else every
+            )
         except (TypeError, ValueError):
             self.every = math.nan
         if not self.every >= 0:
-            raise ValueError(f"the seconds between two checkpoints must be a number of at least 0, not {given!r}")
+            raise ValueError(
+                f"the seconds between two checkpoints must be a number of at least 0, not {given!r}"
+            )
         self.started = self.saved = time.monotonic()
 
 # %% ../nbs/03a_files.ipynb #ckpt-load
@@ -286,7 +301,10 @@ def _ask(number, frame):
 @contextlib.contextmanager
 def stopping_at_a_tick():
     "Meanwhile the first interrupt is answered by the next tick, by `Interrupted`; only in the main thread, and where nobody else handles it."
-    free = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    free = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
     if free:
         signal.signal(signal.SIGINT, _ask)
     asked = False
@@ -301,7 +319,9 @@ def stopping_at_a_tick():
 
 # %% ../nbs/03a_files.ipynb #ckpt-tick
 @patch
-def tick(self: Checkpoint, state) -> None:  # a function without arguments that returns a dict of tensors, numbers, strings and lists
+def tick(
+    self: Checkpoint, state
+) -> None:  # a function without arguments that returns a dict of tensors, numbers, strings and lists
     "Write `state()` if it is time to; raises `OutOfTime` past the time limit, `OSError` if it cannot be written then, `Interrupted` if asked to stop."
     late = seconds_left() <= 0
     if late or _STOP.asked or time.monotonic() - self.saved >= self.every:
@@ -343,14 +363,21 @@ def _kind(x) -> str:  # `float32 (3, 4)` for a tensor, otherwise the type
 
     if not torch.is_tensor(x):
         return type(x).__name__
-    plain = x.layout == torch.strided and sum((n - 1) * s for n, s in zip(x.shape, x.stride())) + 1 >= x.numel()  # not one number many times
+    plain = (
+        x.layout == torch.strided and sum((n - 1) * s for n, s in zip(x.shape, x.stride())) + 1 >= x.numel()
+    )  # not one number many times
     return f"{'' if plain else 'folded '}{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
 
 
 def _misfit(loaded, like, where: str) -> str:  # what is wrong; empty if nothing is
     import torch
 
-    if torch.is_tensor(like) and torch.is_tensor(loaded) and not loaded.is_meta and _kind(loaded) == _kind(like):
+    if (
+        torch.is_tensor(like)
+        and torch.is_tensor(loaded)
+        and not loaded.is_meta
+        and _kind(loaded) == _kind(like)
+    ):
         strange = ~loaded.isfinite() & (True if like.is_meta else like.isfinite().to(loaded.device))
         return f"{where} is not finite" if strange.any() else ""
     if isinstance(like, dict) and isinstance(loaded, dict):
@@ -358,7 +385,9 @@ def _misfit(loaded, like, where: str) -> str:  # what is wrong; empty if nothing
             return f"{where} has other entries: {', '.join(odd[:5])}"
         return next(filter(None, (_misfit(loaded[k], like[k], f"{where}.{k}") for k in like)), "")
     if isinstance(like, (list, tuple)) and type(loaded) is type(like) and len(like) in (0, len(loaded)):
-        return next(filter(None, (_misfit(a, b, f"{where}.{i}") for i, (a, b) in enumerate(zip(loaded, like)))), "")
+        return next(
+            filter(None, (_misfit(a, b, f"{where}.{i}") for i, (a, b) in enumerate(zip(loaded, like)))), ""
+        )
     if isinstance(like, float) and type(loaded) in (int, float):
         return f"{where} is {loaded}" if math.isfinite(like) and not math.isfinite(loaded) else ""
     same = type(loaded) is type(like) and not isinstance(like, (list, tuple)) and not torch.is_tensor(like)
@@ -367,12 +396,16 @@ def _misfit(loaded, like, where: str) -> str:  # what is wrong; empty if nothing
 # %% ../nbs/03a_files.ipynb #check-state
 def check_state(
     loaded,  # what was read: tensors, numbers, texts, None, and dicts, lists and tuples of these
-    like,  # the present state of what is to go on from it; tensors on any device, `meta` too; an empty list stands for any list
+    # the present state of what is to go on from it; tensors on any device, `meta` too; an empty list stands
+    # for any list
+    like,
     what: str = "the state",  # what it is called in the error
 ) -> None:
     "Raise `ValueError` unless `loaded` has the keys, types, shapes and dtypes of `like`, and is finite where `like` is."
     if wrong := _misfit(loaded, like, what):
-        raise ValueError(f"{what} does not fit what is to go on from it, or was altered ({wrong}): remove it, or use the one that belongs here")
+        raise ValueError(
+            f"{what} does not fit what is to go on from it, or was altered ({wrong}): remove it, or use the one that belongs here"
+        )
 
 # %% ../nbs/03a_files.ipynb #check-optimizer
 def check_optimizer(
@@ -387,11 +420,22 @@ def check_optimizer(
     probe = type(optimizer)([two], **{k: v for k, v in optimizer.defaults.items() if k in known})
     two.grad = torch.zeros(2)
     probe.step()
-    kept = lambda p: {k: torch.empty_like(p, device="meta") if torch.is_tensor(v) and v.shape == two.shape else v for k, v in probe.state[two].items()}
+    kept = lambda p: {
+        k: torch.empty_like(p, device="meta") if torch.is_tensor(v) and v.shape == two.shape else v
+        for k, v in probe.state[two].items()
+    }
     params = [p for group in optimizer.param_groups for p in group["params"]]
-    begun = loaded["state"] if isinstance(loaded, dict) and isinstance(loaded.get("state"), dict) else {}  # a parameter without gradient has none
+    begun = (
+        loaded["state"] if isinstance(loaded, dict) and isinstance(loaded.get("state"), dict) else {}
+    )  # a parameter without gradient has none
     groups = optimizer.state_dict()["param_groups"]
-    check_state(loaded, dict(state={i: kept(p) for i, p in enumerate(params) if i in begun}, param_groups=groups), what)
+    check_state(
+        loaded,
+        dict(state={i: kept(p) for i, p in enumerate(params) if i in begun}, param_groups=groups),
+        what,
+    )
     fixed = lambda groups: [{k: v for k, v in group.items() if k != "lr"} for group in groups]
     if fixed(loaded["param_groups"]) != fixed(groups):
-        raise ValueError(f"{what} has other settings than this one: remove it, or use the one that belongs here")
+        raise ValueError(
+            f"{what} has other settings than this one: remove it, or use the one that belongs here"
+        )

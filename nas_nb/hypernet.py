@@ -33,12 +33,19 @@ def check_lambda(
     "Raises `ValueError` for what is no function of λ."
     try:
         low, high = (float(v) for v in span)
-        fits = scale in SCALES and 0 < low < high < math.inf and isinstance(knots, Integral) and knots <= 1000 and (knots == 0 or knots >= 2 and scale == "log")
+        fits = (
+            scale in SCALES
+            and 0 < low < high < math.inf
+            and isinstance(knots, Integral)
+            and knots <= 1000
+            and (knots == 0 or knots >= 2 and scale == "log")
+        )
     except (TypeError, ValueError):
         fits = False
     if not fits:
-        raise ValueError(f"no such function of λ: scale={said(scale)} (one of {', '.join(SCALES)}), span={said(span)}, knots={said(knots)} (0 or ≥ 2, not for raw)")
-
+        raise ValueError(
+            f"no such function of λ: scale={said(scale)} (one of {', '.join(SCALES)}), span={said(span)}, knots={said(knots)} (0 or ≥ 2, not for raw)"
+        )
 
 # %% ../nbs/23_hypernet.ipynb #basis-at
 def basis(
@@ -58,7 +65,9 @@ def basis(
     if not knots:
         return [u, 1.0]
     if not -1e-9 <= u <= 1 + 1e-9:
-        raise ValueError(f"λ = {lam:g} lies outside {span[0]:g} … {span[1]:g}, and a piecewise function ends there")
+        raise ValueError(
+            f"λ = {lam:g} lies outside {span[0]:g} … {span[1]:g}, and a piecewise function ends there"
+        )
     place = min(max(u, 0.0), 1.0) * (knots - 1)
     k = min(int(place), knots - 2)
     return [1 - (place - k) if i == k else place - k if i == k + 1 else 0.0 for i in range(knots)]
@@ -84,16 +93,20 @@ class Hypernet(nn.Module):
         super().__init__()
         check_mixture(space), check_whole(0, seed=seed, steps=steps), check_lambda(span, scale, knots)
         if relax is None and steps < 1:
-            raise ValueError("Gumbel-softmax needs the number of steps over which its temperature falls: steps=…")
+            raise ValueError(
+                "Gumbel-softmax needs the number of steps over which its temperature falls: steps=…"
+            )
         self.space, self.span, self.scale, self.knots = space, span, scale, knots
         self.relax, self.term, self.on_weights, self.steps, self.seed = relax, penalty, False, steps, seed
         shape = (knots or 2, len(space.sizes), len(space.ops))
-        self.b = nn.Parameter(2 * torch.rand(shape, generator=torch.Generator().manual_seed(seed)) - 1)  # b1, b2; or the knots
+        self.b = nn.Parameter(
+            2 * torch.rand(shape, generator=torch.Generator().manual_seed(seed)) - 1
+        )  # b1, b2; or the knots
 
 # %% ../nbs/23_hypernet.ipynb #method-at
 @patch
 def alpha(self: Hypernet, lam: float) -> torch.Tensor:  # (variables, choices)
-    "The architecture's parameters at λ → (variables, choices); with scale \"raw\" also at λ = 0; raises `ValueError` as `basis` does."
+    'The architecture\'s parameters at λ → (variables, choices); with scale "raw" also at λ = 0; raises `ValueError` as `basis` does.'
     return sum(c * b for c, b in zip(basis(lam, self.span, self.scale, self.knots), self.b) if c)
 
 
@@ -102,7 +115,9 @@ def draw(self: Hypernet, step: int) -> float:
     "The λ of a step (0 ≤ step < 2³¹)."
     check_whole(0, step=step)
     low, high = (math.log10(v) for v in self.span)
-    return 10 ** (low + (high - low) * uniform(check_seeds(self.seed), range(step, step + 1), 1, _LAMBDA).item())
+    return 10 ** (
+        low + (high - low) * uniform(check_seeds(self.seed), range(step, step + 1), 1, _LAMBDA).item()
+    )
 
 
 @patch

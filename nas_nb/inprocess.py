@@ -9,7 +9,6 @@ __all__ = ['SLICES', 'SPEED', 'Cell', 'code_cells', 'names', 'with_runs', 'neede
 # %% ../nbs/06d_inprocess.ipynb #imports
 import argparse
 import ast
-import io
 import json
 import linecache
 import os
@@ -49,24 +48,37 @@ class _Apart(ast.NodeTransformer):
         self.generic_visit(node)
         if any(isinstance(n, ast.NamedExpr) for n in ast.walk(node)):  # what := binds does belong to the cell
             return node
-        return ast.Lambda(ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[]), node)
+        return ast.Lambda(
+            ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[]), node
+        )
 
     visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_ListComp
 
 
 def names(source: str) -> tuple[set[str], set[str]]:  # bound, and read from outside
     "The global names of a cell."
-    read, todo = set(), [top := symtable.symtable(ast.unparse(_Apart().visit(ast.parse(source))), "cell", "exec")]
+    read, todo = (
+        set(),
+        [top := symtable.symtable(ast.unparse(_Apart().visit(ast.parse(source))), "cell", "exec")],
+    )
     while todo:
         table = todo.pop()
         todo += table.get_children()
-        read |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and (table is top or s.is_global())}
+        read |= {
+            s.get_name() for s in table.get_symbols() if s.is_referenced() and (table is top or s.is_global())
+        }
     return {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}, read
 
 # %% ../nbs/06d_inprocess.ipynb #asks
-def _asks(node: ast.AST, helpers: set[str]) -> bool:  # whether a record is asked for, by the study or by a function that does
+def _asks(
+    node: ast.AST, helpers: set[str]
+) -> bool:  # whether a record is asked for, by the study or by a function that does
     calls = [n.func for n in ast.walk(node) if isinstance(n, ast.Call)]
-    return any(getattr(f, "id", "") in helpers or (getattr(f, "attr", "") in ("run", "run_together") and getattr(f.value, "id", "") == "study") for f in calls)
+    return any(
+        getattr(f, "id", "") in helpers
+        or (getattr(f, "attr", "") in ("run", "run_together") and getattr(f.value, "id", "") == "study")
+        for f in calls
+    )
 
 
 def with_runs(cells: list[Cell]) -> list[str]:  # ids
@@ -75,20 +87,26 @@ def with_runs(cells: list[Cell]) -> list[str]:  # ids
     for cell in cells:
         for node in ast.parse(cell.source).body:
             value = node if isinstance(node, ast.FunctionDef) else getattr(node, "value", None)
-            if isinstance(value, (ast.Lambda, ast.FunctionDef)) and _asks(value, helpers):  # defined here, and called further down
+            if isinstance(value, (ast.Lambda, ast.FunctionDef)) and _asks(
+                value, helpers
+            ):  # defined here, and called further down
                 helpers.add(node.name if isinstance(node, ast.FunctionDef) else node.targets[0].id)
             elif _asks(node, helpers) and cell.id not in found:
                 found.append(cell.id)
     return found
 
 # %% ../nbs/06d_inprocess.ipynb #needed
-def needed(cells: list[Cell], wanted: Iterable[str]) -> list[Cell]:  # `wanted`: ids; raises `ValueError` for one that is not there
+def needed(
+    cells: list[Cell], wanted: Iterable[str]
+) -> list[Cell]:  # `wanted`: ids; raises `ValueError` for one that is not there
     "What has to be run for some cells: imports and exports, these cells, and where the names come from that they read."
     at = {cell.id: n for n, cell in enumerate(cells)}
     if strange := [i for i in wanted if i not in at]:
         raise ValueError(f"there is no cell {strange[0]!r}: known are {', '.join(at)}")
     bound, read = zip(*(names(cell.source) for cell in cells))
-    plain = lambda s: "#| export" in s or all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(s).body)
+    plain = lambda s: (
+        "#| export" in s or all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(s).body)
+    )
     last = max(at[i] for i in wanted)
     chosen = {n for n, cell in enumerate(cells[: last + 1]) if plain(cell.source)}
     todo = [*chosen, *(at[i] for i in wanted)]
@@ -148,19 +166,39 @@ class Slice(NamedTuple):
 
 SLICES = (
     Slice("55_asng_cifar10", ("costs", "scaling"), 3, 0.1, "time and memory of a step: no training at all"),
-    Slice("50_tdga_darts_vgg19", ("runs1", "runs2", "random-runs", "worth"), 7, 3.7, "both experiments, judged with shared weights"),
+    Slice(
+        "50_tdga_darts_vgg19",
+        ("runs1", "runs2", "random-runs", "worth"),
+        7,
+        3.7,
+        "both experiments, judged with shared weights",
+    ),
     Slice("52_hypernet_complexity", (), 12, 8.0, "whether λ controls complexity; most searches side by side"),
     Slice("50_tdga_darts_vgg19", (), 1, 1.4, "the same graphs trained from scratch"),
-    Slice("55_asng_cifar10", ("runs", "retrains", "ranking"), 7, 10.6, "quality: each claim needs all searches and trainings"),
-    Slice("51_asng_nas", (), 0, 0.1, "its records of `paper` are committed: computed is only what is missing"),
-    Slice("55_asng_cifar10", (), 0, 0.0, "what is left if somebody sets `full_steps`, the published 600 epochs"),
+    Slice(
+        "55_asng_cifar10",
+        ("runs", "retrains", "ranking"),
+        7,
+        10.6,
+        "quality: each claim needs all searches and trainings",
+    ),
+    Slice(
+        "51_asng_nas", (), 0, 0.1, "its records of `paper` are committed: computed is only what is missing"
+    ),
+    Slice(
+        "55_asng_cifar10", (), 0, 0.0, "what is left if somebody sets `full_steps`, the published 600 epochs"
+    ),
 )
 SPEED = ("asng-table", "sampled-table")  # of `91_speed`: those that are measured on the device
 
 # %% ../nbs/06d_inprocess.ipynb #tests
 def run_tests() -> None:
     "The tests that are marked `gpu`; raises `RuntimeError` if one fails."
-    files = [str(p) for p in sorted((root() / "tests").glob("test_*.py")) if "mark.gpu" in p.read_text(encoding="utf-8")]
+    files = [
+        str(p)
+        for p in sorted((root() / "tests").glob("test_*.py"))
+        if "mark.gpu" in p.read_text(encoding="utf-8")
+    ]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *files]
     if status := subprocess.run(command, cwd=root()).returncode:
         raise RuntimeError(f"pytest ended with status {status}")
@@ -173,27 +211,44 @@ def run_speed(profile: str) -> None:
     from nas_nb.records import machine
 
     tables = {name: table.reset_index().to_dict("list") for name, table in execute("91_speed", SPEED).items()}
-    path = write_atomic(root() / "figures" / profile / "91_speed" / "speed.json", to_json(tables | dict(machine=machine(get_device()))))
+    path = write_atomic(
+        root() / "figures" / profile / "91_speed" / "speed.json",
+        to_json(tables | dict(machine=machine(get_device()))),
+    )
     print(path.read_text(encoding="utf-8"), flush=True)
 
 # %% ../nbs/06d_inprocess.ipynb #tasks
-def tasks(profile: str, device: str, only: str, notebooks: list[str]) -> list[tuple[str, Callable]]:  # `only`: see `main`; `notebooks`: names
+def tasks(
+    profile: str, device: str, only: str, notebooks: list[str]
+) -> list[tuple[str, Callable]]:  # `only`: see `main`; `notebooks`: names
     "What is to be done, in order: what it is called, and how."
     from nas_nb.batch import read_notebook
 
     found = [("tests", run_tests), ("speed", lambda: run_speed(profile))]
     for s in SLICES:
-        if s.notebook in notebooks and profile in read_notebook(root() / "nbs" / f"{s.notebook}.ipynb").profiles:
+        if (
+            s.notebook in notebooks
+            and profile in read_notebook(root() / "nbs" / f"{s.notebook}.ipynb").profiles
+        ):
             name = f"{s.notebook} ({', '.join(s.cells) or 'all runs'})"
             found.append((name, lambda s=s: execute(s.notebook, s.cells, profile=profile, device=device)))
-    return [task for task in found if not only or (task[0] if task[0] in ("tests", "speed") else "runs") == only]
+    return [
+        task for task in found if not only or (task[0] if task[0] in ("tests", "speed") else "runs") == only
+    ]
 
 
 def pack(folder: Path, profile: str, since: float) -> None:  # `since`: time of the start
     "Write `results.tar.gz` and `state.tar`, of what was written meanwhile."
     folder.mkdir(parents=True, exist_ok=True)
-    results = [*root().glob(f"figures/{profile}/*/records/*.json"), *root().glob(f"figures/{profile}/91_speed/speed.json")]
-    state = [p for kind in ("checkpoint.pt", "weights.pt", "together") for p in root().glob(f"data/runs/*/*/{kind}")]
+    results = [
+        *root().glob(f"figures/{profile}/*/records/*.json"),
+        *root().glob(f"figures/{profile}/91_speed/speed.json"),
+    ]
+    state = [
+        p
+        for kind in ("checkpoint.pt", "weights.pt", "together")
+        for p in root().glob(f"data/runs/*/*/{kind}")
+    ]
     for name, files in (("results.tar.gz", results), ("state.tar", state)):
         with tarfile.open(folder / name, "w:gz" if name.endswith("gz") else "w") as archive:
             for p in (p for p in files if p.stat().st_mtime >= since):
@@ -218,18 +273,35 @@ def do(todo: list[tuple[str, Callable]]) -> tuple[dict, bool]:  # what failed an
         except Exception as error:
             traceback.print_exc()
             failed[name] = f"{type(error).__name__}: {error}"
-        print(f"{name}: {'failed' if name in failed else 'done'}, {time.monotonic() - begin:.0f} s", flush=True)
+        print(
+            f"{name}: {'failed' if name in failed else 'done'}, {time.monotonic() - begin:.0f} s", flush=True
+        )
     return failed, False
 
 # %% ../nbs/06d_inprocess.ipynb #options
 def _options() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser("make gpu", description="Tests, speed table and runs on a GPU, in this process, without Jupyter.", allow_abbrev=False)
+    p = argparse.ArgumentParser(
+        "make gpu",
+        description="Tests, speed table and runs on a GPU, in this process, without Jupyter.",
+        allow_abbrev=False,
+    )
     p.add_argument("notebooks", nargs="*", metavar="ID", help="only these documents (default: all)")
     p.add_argument("--profile", choices=ORDER, default="paper")
     p.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    p.add_argument("--time-limit", type=duration, metavar="T", help="stop at a checkpoint after 9m, 90s; the same command goes on")
+    p.add_argument(
+        "--time-limit",
+        type=duration,
+        metavar="T",
+        help="stop at a checkpoint after 9m, 90s; the same command goes on",
+    )
     p.add_argument("--only", choices=("tests", "speed", "runs"), default="", help="one of the three parts")
-    p.add_argument("--out", type=Path, default=None, metavar="FOLDER", help="where results.tar.gz and state.tar go (default: data/gpu)")
+    p.add_argument(
+        "--out",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="where results.tar.gz and state.tar go (default: data/gpu)",
+    )
     return p
 
 
@@ -237,7 +309,9 @@ def _ready(args) -> list[str]:  # the documents; raises `Refused`
     import torch
 
     if args.device == "cuda" and not torch.cuda.is_available():
-        raise Refused("torch sees no GPU here: run `make gpu DEVICE=cpu PROFILE=smoke` to try everything without one")
+        raise Refused(
+            "torch sees no GPU here: run `make gpu DEVICE=cpu PROFILE=smoke` to try everything without one"
+        )
     known = list(dict.fromkeys(s.notebook for s in SLICES))
     return [pick("notebook", name, known) for name in args.notebooks] or known
 
@@ -256,7 +330,15 @@ def main(
         todo, status = tasks(args.profile, args.device, args.only, _ready(args)), 0
         failed, late = do(todo)
         status = 1 if failed else 3 if late else 0
-        print("\n".join([*(f"failed: {name}: {why}" for name, why in failed.items()), *["out of time: the same command goes on"] * late] or ["all done"]))
+        print(
+            "\n".join(
+                [
+                    *(f"failed: {name}: {why}" for name, why in failed.items()),
+                    *["out of time: the same command goes on"] * late,
+                ]
+                or ["all done"]
+            )
+        )
     except Refused as error:
         print(f"make gpu: {error}", file=sys.stderr)
         return 2
@@ -280,12 +362,17 @@ def bundle(
         raise Refused(f"{lacking[0]} is not here: nas-nb data get {lacking[0]}")
     shutil.rmtree(folder / "data", ignore_errors=True)
     for where in (at[name] for name in names):
-        origin, target = next(r / where for r in data_roots() if (r / where).exists()), folder / "data" / where
+        origin, target = (
+            next(r / where for r in data_roots() if (r / where).exists()),
+            folder / "data" / where,
+        )
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(origin, target) if origin.is_dir() else shutil.copy(origin, target)
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     if size > most:
-        raise Refused(f"{folder} has {size / 2**20:.0f} MiB, {most / 2**20:.0f} at most: use a smaller form of the data sets (`nas-nb data list`)")
+        raise Refused(
+            f"{folder} has {size / 2**20:.0f} MiB, {most / 2**20:.0f} at most: use a smaller form of the data sets (`nas-nb data list`)"
+        )
     return size
 
 # %% ../nbs/06d_inprocess.ipynb #bundle-main

@@ -70,7 +70,9 @@ def check_shape(shape) -> tuple[int, int, int]:
     try:
         channels, height, width = shape
     except (TypeError, ValueError):
-        raise ValueError(f"shape = {said(shape)} must be (channels, height, width) of an image, such as (3, 32, 32)") from None
+        raise ValueError(
+            f"shape = {said(shape)} must be (channels, height, width) of an image, such as (3, 32, 32)"
+        ) from None
     check_whole(**{"channels of shape": channels, "height of shape": height, "width of shape": width})
     return int(channels), int(height), int(width)
 
@@ -109,7 +111,9 @@ class Depthwise(nn.Conv2d):
     def __init__(self, channels: int, k: int, stride: int = 1, dilation: int = 1):
         check_whole(channels=channels, k=k, stride=stride, dilation=dilation)
         if k % 2 == 0:
-            raise ValueError(f"k = {k} must be odd: only then has a pixel as many neighbours on one side as on the other")
+            raise ValueError(
+                f"k = {k} must be odd: only then has a pixel as many neighbours on one side as on the other"
+            )
         super().__init__(channels, channels, k, stride, dilation * (k // 2), dilation, channels, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -126,7 +130,9 @@ class Depthwise(nn.Conv2d):
 
     def _plain(self, x, weight):  # without stride and dilation
         x, pad = _widen(x, len(weight)), self.kernel_size[0] // 2
-        if min(x.shape[2:]) < self.kernel_size[0]:  # torch's gradient for the weights is several times slower there, unless it is padded before
+        if (
+            min(x.shape[2:]) < self.kernel_size[0]
+        ):  # torch's gradient for the weights is several times slower there, unless it is padded before
             x, pad = F.pad(x, [pad] * 4), 0
         return _depthwise(x, weight, (1, 1), pad)
 
@@ -137,7 +143,11 @@ def _widen(x, channels):  # (N, C, H, W) -> (N, channels, H, W): repeated
 # %% ../nbs/10_operations.ipynb #depthwise-half
 def _depthwise(x, weight, stride, padding, dilation=1):
     "In float32 also where bfloat16 is wanted of a processor, if torch's gradients in bfloat16 are 8 to 17 times slower there."
-    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and (weight.shape[-1] > 3 or stride != (1, 1)):
+    if (
+        x.device.type == "cpu"
+        and torch.is_autocast_enabled("cpu")
+        and (weight.shape[-1] > 3 or stride != (1, 1))
+    ):
         with torch.autocast("cpu", enabled=False):
             return F.conv2d(x.float(), weight, None, stride, padding, dilation, len(weight))
     return F.conv2d(x, weight, None, stride, padding, dilation, len(weight))
@@ -162,7 +172,11 @@ class Pointwise(nn.Conv2d):
 def conv_bn(c_in: int, c_out: int, affine: bool, k: int = 1, stride: int = 1) -> nn.Sequential:
     "A convolution and batch norm: (N, c_in, H, W) → (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉) for an odd `k`; raises `ValueError` for sizes below 1."
     check_whole(c_in=c_in, c_out=c_out, k=k, stride=stride)
-    convolution = Pointwise(c_in, c_out, stride) if k == 1 and stride > 1 else nn.Conv2d(c_in, c_out, k, stride, k // 2, bias=False)
+    convolution = (
+        Pointwise(c_in, c_out, stride)
+        if k == 1 and stride > 1
+        else nn.Conv2d(c_in, c_out, k, stride, k // 2, bias=False)
+    )
     return nn.Sequential(convolution, nn.BatchNorm2d(c_out, affine=affine))
 
 
@@ -182,7 +196,9 @@ class Reduce(nn.Module):
         super().__init__()
         check_whole(c_in=c_in, c_out=c_out)
         if c_out % 2:
-            raise ValueError(f"c_out = {c_out} must be even: half of the channels come from each of the two convolutions")
+            raise ValueError(
+                f"c_out = {c_out} must be even: half of the channels come from each of the two convolutions"
+            )
         self.even, self.odd = (nn.Conv2d(c_in, c_out // 2, 1, 2, bias=False) for _ in range(2))
         self.bn = nn.BatchNorm2d(c_out, affine=affine)
 
@@ -207,7 +223,9 @@ def factorized_reduce(c_in: int, c_out: int, affine: bool) -> nn.Sequential:
     return nn.Sequential(nn.ReLU(), Reduce(c_in, c_out, affine))
 
 # %% ../nbs/10_operations.ipynb #beside
-def _known(m):  # without momentum, batch norm takes a mean over batches, and each module may have seen another number of them
+def _known(
+    m,
+):  # without momentum, batch norm takes a mean over batches, and each module may have seen another number of them
     if type(m) is nn.BatchNorm2d:
         return not m.affine and m.momentum is not None and m.track_running_stats
     if type(m) is nn.Conv2d:
@@ -224,7 +242,9 @@ def side_by_side(
 
     With layers of unknown kinds, or without parameters, they are computed one by one; raises `ValueError` for factors that do not fit."""
     if not len(modules) or factors is not None and tuple(factors.shape) != (len(modules),):
-        raise ValueError(f"{len(modules)} modules need as many factors, and at least one of each, not {None if factors is None else tuple(factors.shape)}")
+        raise ValueError(
+            f"{len(modules)} modules need as many factors, and at least one of each, not {None if factors is None else tuple(factors.shape)}"
+        )
     one = modules[0]
     if all(map(_known, one.modules())) and next(one.parameters(), None) is not None:
         return _beside(modules, x, factors)
@@ -232,7 +252,9 @@ def side_by_side(
 
 
 def _scaled(y, factors):
-    return y if factors is None else y * factors.repeat_interleave(y.shape[1] // len(factors)).view(1, -1, 1, 1)
+    return (
+        y if factors is None else y * factors.repeat_interleave(y.shape[1] // len(factors)).view(1, -1, 1, 1)
+    )
 
 # %% ../nbs/10_operations.ipynb #beside-layers
 def _beside(modules, x, factors):
@@ -250,7 +272,15 @@ def _beside(modules, x, factors):
         y = one.convolve(x, weights())
     elif isinstance(one, nn.Conv2d):
         x = x if one.groups == 1 else _widen(x, len(modules) * one.in_channels)
-        y = F.conv2d(x, weights(), None, one.stride, one.padding, one.dilation, x.shape[1] // one.in_channels * one.groups)
+        y = F.conv2d(
+            x,
+            weights(),
+            None,
+            one.stride,
+            one.padding,
+            one.dilation,
+            x.shape[1] // one.in_channels * one.groups,
+        )
     else:
         y = one(x)
     return _scaled(y, factors)
@@ -287,7 +317,9 @@ def _normalised(pool):
     "Pooling with batch norm behind it while searching, as in DARTS."
 
     def build(channels, stride, affine):
-        layers = [pool(channels, stride, affine)] + ([] if affine else [nn.BatchNorm2d(channels, affine=False)])
+        layers = [pool(channels, stride, affine)] + (
+            [] if affine else [nn.BatchNorm2d(channels, affine=False)]
+        )
         return nn.Sequential(*layers)
 
     return build
@@ -329,7 +361,11 @@ def _skip(channels, stride, affine):
 
 
 def _skip_conv(channels, stride, affine):
-    return nn.Identity() if stride == 1 else nn.Sequential(nn.ReLU(), *conv_bn(channels, channels, affine, 1, stride))
+    return (
+        nn.Identity()
+        if stride == 1
+        else nn.Sequential(nn.ReLU(), *conv_bn(channels, channels, affine, 1, stride))
+    )
 
 # %% ../nbs/10_operations.ipynb #tables
 _SEP = {f"sep_conv_{k}x{k}": Op(_relu, partial(_sep, k)) for k in (3, 5, 7)}
@@ -397,4 +433,6 @@ def cost(
     finally:  # also if the module does not take such an input
         for m, training in modes.items():
             m.training = training
-    return Cost(sum(p.numel() for p in module.parameters() if p.requires_grad), counter.get_total_flops() // 2)
+    return Cost(
+        sum(p.numel() for p in module.parameters() if p.requires_grad), counter.get_total_flops() // 2
+    )

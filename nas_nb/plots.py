@@ -20,8 +20,20 @@ from .files import to_json, write_atomic
 from .records import Study, record_key
 
 # %% ../nbs/04_plots.ipynb #theme
-COLORS = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9")
-_LINES = {  # seaborn's looks, where they differ from matplotlib's defaults: "paper" makes everything 0.8 times as large
+COLORS = (
+    "#0173b2",
+    "#de8f05",
+    "#029e73",
+    "#d55e00",
+    "#cc78bc",
+    "#ca9161",
+    "#fbafe4",
+    "#949494",
+    "#ece133",
+    "#56b4e9",
+)
+# seaborn's looks, where they differ from matplotlib's defaults: "paper" makes everything 0.8 times as large
+_LINES = {
     "axes.axisbelow": True,
     "axes.edgecolor": ".8",
     "axes.grid": True,
@@ -72,7 +84,18 @@ _LOOKS = zip(
     ("ASNG", "SNG", "Adam", "DARTS", "random search", "TDGA", "GA", "hypernetwork", "SNAS", "ProxylessNAS"),
     COLORS,
     "osD^vP*Xph",
-    ("-", "--", "-.", ":", (0, (1, 1)), (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (3, 5, 1, 5)), (0, (5, 5)), (0, (1, 3))),
+    (
+        "-",
+        "--",
+        "-.",
+        ":",
+        (0, (1, 1)),
+        (0, (5, 1)),
+        (0, (3, 1, 1, 1)),
+        (0, (3, 5, 1, 5)),
+        (0, (5, 5)),
+        (0, (1, 3)),
+    ),
 )
 STYLE = {name: dict(color=color, marker=marker, linestyle=dash) for name, color, marker, dash in _LOOKS}
 PAPER = dict(color="0.35", linestyle="--", linewidth=1)  # a value that the document reports
@@ -110,7 +133,9 @@ def save_fig(
     id: str,  # the figure's permanent name, without ending
     data: pd.DataFrame,  # what is plotted, one row a mark
     alt: str,  # what the picture shows, for those who cannot see it
-    records: Sequence[dict] = (),  # what `Study.run` returned of the runs that the figure is made from, and of no others
+    records: Sequence[
+        dict
+    ] = (),  # what `Study.run` returned of the runs that the figure is made from, and of no others
 ) -> Path:  # the `.svg`
     "Write a figure as SVG and PNG with its data and provenance, show it, and close it; raises `ValueError` without `alt` or `data`."
     if len(alt.split()) < 6:
@@ -118,11 +143,25 @@ def save_fig(
     if not len(data):
         raise ValueError(f"figure {id} has no data")
     table = to_csv(data)
-    about = dict(figure=id, notebook=study.name, profile=study.profile, values=study.values, alt=alt, columns=list(data.columns))
+    about = dict(
+        figure=id,
+        notebook=study.name,
+        profile=study.profile,
+        values=study.values,
+        alt=alt,
+        columns=list(data.columns),
+    )
     about |= dict(rows=len(data), sha256=hashlib.sha256(table.encode()).hexdigest())
     about["records"] = list(dict.fromkeys(map(record_key, records)))
-    about["data"] = list({d["hash"]: d for d in (r.get("data") for r in records) if d}.values())  # each data set once
-    for ending, content in (("csv", table), ("json", to_json(about)), ("png", _bytes(fig, "png")), ("svg", _bytes(fig, "svg"))):
+    about["data"] = list(
+        {d["hash"]: d for d in (r.get("data") for r in records) if d}.values()
+    )  # each data set once
+    for ending, content in (
+        ("csv", table),
+        ("json", to_json(about)),
+        ("png", _bytes(fig, "png")),
+        ("svg", _bytes(fig, "svg")),
+    ):
         path = write_atomic(study.folder / f"{id}.{ending}", content)
     study.figures = [f for f in study.figures if f != id] + [id]
     study.report()

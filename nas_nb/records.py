@@ -15,7 +15,7 @@ import platform
 import re
 import shutil
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +25,18 @@ from fastcore.basics import patch
 from .bits import PORTABLE, compute_portably
 from .codehash import code_hash
 from .core import THREADS, check_parameters, get_device, keep_memory, resolve, root, set_threads
-from .files import Checkpoint, alone, check_name, remove_locks, remove_parts, run_lock, set_aside, stopping_at_a_tick, to_json, write_atomic
+from nas_nb.files import (
+    Checkpoint,
+    alone,
+    check_name,
+    remove_locks,
+    remove_parts,
+    run_lock,
+    set_aside,
+    stopping_at_a_tick,
+    to_json,
+    write_atomic,
+)
 
 # %% ../nbs/03_records.ipynb #study
 class Study:
@@ -44,10 +55,18 @@ class Study:
         self.profile = "smoke" if os.environ.get("IN_TEST") else profile
         check_parameters(profiles, self.profile, seeds, device, overrides)
         values = resolve(profiles, self.profile, overrides)
-        self.name, self.values = check_name(name, "the study's name"), values | (dict(seeds=seeds) if seeds else {})
+        self.name, self.values = (
+            check_name(name, "the study's name"),
+            values | (dict(seeds=seeds) if seeds else {}),
+        )
         self.portable = self.profile in PORTABLE
-        self.cfg, self.device = SimpleNamespace(**self.values), get_device("cpu" if self.portable and device == "auto" else device)
-        self.own_sizes = self.values != resolve(profiles, self.profile)  # not the profile's: no verdict of its rank
+        self.cfg, self.device = (
+            SimpleNamespace(**self.values),
+            get_device("cpu" if self.portable and device == "auto" else device),
+        )
+        self.own_sizes = self.values != resolve(
+            profiles, self.profile
+        )  # not the profile's: no verdict of its rank
         self.cache, self.home = root() / "data" / "runs" / name, root() / "figures" / self.profile / name
         self.folder = self.home if self._commits() else root() / "data" / "figures" / self.profile / name
         self.counts, self.figures, self.claims = dict(computed=0, reused=0, committed=0), [], []
@@ -68,20 +87,32 @@ def _commits(self: Study) -> bool:
 @patch
 def report(self: Study):
     "What the command line reads when the notebook has run."
-    write_atomic(self.folder / "report.json", to_json(dict(runs=self.counts, figures=self.figures, problem=self.problem)))
+    write_atomic(
+        self.folder / "report.json",
+        to_json(dict(runs=self.counts, figures=self.figures, problem=self.problem)),
+    )
 
 
 @patch
 def __repr__(self: Study):
     values = "\n".join(f"  {k} = {v!r}" for k, v in self.values.items())
-    where = f"figures go to {self.folder.relative_to(root())}" if self.folder.is_relative_to(root()) else f"figures go to {self.folder}"
-    note = " (git ignores it; nas-nb figures writes the committed ones)" if self.folder != self.home else " (git ignores it)" * (self.profile == "smoke")
+    where = (
+        f"figures go to {self.folder.relative_to(root())}"
+        if self.folder.is_relative_to(root())
+        else f"figures go to {self.folder}"
+    )
+    note = (
+        " (git ignores it; nas-nb figures writes the committed ones)"
+        if self.folder != self.home
+        else " (git ignores it)" * (self.profile == "smoke")
+    )
     return f"{self.name}, profile {self.profile}, on {self.device}\n{where}{note}\nsizes:\n{values}"
 
 # %% ../nbs/03_records.ipynb #made-by
-def made_by(fn, data: str = "", device=None) -> dict:  # `data`: hash of the data set, empty where there is none
+def made_by(
+    fn, data: str = "", device=None
+) -> dict:  # `data`: hash of the data set, empty where there is none
     "What decides the bits of a result."
-    import torch
 
     return dict(
         code=code_hash(fn),
@@ -95,11 +126,16 @@ def made_by(fn, data: str = "", device=None) -> dict:  # `data`: hash of the dat
 
 def machine(device=None) -> dict:
     "What is good to know about where a run took place: processor, cores, system, versions."
-    import torch
 
     name = torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else _cpu_name()
     versions = {p: metadata.version(p) for p in ("torch", "numpy", "matplotlib")}
-    return dict(device=name, cores=os.cpu_count(), system=platform.system(), python=platform.python_version(), **versions)
+    return dict(
+        device=name,
+        cores=os.cpu_count(),
+        system=platform.system(),
+        python=platform.python_version(),
+        **versions,
+    )
 
 
 def _cpu_name():
@@ -111,7 +147,7 @@ def _cpu_name():
 
 
 def now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 # %% ../nbs/03_records.ipynb #run
 def run_key(identity: dict) -> str:  # 16 hexadecimal digits
@@ -136,13 +172,15 @@ def seal(
 # %% ../nbs/03_records.ipynb #whole-record
 def _whole(record) -> bool:
     "Whether all is there that is used of a record, and can be shown."
-    if not (isinstance(record, dict) and all(isinstance(record.get(k), dict) for k in ("result", "made_by", "run"))):
+    if not (
+        isinstance(record, dict)
+        and all(isinstance(record.get(k), dict) for k in ("result", "made_by", "run"))
+    ):
         return False
     shown = [record["made_by"].get("code"), *(record["run"].get(k) for k in ("device", "sha256"))]
     if "data" in record:
         shown.append(record["data"].get("name") if isinstance(record["data"], dict) else None)
     return "seconds" in record["run"] and all(isinstance(text, str) and text.isprintable() for text in shown)
-
 
 # %% ../nbs/03_records.ipynb #read-record
 def read_record(
@@ -175,9 +213,13 @@ def _provenance(data) -> dict:
     if isinstance(data, str):
         return {}
     if not isinstance(data, dict):
-        raise ValueError(f"data must be a hash or what is known of a data set, not {type(data).__name__}: pass the data set's `.about`")
+        raise ValueError(
+            f"data must be a hash or what is known of a data set, not {type(data).__name__}: pass the data set's `.about`"
+        )
     if not all(isinstance(data.get(k), str) for k in ("name", "hash")):
-        raise ValueError(f"what is known of a data set must have `name` and `hash`, both text, not only {', '.join(map(str, data))}")
+        raise ValueError(
+            f"what is known of a data set must have `name` and `hash`, both text, not only {', '.join(map(str, data))}"
+        )
     return dict(data=_json(data, "what is known of a data set"))
 
 
@@ -198,8 +240,13 @@ def _distinct(pairs) -> dict:  # a `dict` with 1 and "1" would lose one of them
 def _identity(document: str, label: str, seed: int, config: dict) -> dict:
     "What tells a run from others."
     if not re.fullmatch(r"[\w=,+-][\w.=,+-]*", str(label), re.ASCII):
-        raise ValueError(f"the label {label!r} is no file name: letters, digits and . _ - = , + only, and no dot in front")
-    fit = {k: _json(v, f"the configuration's {k}", allow_nan=False) for k, v in (config | dict(seed=seed)).items()}
+        raise ValueError(
+            f"the label {label!r} is no file name: letters, digits and . _ - = , + only, and no dot in front"
+        )
+    fit = {
+        k: _json(v, f"the configuration's {k}", allow_nan=False)
+        for k, v in (config | dict(seed=seed)).items()
+    }
     return dict(document=document, label=label, seed=fit.pop("seed"), config=fit)
 
 # %% ../nbs/03_records.ipynb #wanted
@@ -210,15 +257,21 @@ def kept(self: Study) -> bool:
 
 
 @patch
-def _wanted(self: Study, fn, label: str, seed: int, data, config: dict, own: dict) -> SimpleNamespace:  # `own`: what `fn` is told of this run
+def _wanted(
+    self: Study, fn, label: str, seed: int, data, config: dict, own: dict
+) -> SimpleNamespace:  # `own`: what `fn` is told of this run
     "What tells a run from others, what decides its bits, and where its record lies."
     identity, about = _identity(self.name, label, seed, config), _provenance(data)
     made = made_by(fn, data["hash"] if about else data, self.device)
-    here = {k: made[k] for k in ("code", "data", "device")} | (dict(arithmetic="portable") if self.portable else {})
+    here = {k: made[k] for k in ("code", "data", "device")} | (
+        dict(arithmetic="portable") if self.portable else {}
+    )
     local = self.cache / f"{label}-{run_key(identity | here)}"
     committed = self.home / "records" / f"{record_key(identity)}.json"
     own = _identity(self.name, label, seed, own)["config"] | dict(seed=identity["seed"])
-    return SimpleNamespace(identity=identity, about=about, made=made, local=local, committed=committed, own=own)
+    return SimpleNamespace(
+        identity=identity, about=about, made=made, local=local, committed=committed, own=own
+    )
 
 # %% ../nbs/03_records.ipynb #find
 @patch
@@ -226,7 +279,10 @@ def _group(self: Study, local: Path) -> str:  # its folder's name, empty if ther
     "The group with which a run was begun and not finished."
     with contextlib.suppress(OSError, ValueError):  # there is none, or it is no text
         name = (local / "together").read_text(encoding="utf-8") if (local / "together").is_file() else ""
-        if re.fullmatch(r"together-\d+-[0-9a-f]{16}", name) and (self.cache / name / "checkpoint.pt").is_file():
+        if (
+            re.fullmatch(r"together-\d+-[0-9a-f]{16}", name)
+            and (self.cache / name / "checkpoint.pt").is_file()
+        ):
             return name
     return ""
 
@@ -236,12 +292,16 @@ def _find(self: Study, wanted, mend=False):
     "How a record was found, and the record."
     if record := read_record(wanted.local / "record.json", wanted.identity, mend):
         with contextlib.suppress(OSError):  # there is none; or the folder is read-only
-            (wanted.local / "checkpoint.pt").unlink()  # of a process that was killed when its record was just whole
+            (
+                wanted.local / "checkpoint.pt"
+            ).unlink()  # of a process that was killed when its record was just whole
         return "reused", record
     begun = (wanted.local / "checkpoint.pt").is_file() or self._group(wanted.local)
     if self.kept and not begun and (record := read_record(wanted.committed, wanted.identity, mend)):
         where = record["run"]["device"] + (f" with {record['data']['name']}" if "data" in record else "")
-        print(f"{wanted.identity['label']}: from a record made by code {record['made_by']['code']} on {where}; --force recomputes")
+        print(
+            f"{wanted.identity['label']}: from a record made by code {record['made_by']['code']} on {where}; --force recomputes"
+        )
         return "committed", record
     return "", None
 
@@ -279,10 +339,19 @@ def _compute(self: Study, call, wanted: list, name: str, force: bool) -> list[di
     ckpt, started = Checkpoint(folder / "checkpoint.pt", key=folder.name), now()
     results = call([w.own for w in wanted], device=self.device, ckpt=ckpt)
     if len(results) != len(wanted) or not all(isinstance(r, dict) for r in results):
-        raise TypeError(f"{name} must return a dict that JSON can hold for each run, not {', '.join(type(r).__name__ for r in results)}")
-    run = dict(started=started, seconds=round(ckpt.seconds / len(wanted), 2)) | (dict(together=len(wanted)) if len(wanted) > 1 else {})
-    results = [_json(r, f"the result of {name}") for r in results]  # what is returned now is what a record will return
-    records = [seal(w.identity | w.about | dict(result=r, made_by=w.made, run=run | machine(self.device))) for w, r in zip(wanted, results)]
+        raise TypeError(
+            f"{name} must return a dict that JSON can hold for each run, not {', '.join(type(r).__name__ for r in results)}"
+        )
+    run = dict(started=started, seconds=round(ckpt.seconds / len(wanted), 2)) | (
+        dict(together=len(wanted)) if len(wanted) > 1 else {}
+    )
+    results = [
+        _json(r, f"the result of {name}") for r in results
+    ]  # what is returned now is what a record will return
+    records = [
+        seal(w.identity | w.about | dict(result=r, made_by=w.made, run=run | machine(self.device)))
+        for w, r in zip(wanted, results)
+    ]
     for w, record in zip(wanted, records):
         write_atomic(w.local / "record.json", to_json(record))
     for done in (ckpt.path, *(w.local / "together" for w in wanted)):
@@ -300,9 +369,13 @@ def _records(self: Study, fn, call, wanted: list) -> list[dict]:
     force, name = bool(os.environ.get("NAS_NB_FORCE")), getattr(fn, "__qualname__", repr(fn))
     found = {w.local: ("", None) if force else self._find(w) for w in wanted}
     with contextlib.ExitStack() as held:
-        for w in sorted((w for w in wanted if not found[w.local][1]), key=lambda w: w.local.name):  # always in this order, so that nobody waits in a ring
+        for w in sorted(
+            (w for w in wanted if not found[w.local][1]), key=lambda w: w.local.name
+        ):  # always in this order, so that nobody waits in a ring
             held.enter_context(alone(run_lock(w.local), w.identity["label"]))
-            found[w.local] = ("", None) if force else self._find(w, mend=True)  # of the process that we waited for
+            found[w.local] = (
+                ("", None) if force else self._find(w, mend=True)
+            )  # of the process that we waited for
         for group in self._groups(wanted, [w for w in wanted if not found[w.local][1]]):
             with stopping_at_a_tick():
                 records = self._compute(call, group, name, force)
@@ -310,7 +383,11 @@ def _records(self: Study, fn, call, wanted: list) -> list[dict]:
     for w in wanted:
         how, record = found[w.local]
         self.counts[how] += 1
-        if self.kept and self.folder == self.home and (record["made_by"] == w.made or not w.committed.is_file()):  # what is committed is what the figures show
+        if (
+            self.kept
+            and self.folder == self.home
+            and (record["made_by"] == w.made or not w.committed.is_file())
+        ):  # what is committed is what the figures show
             write_atomic(w.committed, to_json(record))
     self.report()
     return [found[w.local][1] for w in wanted]
@@ -322,7 +399,8 @@ def run(
     fn,  # called as fn(**config, seed=seed, device=device, ckpt=ckpt); returns a dict that JSON can hold
     label: str,  # short name of the run, for folders and listings: letters, digits and . _ - = , +
     seed: int = 0,
-    data: str | dict = "",  # of the data set: its hash, or what is known of it (`.about`), with `name` and `hash`
+    data: str
+    | dict = "",  # of the data set: its hash, or what is known of it (`.about`), with `name` and `hash`
     **config,  # what JSON can hold, without NaN and infinity
 ) -> dict:  # the record: `record["result"]` is what `fn` returned
     "The record of a run: cached, committed or computed; raises `OSError` if it cannot be written, `ValueError` for what is unfit."
@@ -333,7 +411,9 @@ def run(
 @patch
 def run_together(
     self: Study,
-    fn,  # called as fn([dict(seed=…, **own), …], **config, device=device, ckpt=ckpt); returns a list, a dict for each
+    # called as fn([dict(seed=…, **own), …], **config, device=device, ckpt=ckpt); returns a list, a dict for
+    # each
+    fn,
     runs: list[dict],  # a `label` and a `seed` of each, and whatever else is its own
     data: str | dict = "",
     **config,  # what they share
@@ -358,7 +438,10 @@ def about(
     try:
         return load()
     except DataError as e:
-        records = filter(None, (read_record(path, {}) for path in sorted((self.home / "records").glob("*.json")) if self.kept))
+        records = filter(
+            None,
+            (read_record(path, {}) for path in sorted((self.home / "records").glob("*.json")) if self.kept),
+        )
         found = [r["data"] for r in records if "data" in r and config.items() <= r["config"].items()]
         if not found or any(data != found[0] for data in found):
             raise

@@ -19,7 +19,9 @@ class Weights(NamedTuple):
     "A weight for each choice of each variable."
 
     values: torch.Tensor | None = None  # (variables, choices); None: 1 for what is chosen
-    chosen: tuple[tuple[int, ...], ...] | None = None  # for each variable the choices that are computed; None: all
+    chosen: tuple[tuple[int, ...], ...] | None = (
+        None  # for each variable the choices that are computed; None: all
+    )
 
     def of(self, variable: int, choices: int) -> Sequence[int]:
         "What is computed for a variable that has this number of choices."
@@ -45,7 +47,6 @@ def raw(alpha: torch.Tensor) -> Weights:
     "The third document, as printed: the parameters themselves, `alpha` (variables, choices), of any sign."
     return Weights(alpha)
 
-
 # %% ../nbs/15_relaxations.ipynb #gumbel
 def gumbel(
     shape: tuple[int, int],  # (variables, choices)
@@ -66,7 +67,9 @@ def gumbel_softmax(
 ) -> Weights:
     "SNAS: a sample that is almost one-hot at a low temperature, and differentiable; `alpha` and `noise` (variables, choices) → values of the same shape."
     if alpha.shape != noise.shape:
-        raise ValueError(f"noise {tuple(noise.shape)} does not fit alpha {tuple(alpha.shape)}: there must be one number for each choice")
+        raise ValueError(
+            f"noise {tuple(noise.shape)} does not fit alpha {tuple(alpha.shape)}: there must be one number for each choice"
+        )
     return softmax(alpha + noise, temperature)
 
 # %% ../nbs/15_relaxations.ipynb #sparse
@@ -82,7 +85,12 @@ def threshold(
     at: float = 0.5,  # gates sigmoid(alpha) above this are open
 ) -> Weights:
     "TDGA: gates that are open or closed, for `alpha` (variables, choices). Reads it on the host."
-    return Weights(None, tuple(tuple(i for i, is_open in enumerate(row) if is_open) for row in (alpha.sigmoid() > at).tolist()))
+    return Weights(
+        None,
+        tuple(
+            tuple(i for i, is_open in enumerate(row) if is_open) for row in (alpha.sigmoid() > at).tolist()
+        ),
+    )
 
 # %% ../nbs/15_relaxations.ipynb #gates
 def straight_through(
@@ -90,11 +98,12 @@ def straight_through(
     opened: Sequence[int],  # for each variable the choice whose gate is 1
 ) -> Weights:
     "One-hot values with the gradient of the soft ones; what `soft` computes is computed."
-    hard = torch.zeros(soft.values.shape, dtype=soft.values.dtype)  # made on the host, which knows what is open
+    hard = torch.zeros(
+        soft.values.shape, dtype=soft.values.dtype
+    )  # made on the host, which knows what is open
     hard[range(len(opened)), list(opened)] = 1.0
     hard = hard.to(soft.values.device, non_blocking=True)
     return Weights(hard + (soft.values - soft.values.detach()), soft.chosen)  # in this order the sum is exact
-
 
 # %% ../nbs/15_relaxations.ipynb #pairs
 def check_pairs(
@@ -108,22 +117,33 @@ def check_pairs(
         rows = torch.as_tensor(pairs)
     except (TypeError, ValueError, RuntimeError):
         rows = torch.zeros(())
-    if rows.shape != (len(alpha), 2) or rows.dtype not in (torch.int64, torch.int32) or rows.min() < 0 or rows.max() >= alpha.shape[1]:
-        raise ValueError(f"pairs must be {len(alpha)} × 2 whole numbers from 0 to {alpha.shape[1] - 1}: two choices for each variable")
+    if (
+        rows.shape != (len(alpha), 2)
+        or rows.dtype not in (torch.int64, torch.int32)
+        or rows.min() < 0
+        or rows.max() >= alpha.shape[1]
+    ):
+        raise ValueError(
+            f"pairs must be {len(alpha)} × 2 whole numbers from 0 to {alpha.shape[1] - 1}: two choices for each variable"
+        )
     if (rows[:, 0] == rows[:, 1]).any():
         raise ValueError("the two paths of a variable must be different choices")
     return rows.long()
 
-
 # %% ../nbs/15_relaxations.ipynb #two-path
 def two_path(
     alpha: torch.Tensor,  # (variables, choices)
-    pairs: torch.Tensor | Sequence[tuple[int, int]],  # (variables, 2), whole numbers, on the host: two different choices, the open one first
+    pairs: torch.Tensor
+    | Sequence[
+        tuple[int, int]
+    ],  # (variables, 2), whole numbers, on the host: two different choices, the open one first
 ) -> Weights:
     "ProxylessNAS: softmax over two sampled choices, `pairs` (variables, 2), of `alpha` (variables, choices); the first is open."
     rows = check_pairs(alpha, pairs)
     pairs = rows.tolist()
-    outside = torch.ones(alpha.shape, dtype=torch.bool).scatter(1, rows, False).to(alpha.device, non_blocking=True)
+    outside = (
+        torch.ones(alpha.shape, dtype=torch.bool).scatter(1, rows, False).to(alpha.device, non_blocking=True)
+    )
     soft = Weights(alpha.masked_fill(outside, -torch.inf).softmax(-1), tuple(tuple(sorted(p)) for p in pairs))
     return straight_through(soft, [a for a, _ in pairs])
 

@@ -30,17 +30,25 @@ from .streams import square_root
 class _Sampling(nn.Module):
     "α of a space, (variables, choices), and samples of it."
 
-    def __init__(self, space: CellSpace, mean: float, std: float, seed: int, picks: bool = False):  # `picks`: whether nodes may pick their inputs
+    def __init__(
+        self, space: CellSpace, mean: float, std: float, seed: int, picks: bool = False
+    ):  # `picks`: whether nodes may pick their inputs
         super().__init__()
         if not hasattr(space, "sizes") or not hasattr(space, "picks"):
             raise ValueError(f"{said(space)} is no search space: take a space like DARTS_CELL")
         if space.picks and not picks:
-            raise ValueError("nodes pick their inputs here, but a variable for each edge is needed: take a space like DARTS_CELL")
+            raise ValueError(
+                "nodes pick their inputs here, but a variable for each edge is needed: take a space like DARTS_CELL"
+            )
         check_whole(0, seed=seed)
         self.space, self.seed = space, seed
-        drawn = torch.randn(len(space.sizes), K := max(space.sizes), generator=torch.Generator().manual_seed(seed))
+        drawn = torch.randn(
+            len(space.sizes), K := max(space.sizes), generator=torch.Generator().manual_seed(seed)
+        )
         self.alpha = nn.Parameter(mean + std * drawn)
-        missing = torch.arange(K) >= torch.tensor(space.sizes)[:, None]  # variables of a space with picks have 2 to 6 choices
+        missing = (
+            torch.arange(K) >= torch.tensor(space.sizes)[:, None]
+        )  # variables of a space with picks have 2 to 6 choices
         self.register_buffer("missing", missing if missing.any() else None, persistent=False)
 
     @property
@@ -59,11 +67,12 @@ class _Sampling(nn.Module):
         "What is added to the architecture's loss: a number."
         return 0.0
 
-
 # %% ../nbs/25_sampling.ipynb #numbers
 def _numbers(alpha):  # on the host; NaN would win every comparison
     if alpha.isnan().any():
-        raise ValueError("α holds numbers that are none (NaN): the search diverged, try a smaller learning rate")
+        raise ValueError(
+            "α holds numbers that are none (NaN): the search diverged, try a smaller learning rate"
+        )
     return alpha
 
 # %% ../nbs/25_sampling.ipynb #theta
@@ -77,7 +86,9 @@ def theta(self: _Sampling) -> torch.Tensor:
 @torch.no_grad()
 def set_theta(
     self: _Sampling,
-    theta,  # (variables, choices), as `theta` gives them: above 0, with the sum 1 for each variable, 0 for choices that it does not have
+    # (variables, choices), as `theta` gives them: above 0, with the sum 1 for each variable, 0 for choices
+    # that it does not have
+    theta,
 ) -> None:
     "Let the samples follow the probabilities `theta` (variables, choices); raises `ValueError` for what are none, and then changes nothing."
     try:
@@ -85,11 +96,16 @@ def set_theta(
     except (TypeError, ValueError, RuntimeError):
         p = torch.zeros(())
     known = torch.ones_like(self.alpha, dtype=torch.bool) if self.missing is None else ~self.missing
-    if p.shape != self.alpha.shape or not torch.equal(p > 0, known) or not ((p.sum(-1) - 1).abs() < 1e-4).all():
+    if (
+        p.shape != self.alpha.shape
+        or not torch.equal(p > 0, known)
+        or not ((p.sum(-1) - 1).abs() < 1e-4).all()
+    ):
         V, K = self.alpha.shape
-        raise ValueError(f"theta must be {V} × {K} probabilities above 0 (0 only for choices that a variable does not have) with the sum 1 for each variable")
+        raise ValueError(
+            f"theta must be {V} × {K} probabilities above 0 (0 only for choices that a variable does not have) with the sum 1 for each variable"
+        )
     self.alpha.copy_(p.log().where(known, self.alpha))
-
 
 # %% ../nbs/25_sampling.ipynb #architecture
 @patch
@@ -144,10 +160,16 @@ def log_density(
     check_positive(temperature=temperature), check_reals(alpha=alpha, log_z=log_z)
     a, b = alpha.shape[::-1], log_z.shape[::-1]  # axes before the last may be broadcast
     if not a or a[:1] != b[:1] or any(m != n and 1 not in (m, n) for m, n in zip(a, b)):
-        raise ValueError(f"a sample {tuple(log_z.shape)} does not fit alpha {tuple(alpha.shape)}: both must be (…, choices)")
+        raise ValueError(
+            f"a sample {tuple(log_z.shape)} does not fit alpha {tuple(alpha.shape)}: both must be (…, choices)"
+        )
     n = alpha.shape[-1]
     constant = math.lgamma(n) + (n - 1) * math.log(temperature)
-    return constant + (alpha - (temperature + 1) * log_z).sum(-1) - n * (alpha - temperature * log_z).logsumexp(-1)
+    return (
+        constant
+        + (alpha - (temperature + 1) * log_z).sum(-1)
+        - n * (alpha - temperature * log_z).logsumexp(-1)
+    )
 
 # %% ../nbs/25_sampling.ipynb #costs
 class OpCost(NamedTuple):
@@ -158,7 +180,14 @@ class OpCost(NamedTuple):
     mac: int  # memory access cost: numbers read and written, and the parameters
 
 
-_LAYERS = {"none": (0, 0), "max_pool": (1, 1), "avg_pool": (1, 1), "skip_connect": (1, 1), "sep_conv": (1, 7), "dil_conv": (1, 3)}
+_LAYERS = {
+    "none": (0, 0),
+    "max_pool": (1, 1),
+    "avg_pool": (1, 1),
+    "skip_connect": (1, 1),
+    "sep_conv": (1, 7),
+    "dil_conv": (1, 3),
+}
 
 
 @cache
@@ -172,8 +201,12 @@ def op_cost(
     check_whole(channels=channels, side=side, stride=stride)
     if name not in DARTS_OPS:
         raise ValueError(f"no cost for {said(name)}: known are {', '.join(DARTS_OPS)}")
-    size, flops = cost(DARTS_OPS[name].build(channels, stride, False), (channels, stride * side, stride * side))
-    inputs, others = _LAYERS[name.removesuffix("_3x3").removesuffix("_5x5")]  # reads of the edge's input; what else is moved
+    size, flops = cost(
+        DARTS_OPS[name].build(channels, stride, False), (channels, stride * side, stride * side)
+    )
+    inputs, others = _LAYERS[
+        name.removesuffix("_3x3").removesuffix("_5x5")
+    ]  # reads of the edge's input; what else is moved
     if name == "skip_connect":
         inputs = stride  # the factorised reduction reads it once for each half of the channels
     out = channels * side**2
@@ -188,7 +221,9 @@ def edge_penalty(
     "SNAS's cost of an edge, for weights `w` (edges, choices) and `costs` (…, 3, edges, choices) → (…, edges); raises `ValueError` for what does not fit."
     check_tensors(w=w, costs=costs)
     if w.ndim != 2 or costs.shape[-3:] != (3, *w.shape):
-        raise ValueError(f"costs {tuple(costs.shape)} do not fit weights {tuple(w.shape)}: (…, 3, edges, choices) and (edges, choices) are needed")
+        raise ValueError(
+            f"costs {tuple(costs.shape)} do not fit weights {tuple(w.shape)}: (…, 3, edges, choices) and (edges, choices) are needed"
+        )
     size, flops, mac = (w * costs).sum(-1).unbind(-2)
     if log:
         return sum(x.clamp(min=1).log() for x in (size, flops, mac)) / 3
@@ -202,13 +237,20 @@ def resource_costs(
     "What the operations of each cell cost → for each kind (cells, 3, edges, choices); raises `ValueError` for operations that SNAS does not have."
     check_whole(side=side)
     if not isinstance(network, CellNetwork) or network.space.picks:
-        raise ValueError("costs are counted for each edge: it takes a CellNetwork of a space with a variable for each edge (no picks)")
+        raise ValueError(
+            "costs are counted for each edge: it takes a CellNetwork of a space with a variable for each edge (no picks)"
+        )
     space, channels, found = network.space, network.stem[0].out_channels // 3, dict(normal=[], reduce=[])
     for cell, kind in zip(network.cells, network.kinds):
         channels, side = channels * cell.stride, -(-side // cell.stride)
         strides = [cell.stride if j < 2 else 1 for j, _ in space.edges]
-        found[kind].append([[op_cost(name, channels, side, stride) for name in space.ops] for stride in strides])
-    tables = {kind: torch.tensor(cells).float().view(-1, len(space.edges), len(space.ops), 3) for kind, cells in found.items()}
+        found[kind].append(
+            [[op_cost(name, channels, side, stride) for name in space.ops] for stride in strides]
+        )
+    tables = {
+        kind: torch.tensor(cells).float().view(-1, len(space.edges), len(space.ops), 3)
+        for kind, cells in found.items()
+    }
     return {kind: t.movedim(-1, 1).to(network.linear.weight.device) for kind, t in tables.items()}
 
 
@@ -237,7 +279,8 @@ class SNAS(_Sampling):
         self,
         space: CellSpace,
         temperature: float | Callable = 1.0,  # above 0; or step -> temperature, as `annealed`
-        cost: Callable | None = None,  # weights (variables, choices) -> (variables,), what is added to the loss
+        cost: Callable
+        | None = None,  # weights (variables, choices) -> (variables,), what is added to the loss
         estimator: str = "policy_gradient",  # of the cost's gradient: one of `ESTIMATORS`
         seed: int = 0,
     ):
@@ -251,7 +294,9 @@ class SNAS(_Sampling):
         "The temperature of a step, a number; raises `ValueError` if it is not above 0."
         found = self.temperature(step) if callable(self.temperature) else self.temperature
         if not isinstance(found, Real) or not 0 < found < math.inf:
-            raise ValueError(f"the temperature of step {step} is {found}: give one above 0, for example annealed(step, steps)")
+            raise ValueError(
+                f"the temperature of step {step} is {found}: give one above 0, for example annealed(step, steps)"
+            )
         return found
 
     def noise(self, step: int) -> torch.Tensor:
@@ -291,11 +336,19 @@ def log_gates(
     check_reals(alpha=alpha)
     if alpha.ndim != 2:
         raise ValueError(f"alpha must be (variables, choices), not {tuple(alpha.shape)}")
-    if not isinstance(choices, (list, tuple)) or len(choices) != len(alpha) or not all(isinstance(c, Integral) and 0 <= c < alpha.shape[1] for c in choices):
-        raise ValueError(f"choices must be {len(alpha)} whole numbers from 0 to {alpha.shape[1] - 1}, one for each variable")
+    if (
+        not isinstance(choices, (list, tuple))
+        or len(choices) != len(alpha)
+        or not all(isinstance(c, Integral) and 0 <= c < alpha.shape[1] for c in choices)
+    ):
+        raise ValueError(
+            f"choices must be {len(alpha)} whole numbers from 0 to {alpha.shape[1] - 1}, one for each variable"
+        )
     index = torch.tensor(choices).to(alpha.device, non_blocking=True)[:, None]
     log_p = alpha.log_softmax(-1).gather(1, index)
-    return Weights(torch.zeros_like(alpha).scatter(1, index, 1 + (log_p - log_p.detach())), one_hot(choices).chosen)
+    return Weights(
+        torch.zeros_like(alpha).scatter(1, index, 1 + (log_p - log_p.detach())), one_hot(choices).chosen
+    )
 
 
 class DSNAS(_Drawing):
@@ -322,7 +375,9 @@ def draw_two(
     `alpha` (variables, choices), `noise` (2, variables, choices) → (variables, 2), the open one first; raises `ValueError` for what does not fit."""
     check_reals(alpha=alpha, noise=noise)
     if noise.shape != (2, *alpha.shape) or alpha.shape[-1] < 2:
-        raise ValueError(f"noise {tuple(noise.shape)} does not fit alpha {tuple(alpha.shape)}: (2, variables, choices), at least two choices, is needed")
+        raise ValueError(
+            f"noise {tuple(noise.shape)} does not fit alpha {tuple(alpha.shape)}: (2, variables, choices), at least two choices, is needed"
+        )
     two = (alpha + noise[0]).topk(2).indices
     second = (alpha + noise[1]).gather(1, two).argmax(1, keepdim=True)
     return two.gather(1, torch.cat([second, 1 - second], 1))
@@ -331,14 +386,17 @@ def draw_two(
 def _alike(a, b):
     check_tensors(**{"the first argument": a, "the second argument": b})
     if a.shape != b.shape:
-        raise ValueError(f"{tuple(a.shape)} numbers do not fit {tuple(b.shape)}: there must be one for each choice of each variable")
+        raise ValueError(
+            f"{tuple(a.shape)} numbers do not fit {tuple(b.shape)}: there must be one for each choice of each variable"
+        )
     return a
 
 
 def rescale(
     new: torch.Tensor,  # (variables, choices), α after the optimiser's step
     old: torch.Tensor,  # the same before
-    pairs: torch.Tensor | Sequence[tuple[int, int]],  # (variables, 2), the two choices that were sampled, on the host
+    pairs: torch.Tensor
+    | Sequence[tuple[int, int]],  # (variables, 2), the two choices that were sampled, on the host
 ) -> torch.Tensor:  # (variables, choices)
     """What the step may change: the two sampled choices against each other.
 
@@ -376,15 +434,22 @@ def mul_log(
     "ProxylessNAS's product of the cross entropy `ce` and the `latency`, a number; raises `ValueError` for latencies that are not above 1, whose logarithm has no root."
     _check_numbers(ce=ce, latency=latency, reference=reference, a=a, b=b)
     check_positive(reference=reference)
-    small = not reference > 1 or (latency.device.type == "cpu" and not (latency > 1).all() if torch.is_tensor(latency) else not latency > 1)
+    small = not reference > 1 or (
+        latency.device.type == "cpu" and not (latency > 1).all()
+        if torch.is_tensor(latency)
+        else not latency > 1
+    )
     if small:  # on a device nobody looks, for that would wait
-        raise ValueError(f"latencies must be above 1, not {latency} and {reference}: give both in a smaller unit, for example µs instead of ms")
+        raise ValueError(
+            f"latencies must be above 1, not {latency} and {reference}: give both in a smaller unit, for example µs instead of ms"
+        )
     log = latency.log() if torch.is_tensor(latency) else math.log(latency)
     return a * ce * (log / math.log(reference)) ** b
 
-
 # %% ../nbs/25_sampling.ipynb #latency-sum
-def add_linear(ce: torch.Tensor | float, latency: torch.Tensor | float, reference: float, strength: float = 0.1) -> torch.Tensor | float:
+def add_linear(
+    ce: torch.Tensor | float, latency: torch.Tensor | float, reference: float, strength: float = 0.1
+) -> torch.Tensor | float:
     "ProxylessNAS's sum of the cross entropy `ce` and the `latency` relative to the reference (> 0), a number; raises `ValueError` for another reference."
     _check_numbers(ce=ce, latency=latency, strength=strength), check_positive(reference=reference)
     return ce + strength * (latency - reference) / reference
@@ -397,8 +462,14 @@ def reward(accuracy: float, latency: float, reference: float, exponent: float = 
 
 # %% ../nbs/25_sampling.ipynb #proxyless
 def _check_latency(alpha, latency):
-    if not torch.is_tensor(latency) or latency.shape != alpha.shape or not ((latency >= 0) & latency.isfinite()).all():
-        raise ValueError(f"latency must be a tensor of {alpha.shape[0]} × {alpha.shape[1]} finite numbers from 0 on")
+    if (
+        not torch.is_tensor(latency)
+        or latency.shape != alpha.shape
+        or not ((latency >= 0) & latency.isfinite()).all()
+    ):
+        raise ValueError(
+            f"latency must be a tensor of {alpha.shape[0]} × {alpha.shape[1]} finite numbers from 0 on"
+        )
 
 
 class Proxyless(_Drawing):
@@ -416,8 +487,13 @@ class Proxyless(_Drawing):
         super().__init__(space, 0.0, 1e-3, seed)
         if latency is not None:
             _check_latency(self.alpha, latency)
-        if not all(isinstance(x, Real) and math.isfinite(x) for x in (reference, fixed, strength)) or reference <= 0:
-            raise ValueError(f"fixed and strength must be finite numbers, and reference be above 0, not {said((fixed, strength, reference))}")
+        if (
+            not all(isinstance(x, Real) and math.isfinite(x) for x in (reference, fixed, strength))
+            or reference <= 0
+        ):
+            raise ValueError(
+                f"fixed and strength must be finite numbers, and reference be above 0, not {said((fixed, strength, reference))}"
+            )
         if len(space.ops) < 2:
             raise ValueError("two paths need two operations: give the space another one")
         self.register_buffer("latency", latency, persistent=False)
@@ -471,7 +547,9 @@ def penalty(self: Proxyless, step: int) -> torch.Tensor | float:
 def settle(self: Proxyless, step: int) -> None:
     "After the optimiser's step: α of the pairs rescaled, all others as before; raises `ValueError` without `gates`."
     if self.before is None:
-        raise ValueError("settle(step) takes back what the optimiser moved since gates(step): call gates first")
+        raise ValueError(
+            "settle(step) takes back what the optimiser moved since gates(step): call gates first"
+        )
     old, pairs = self.before
     self.alpha.copy_(torch.where(self.live(pairs), rescale(self.alpha, old, pairs), old))
     self.before = None
@@ -486,9 +564,19 @@ def reinforce_gradient(
 
     `alpha` (variables, choices), `samples` (n, variables), `advantages` (n,) → (variables, choices); raises `ValueError` for what does not fit."""
     check_tensors(alpha=alpha, samples=samples, advantages=advantages)
-    if samples.is_floating_point() or not alpha.is_floating_point() or alpha.ndim != 2 or samples.ndim != 2 or samples.shape[1] != len(alpha) or tuple(advantages.shape) != (len(samples),) or not len(samples):
+    if (
+        samples.is_floating_point()
+        or not alpha.is_floating_point()
+        or alpha.ndim != 2
+        or samples.ndim != 2
+        or samples.shape[1] != len(alpha)
+        or tuple(advantages.shape) != (len(samples),)
+        or not len(samples)
+    ):
         says = "(n, variables) and (n,) are needed, n at least 1"
-        raise ValueError(f"samples {tuple(samples.shape)} and advantages {tuple(advantages.shape)} do not fit alpha {tuple(alpha.shape)}: {says}")
+        raise ValueError(
+            f"samples {tuple(samples.shape)} and advantages {tuple(advantages.shape)} do not fit alpha {tuple(alpha.shape)}: {says}"
+        )
     missing = alpha.softmax(-1) - F.one_hot(samples, alpha.shape[1])
     return (advantages.view(-1, 1, 1) * missing).mean(0)
 
@@ -527,7 +615,9 @@ def tell(
     except (TypeError, ValueError, RuntimeError):
         losses = torch.full((), torch.nan)
     if tuple(losses.shape) != (len(self.asked),) or not losses.isfinite().all():
-        raise ValueError(f"losses must be {len(self.asked)} finite numbers, one for each sample, not {losses.tolist()}")
+        raise ValueError(
+            f"losses must be {len(self.asked)} finite numbers, one for each sample, not {losses.tolist()}"
+        )
     rewards = -losses.to(self.baseline)
     self.baseline += (0.99 if self.updates else 1.0) * (rewards.mean() - self.baseline)
     gradient = reinforce_gradient(self.logits, self.asked, (rewards - self.baseline).to(self.alpha))

@@ -22,17 +22,62 @@ from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
 from .darts import first_order, run_norms, scaled, second_order, sgd_drift
 from .files import Checkpoint, check_optimizer, check_state
 from .relaxations import Weights, one_hot
-from .training import Recipe, Run, Score, batch_loss, check_counts, descend, evaluate, half_precision, reestimate_bn
+from nas_nb.training import (
+    Recipe,
+    Run,
+    Score,
+    batch_loss,
+    check_counts,
+    descend,
+    evaluate,
+    half_precision,
+    reestimate_bn,
+)
 
 # %% ../nbs/27_search.ipynb #search-run
 class SearchRun(Run):
     "A supernet and a method on their way through a recipe; `learn` is up to the kind of method."
 
-    def __init__(self, network, method, batches: Callable, held: Callable, recipe: Recipe, seed, every, ckpt, desc, **about):
-        self.method, self.held, self.runs = method.to(next(network.parameters()).device), held, getattr(network, "runs", 0)
-        about |= dict(method=[type(method).__name__, *(list(a.shape) for a in method.parameters()), getattr(method, "about", None)])
-        super().__init__(network.train(), batches, recipe, seed, every, ckpt, desc, ("loss", "valid_loss"), held, search=about)
-        for p in self.model.parameters() if isinstance(self.optimizer, torch.optim.SGD) else ():  # a weight may get its first gradient late
+    def __init__(
+        self,
+        network,
+        method,
+        batches: Callable,
+        held: Callable,
+        recipe: Recipe,
+        seed,
+        every,
+        ckpt,
+        desc,
+        **about,
+    ):
+        self.method, self.held, self.runs = (
+            method.to(next(network.parameters()).device),
+            held,
+            getattr(network, "runs", 0),
+        )
+        about |= dict(
+            method=[
+                type(method).__name__,
+                *(list(a.shape) for a in method.parameters()),
+                getattr(method, "about", None),
+            ]
+        )
+        super().__init__(
+            network.train(),
+            batches,
+            recipe,
+            seed,
+            every,
+            ckpt,
+            desc,
+            ("loss", "valid_loss"),
+            held,
+            search=about,
+        )
+        for p in (
+            self.model.parameters() if isinstance(self.optimizer, torch.optim.SGD) else ()
+        ):  # a weight may get its first gradient late
             self.optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
 
     def loss(self, batch, w: Weights) -> torch.Tensor:
@@ -78,10 +123,18 @@ def resume(self: SearchRun, saved: dict) -> None:
 class RelaxedRun(SearchRun):
     "A method that learns from gradients."
 
-    def __init__(self, network, method, *args, lr: float, decay: float, betas: tuple[float, float], unroll: bool):
+    def __init__(
+        self, network, method, *args, lr: float, decay: float, betas: tuple[float, float], unroll: bool
+    ):
         method.to(next(network.parameters()).device)
-        self.unroll, self.on_weights, self.alphas = unroll, getattr(method, "on_weights", False), list(method.parameters())
-        self.alpha_optimizer = torch.optim.Adam(self.alphas, lr, betas, weight_decay=decay, fused=True)  # the plain one takes roots by MKL
+        self.unroll, self.on_weights, self.alphas = (
+            unroll,
+            getattr(method, "on_weights", False),
+            list(method.parameters()),
+        )
+        self.alpha_optimizer = torch.optim.Adam(
+            self.alphas, lr, betas, weight_decay=decay, fused=True
+        )  # the plain one takes roots by MKL
         super().__init__(network, method, *args, lr=lr, decay=decay, betas=list(betas), unroll=unroll)
 
     def learn(self, seen, held) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,7 +150,11 @@ class RelaxedRun(SearchRun):
 
     def examine(self, saved: dict) -> None:
         super().examine(saved)
-        check_optimizer(saved.get("alpha_optimizer"), self.alpha_optimizer, f"the architecture's optimizer in {self.ckpt.path.name}")
+        check_optimizer(
+            saved.get("alpha_optimizer"),
+            self.alpha_optimizer,
+            f"the architecture's optimizer in {self.ckpt.path.name}",
+        )
 
     def resume(self, saved: dict) -> None:
         super().resume(saved)
@@ -125,7 +182,15 @@ def improve(self: RelaxedRun, seen, held) -> torch.Tensor:  # the validation los
     if self.unroll:
         train = lambda: self.loss(seen, gates(step)) + (method.penalty(step) if self.on_weights else 0.0)
         rate = self.optimizer.param_groups[0]["lr"]
-        found = second_order(self.alphas, valid, list(self.model.parameters()), train, rate, sgd_drift(self.optimizer), runs=self.runs)
+        found = second_order(
+            self.alphas,
+            valid,
+            list(self.model.parameters()),
+            train,
+            rate,
+            sgd_drift(self.optimizer),
+            runs=self.runs,
+        )
     else:
         found = first_order(self.alphas, valid)
     for alpha, gradient in zip(self.alphas, found.gradients):
@@ -141,7 +206,9 @@ class Team:
 
     def __init__(self, network: nn.Module):  # the first process's weights and statistics become everybody's
         together = torch.distributed.is_available() and torch.distributed.is_initialized()
-        self.rank, self.size = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
+        self.rank, self.size = (
+            (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
+        )
         self.norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
         for t in (*network.parameters(), *network.buffers()) if self.size > 1 else ():
             torch.distributed.broadcast(t.detach(), 0)
@@ -151,13 +218,19 @@ class Team:
         if self.size == 1:
             return torch.stack([f(w) for w in samples])
         first, width = self.statistics(), [m.num_features for m in self.norms]
-        keep = torch.cat([torch.full((2 * m.num_features,), 1 - m.momentum, device=first[0].device) for m in self.norms])
-        rows = first[0].new_zeros(len(samples), 1 + 2 * len(keep))  # a loss, what is added to the statistics, how often
+        keep = torch.cat(
+            [torch.full((2 * m.num_features,), 1 - m.momentum, device=first[0].device) for m in self.norms]
+        )
+        rows = first[0].new_zeros(
+            len(samples), 1 + 2 * len(keep)
+        )  # a loss, what is added to the statistics, how often
         for i in range(self.rank, len(samples), self.size):
             before = self.statistics()
             loss = f(samples[i])
             after = self.statistics()
-            seen = (after[1] - before[1]).repeat_interleave(2 * torch.tensor(width, device=loss.device)).to(rows)
+            seen = (
+                (after[1] - before[1]).repeat_interleave(2 * torch.tensor(width, device=loss.device)).to(rows)
+            )
             rows[i] = torch.cat([loss.detach().to(rows).view(1), after[0] - keep**seen * before[0], seen])
         torch.distributed.all_reduce(rows)  # everywhere but in one process a row is 0
         self.settle(first, keep, rows[:, 1:].chunk(2, 1), width)
@@ -165,9 +238,15 @@ class Team:
 
 # %% ../nbs/27_search.ipynb #team-parts
 @patch
-def statistics(self: Team) -> tuple[torch.Tensor, torch.Tensor]:  # means and variances of all batch norms in a row; how many batches each has seen
+def statistics(
+    self: Team,
+) -> tuple[
+    torch.Tensor, torch.Tensor
+]:  # means and variances of all batch norms in a row; how many batches each has seen
     "A copy of all running statistics."
-    return torch.cat([t for m in self.norms for t in (m.running_mean, m.running_var)]), torch.stack([m.num_batches_tracked for m in self.norms])
+    return torch.cat([t for m in self.norms for t in (m.running_mean, m.running_var)]), torch.stack(
+        [m.num_batches_tracked for m in self.norms]
+    )
 
 
 @patch
@@ -178,8 +257,14 @@ def settle(self: Team, first, keep, rows, width) -> None:
     for part, seen in zip(*rows):
         values = keep**seen * values + part
     seen = rows[1].sum(0).split([2 * n for n in width])
-    for m, count, (mean, var), batches in zip(self.norms, counts, (v.chunk(2) for v in values.split([2 * n for n in width])), seen):
-        m.running_mean.copy_(mean), m.running_var.copy_(var), m.num_batches_tracked.copy_(count + batches[0].long())
+    for m, count, (mean, var), batches in zip(
+        self.norms, counts, (v.chunk(2) for v in values.split([2 * n for n in width])), seen
+    ):
+        (
+            m.running_mean.copy_(mean),
+            m.running_var.copy_(var),
+            m.num_batches_tracked.copy_(count + batches[0].long()),
+        )
 
 
 @patch
@@ -189,7 +274,9 @@ def add_gradients(self: Team, network: nn.Module) -> None:
     weights = list(network.parameters()) if self.size > 1 else []
     if weights:
         there = torch.tensor([float(w.grad is not None) for w in weights], device=weights[0].device)
-        flat = torch.cat([there, *(torch.zeros_like(w).flatten() if w.grad is None else w.grad.flatten() for w in weights)])
+        flat = torch.cat(
+            [there, *(torch.zeros_like(w).flatten() if w.grad is None else w.grad.flatten() for w in weights)]
+        )
         torch.distributed.all_reduce(flat)
         parts = flat[len(weights) :].split([w.numel() for w in weights])
         for w, part, n in zip(weights, parts, flat[: len(weights)].tolist()):
@@ -208,13 +295,17 @@ class SampledRun(SearchRun):
     def learn(self, seen, held) -> tuple[torch.Tensor, torch.Tensor]:
         "Both losses, means over the samples."
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self.team.each(self.method.ask(2 * self.step, self.counts[0]), lambda w: self.backward(seen, w))
+        losses = self.team.each(
+            self.method.ask(2 * self.step, self.counts[0]), lambda w: self.backward(seen, w)
+        )
         self.team.add_gradients(self.model)
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimizer.step()
         with torch.no_grad():
-            judged = self.team.each(self.method.ask(2 * self.step + 1, self.counts[1]), lambda w: self.loss(held, w))
+            judged = self.team.each(
+                self.method.ask(2 * self.step + 1, self.counts[1]), lambda w: self.loss(held, w)
+            )
         self.method.tell(judged.double().cpu())
         return losses.mean(), judged.mean()
 
@@ -237,15 +328,25 @@ def _check_search(network, method, recipe, lr, decay, unroll, paths, samples, ev
     check_counts(0, every=every, seed=seed)
     check_counts(1, paths=paths, samples=samples)
     if unroll and hasattr(method, "tell"):
-        raise ValueError(f"{type(method).__name__} learns from losses, there is no gradient to unroll: unroll=False")
+        raise ValueError(
+            f"{type(method).__name__} learns from losses, there is no gradient to unroll: unroll=False"
+        )
     if unroll and recipe.optimizer != "momentum":
-        raise ValueError(f"a step of SGD with plain momentum is what can be unrolled: recipe optimizer='momentum', not {recipe.optimizer!r}")
+        raise ValueError(
+            f"a step of SGD with plain momentum is what can be unrolled: recipe optimizer='momentum', not {recipe.optimizer!r}"
+        )
     if recipe.bf16_cpu:
-        raise ValueError("a supernet is slower in bfloat16 on a processor: recipe bf16_cpu=False, and True for the network that is found")
+        raise ValueError(
+            "a supernet is slower in bfloat16 on a processor: recipe bf16_cpu=False, and True for the network that is found"
+        )
     if unroll and half_precision(recipe, next(network.parameters()).device):
-        raise ValueError("the finite difference of the second order drowns in the rounding of bfloat16: recipe bf16=False")
+        raise ValueError(
+            "the finite difference of the second order drowns in the rounding of bfloat16: recipe bf16=False"
+        )
     if hasattr(network, "runs") and recipe.channels_last:
-        raise ValueError("runs side by side have five axes, for which there is no such memory layout: recipe channels_last=False")
+        raise ValueError(
+            "runs side by side have five axes, for which there is no such memory layout: recipe channels_last=False"
+        )
     if not 0 < lr < math.inf or not 0 <= decay < math.inf:
         raise ValueError(f"lr must be above 0, decay at least 0, and both finite, not {lr}, {decay}")
 
@@ -256,7 +357,8 @@ def search(
     train: Callable,  # train(step) -> x (B, C, H, W), y (B,) for the weights
     valid: Callable,  # the same for the architecture: other images
     recipe: Recipe,  # of the weights; second order needs optimizer="momentum"
-    lr: float = 3e-4,  # of the architecture, > 0; this, the next two and `betas`: of a method that learns from gradients
+    # of the architecture, > 0; this, the next two and `betas`: of a method that learns from gradients
+    lr: float = 3e-4,
     decay: float = 1e-3,  # weight decay of the architecture, ≥ 0
     unroll: bool = False,  # second order
     measure: Callable | None = None,  # () -> dict, every `every` steps and at the end
@@ -265,7 +367,9 @@ def search(
     ckpt: Checkpoint | None = None,
     desc: str = "searching",  # in front of the progress bar
     betas: tuple[float, float] = (0.5, 0.999),  # of Adam for the architecture
-    paths: int = 2,  # samples for a step of the weights, ≥ 1 (of a `Distribution` ≥ 2); this and the next: of a method that learns from samples
+    # samples for a step of the weights, ≥ 1 (of a `Distribution` ≥ 2); this and the next: of a method that
+    # learns from samples
+    paths: int = 2,
     samples: int = 2,  # for a step of the architecture, ≥ 1 (of those here ≥ 2)
 ) -> list[dict]:  # a row for each measurement: step, train_loss and what `measure` returns
     "Search with `train(step)` and `valid(step)`, images (B, C, H, W) and labels (B,), from the checkpoint on if there is one; a row for each measurement. Raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has passed."
@@ -288,7 +392,12 @@ class Distribution(nn.Module):
     ):
         super().__init__()
         self.space, self.rule = space, rule(Space(space.sizes), seed, dtype=torch.float64, **settings)
-        self.about = dict(sizes=space.sizes, rule=rule.__name__, seed=seed, settings={k: str(v) for k, v in settings.items()})
+        self.about = dict(
+            sizes=space.sizes,
+            rule=rule.__name__,
+            seed=seed,
+            settings={k: str(v) for k, v in settings.items()},
+        )
 
     def ask(self, draw: int, n: int) -> list[Weights]:
         "Draw n ≥ 2 architectures: a list of one-hot weights, each (variables, choices)."
@@ -333,7 +442,9 @@ def inherited(
     network: CellNetwork,  # a supernet; comes back as it was
     w: Weights,
     images: Iterable,  # batches (x, y) to evaluate on
-    batches: Callable | None = None,  # batches(step) -> (x, y) for batch-norm statistics; None: those that the network has gathered
+    batches: Callable
+    # batches(step) -> (x, y) for batch-norm statistics; None: those that the network has gathered
+    | None = None,
     n: int = 0,  # how many
 ) -> Score:
     "The accuracy of an architecture, weights (variables, choices), with the supernet's weights, on batches of images (B, C, H, W) and labels (B,)."
@@ -350,13 +461,20 @@ def inherited(
 def random_architecture(
     space: CellSpace,
     seed: int,  # ≥ 0
-    chances: dict[str, float] | None = None,  # operation -> how likely relative to the others; default: all alike
-    keep: int | None = None,  # so many random edges into each node; None: all; only for a variable for each edge
+    chances: dict[str, float]
+    | None = None,  # operation -> how likely relative to the others; default: all alike
+    keep: int
+    | None = None,  # so many random edges into each node; None: all; only for a variable for each edge
 ) -> Genotype:
     "An architecture with independently drawn choices; raises `ValueError` for an operation that the space does not have."
     check_counts(0, seed=seed)
-    if chances is not None and not (set(chances) <= set(space.ops) and min(chances.values(), default=-1) >= 0 < sum(chances.values()) < math.inf):
-        raise ValueError(f"chances {chances}: finite numbers from 0 on, not all 0, for the operations {', '.join(space.ops)}")
+    if chances is not None and not (
+        set(chances) <= set(space.ops)
+        and min(chances.values(), default=-1) >= 0 < sum(chances.values()) < math.inf
+    ):
+        raise ValueError(
+            f"chances {chances}: finite numbers from 0 on, not all 0, for the operations {', '.join(space.ops)}"
+        )
     weights = torch.tensor([1.0 if chances is None else chances.get(op, 0.0) for op in space.ops])
     generator = torch.Generator().manual_seed(seed)
     if space.picks:  # a node has two inputs, then two operations
@@ -367,7 +485,9 @@ def random_architecture(
     return discretise(space, strength * F.one_hot(ops, len(space.ops)), keep)
 
 # %% ../nbs/27_search.ipynb #stack
-class _Applied(nn.Module):  # a function of a network as a module, which `functional_call` can give other weights
+class _Applied(
+    nn.Module
+):  # a function of a network as a module, which `functional_call` can give other weights
     def __init__(self, network: nn.Module, f: Callable):
         super().__init__()
         self.network, self.f = network, f
@@ -382,7 +502,10 @@ class Stack(nn.Module):
     def __init__(self, networks: Sequence[CellNetwork]):  # on one device; copied
         super().__init__()
         weights, statistics = torch.func.stack_module_state(list(networks))
-        self.runs, self.form = len(networks), [copy.deepcopy(networks[0])]  # in a list: its weights are not the stack's
+        self.runs, self.form = (
+            len(networks),
+            [copy.deepcopy(networks[0])],
+        )  # in a list: its weights are not the stack's
         self.names, self.values = (list(weights), list(statistics)), nn.ParameterList(weights.values())
         for n, b in enumerate(statistics.values()):
             self.register_buffer(f"statistic_{n}", b)
@@ -391,7 +514,9 @@ class Stack(nn.Module):
         "Weights and statistics by their names in a network."
         return dict(zip(self.names[0], self.values)), dict(zip(self.names[1], self.buffers()))
 
-    def forward(self, x: torch.Tensor, w: Weights) -> torch.Tensor:  # (runs, B, C, H, W), values (runs, variables, choices) -> (runs·B, classes)
+    def forward(
+        self, x: torch.Tensor, w: Weights
+    ) -> torch.Tensor:  # (runs, B, C, H, W), values (runs, variables, choices) -> (runs·B, classes)
         self.form[0].train(self.training)
         one = lambda p, b, x, values: torch.func.functional_call(self.form[0], (p, b), (x, Weights(values)))
         return torch.vmap(one)(*self.parts(), x, w.values).flatten(0, 1)
@@ -414,7 +539,9 @@ class Together(nn.Module):
     def __init__(self, methods: Sequence[nn.Module]):
         super().__init__()
         if any(getattr(m, "on_weights", False) or len(list(m.parameters())) != 1 for m in methods):
-            raise ValueError("methods go side by side if each has one parameter and no penalty in the loss of the weights")
+            raise ValueError(
+                "methods go side by side if each has one parameter and no penalty in the loss of the weights"
+            )
         self.each = nn.ModuleList(methods)
 
     def weights(self, step: int) -> Weights:

@@ -56,19 +56,29 @@ def check_seeds(
     if values.min() < 0 or values.max() >= 2**31:
         raise ValueError("a seed must be at least 0 and less than 2**31")
     if not values.ndim:
-        return torch.full((1,), values.item(), dtype=torch.int32, device=device)  # made there: nothing waits for a copy
+        return torch.full(
+            (1,), values.item(), dtype=torch.int32, device=device
+        )  # made there: nothing waits for a copy
     return torch.as_tensor(values.astype(np.int32), device=device)
 
 # %% ../nbs/07_streams.ipynb #check-draw
-def _check_draw(seeds, steps, n, stream, dtype=torch.float32):  # shapes, types and plain numbers: no value on a device is read
+def _check_draw(
+    seeds, steps, n, stream, dtype=torch.float32
+):  # shapes, types and plain numbers: no value on a device is read
     if not torch.is_tensor(seeds) or seeds.dtype != torch.int32 or seeds.ndim != 1:
         raise ValueError("seeds must be a row of int32, as check_seeds makes it")
-    if not isinstance(steps, range) or (steps and not (0 <= min(steps[0], steps[-1]) and max(steps[0], steps[-1]) < 2**31)):
+    if not isinstance(steps, range) or (
+        steps and not (0 <= min(steps[0], steps[-1]) and max(steps[0], steps[-1]) < 2**31)
+    ):
         raise ValueError(f"steps must be a range of whole numbers from 0 to 2**31 - 1, not {steps!r}")
     if not isinstance(n, int) or n < 0 or not isinstance(stream, int) or not 0 <= stream < 2**32:
-        raise ValueError(f"n must be a whole number from 0 on and stream one from 0 to 2**32 - 1, not {n!r}, {stream!r}")
+        raise ValueError(
+            f"n must be a whole number from 0 on and stream one from 0 to 2**32 - 1, not {n!r}, {stream!r}"
+        )
     if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"the numbers have 24 bits, so dtype must be torch.float32 or torch.float64, not {dtype}")
+        raise ValueError(
+            f"the numbers have 24 bits, so dtype must be torch.float32 or torch.float64, not {dtype}"
+        )
 
 # %% ../nbs/07_streams.ipynb #bits
 def _lcg(v: int) -> int:  # the first step for a host integer, as signed 32 bit
@@ -86,7 +96,11 @@ def random_bits(
     _check_draw(seeds, steps, n, stream)
     m, device = -(-n // 4), seeds.device
     i = torch.arange(m, dtype=torch.int32, device=device).mul_(1664525).add_(1013904223)[:, None]
-    t = torch.arange(len(steps), dtype=torch.int32, device=device).mul_(steps.step).add_(steps.start)[:, None, None]  # made there, too
+    t = (
+        torch.arange(len(steps), dtype=torch.int32, device=device)
+        .mul_(steps.step)
+        .add_(steps.start)[:, None, None]
+    )  # made there, too
     z0, y0, w0 = t * 1664525 + 1013904223, seeds * 1664525 + 1013904223, _lcg(stream)
     v = torch.empty(len(steps), 4, m, len(seeds), dtype=torch.int32, device=device)
     x, y, z, w = v.unbind(1)

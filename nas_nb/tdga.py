@@ -23,8 +23,70 @@ from .plots import STYLE, headline
 from .streams import check_seeds, uniform
 
 # %% ../nbs/21_tdga.ipynb #knapsack
-_VALUES = (75, 84, 58, 21, 55, 95, 28, 76, 88, 53, 58, 81, 32, 89, 54, 23, 42, 52, 58, 53, 30, 26, 40, 40, 26, 39, 25, 23, 16, 12)
-_WEIGHTS = (7, 9, 13, 5, 16, 28, 15, 43, 60, 37, 44, 63, 34, 95, 61, 29, 57, 72, 83, 84, 48, 45, 74, 78, 52, 79, 64, 64, 55, 74)
+_VALUES = (
+    75,
+    84,
+    58,
+    21,
+    55,
+    95,
+    28,
+    76,
+    88,
+    53,
+    58,
+    81,
+    32,
+    89,
+    54,
+    23,
+    42,
+    52,
+    58,
+    53,
+    30,
+    26,
+    40,
+    40,
+    26,
+    39,
+    25,
+    23,
+    16,
+    12,
+)
+_WEIGHTS = (
+    7,
+    9,
+    13,
+    5,
+    16,
+    28,
+    15,
+    43,
+    60,
+    37,
+    44,
+    63,
+    34,
+    95,
+    61,
+    29,
+    57,
+    72,
+    83,
+    84,
+    48,
+    45,
+    74,
+    78,
+    52,
+    79,
+    64,
+    64,
+    55,
+    74,
+)
 CAPACITY, OPTIMUM = 744, 1099
 
 
@@ -36,7 +98,9 @@ def knapsack(
     Raises `ValueError` for other numbers of genes, and for genes that are not 0 or 1."""
     check_tensors(genes=genes)
     if genes.shape[-1:] != (30,):
-        raise ValueError(f"a choice has 30 genes, one for each item: the last axis of {tuple(genes.shape)} must be 30")
+        raise ValueError(
+            f"a choice has 30 genes, one for each item: the last axis of {tuple(genes.shape)} must be 30"
+        )
     if not ((genes == 0) | (genes == 1)).all():
         raise ValueError("an item is taken, 1, or left, 0: there are other genes")
     value, weight = torch.tensor([_VALUES, _WEIGHTS], dtype=torch.float64, device=genes.device)
@@ -77,8 +141,16 @@ def _alleles_of(choices, M, device):  # as a tensor
         choices = torch.as_tensor(choices, device=device)
     except (TypeError, ValueError, RuntimeError):
         choices = torch.zeros(())
-    if choices.is_floating_point() or choices.is_complex() or choices.dtype == torch.bool or choices.shape not in ((), (M,)) or (choices < 1).any():
-        raise ValueError(f"choices must be one integer, or one for each of {M} loci, at least 1; not {choices.tolist()}")
+    if (
+        choices.is_floating_point()
+        or choices.is_complex()
+        or choices.dtype == torch.bool
+        or choices.shape not in ((), (M,))
+        or (choices < 1).any()
+    ):
+        raise ValueError(
+            f"choices must be one integer, or one for each of {M} loci, at least 1; not {choices.tolist()}"
+        )
     return choices
 
 
@@ -97,7 +169,9 @@ def mutate(
     if not torch.is_tensor(choices):
         choices = _alleles_of(choices, genes.shape[-1], genes.device)
     if choices.shape not in ((), genes.shape[-1:]):
-        raise ValueError(f"choices must be one integer, or one for each of {genes.shape[-1]} loci; not {tuple(choices.shape)}")
+        raise ValueError(
+            f"choices must be one integer, or one for each of {genes.shape[-1]} loci; not {tuple(choices.shape)}"
+        )
     further = 1 + (u / rate * (choices - 1)).long()  # below the rate, u / rate is uniform in [0, 1) once more
     return torch.where(u < rate, (genes + further) % choices, genes).to(genes.dtype)
 
@@ -125,14 +199,19 @@ def _alleles(genes) -> torch.Tensor:
     except (TypeError, ValueError, RuntimeError):
         raise ValueError("genes must be integers, (..., individuals, loci): these are none") from None
     if genes.is_floating_point() or genes.is_complex():
-        raise ValueError(f"alleles must be integers, not {genes.dtype}: for real α give the bits, (alpha > 0).long()")
+        raise ValueError(
+            f"alleles must be integers, not {genes.dtype}: for real α give the bits, (alpha > 0).long()"
+        )
     if genes.ndim < 2 or not genes.numel():
-        raise ValueError(f"genes must have the shape (..., individuals, loci), at least 1 of each, not {tuple(genes.shape)}")
+        raise ValueError(
+            f"genes must have the shape (..., individuals, loci), at least 1 of each, not {tuple(genes.shape)}"
+        )
     return genes
 
 
 def locus_entropy(
-    genes: torch.Tensor,  # (..., n, M) integers: n individuals; leading dimensions are independent populations
+    # (..., n, M) integers: n individuals; leading dimensions are independent populations
+    genes: torch.Tensor,
 ) -> torch.Tensor:  # (..., M), nats, 0 to ln(number of alleles)
     "Shannon entropy of the alleles at each locus, `genes` (…, n, M) → (…, M), in nats; raises `ValueError` for alleles that are not integers."
     genes = _alleles(genes)
@@ -146,7 +225,9 @@ def _energies(energies, genes) -> torch.Tensor:  # a copy, float64
     except (TypeError, ValueError, RuntimeError):
         raise ValueError("energies must be numbers, one for each individual: these are none") from None
     if energies.shape != (shape := genes.shape[:-1]):
-        raise ValueError(f"energies must have the shape {tuple(shape)}, one for each individual, not {tuple(energies.shape)}")
+        raise ValueError(
+            f"energies must have the shape {tuple(shape)}, one for each individual, not {tuple(energies.shape)}"
+        )
     return energies
 
 
@@ -154,9 +235,13 @@ def _temperature(T, like: torch.Tensor) -> torch.Tensor:  # one for each populat
     try:
         T = torch.as_tensor(T, dtype=torch.float64, device=like.device).expand(like.shape)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"T must be one number, or one for each of {like.numel()} populations, not {said(T)}") from None
+        raise ValueError(
+            f"T must be one number, or one for each of {like.numel()} populations, not {said(T)}"
+        ) from None
     if (bad := T[~((T >= 0) & T.isfinite())]).numel():
-        raise ValueError(f"a temperature must be finite and at least 0, not {bad[0]:g}: with T = 0 only energy counts")
+        raise ValueError(
+            f"a temperature must be finite and at least 0, not {bad[0]:g}: with T = 0 only energy counts"
+        )
     return T
 
 
@@ -185,7 +270,9 @@ def select(
         raise ValueError(f"n, the number to select, must be an integer of at least 1, not {said(n)}")
     (P, M), finite = genes.shape[-2:], energies.isfinite()
     if (there := int(finite.sum(-1).min())) < (needed := 1 if replacement else n):
-        raise ValueError(f"a pool has finite energies for only {there} of its {P} members, and {needed} must be found among them")
+        raise ValueError(
+            f"a pool has finite energies for only {there} of its {P} members, and {needed} must be found among them"
+        )
     count = torch.arange(n + 1, dtype=torch.float64, device=genes.device)
     price = torch.special.xlogy(count, count).diff()  # f(c + 1) - f(c)
     E, T = energies.where(finite, torch.inf).reshape(-1, P, 1), T.reshape(-1, 1, 1)
@@ -193,7 +280,11 @@ def select(
     E = E - lowest + 1e-13 * (lowest.abs() + T * M * price[-1]) * places  # ties go to the lowest index
     has = (genes.reshape(-1, P, 1, M) == genes.unique()[:, None]).flatten(-2)  # (populations, P, alleles · M)
     pays, members = T * has.to(torch.float64), has.flatten(0, 1).long()[..., None]
-    carried, first, chosen = torch.zeros_like(members[: len(has)]), P * torch.arange(len(has), device=E.device), []
+    carried, first, chosen = (
+        torch.zeros_like(members[: len(has)]),
+        P * torch.arange(len(has), device=E.device),
+        [],
+    )
     for _ in range(n):
         chosen.append(torch.baddbmm(E, pays, price.take(carried)).argmin(1).view(-1) + first)
         carried += members.index_select(0, chosen[-1])
@@ -237,7 +328,9 @@ def entropy_feedback(
 ) -> Callable:
     "Heat when the genes vary less than `target`, cool when more; raises `ValueError` for a value that is not positive."
     _positive(target=target, first=first, rate=rate)
-    return lambda generation, entropy, last: first if last is None else last * (rate * (target - entropy)).exp()
+    return lambda generation, entropy, last: (
+        first if last is None else last * (rate * (target - entropy)).exp()
+    )
 
 # %% ../nbs/21_tdga.ipynb #ga
 class SimpleGA:
@@ -250,19 +343,32 @@ class SimpleGA:
         seeds=None,  # one integer for each run, 0 ≤ seed < 2³¹; default: 0, 1, …
         mutation: float = 0.02,  # probability for each gene, 0 to 1
         swap: float = 0.5,  # probability that two neighbours exchange a gene, 0 to 1
-        choices: int | Sequence[int] = 2,  # number of alleles of integer genes: one for all loci, or one for each
-        express: Callable | None = None,  # genes -> integer alleles that count for the entropy; default: the genes themselves
+        choices: int
+        | Sequence[int] = 2,  # number of alleles of integer genes: one for all loci, or one for each
+        express: Callable
+        | None = None,  # genes -> integer alleles that count for the entropy; default: the genes themselves
         elite: bool = True,  # whether the best individual takes part unchanged
     ):
         self.population = _real_or_whole(population).clone()
         shape = tuple(self.population.shape)
         if len(shape) != 3 or shape[1] < 2 or not self.population.numel():
-            raise ValueError(f"population must have the shape (runs, n, loci) with n of at least 2, not {shape}")
+            raise ValueError(
+                f"population must have the shape (runs, n, loci) with n of at least 2, not {shape}"
+            )
         _check_rate("mutation", mutation), _check_rate("swap", swap)
-        self.seeds = check_seeds(range(len(self.population)) if seeds is None else seeds, self.population.device)
+        self.seeds = check_seeds(
+            range(len(self.population)) if seeds is None else seeds, self.population.device
+        )
         if len(self.seeds) != len(self.population):
-            raise ValueError(f"there are {len(self.population)} runs and {len(self.seeds)} seeds: give one seed for each run")
-        self.mutation, self.swap, self.elite, self.express = mutation, swap, elite, express or (lambda genes: genes)
+            raise ValueError(
+                f"there are {len(self.population)} runs and {len(self.seeds)} seeds: give one seed for each run"
+            )
+        self.mutation, self.swap, self.elite, self.express = (
+            mutation,
+            swap,
+            elite,
+            express or (lambda genes: genes),
+        )
         self.choices, self.generation = _alleles_of(choices, shape[2], self.population.device), 0
         self._check_genes(self.population)
         self._settle(self.population, self._checked(energies, self.population))
@@ -272,7 +378,9 @@ def _real_or_whole(genes):
     try:
         genes = torch.as_tensor(genes).detach()
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError("genes must be a tensor (runs, individuals, loci) of integers or real numbers") from None
+        raise ValueError(
+            "genes must be a tensor (runs, individuals, loci) of integers or real numbers"
+        ) from None
     if genes.is_complex() or genes.dtype == torch.bool:
         raise ValueError(f"genes must be integers or real numbers, not {genes.dtype}")
     return genes
@@ -284,19 +392,31 @@ def _check_genes(self: SimpleGA, genes):
         if not genes.isfinite().all():
             raise ValueError("genes must be finite numbers: look at what they were computed from")
     elif ((genes < 0) | (genes >= self.choices)).any():
-        raise ValueError(f"genes lie between {genes.min()} and {genes.max()}, but alleles are 0 to choices - 1: set choices")
+        raise ValueError(
+            f"genes lie between {genes.min()} and {genes.max()}, but alleles are 0 to choices - 1: set choices"
+        )
 
 
 @patch
 def _told(self: SimpleGA, pool, sizes):  # what `tell` is about: a pool of the caller's own, or what was asked
     if pool is None:
         if self.pool is None:
-            raise ValueError("nothing was asked: call ask, evaluate what it gives, then tell; or hand in a pool of your own")
+            raise ValueError(
+                "nothing was asked: call ask, evaluate what it gives, then tell; or hand in a pool of your own"
+            )
         return self.pool
     (runs, _, M), kind = self.population.shape, self.population.dtype
     pool = _real_or_whole(pool).to(self.population.device)
-    if pool.ndim != 3 or pool.shape[0] != runs or pool.shape[2] != M or pool.shape[1] not in sizes or pool.dtype != kind:
-        raise ValueError(f"this pool, {tuple(pool.shape)} of {pool.dtype}, must be ({runs}, {sizes.start} or more, {M}) of {kind}")
+    if (
+        pool.ndim != 3
+        or pool.shape[0] != runs
+        or pool.shape[2] != M
+        or pool.shape[1] not in sizes
+        or pool.dtype != kind
+    ):
+        raise ValueError(
+            f"this pool, {tuple(pool.shape)} of {pool.dtype}, must be ({runs}, {sizes.start} or more, {M}) of {kind}"
+        )
     self._check_genes(pool)
     return pool.clone()
 
@@ -305,13 +425,17 @@ def _told(self: SimpleGA, pool, sizes):  # what `tell` is about: a pool of the c
 def _checked(self: SimpleGA, energies, genes):
     energies = _energies(energies, genes)
     if (lost := ~energies.isfinite().any(1)).any():
-        raise ValueError(f"run {lost.nonzero()[0].item()} has no individual with a finite energy: there is nothing to select")
+        raise ValueError(
+            f"run {lost.nonzero()[0].item()} has no individual with a finite energy: there is nothing to select"
+        )
     return energies
 
 
 @patch
 def _uniform(self: SimpleGA, stream, *shape):  # (runs, *shape)
-    u = uniform(self.seeds, range(self.generation, self.generation + 1), math.prod(shape), stream, torch.float64)[0]
+    u = uniform(
+        self.seeds, range(self.generation, self.generation + 1), math.prod(shape), stream, torch.float64
+    )[0]
     return u.T.reshape(-1, *shape)
 
 # %% ../nbs/21_tdga.ipynb #ga-settle
@@ -324,7 +448,10 @@ def _settle(self: SimpleGA, genes, energies):
     "These are the population now."
     self.population, self.energies, self.pool = genes, energies, None
     first = energies.nan_to_num(torch.inf, torch.inf, torch.inf).argmin(1, keepdim=True)
-    self.best, self.best_energy = _take(genes, first)[:, 0], _take(energies, first)[:, 0]  # (runs, M), (runs,)
+    self.best, self.best_energy = (
+        _take(genes, first)[:, 0],
+        _take(energies, first)[:, 0],
+    )  # (runs, M), (runs,)
     self.entropy = locus_entropy(self.express(genes)).mean(-1)  # (runs,), nats per locus
 
 
@@ -353,7 +480,8 @@ def ask(self: SimpleGA) -> torch.Tensor:  # (runs, n, M); the elite is the last
 def tell(
     self: SimpleGA,
     energies: torch.Tensor,  # (runs, n), of what `ask` gave
-    pool: torch.Tensor | None = None,  # (runs, n, M), individuals of one's own instead; then nothing need have been asked
+    pool: torch.Tensor
+    | None = None,  # (runs, n, M), individuals of one's own instead; then nothing need have been asked
 ) -> None:
     """Put the next generation, with `energies` (runs, n), in the place of the present one.
 
@@ -372,7 +500,9 @@ class TDGA(SimpleGA):
         self,
         population: torch.Tensor,
         energies: torch.Tensor,
-        T,  # temperature ≥ 0: one number, one for each run, or a schedule (generation, entropy, last temperature) -> T
+        # temperature ≥ 0: one number, one for each run, or a schedule (generation, entropy, last
+        # temperature) -> T
+        T,
         seeds=None,
         mutation: float = 0.02,
         swap: float = 0.5,
@@ -386,9 +516,13 @@ class TDGA(SimpleGA):
         self._set_temperature(None)
 
     def _set_temperature(self, last):  # (runs,): that of the next selection
-        self.temperature = _temperature(self.schedule(self.generation, self.entropy, last), self.entropy).clone()
+        self.temperature = _temperature(
+            self.schedule(self.generation, self.entropy, last), self.entropy
+        ).clone()
 
-    def ask(self) -> torch.Tensor:  # (runs, 2n + 1, M): mutated parents, mutated children, elite; 2n without elite
+    def ask(
+        self,
+    ) -> torch.Tensor:  # (runs, 2n + 1, M): mutated parents, mutated children, elite; 2n without elite
         "The pool of the next selection, (runs, 2n + 1, M), to be evaluated; the same until `tell`."
         self.pool = self._vary(self.population, keep=True)
         if self.elite:
@@ -399,8 +533,12 @@ class TDGA(SimpleGA):
 @patch
 def tell(
     self: TDGA,
-    energies: torch.Tensor,  # (runs, 2n + 1) or without elite (runs, 2n), of what `ask` gave; not finite: never selected
-    pool: torch.Tensor | None = None,  # (runs, P, M), individuals of one's own instead, as many as one likes; then nothing need have been asked
+    # (runs, 2n + 1) or without elite (runs, 2n), of what `ask` gave; not finite: never selected
+    energies: torch.Tensor,
+    pool: torch.Tensor
+    # (runs, P, M), individuals of one's own instead, as many as one likes; then nothing need have been
+    # asked
+    | None = None,
 ) -> None:
     """Select the next population, by the `energies` (runs, P) of a pool.
 
@@ -425,11 +563,24 @@ def load_state_dict(self: SimpleGA, state: dict) -> None:
     "Go on from a state, to the same result; raises `ValueError` for one of another search, and for one that was altered."
     mine = self.state_dict()
     shapes = lambda d: {name: tuple(getattr(x, "shape", ())) for name, x in d.items()}
-    if not isinstance(state, dict) or shapes(state) != shapes(mine) or not torch.equal(mine["seeds"].cpu(), torch.as_tensor(state["seeds"]).cpu()):
-        raise ValueError("the state is of another search: kind of search, seeds and the population's shape must be the same")
-    check_state(state, mine | {name: torch.full_like(mine[name], torch.inf) for name in ("energies", "best_energy")}, "the state of the search")
+    if (
+        not isinstance(state, dict)
+        or shapes(state) != shapes(mine)
+        or not torch.equal(mine["seeds"].cpu(), torch.as_tensor(state["seeds"]).cpu())
+    ):
+        raise ValueError(
+            "the state is of another search: kind of search, seeds and the population's shape must be the same"
+        )
+    check_state(
+        state,
+        mine | {name: torch.full_like(mine[name], torch.inf) for name in ("energies", "best_energy")},
+        "the state of the search",
+    )
     check_whole(0, generation=state["generation"])
-    self._check_genes(state["population"].to(self.population.device)), self._check_genes(state["best"].to(self.population.device))
+    (
+        self._check_genes(state["population"].to(self.population.device)),
+        self._check_genes(state["best"].to(self.population.device)),
+    )
     self._checked(state["energies"], state["population"])
     self.generation, self.pool = state["generation"], None
     for name in mine.keys() - {"generation"}:
@@ -443,7 +594,9 @@ def success(
     from scipy.stats import binomtest
 
     if missing := {"method", "seed", "generation", "best"} - set(df.columns):
-        raise ValueError(f"the table has no column {', '.join(sorted(missing))}: a row for each method, seed and generation is needed")
+        raise ValueError(
+            f"the table has no column {', '.join(sorted(missing))}: a row for each method, seed and generation is needed"
+        )
     last = df[df.generation == df.generation.max()]
     rows = []
     for method, group in last.groupby("method", sort=False):
@@ -454,12 +607,18 @@ def success(
 
 def _looks(methods) -> dict:  # TDGA from dark (the first) to bright, the baseline in its own colour
     hot = [m for m in methods if m.startswith("TDGA")]
-    colors = dict(zip(hot, plt.get_cmap("plasma")([0.85 * i / max(len(hot) - 1, 1) for i in range(len(hot))])))
-    return {m: dict(color=colors.get(m, STYLE["GA"]["color"]), linestyle="-" if m in colors else "--") for m in methods}
+    colors = dict(
+        zip(hot, plt.get_cmap("plasma")([0.85 * i / max(len(hot) - 1, 1) for i in range(len(hot))]))
+    )
+    return {
+        m: dict(color=colors.get(m, STYLE["GA"]["color"]), linestyle="-" if m in colors else "--")
+        for m in methods
+    }
 
 # %% ../nbs/21_tdga.ipynb #plot-knapsack
 def plot_knapsack(
-    df: pd.DataFrame,  # columns method, seed, generation, best, mean, entropy: a row for each run and generation
+    # columns method, seed, generation, best, mean, entropy: a row for each run and generation
+    df: pd.DataFrame,
 ) -> plt.Figure:
     "Success, best value, mean value and entropy of several methods on the knapsack."
     shares = success(df)
@@ -467,21 +626,35 @@ def plot_knapsack(
     fig, axes = plt.subplots(2, 2, figsize=(8, 5))
     for i, row in enumerate(shares.itertuples()):
         share = row.found / row.runs
-        error, marker = [[share - row.low], [row.high - share]], STYLE["TDGA" if "TDGA" in row.method else "GA"]["marker"]
+        error, marker = (
+            [[share - row.low], [row.high - share]],
+            STYLE["TDGA" if "TDGA" in row.method else "GA"]["marker"],
+        )
         axes[0, 0].errorbar(share, -i, xerr=error, **looks[row.method] | dict(linestyle="", marker=marker))
-    axes[0, 0].set(xlabel="share of runs with the optimum, 95 % interval", xlim=(-0.03, 1.03), yticks=range(0, -len(shares), -1))
+    axes[0, 0].set(
+        xlabel="share of runs with the optimum, 95 % interval",
+        xlim=(-0.03, 1.03),
+        yticks=range(0, -len(shares), -1),
+    )
     axes[0, 0].set_yticklabels(shares.method)
     curves = df.groupby(["method", "generation"], sort=False)[["best", "mean", "entropy"]].mean()
     labels = ("best value", "mean value of the population", "entropy per locus (nats)")
     for ax, column, label in zip(axes.flat[1:], curves, labels):
         for method in shares.method:
-            ax.plot(curves.loc[method].index, curves.loc[method][column], **looks[method], lw=1.4, label=method)
+            ax.plot(
+                curves.loc[method].index, curves.loc[method][column], **looks[method], lw=1.4, label=method
+            )
         ax.set(xlabel="generation", ylabel=label)
     axes[0, 1].axhline(OPTIMUM, color="0.3", lw=0.8)
     axes[0, 1].set_ylim(1000, 1105)
     axes[1, 0].legend(loc="lower right")
     axes[1, 1].axhline(math.log(2), color="0.3", lw=0.8)
     top = shares.loc[shares.found.idxmax()]
-    others = ", ".join(f"{r.method.removeprefix('TDGA, ')}: {r.found}" for r in shares.itertuples() if r.method != top.method)
-    headline(fig, f"{top.method.removeprefix('TDGA, ')} finds the optimum in {top.found} of {top.runs} runs ({others})")
+    others = ", ".join(
+        f"{r.method.removeprefix('TDGA, ')}: {r.found}" for r in shares.itertuples() if r.method != top.method
+    )
+    headline(
+        fig,
+        f"{top.method.removeprefix('TDGA, ')} finds the optimum in {top.found} of {top.runs} runs ({others})",
+    )
     return fig

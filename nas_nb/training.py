@@ -48,13 +48,20 @@ class Recipe:
     aux: float = 0.0  # weight of the auxiliary head's loss, ≥ 0
     channels_last: bool = True  # memory layout of images and convolutions
     bf16: bool = True  # on CUDA: bfloat16 where autocast deems it safe
-    bf16_cpu: bool = False  # the same on a processor, which must have AVX512_BF16; for found networks, supernets are slower with it
+    # the same on a processor, which must have AVX512_BF16; for found networks, supernets are slower with it
+    bf16_cpu: bool = False
 
     def __post_init__(self):
         part, some = (lambda v: 0 <= v < 1), (lambda v: v >= 0)
-        fine = dict(momentum=part, label_smoothing=part, drop_path=part, weight_decay=some, clip=some, aux=some)
-        fine |= dict(lr=lambda v: v > 0, lr_end=lambda v: 0 <= v <= self.lr, warmup=lambda v: 0 <= v < self.steps)
-        check_fields(self, steps=lambda v: v > 0, optimizer=lambda v: v in ("sgd", "momentum", "adam"), **fine)
+        fine = dict(
+            momentum=part, label_smoothing=part, drop_path=part, weight_decay=some, clip=some, aux=some
+        )
+        fine |= dict(
+            lr=lambda v: v > 0, lr_end=lambda v: 0 <= v <= self.lr, warmup=lambda v: 0 <= v < self.steps
+        )
+        check_fields(
+            self, steps=lambda v: v > 0, optimizer=lambda v: v in ("sgd", "momentum", "adam"), **fine
+        )
 
     @property
     def about(self) -> dict:
@@ -144,7 +151,10 @@ def evaluate(
             module.training = training
     if not n:
         raise ValueError("nothing to evaluate on: there are no batches")
-    right, loss = sum(torch.stack(correct).tolist()), sum(torch.stack(losses).tolist()) / n  # waits for the device only here
+    right, loss = (
+        sum(torch.stack(correct).tolist()),
+        sum(torch.stack(losses).tolist()) / n,
+    )  # waits for the device only here
     if not math.isfinite(loss):  # the largest of outputs that are all NaN would be the first one, so class 0
         raise Diverged(f"the loss on held-out images is {loss}")
     return Score(right, n, loss)
@@ -174,7 +184,9 @@ class StepLog:
         self.columns, self.path, self.about, self.note, self.seen, self.saved = columns, path, about, "", 0, 0
         self.values = torch.full((steps, len(columns)), math.nan, device=device)
 
-    def begin(self, step: int, desc: str) -> None:  # `step`: number of steps whose numbers are in `values` already
+    def begin(
+        self, step: int, desc: str
+    ) -> None:  # `step`: number of steps whose numbers are in `values` already
         "Show the bar and begin the file, which is written anew: a process that was killed may have logged more than it saved."
         self.saved = step
         self.bar, self.time = progress(desc=desc, total=len(self.values), initial=step), time.monotonic()
@@ -192,7 +204,9 @@ def look(self: StepLog, step: int) -> None:  # `step`: number of steps done
     "Read what is new and move the bar, at most twice a second; raises `Diverged`."
     if step == len(self.values) or time.monotonic() - self.time > 0.5:
         self.read(step)
-        self.bar.set_postfix_str(f"{self.columns[0]} {self.values[step - 1, 0].item():.4f}{self.note}", refresh=False)
+        self.bar.set_postfix_str(
+            f"{self.columns[0]} {self.values[step - 1, 0].item():.4f}{self.note}", refresh=False
+        )
         self.bar.update(step - self.bar.n)
         self.time = time.monotonic()
 
@@ -214,7 +228,9 @@ def stop(self: StepLog, what: str, step: int) -> None:
     "Close the bar and raise `Diverged`."
     self.bar.close()
     kept = f"the last checkpoint is of step {self.saved}" if self.saved else "there is no checkpoint yet"
-    raise Diverged(f"{what} at step {step} of {len(self.values)}; {kept}; a lower lr or clip > 0 may help; {self.about}")
+    raise Diverged(
+        f"{what} at step {step} of {len(self.values)}; {kept}; a lower lr or clip > 0 may help; {self.about}"
+    )
 
 # %% ../nbs/02_training.ipynb #log-write
 @patch
@@ -253,7 +269,9 @@ class DropPath(nn.Module):
 
 def drop_paths(model: nn.Module) -> list[nn.Module]:
     "All modules for drop path: `DropPath`, and torchvision's `StochasticDepth`."
-    ops = sys.modules.get("torchvision.ops")  # who did not import it has none of its modules, and it takes a second
+    ops = sys.modules.get(
+        "torchvision.ops"
+    )  # who did not import it has none of its modules, and it takes a second
     return [m for m in model.modules() if isinstance(m, (DropPath, ops.StochasticDepth) if ops else DropPath)]
 
 # %% ../nbs/02_training.ipynb #loss
@@ -264,9 +282,15 @@ def training_loss(
 ) -> torch.Tensor:
     "Cross-entropy of logits (B, classes) and labels (B,) with label smoothing, a tensor without axes, plus `aux` times that of the auxiliary head; raises `ValueError` if `aux` > 0 and there is none."
     if recipe.aux and not isinstance(out, tuple):
-        raise ValueError(f"recipe: aux = {recipe.aux}, but the model returns no auxiliary logits while training")
+        raise ValueError(
+            f"recipe: aux = {recipe.aux}, but the model returns no auxiliary logits while training"
+        )
     loss = F.cross_entropy(_logits(out), y, label_smoothing=recipe.label_smoothing)
-    return loss + recipe.aux * F.cross_entropy(out[1], y, label_smoothing=recipe.label_smoothing) if recipe.aux else loss
+    return (
+        loss + recipe.aux * F.cross_entropy(out[1], y, label_smoothing=recipe.label_smoothing)
+        if recipe.aux
+        else loss
+    )
 
 # %% ../nbs/02_training.ipynb #half-precision
 def half_precision(recipe: Recipe, device: torch.device) -> bool:
@@ -277,7 +301,9 @@ def half_precision(recipe: Recipe, device: torch.device) -> bool:
 def check_processor(recipe: Recipe, device: torch.device) -> None:
     "Raise `ValueError` if the recipe wants of this processor what it does not have: without AVX512_BF16 bfloat16 is slower than float32."
     if recipe.bf16_cpu and device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
-        raise ValueError("recipe: bf16_cpu = True, but this processor does not multiply bfloat16 (it has no AVX512_BF16): bf16_cpu=False")
+        raise ValueError(
+            "recipe: bf16_cpu = True, but this processor does not multiply bfloat16 (it has no AVX512_BF16): bf16_cpu=False"
+        )
 
 # %% ../nbs/02_training.ipynb #step-parts
 def batch_loss(
@@ -300,7 +326,9 @@ def descend(
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if recipe.clip:
-        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], recipe.clip)
+        nn.utils.clip_grad_norm_(
+            [p for group in optimizer.param_groups for p in group["params"]], recipe.clip
+        )
     optimizer.step()
     return loss.detach()
 
@@ -316,17 +344,44 @@ def seed_step(
 class Run:
     "A model on its way through a recipe."
 
-    def __init__(self, model: nn.Module, batches: Callable, recipe: Recipe, seed, every, ckpt: Checkpoint | None, desc: str, columns=("loss",), held=None, **more):
-        self.model, self.batches, self.recipe, self.seed, self.ckpt, self.step, self.history = model, batches, recipe, seed, ckpt, 0, []
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Callable,
+        recipe: Recipe,
+        seed,
+        every,
+        ckpt: Checkpoint | None,
+        desc: str,
+        columns=("loss",),
+        held=None,
+        **more,
+    ):
+        self.model, self.batches, self.recipe, self.seed, self.ckpt, self.step, self.history = (
+            model,
+            batches,
+            recipe,
+            seed,
+            ckpt,
+            0,
+            [],
+        )
         self.every, self.about = every, dict(recipe=recipe.about, seed=seed, every=every) | more
         self.sources = [getattr(b, "about", None) for b in (batches, held)] if ckpt else []
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.device, self.optimizer = next(model.parameters()).device, make_optimizer(model.to(memory_format=self.layout), recipe)
+        self.device, self.optimizer = (
+            next(model.parameters()).device,
+            make_optimizer(model.to(memory_format=self.layout), recipe),
+        )
         check_processor(recipe, self.device)
         self.paths = drop_paths(model) if recipe.drop_path else []
         if recipe.drop_path and not self.paths:
-            raise ValueError(f"recipe: drop_path = {recipe.drop_path}, but the model has no DropPath (nor torchvision's StochasticDepth)")
-        self.log = StepLog(recipe.steps, columns, self.device, ckpt and ckpt.path.with_suffix(".log.csv"), recipe)
+            raise ValueError(
+                f"recipe: drop_path = {recipe.drop_path}, but the model has no DropPath (nor torchvision's StochasticDepth)"
+            )
+        self.log = StepLog(
+            recipe.steps, columns, self.device, ckpt and ckpt.path.with_suffix(".log.csv"), recipe
+        )
         if saved := ckpt and ckpt.load():
             self.examine(saved)
             self.resume(saved)
@@ -393,7 +448,9 @@ def state(self: Run) -> dict:
     self.check()
     self.log.saved = self.step
     weights = dict(model=self.model.state_dict(), optimizer=self.optimizer.state_dict())
-    return weights | dict(about=self.about, batches=self.sources, step=self.step, values=self.log.values, history=self.history)
+    return weights | dict(
+        about=self.about, batches=self.sources, step=self.step, values=self.log.values, history=self.history
+    )
 
 
 @patch
@@ -414,7 +471,9 @@ def _same(saved, own) -> bool:
 
 def _differ(saved, own) -> str:  # names of what is not the same in two descriptions
     both = isinstance(saved, dict) and isinstance(own, dict)
-    return ", ".join(str(k) for k in saved | own if not _same(saved.get(k), own.get(k))) if both else "all of it"
+    return (
+        ", ".join(str(k) for k in saved | own if not _same(saved.get(k), own.get(k))) if both else "all of it"
+    )
 
 # %% ../nbs/02_training.ipynb #examine
 @patch
@@ -423,7 +482,11 @@ def _whole(self: Run, step: int, values: torch.Tensor, rows: list) -> bool:
     if not 0 <= step <= len(values):
         return False
     due = [n for n in range(1, step + 1) if self.evaluates(n)]
-    good = lambda row: isinstance(row, dict) and isinstance(row.get("step"), int) and isinstance(row.get("train_loss"), float)
+    good = lambda row: (
+        isinstance(row, dict)
+        and isinstance(row.get("step"), int)
+        and isinstance(row.get("train_loss"), float)
+    )
     there = [row["step"] for row in rows if good(row) and math.isfinite(row["train_loss"])]
     return there == due and len(there) == len(rows) and bool(values[:step].isfinite().all())
 
@@ -433,16 +496,22 @@ def examine(self: Run, saved: dict) -> None:
     "Raise `ValueError` if a state is of another model, recipe, seed, rhythm of evaluations or data, or was altered."
     name = self.ckpt.path.name
     if not _same(saved.get("about"), self.about):
-        raise ValueError(f"{name} is the checkpoint of another model, recipe, seed or `every`: remove it, or name another file")
+        raise ValueError(
+            f"{name} is the checkpoint of another model, recipe, seed or `every`: remove it, or name another file"
+        )
     like = dict(model=self.model.state_dict(), step=0, values=self.log.values, history=[], batches=[])
     saved = dict(batches=[], optimizer=None) | saved
     check_state({k: saved.get(k) for k in like}, like, name)
     for kept, own in zip(saved["batches"], self.sources):
         if kept is not None and own is not None and not _same(kept, own):
-            raise ValueError(f"{name} was begun with other batches (not the same: {_differ(kept, own)}): go on with those, remove it, or name another file")
+            raise ValueError(
+                f"{name} was begun with other batches (not the same: {_differ(kept, own)}): go on with those, remove it, or name another file"
+            )
     check_optimizer(saved["optimizer"], self.optimizer, f"the optimizer in {name}")
     if not self._whole(saved["step"], saved["values"], saved["history"]):
-        raise ValueError(f"{name} was altered (its steps, losses and history do not belong together): remove it")
+        raise ValueError(
+            f"{name} was altered (its steps, losses and history do not belong together): remove it"
+        )
 
 # %% ../nbs/02_training.ipynb #row
 @patch
@@ -470,11 +539,15 @@ def fit(
     seed: int = 0,  # ≥ 0, of dropout and drop path
     ckpt: Checkpoint | None = None,  # names data and batches where `batches.about` does, as that of `Batches`
     desc: str = "training",  # in front of the progress bar
-) -> list[dict]:  # a row for each evaluation: step, train_loss (mean since the row before) and, with `valid`, loss, correct, n
+) -> list[
+    dict
+]:  # a row for each evaluation: step, train_loss (mean since the row before) and, with `valid`, loss, correct, n
     "Train on `batches(step)`, images (B, C, H, W) and labels (B,), from the checkpoint on if there is one; a row for each evaluation. Raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has passed."
     check_counts(0, every=every, seed=seed)
     if not callable(batches) or not (valid is None or callable(valid)):
-        raise ValueError("`batches` is a function of the step, and `valid` one that returns batches: lambda: eval_batches(…)")
+        raise ValueError(
+            "`batches` is a function of the step, and `valid` one that returns batches: lambda: eval_batches(…)"
+        )
     return Run(model.train(), batches, recipe, seed, every, ckpt, desc).go(valid)
 
 # %% ../nbs/02_training.ipynb #small-cnn
@@ -554,7 +627,16 @@ def train_baseline(
     model = NETS[net](images.train.shape, len(images.train.classes)).to(device)
     recipe = Recipe(steps, lr=lr, warmup=steps // 5, label_smoothing=0.1)
     test = partial(eval_batches, images.test, 1000, **norm)
-    rows = fit(model, batches, recipe, test, every=batches.per_epoch, seed=seed, ckpt=ckpt, desc=f"{images.name}, seed {seed}")
+    rows = fit(
+        model,
+        batches,
+        recipe,
+        test,
+        every=batches.per_epoch,
+        seed=seed,
+        ckpt=ckpt,
+        desc=f"{images.name}, seed {seed}",
+    )
     return dict(epochs=rows, parameters=sum(p.numel() for p in model.parameters()))
 
 # %% ../nbs/02_training.ipynb #table
@@ -569,16 +651,34 @@ def curves(
     for record in records:
         for epoch, row in enumerate(record["result"]["epochs"], 1):
             error = 100 * (1 - row["correct"] / row["n"])
-            rows.append((names[record["label"]], record["seed"], epoch, row["step"], error, row["train_loss"], row["n"]))
+            rows.append(
+                (
+                    names[record["label"]],
+                    record["seed"],
+                    epoch,
+                    row["step"],
+                    error,
+                    row["train_loss"],
+                    row["n"],
+                )
+            )
     return pd.DataFrame(rows, columns=["data", "seed", "epoch", "step", "error", "train_loss", "n"])
 
 
 def final(table):  # of `curves`; a pandas DataFrame with a row for each data set
     "The test error (%) after the last epoch: mean and standard deviation over the seeds, and the binomial interval of one run at the mean."
     last = table[table.epoch == table.groupby("data").epoch.transform("max")].groupby("data", sort=False)
-    shown = last.agg(epochs=("epoch", "first"), seeds=("seed", "nunique"), n=("n", "first"), error=("error", "mean"), sd=("error", "std"))
+    shown = last.agg(
+        epochs=("epoch", "first"),
+        seeds=("seed", "nunique"),
+        n=("n", "first"),
+        error=("error", "mean"),
+        sd=("error", "std"),
+    )
     accurate = [Score(round((1 - r.error / 100) * r.n), r.n, 0.0).interval() for r in shown.itertuples()]
-    return shown.assign(low=[100 - 100 * high for _, high in accurate], high=[100 - 100 * low for low, _ in accurate]).reset_index()
+    return shown.assign(
+        low=[100 - 100 * high for _, high in accurate], high=[100 - 100 * low for low, _ in accurate]
+    ).reset_index()
 
 # %% ../nbs/02_training.ipynb #plot
 def plot_curves(
@@ -596,11 +696,28 @@ def plot_curves(
         of = table[table.data == end.data]
         for _, run in of.groupby("seed"):
             ax.plot(run.epoch, run.error, color="C0", alpha=0.35, linewidth=0.8)
-        ax.plot(of.groupby("epoch").error.mean(), color="C0", marker="o", markersize=3, label=f"mean of {end.seeds} seeds")
-        ax.errorbar(end.epochs, end.error, [[end.error - end.low], [end.high - end.error]], color="C0", capsize=3, label="95 % interval")
+        ax.plot(
+            of.groupby("epoch").error.mean(),
+            color="C0",
+            marker="o",
+            markersize=3,
+            label=f"mean of {end.seeds} seeds",
+        )
+        ax.errorbar(
+            end.epochs,
+            end.error,
+            [[end.error - end.low], [end.high - end.error]],
+            color="C0",
+            capsize=3,
+            label="95 % interval",
+        )
         ax.set(title=end.data, xlabel="epoch", yscale="log")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 3, 5)), major_formatter=StrMethodFormatter("{x:g}"), minor_formatter=NullFormatter())
+        ax.yaxis.set(
+            major_locator=LogLocator(subs=(1, 2, 3, 5)),
+            major_formatter=StrMethodFormatter("{x:g}"),
+            minor_formatter=NullFormatter(),
+        )
         ax.legend()
     axes[0, 0].set_ylabel("test error (%)")
     headline(fig, "; ".join(f"{r.data}: {r.error:.2f} % wrong after {r.epochs} epochs" for r in ends))

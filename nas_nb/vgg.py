@@ -32,7 +32,9 @@ BLOCKS = ((1, 2), (3, 4), (5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16))  # co
 CHANNELS = (64, 128, 256, 512, 512)  # of each block, at width 1
 IMAGE, CLASSIFIER = 0, 17  # ends of a shortcut that are no convolutions
 STAGES = (*BLOCKS, (CLASSIFIER,))  # between two of them the size is halved
-LEVEL = {IMAGE: 0} | {k: level for level, stage in enumerate(STAGES) for k in stage}  # how often the size has been halved
+LEVEL = {IMAGE: 0} | {
+    k: level for level, stage in enumerate(STAGES) for k in stage
+}  # how often the size has been halved
 _GROUP = LEVEL | {IMAGE: -1}  # outputs of the same size and channels
 
 # %% ../nbs/12_vgg.ipynb #space
@@ -55,9 +57,13 @@ class ShortcutSpace:
         if self.convention not in ("input", "output"):
             raise ValueError(f"ShortcutSpace: convention = {said(self.convention)} must be input or output")
         if self.within_block and (self.image or self.classifier):
-            raise ValueError("ShortcutSpace: image and classifier are in no block; leave them out, or within_block")
+            raise ValueError(
+                "ShortcutSpace: image and classifier are in no block; leave them out, or within_block"
+            )
         if self.classifier and self.convention == "output":
-            raise ValueError("ShortcutSpace: the classifier's output are the classes; classifier=True needs convention='input'")
+            raise ValueError(
+                "ShortcutSpace: the classifier's output are the classes; classifier=True needs convention='input'"
+            )
 
     @cached_property
     def positions(self) -> tuple[tuple[int, int], ...]:
@@ -80,16 +86,22 @@ def _numbers(x, space):  # a tensor on the CPU
             return x
     except (TypeError, ValueError, RuntimeError, OverflowError):
         pass
-    raise ValueError(f"an architecture is {len(space.positions)} numbers, one for each of space.positions; these are none")
+    raise ValueError(
+        f"an architecture is {len(space.positions)} numbers, one for each of space.positions; these are none"
+    )
 
 
 def _as_bits(space, bits, axes):  # int64 on the CPU, with one of these numbers of axes
     table = _numbers(bits, space)
     M = len(space.positions)
     if table.ndim not in axes or table.shape[-1] != M or not len(table):
-        raise ValueError(f"an architecture has {M} bits, one for each of space.positions; {tuple(table.shape)} does not fit")
+        raise ValueError(
+            f"an architecture has {M} bits, one for each of space.positions; {tuple(table.shape)} does not fit"
+        )
     if not ((table == 0) | (table == 1)).all():
-        raise ValueError("the bits of an architecture are 0 or 1: pass real gates as a tensor of real numbers")
+        raise ValueError(
+            "the bits of an architecture are 0 or 1: pass real gates as a tensor of real numbers"
+        )
     return table.long()
 
 
@@ -105,9 +117,13 @@ def encode(self: ShortcutSpace, pairs: Iterable[tuple[int, int]]) -> tuple[int, 
     try:
         pairs = set(map(tuple, pairs))
     except TypeError:
-        raise ValueError("shortcuts are pairs of whole numbers, such as [(1, 3), (5, 8)]: choose among space.positions") from None
+        raise ValueError(
+            "shortcuts are pairs of whole numbers, such as [(1, 3), (5, 8)]: choose among space.positions"
+        ) from None
     if strange := sorted(pairs - set(self.positions), key=str):
-        raise ValueError(f"this space has no shortcut {' → '.join(map(repr, strange[0]))}: choose among space.positions")
+        raise ValueError(
+            f"this space has no shortcut {' → '.join(map(repr, strange[0]))}: choose among space.positions"
+        )
     return tuple(int(p in pairs) for p in self.positions)
 
 
@@ -117,7 +133,13 @@ def decode(self: ShortcutSpace, bits: Sequence[int]) -> tuple[tuple[int, int], .
     return tuple(p for p, bit in zip(self.positions, self.check(bits)) if bit)
 
 # %% ../nbs/12_vgg.ipynb #draw-parts
-_COLOURS = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc")  # of the blocks: told apart by colour-blind readers, too
+_COLOURS = (
+    "#0173b2",
+    "#de8f05",
+    "#029e73",
+    "#d55e00",
+    "#cc78bc",
+)  # of the blocks: told apart by colour-blind readers, too
 _REAL = ListedColormap(plt.get_cmap("viridis_r")(np.linspace(0.08, 1, 256)))
 
 
@@ -125,7 +147,9 @@ def _to_draw(space, gates):  # numbers, and whether they are bits
     values = _numbers(gates, space).double()
     M = len(space.positions)
     if values.shape != (M,):
-        raise ValueError(f"there is one gate for each of the {M} shortcuts of the space, not {tuple(values.shape)}")
+        raise ValueError(
+            f"there is one gate for each of the {M} shortcuts of the space, not {tuple(values.shape)}"
+        )
     if not ((values >= 0) & (values <= 1)).all():
         raise ValueError("gates are drawn between 0 and 1: pass bits, or the sigmoid of alpha")
     return values.tolist(), bool(((values == 0) | (values == 1)).all())
@@ -149,7 +173,12 @@ def _draw_chain(ax, width):
     for a, b in pairwise(range(18)):
         ax.plot([_place(a), _place(b)], [0, 0], color="0.4", linewidth=1, zorder=1)
     for k in range(18):
-        box = dict(boxstyle="circle,pad=0.25" if k in range(1, 17) else "round,pad=0.3", fc="white", ec="0.2", linewidth=0.8)
+        box = dict(
+            boxstyle="circle,pad=0.25" if k in range(1, 17) else "round,pad=0.3",
+            fc="white",
+            ec="0.2",
+            linewidth=0.8,
+        )
         ax.text(_place(k), 0, _name(k), ha="center", va="center", size=8, bbox=box, zorder=3)
 
 # %% ../nbs/12_vgg.ipynb #draw
@@ -168,7 +197,9 @@ def draw_shortcuts(
             start, end = _place(i) + 0.12, _place(j) - 0.12
             look = dict(color=_REAL(value), linewidth=0.3 + 2 * value, alpha=0.2 + 0.8 * value)
             if binary:
-                look = dict(color=_COLOURS[LEVEL[i]] if i else "0.3", linewidth=1.3 if sum(values) < 60 else 0.8)
+                look = dict(
+                    color=_COLOURS[LEVEL[i]] if i else "0.3", linewidth=1.3 if sum(values) < 60 else 0.8
+                )
             size = end - start, 0.3 + 1.1 * (end - start)
             ax.add_patch(Arc(((start + end) / 2, 0.3), *size, theta1=0, theta2=180, zorder=2, **look))
     if binary:
@@ -200,11 +231,19 @@ def plot_gates(
         for n, (a, b) in enumerate(pairwise(ends), 1):
             if _GROUP[a] != _GROUP[b]:
                 line(n, color="0.2", linewidth=0.8)
-    ax.set(xlabel="target j", ylabel="source i", xticks=np.arange(len(targets)) + 0.5, yticks=np.arange(len(sources)) + 0.5)
+    ax.set(
+        xlabel="target j",
+        ylabel="source i",
+        xticks=np.arange(len(targets)) + 0.5,
+        yticks=np.arange(len(sources)) + 0.5,
+    )
     ax.set(xticklabels=[_name(j) for j in targets], yticklabels=[_name(i) for i in sources], aspect="equal")
     ax.invert_yaxis()
     if binary:
-        ax.legend(handles=[Patch(fc="#0173b2", label="shortcut"), Patch(fc="#f7f7f7", ec="0.7", label="none")], loc="lower left")
+        ax.legend(
+            handles=[Patch(fc="#0173b2", label="shortcut"), Patch(fc="#f7f7f7", ec="0.7", label="none")],
+            loc="lower left",
+        )
     else:
         fig.colorbar(ScalarMappable(Normalize(0, 1), _REAL), ax=ax, label="gate", shrink=0.8)
     return fig
@@ -216,17 +255,27 @@ class VGG(nn.Module):
     def __init__(
         self,
         space: ShortcutSpace = ShortcutSpace(),
-        shape: tuple[int, int, int] = (3, 32, 32),  # (C, 32, 32) of an image; `data.resize` brings others there
+        shape: tuple[int, int, int] = (
+            3,
+            32,
+            32,
+        ),  # (C, 32, 32) of an image; `data.resize` brings others there
         classes: int = 10,
         width: float = 1.0,  # multiplies the channels, > 0
-        projection: str = "pool",  # "pool": no weights; "conv": where channels change, 1×1 convolution and batch norm
+        # "pool": no weights; "conv": where channels change, 1×1 convolution and batch norm
+        projection: str = "pool",
         scale: str = "none",  # "mean": divide an input by 1 + the sum of its gates
     ):
         super().__init__()
         self.space, self.shape, self.projection, self.scale = space, check_shape(shape), projection, scale
         _check_network(self, width, classes)
-        self.channels = (shape[0], *(max(1, round(width * CHANNELS[LEVEL[k]])) for k in range(1, 17)))  # of x_0 … x_16
-        layer = lambda a, b: nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU(inplace=True))
+        self.channels = (
+            shape[0],
+            *(max(1, round(width * CHANNELS[LEVEL[k]])) for k in range(1, 17)),
+        )  # of x_0 … x_16
+        layer = lambda a, b: nn.Sequential(
+            nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU(inplace=True)
+        )
         self.convs = nn.ModuleList(layer(*ends) for ends in pairwise(self.channels))
         self.linear, self.project = nn.Linear(self.channels[-1], classes), nn.ModuleDict()
         for i, j in space.positions:
@@ -234,8 +283,12 @@ class VGG(nn.Module):
             if ends[0] != ends[1] and projection == "conv":
                 self.project[f"{i}-{j}"] = conv_bn(*ends, affine=True)
             elif ends[0] > ends[1]:
-                raise ValueError(f"an image's {ends[0]} channels do not fit into {ends[1]}: more width, or projection='conv'")
-        at = torch.tensor([17 * j + i for i, j in space.positions])  # of a gate in a flattened table of 18 targets and 17 sources
+                raise ValueError(
+                    f"an image's {ends[0]} channels do not fit into {ends[1]}: more width, or projection='conv'"
+                )
+        at = torch.tensor(
+            [17 * j + i for i, j in space.positions]
+        )  # of a gate in a flattened table of 18 targets and 17 sources
         self.register_buffer("at", at, persistent=False)
         direct = torch.tensor([[float(f"{i}-{j}" not in self.project) for i in range(17)] for j in range(18)])
         self.register_buffer("direct", direct, persistent=False)
@@ -246,13 +299,17 @@ def _check_network(network, width, classes):
     if not isinstance(network.space, ShortcutSpace):
         raise ValueError(f"VGG: space = {said(network.space)} must be a ShortcutSpace")
     if network.shape[1:] != (32, 32):
-        raise ValueError(f"VGG: shape = {network.shape} must be (channels, 32, 32): data.resize pads or enlarges images")
+        raise ValueError(
+            f"VGG: shape = {network.shape} must be (channels, 32, 32): data.resize pads or enlarges images"
+        )
     check_positive(width=width)
     if not isinstance(classes, Integral) or isinstance(classes, bool) or classes < 1:
         raise ValueError(f"VGG: classes = {said(classes)} must be a whole number above 0")
     for name, known in (("projection", ("pool", "conv")), ("scale", ("none", "mean"))):
         if getattr(network, name) not in known:
-            raise ValueError(f"VGG: {name} = {said(getattr(network, name))} must be one of {', '.join(known)}")
+            raise ValueError(
+                f"VGG: {name} = {said(getattr(network, name))} must be one of {', '.join(known)}"
+            )
 
 # %% ../nbs/12_vgg.ipynb #gates-read
 def _read(space, w):  # gates (M,) or (N, M), and for each shortcut whether it is computed
@@ -263,12 +320,16 @@ def _read(space, w):  # gates (M,) or (N, M), and for each shortcut whether it i
         chosen = None if w.chosen is None else [1 in c for c in w.chosen]
         if w.values is not None:
             if w.values.shape[-2:] != (M, 2) or len(chosen or [True] * M) != M:
-                raise ValueError(f"weights {tuple(w.values.shape)} do not fit: {M} variables have the choices none and shortcut")
+                raise ValueError(
+                    f"weights {tuple(w.values.shape)} do not fit: {M} variables have the choices none and shortcut"
+                )
             return w.values[..., 1], chosen or [True] * M
         w = chosen
     if isinstance(w, torch.Tensor) and (w.is_floating_point() or w.device.type != "cpu"):
         if w.shape[-1:] != (M,):
-            raise ValueError(f"gates {tuple(w.shape)} do not fit: this space has {M} shortcuts, see space.positions")
+            raise ValueError(
+                f"gates {tuple(w.shape)} do not fit: this space has {M} shortcuts, see space.positions"
+            )
         return w, [True] * M
     bits = _as_bits(space, w, (1, 2))
     return bits, bits.reshape(-1, M).any(0).tolist()
@@ -295,7 +356,6 @@ class Gates(NamedTuple):
         "Whether a group of sources is still read, from this level on."
         return any(_GROUP[i] == group and LEVEL[j] >= level for i, j in self.opened)
 
-
 # %% ../nbs/12_vgg.ipynb #gates-of-images
 @patch
 def gates(
@@ -310,13 +370,17 @@ def gates(
         return Gates(None, frozenset())
     values, opened = _read(self.space, w)
     if values.shape[:-1] not in ((), (len(x),)):
-        raise ValueError(f"gates {tuple(values.shape)} do not fit {len(x)} images: one row for all, or one for each image")
+        raise ValueError(
+            f"gates {tuple(values.shape)} do not fit {len(x)} images: one row for all, or one for each image"
+        )
     if not _finite(values):
         raise ValueError("gates must be finite numbers: look at what they were computed from")
     values = values.to(x.device, x.dtype, non_blocking=True)
     if not all(opened):
         values = torch.where(torch.tensor(opened).to(x.device, non_blocking=True), values, 0)
-    table = values.new_zeros(*values.shape[:-1], 18 * 17).index_copy(-1, self.at, values).unflatten(-1, (18, 17))
+    table = (
+        values.new_zeros(*values.shape[:-1], 18 * 17).index_copy(-1, self.at, values).unflatten(-1, (18, 17))
+    )
     return Gates(table, frozenset(p for p, is_open in zip(self.space.positions, opened) if is_open))
 
 # %% ../nbs/12_vgg.ipynb #layout
@@ -332,7 +396,9 @@ def _widened(x, channels):  # (…, C, H, W), with zeros for the channels that i
     return x if x.shape[-3] == channels else _first(F.pad(_last(x), (0, channels - x.shape[-3])))
 
 
-def _product(gates, stack):  # (targets, sources) or (N, targets, sources), times (sources, N, C, H, W) -> (targets, N, C, H, W)
+def _product(
+    gates, stack
+):  # (targets, sources) or (N, targets, sources), times (sources, N, C, H, W) -> (targets, N, C, H, W)
     x = _last(stack)
     if gates.ndim == 2:
         return _first((gates @ x.flatten(1)).unflatten(1, x.shape[1:]))
@@ -343,13 +409,19 @@ def _pooled(x, level):  # (…, C, H, W), on entering a level
     return F.max_pool2d(x.flatten(0, -4), 2).unflatten(0, x.shape[:-3]) if level else x
 
 
-def _stacks(old, outs, level, gates):  # group -> (sources, N, C, H, W) for groups that are read from here on; `outs`: the newest
+def _stacks(
+    old, outs, level, gates
+):  # group -> (sources, N, C, H, W) for groups that are read from here on; `outs`: the newest
     kept = {group: _pooled(s, level) for group, s in old.items() if gates.needed(group, level)}
-    return kept | ({level - 1: _first(torch.stack([_last(x) for x in outs]))} if gates.needed(level - 1, level) else {})
+    return kept | (
+        {level - 1: _first(torch.stack([_last(x) for x in outs]))} if gates.needed(level - 1, level) else {}
+    )
 
 
 @patch
-def _arriving(self: VGG, stage, stacks, gates):  # sums over all earlier groups, (targets, N, C, H, W), or None
+def _arriving(
+    self: VGG, stage, stacks, gates
+):  # sums over all earlier groups, (targets, N, C, H, W), or None
     total = None
     for group, stack in stacks.items():  # fewer channels come first
         sources = STAGES[group] if group >= 0 else (IMAGE,)
@@ -361,7 +433,9 @@ def _arriving(self: VGG, stage, stacks, gates):  # sums over all earlier groups,
 
 # %% ../nbs/12_vgg.ipynb #add
 @patch
-def _add(self: VGG, x, j, sums, outs, stacks, gates):  # x and all shortcuts to j: sums, the same stage, 1×1 convolutions
+def _add(
+    self: VGG, x, j, sums, outs, stacks, gates
+):  # x and all shortcuts to j: sums, the same stage, 1×1 convolutions
     if sums is not None:
         x = x + _widened(sums[j - STAGES[LEVEL[j]][0]], x.shape[1])
     for i, y in zip(STAGES[LEVEL[j]], outs):
@@ -380,7 +454,9 @@ def _check_images(network, x):
     check_tensors(images=x)
     if tuple(x.shape[1:]) != network.shape or not len(x) or not x.is_floating_point():
         wanted, kind = ", ".join(map(str, network.shape)), "" if x.is_floating_point() else f" of {x.dtype}"
-        raise ValueError(f"images {tuple(x.shape)}{kind} do not fit (N, {wanted}) of real numbers: data.resize brings other sizes there")
+        raise ValueError(
+            f"images {tuple(x.shape)}{kind} do not fit (N, {wanted}) of real numbers: data.resize brings other sizes there"
+        )
 
 
 @patch
@@ -422,7 +498,9 @@ class Tree:
         "Features `x` (groups at k, …, C, H, W) for the groups at j → (groups at j, …, C, H, W); the groups stand on this `axis`."
         if len(self.first[k]) == len(self.first[j]):
             return x
-        return _first(_last(x).index_select(axis, self.groups[k][self.first[j]].to(x.device, non_blocking=True)))
+        return _first(
+            _last(x).index_select(axis, self.groups[k][self.first[j]].to(x.device, non_blocking=True))
+        )
 
     def rows_of(self, table: torch.Tensor, j: int) -> torch.Tensor:
         "Of a `table` (individuals, …) the rows of the groups at j → (groups at j, …)."
@@ -459,8 +537,12 @@ class _Descent:
     def conv_bn(self, conv, bn, x):
         x = _each(conv, x)
         if bn not in self.own and not self.seeing:
-            return _each(lambda y: F.batch_norm(y, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps), x)
-        if self.seeing:  # as a step of training: normalise by the batch; what is kept are its mean and unbiased variance
+            return _each(
+                lambda y: F.batch_norm(y, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps), x
+            )
+        if (
+            self.seeing
+        ):  # as a step of training: normalise by the batch; what is kept are its mean and unbiased variance
             self.own[bn] = x.new_zeros(2, len(x), x.shape[2])
         for group, mean, var in zip(x, *self.own[bn]):
             group.copy_(F.batch_norm(group, mean, var, bn.weight, bn.bias, self.seeing, 1.0, bn.eps))
@@ -473,7 +555,11 @@ def shortcuts(self: _Descent, x, j):  # (groups at j - 1, …), with their short
     opened, x = [i for i in range(j) if (i, j) in self.gates.opened], tree.spread(x, j - 1, j)
     if not opened:
         return x
-    x = x.clone() if self.sums is None else x + _widened(tree.spread(self.sums[stage.index(j)], stage[-1], j), x.shape[2])
+    x = (
+        x.clone()
+        if self.sums is None
+        else x + _widened(tree.spread(self.sums[stage.index(j)], stage[-1], j), x.shape[2])
+    )
     for i in opened:
         if i in stage:
             tree.add(x, j, self.outs[stage.index(i)], i, i)
@@ -493,7 +579,9 @@ def __call__(self: _Descent, x):  # images -> logits (groups at the end, images,
         outs = [_pooled(tree.spread(y, k, before[-1]), level) for k, y in zip(before, self.outs)]
         x, stacks = outs[-1], _stacks(self.stacks, outs, level, gates)
         self.stacks = {group: tree.spread(s, before[-1], stage[-1], axis=1) for group, s in stacks.items()}
-        self.sums = network._arriving(stage, self.stacks, gates._replace(table=tree.rows_of(gates.table, stage[-1])))
+        self.sums = network._arriving(
+            stage, self.stacks, gates._replace(table=tree.rows_of(gates.table, stage[-1]))
+        )
         self.outs, before = [], stage
         for j in stage:
             x = self.shortcuts(x, j) if inputs else x
@@ -510,14 +598,18 @@ def population_logits(
     network: VGG,
     bits,  # (individuals, bits), 0 or 1
     x: torch.Tensor,  # (N, C, 32, 32)
-    calibrate: torch.Tensor | None = None,  # (n, C, 32, 32): every individual gets statistics of its own from them
-    megabytes: float = 1024,  # of the largest layer's features at a time, > 0; in all, a few times as much is in use
+    calibrate: torch.Tensor
+    | None = None,  # (n, C, 32, 32): every individual gets statistics of its own from them
+    # of the largest layer's features at a time, > 0; in all, a few times as much is in use
+    megabytes: float = 1024,
 ) -> torch.Tensor:  # logits (individuals, N, classes)
     """Logits (individuals, N, classes) of architectures `bits` (individuals, shortcuts) for `x` (N, C, 32, 32), with the network's weights.
 
     Batch norm has the network's statistics, or those of `calibrate` (n, C, 32, 32); raises `ValueError` for what does not fit."""
     if not isinstance(megabytes, Real) or not megabytes > 0:
-        raise ValueError(f"megabytes = {said(megabytes)} must be above 0: one individual and one image at a time is the least")
+        raise ValueError(
+            f"megabytes = {said(megabytes)} must be above 0: one individual and one image at a time is the least"
+        )
     if not isinstance(network, VGG):
         raise ValueError(f"a VGG is needed, not {said(network)}")
     for images in (x, *([] if calibrate is None else [calibrate])):

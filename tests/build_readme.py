@@ -1,11 +1,14 @@
 """README.md from nbs/index.ipynb, without Quarto: text as it is, code as blocks, links rewritten for the project's top folder."""
+
 import json
 import posixpath
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LINK = re.compile(r"""(\]\(|\b(?:src|href)=")(?![a-z]+:|\#|/)([^)"\s]+)""")  # relative targets in Markdown and HTML
+LINK = re.compile(
+    r"""(\]\(|\b(?:src|href)=")(?![a-z]+:|\#|/)([^)"\s]+)"""
+)  # relative targets in Markdown and HTML
 
 
 def _cell(cell: dict) -> str:

@@ -1,4 +1,5 @@
 """Notebooks are committed with outputs: documents with those of the quick profile (figures/quick/), the others with those of a run here."""
+
 import json
 import os
 import sys
@@ -22,8 +23,13 @@ def keep_outputs(
         if made is None or "".join(made["source"]) != "".join(cell["source"]):
             return f"{notebook.name} [{cell['id']}] has changed since it was executed: run nas-nb figures"
         shown = [o for o in made["outputs"] if o.get("name") != "stderr"]
-        cell |= dict(outputs=[o | dict(execution_count=None) if "execution_count" in o else o for o in shown], execution_count=None)
-    notebook.write_text(json.dumps(there, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+        cell |= dict(
+            outputs=[o | dict(execution_count=None) if "execution_count" in o else o for o in shown],
+            execution_count=None,
+        )
+    notebook.write_text(
+        json.dumps(there, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8"
+    )
     return ""
 
 
@@ -38,13 +44,17 @@ def executed(
     if copy.is_file() or notebook.name.startswith("5"):
         return copy
     print(f"running {notebook.name}", flush=True)
-    papermill.execute_notebook(notebook, folder / notebook.name, kernel_name="python3", progress_bar=False, cwd=ROOT / "nbs")
+    papermill.execute_notebook(
+        notebook, folder / notebook.name, kernel_name="python3", progress_bar=False, cwd=ROOT / "nbs"
+    )
     return folder / notebook.name
 
 
 if __name__ == "__main__":
     os.environ["NAS_NB_BATCH"] = "1"
     with tempfile.TemporaryDirectory() as tmp:
-        problems = [keep_outputs(p, executed(p, Path(tmp))) for p in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))]
+        problems = [
+            keep_outputs(p, executed(p, Path(tmp))) for p in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+        ]
     if any(problems):
         sys.exit("\n".join(filter(None, problems)))

@@ -3,6 +3,7 @@
 Run by itself with the variables of `nas_nb.bits.portable_variables("quick")`, natively or under an emulator. A name is written as the lint in
 test_bits.py finds it in the package: `.exp` is a method of tensors, `F.conv2d` a function. Names on the command line are left out.
 """
+
 import json
 import sys
 
@@ -15,8 +16,13 @@ from nas_nb.bits import digest, spread_out
 
 x, positive = spread_out(20011), spread_out(20011, low=1e-3, high=9)
 table = spread_out(200, 100)
-images = {kind: spread_out(8, 16, 14, 14).contiguous(memory_format=kind) for kind in (torch.channels_last, torch.contiguous_format)}
-wide, point, depth = (spread_out(*s, low=-0.3, high=0.3) for s in ((24, 16, 3, 3), (24, 16, 1, 1), (16, 1, 5, 5)))
+images = {
+    kind: spread_out(8, 16, 14, 14).contiguous(memory_format=kind)
+    for kind in (torch.channels_last, torch.contiguous_format)
+}
+wide, point, depth = (
+    spread_out(*s, low=-0.3, high=0.3) for s in ((24, 16, 3, 3), (24, 16, 1, 1), (16, 1, 5, 5))
+)
 
 
 def both(f, x):
@@ -40,7 +46,9 @@ def normed(i):
 def gradients(i):
     "Of a small network with all kinds of layers."
     leaves = i, a, b, c = [t.clone().requires_grad_() for t in (i, wide, point, depth)]
-    y = normed(F.avg_pool2d(F.conv2d(i, c, padding=2, groups=16).relu(), 3, 1, 1)) + normed(F.max_pool2d(i, 3, 1, 1))
+    y = normed(F.avg_pool2d(F.conv2d(i, c, padding=2, groups=16).relu(), 3, 1, 1)) + normed(
+        F.max_pool2d(i, 3, 1, 1)
+    )
     z = F.conv2d(y, a, padding=1) * F.conv2d(y, b).sigmoid()
     F.cross_entropy(z.mean((2, 3)), torch.arange(8), label_smoothing=0.1).backward()
     return [t.grad for t in leaves]
@@ -98,8 +106,12 @@ OPS = {
     ".baddbmm": lambda: torch.baddbmm(spread_out(5, 30, 11), spread_out(5, 30, 20), spread_out(5, 20, 11)),
     ".topk": lambda: list(table.topk(7)),
     ".backward": lambda: sum(layouts(gradients), []),
-    "op Pow": lambda: [x**3, positive**1.7, positive.double() ** 1.7, *(2.0 ** x[:99], 0.9**x[:99])],
-    "op MatMult": lambda: [*both(lambda t: t @ spread_out(70, 33).to(t), spread_out(130, 70)), spread_out(130, 70) @ spread_out(70), spread_out(9, 70) @ spread_out(70, 3)],
+    "op Pow": lambda: [x**3, positive**1.7, positive.double() ** 1.7, *(2.0 ** x[:99], 0.9 ** x[:99])],
+    "op MatMult": lambda: [
+        *both(lambda t: t @ spread_out(70, 33).to(t), spread_out(130, 70)),
+        spread_out(130, 70) @ spread_out(70),
+        spread_out(9, 70) @ spread_out(70, 3),
+    ],
     "torch.special.entr": lambda: both(torch.special.entr, positive),
     "torch.special.xlogy": lambda: both(lambda t: torch.special.xlogy(t, t), positive),
     "torch.rand": lambda: drawn(lambda: torch.rand(1001)),
@@ -110,8 +122,12 @@ OPS = {
     "F.batch_norm": lambda: layouts(normed),
     "F.avg_pool2d": lambda: layouts(lambda i: F.avg_pool2d(i, 3, 1, 1, count_include_pad=False)),
     "F.max_pool2d": lambda: layouts(lambda i: F.max_pool2d(i, 3, 2, 1)),
-    "F.cross_entropy": lambda: [F.cross_entropy(table, torch.arange(200) % 100, label_smoothing=s) for s in (0.0, 0.1)],
-    "F.interpolate": lambda: F.interpolate(spread_out(2, 3, 9, 9), size=(16, 16), mode="bilinear", antialias=True),
+    "F.cross_entropy": lambda: [
+        F.cross_entropy(table, torch.arange(200) % 100, label_smoothing=s) for s in (0.0, 0.1)
+    ],
+    "F.interpolate": lambda: F.interpolate(
+        spread_out(2, 3, 9, 9), size=(16, 16), mode="bilinear", antialias=True
+    ),
     "F.affine_grid": lambda: grid,
     "F.grid_sample": lambda: F.grid_sample(spread_out(4, 1, 9, 9), grid, align_corners=False),
     "nn.Linear": lambda: drawn(lambda: [m := nn.Linear(50, 10), m(spread_out(64, 50))][1:]),
@@ -122,7 +138,10 @@ OPS = {
     "nn.utils.get_total_norm": lambda: nn.utils.get_total_norm([x, positive]),
     "torch.linalg.vector_norm": lambda: [torch.linalg.vector_norm(x), torch.linalg.vector_norm(table, dim=1)],
     "torch.optim.Adam": lambda: steps(lambda p: torch.optim.Adam(p, fused=True, weight_decay=1e-3)),
-    "torch.optim.SGD": lambda: [steps(lambda p: torch.optim.SGD(p, 0.1, 0.9, fused=f, nesterov=n, weight_decay=1e-3)) for f, n in ((True, True), (False, False))],
+    "torch.optim.SGD": lambda: [
+        steps(lambda p: torch.optim.SGD(p, 0.1, 0.9, fused=f, nesterov=n, weight_decay=1e-3))
+        for f, n in ((True, True), (False, False))
+    ],
     "np.exp": lambda: np.exp(x.double().numpy()),
     "np.log": lambda: np.log(positive.double().numpy()),
     "np.log10": lambda: np.log10(positive.double().numpy()),
@@ -133,13 +152,17 @@ OPS = {
     "np.geomspace": lambda: np.geomspace(1e-4, 1, 41),
     "np.median": lambda: np.median(table.double().numpy(), 1),
     "np.quantile": lambda: np.quantile(x.double().numpy(), (0.025, 0.3, 0.975)),
-    "np.random.default_rng": lambda: rng(lambda r: np.concatenate([r.random(99), r.normal(size=99), r.choice(50, 30), r.permutation(50)])),
+    "np.random.default_rng": lambda: rng(
+        lambda r: np.concatenate([r.random(99), r.normal(size=99), r.choice(50, 30), r.permutation(50)])
+    ),
 }
 
 
 def hashes(without=()) -> dict:
     made = {name: f() for name, f in OPS.items() if name not in without}
-    return {name: " ".join(map(digest, out if isinstance(out, list) else [out])) for name, out in made.items()}
+    return {
+        name: " ".join(map(digest, out if isinstance(out, list) else [out])) for name, out in made.items()
+    }
 
 
 if __name__ == "__main__":

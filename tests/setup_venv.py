@@ -2,6 +2,7 @@
 
 `make` runs this with whatever Python there is, so it keeps to a syntax that old ones understand and tells them what is wrong in one line.
 """
+
 import hashlib
 import os
 import shutil
@@ -15,7 +16,10 @@ DISK = 6  # GB as `df -h` counts them: torch with its CUDA libraries, JupyterLab
 def check_python():
     if sys.version_info < OLDEST:
         found = "%d.%d" % tuple(sys.version_info[:2])
-        sys.exit("Python 3.11 or newer is needed, %s is %s. Name another one: make PYTHON=python3.12 figures" % (sys.executable, found))
+        sys.exit(
+            "Python 3.11 or newer is needed, %s is %s. Name another one: make PYTHON=python3.12 figures"
+            % (sys.executable, found)
+        )
     try:
         import ensurepip  # noqa: F401  Debian leaves out this half of venv
         import venv  # noqa: F401
@@ -36,7 +40,11 @@ def read(path):
 def main(folder):
     if os.path.relpath(folder).startswith(os.pardir):
         sys.exit("VENV=%s: an environment belongs to one clone and lies inside it" % folder)
-    stamp, begun, python = os.path.join(folder, "complete"), folder + ".installing", os.path.join(folder, "bin", "python")
+    stamp, begun, python = (
+        os.path.join(folder, "complete"),
+        folder + ".installing",
+        os.path.join(folder, "bin", "python"),
+    )
     # Scripts in an environment hold its path, so it is good for this folder only; versions are compared by content, as git changes times.
     place = os.getcwd() + "\n"
     want = place + hashlib.sha256((read("pyproject.toml") + read("constraints.txt")).encode()).hexdigest()
@@ -46,7 +54,10 @@ def main(folder):
         return
     if not usable:
         if os.path.exists(folder) and not have and not broken_off:
-            sys.exit("%s was not made by make: remove it, or name another place: make VENV=.venv-make figures" % folder)
+            sys.exit(
+                "%s was not made by make: remove it, or name another place: make VENV=.venv-make figures"
+                % folder
+            )
         check_python()
         shutil.rmtree(folder, ignore_errors=True)
         check_disk()
@@ -56,7 +67,19 @@ def main(folder):
     if not usable and subprocess.call([sys.executable, "-m", "venv", folder]):
         sys.exit("The virtual environment could not be made, venv says why above.")
     # one call, so that pip chooses torch and torchvision together
-    if subprocess.call([python, "-m", "pip", "install", "--disable-pip-version-check", "-c", "constraints.txt", "-e", ".[dev]"]):
+    if subprocess.call(
+        [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "-c",
+            "constraints.txt",
+            "-e",
+            ".[dev]",
+        ]
+    ):
         sys.exit("The installation failed, pip says why above. The same command tries again.")
     with open(stamp, "w") as f:
         f.write(want)

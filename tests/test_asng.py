@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nas_nb import asng, streams
-from nas_nb.asng import ASNG, SNG, Adam, Space, fisher_categorical, fisher_gaussian, make_samples, mean_utility, rank_utility
+from nas_nb.asng import (
+    ASNG,
+    SNG,
+    Adam,
+    Space,
+    fisher_categorical,
+    fisher_gaussian,
+    make_samples,
+    mean_utility,
+    rank_utility,
+)
 from nas_nb.streams import check_seeds, pairwise_sum, uniform
 
 CASES = json.loads((Path(__file__).parent / "asng_cases.json").read_text())
@@ -62,7 +72,9 @@ def check_state(opt, want, rtol=1e-9):  # the public toy code adds 1e-9 to the n
         close(opt.params[2][:, 0].tolist(), want["second_moment"], rtol)
 
 
-@pytest.mark.parametrize("name, rtol", [("asng_cat_three_steps_delta0.05", 1e-9), ("asng_cat_classification_variant", 1e-13)])  # the second adds nothing to the norm
+@pytest.mark.parametrize(
+    "name, rtol", [("asng_cat_three_steps_delta0.05", 1e-9), ("asng_cat_classification_variant", 1e-13)]
+)  # the second adds nothing to the norm
 def test_three_steps(name, rtol):
     opt = ASNG(Space(SIZES), delta0=0.05, **F64)
     for step, want in zip(THREE["steps"], CASES[name]["expected"], strict=True):
@@ -70,7 +82,9 @@ def test_three_steps(name, rtol):
         check_state(opt, want, rtol)
 
 
-@pytest.mark.parametrize("name, floor", [("asng_cat_single_step", None), ("asng_cat_single_step_norestrict", 0.0)])
+@pytest.mark.parametrize(
+    "name, floor", [("asng_cat_single_step", None), ("asng_cat_single_step_norestrict", 0.0)]
+)
 def test_single_step(name, floor):
     case = CASES[name]
     step = case["input"]
@@ -125,7 +139,10 @@ def test_adam_three_steps():
 def test_gaussian_three_steps():
     case = CASES["asng_gaussian_three_steps"]
     opt = ASNG(Space([1], integers=case["input"]["ranges"]), delta0=case["input"]["delta_init"], **F64)
-    close(opt.mean[:, 0].tolist() + opt.params[2][:, 0].tolist(), case["init"]["mean"] + case["init"]["second_moment"])
+    close(
+        opt.mean[:, 0].tolist() + opt.params[2][:, 0].tolist(),
+        case["init"]["mean"] + case["init"]["second_moment"],
+    )
     for step, want in zip(case["input"]["steps"], case["expected"], strict=True):
         tell(opt, dict(cat=[[0], [0]], number=step["samples"], losses=step["losses"]))
         check_state(opt, want, 5e-9)
@@ -136,9 +153,14 @@ def test_mixed_first_step():
     case = CASES["asng_mixed_pathology_K2_dvalid2"]
     step, want = case["input"]["steps"][0], dict(case["expected"][0])
     cat = case["input"]["cat_samples"][0]
-    opt = ASNG(Space(case["input"]["K"], integers=case["input"]["ranges"]), delta0=case["input"]["delta_init"], **F64)
+    opt = ASNG(
+        Space(case["input"]["K"], integers=case["input"]["ranges"]), delta0=case["input"]["delta_init"], **F64
+    )
     tell(opt, dict(cat=cat, number=step["samples"], losses=step["losses"]))
-    want["theta_cat"] = [[0.5 + want["eps_used"] / 2, 0.5 - want["eps_used"] / 2], want["theta_cat"][1]]  # the free step, not the floor
+    want["theta_cat"] = [
+        [0.5 + want["eps_used"] / 2, 0.5 - want["eps_used"] / 2],
+        want["theta_cat"][1],
+    ]  # the free step, not the floor
     check_state(opt, want)
     for step, cat in zip(case["input"]["steps"][1:], case["input"]["cat_samples"][1:], strict=True):
         tell(opt, dict(cat=cat, number=step["samples"], losses=step["losses"]))
@@ -184,7 +206,9 @@ def test_theta_stays_in_its_simplex(sizes, seed, cls, delta0, lam, utility):
         sizes = sizes + [2]
     opt = cls(Space(sizes), seed, delta0, utility, **F64)
     for t in range(12):
-        opt.tell(opt.ask(lam), uniform(check_seeds(seed), range(t, t + 1), lam, 9, torch.float64)[0, :, 0] - 0.5)
+        opt.tell(
+            opt.ask(lam), uniform(check_seeds(seed), range(t, t + 1), lam, 9, torch.float64)[0, :, 0] - 0.5
+        )
         for row, floor in zip(theta_rows(opt), opt.space.floor):
             assert abs(sum(row) - 1) < 1e-12 and min(row) >= floor - 1e-12
         assert opt.delta.isfinite().all() and (opt.delta > 0).all()
@@ -206,7 +230,11 @@ def test_spaces_where_the_published_floor_is_infeasible_still_converge(sizes):
 @pytest.mark.parametrize("utility", ["rank", "mean"])
 def test_ties_change_nothing_and_shifts_and_order_do_not_matter(cls, utility):
     runs = []
-    for change in (lambda c, f: (c, f), lambda c, f: (c, f + 100), lambda c, f: (c[:, [1, 0, 2]], f[:, [1, 0, 2]])):
+    for change in (
+        lambda c, f: (c, f),
+        lambda c, f: (c, f + 100),
+        lambda c, f: (c[:, [1, 0, 2]], f[:, [1, 0, 2]]),
+    ):
         opt = cls(Space([3, 4, 2]), range(5), 0.1, utility, **F64)
         for _ in range(10):
             c = opt.ask(3)
@@ -216,7 +244,9 @@ def test_ties_change_nothing_and_shifts_and_order_do_not_matter(cls, utility):
         before = [x for x in opt.state().values() if torch.is_tensor(x)]
         for tie in (0.0, -3.0, 5.0):
             opt.tell(opt.ask(3), torch.full((5, 3), tie, **F64))
-            opt.tell(make_samples(opt.space, torch.ones(5, 3, 3, dtype=torch.long), **F64), torch.rand(5, 3, **F64))
+            opt.tell(
+                make_samples(opt.space, torch.ones(5, 3, 3, dtype=torch.long), **F64), torch.rand(5, 3, **F64)
+            )
         after = [x for x in opt.state().values() if torch.is_tensor(x)]
         for x, y in zip(before, after, strict=True):
             torch.testing.assert_close(x, y, rtol=1e-14, atol=1e-15)
@@ -248,7 +278,10 @@ def test_utilities_differ_only_above_two_samples():
     ratio = mean_utility(f) / rank_utility(f)
     torch.testing.assert_close(ratio[0], ratio[1])
     f = torch.rand(8, 50, **F64)
-    assert not torch.allclose(torch.nn.functional.normalize(mean_utility(f), dim=0), torch.nn.functional.normalize(rank_utility(f), dim=0))
+    assert not torch.allclose(
+        torch.nn.functional.normalize(mean_utility(f), dim=0),
+        torch.nn.functional.normalize(rank_utility(f), dim=0),
+    )
 
 
 @pytest.mark.parametrize("cls", [ASNG, SNG, Adam])
@@ -333,7 +366,9 @@ def test_losses_that_need_a_gradient_do_not_grow_a_graph():
 def test_numbers_given_as_a_list_keep_their_precision():
     x = 0.1234567890123456
     assert make_samples(Space(reals=[(0, 1)]), None, [[x], [0.5]], **F64).number[0, 0, 0].item() == x
-    assert make_samples(Space(reals=[(0, 1)]), None, np.array([[x], [0.5]]), **F64).number[0, 0, 0].item() == x
+    assert (
+        make_samples(Space(reals=[(0, 1)]), None, np.array([[x], [0.5]]), **F64).number[0, 0, 0].item() == x
+    )
 
 
 def test_sizes_may_be_numpy_integers():
@@ -358,7 +393,10 @@ def test_sizes_may_be_numpy_integers():
         (lambda: make_samples(Space([3]), [[3], [0]]), "out of range"),
         (lambda: (o := SNG(Space([3]), range(4))).tell(o.ask(), torch.zeros(2)), "shape"),
         (lambda: (o := SNG(Space([3]))).tell(o.ask(), torch.zeros(3)), "shape"),
-        (lambda: SNG(Space([3]), range(5)).tell(SNG(Space([3]), [0]).ask(), torch.zeros(5, 2)), "another space or batch"),
+        (
+            lambda: SNG(Space([3]), range(5)).tell(SNG(Space([3]), [0]).ask(), torch.zeros(5, 2)),
+            "another space or batch",
+        ),
         (lambda: SNG(Space([3])).tell(SNG(Space([4])).ask(), torch.zeros(2)), "another space or batch"),
         (lambda: Space(7), "whole numbers"),
         (lambda: Space(integers=[5]), "lowest < highest"),
@@ -417,7 +455,10 @@ def test_sizes_may_be_numpy_integers():
         (lambda: (o := SNG(Space([3]))).tell(o.ask().cat, [0, 1]), "ask or make_samples"),
         (lambda: (o := SNG(Space([3]))).tell(o.best(), [0]), "at least two"),
         (lambda: SNG(Space([2, 4])).tell(SNG(Space([4, 2])).ask(), [0, 1]), "another space"),
-        (lambda: SNG(Space([3]), **F64).tell(make_samples(Space([3]), [[0], [1]]), [0, 1]), "make_samples takes both"),
+        (
+            lambda: SNG(Space([3]), **F64).tell(make_samples(Space([3]), [[0], [1]]), [0, 1]),
+            "make_samples takes both",
+        ),
         (lambda: make_samples(Space([3]), [[0.7], [1.0]]), "whole numbers"),
         (lambda: make_samples(Space([3]), [[True], [False]]), "whole numbers"),
         (lambda: make_samples(Space([3]), [[0], [1, 2]]), "one length"),
@@ -478,7 +519,12 @@ def test_utilities_of_ranks_sum_to_zero_in_their_own_precision(dtype):
     for lam in range(2, 41):
         u = rank_utility((2 * torch.randn(lam, 200)).round().to(dtype))
         assert u.dtype == dtype and u.sum(0).abs().max() <= 4 * torch.finfo(dtype).eps
-    assert rank_utility(torch.tensor([[0.0], [0.0], [0.0], [1.0], [2.0], [3.0], [4.0], [5.0], [6.0]], dtype=dtype))[0].item() == torch.tensor(1 / 3, dtype=dtype).item()
+    assert (
+        rank_utility(
+            torch.tensor([[0.0], [0.0], [0.0], [1.0], [2.0], [3.0], [4.0], [5.0], [6.0]], dtype=dtype)
+        )[0].item()
+        == torch.tensor(1 / 3, dtype=dtype).item()
+    )
 
 
 def test_the_mean_utility_of_a_search_does_not_depend_on_the_others():
@@ -503,12 +549,27 @@ def test_a_state_of_another_search_or_an_altered_one_is_refused_and_changes_noth
     for _ in range(5):
         opt.tell(opt.ask(), torch.rand(4, 2))
     before = opt.state()
-    others = [cls(Space([3, 4], reals=[(0.0, 1.0)]), range(4)), cls(Space([3, 2]), range(4)), cls(STATES["space"], range(5)), cls(**STATES, dtype=torch.float64)]
+    others = [
+        cls(Space([3, 4], reals=[(0.0, 1.0)]), range(4)),
+        cls(Space([3, 2]), range(4)),
+        cls(STATES["space"], range(5)),
+        cls(**STATES, dtype=torch.float64),
+    ]
     others += [other(**STATES) for other in (ASNG, SNG, Adam) if other is not cls]
     bad = [o.state() for o in others] + [{}, None, dict(t=3), before | dict(more=1)]
     bad += [altered(opt, key, lambda x: x * math.nan) for key in cls.STATE if key != "seeds"]
-    bad += [altered(opt, "seeds", lambda x: -1 - x), altered(opt, "t", lambda t: -t), altered(opt, "t", float), altered(opt, "delta", torch.zeros_like)]
-    bad += [altered(opt, "var", lambda x: -x), altered(opt, "theta_", lambda x: 1 - x), altered(opt, "theta_", lambda x: x * 2), altered(opt, "theta_", lambda x: x[:, :1].expand(x.shape))]
+    bad += [
+        altered(opt, "seeds", lambda x: -1 - x),
+        altered(opt, "t", lambda t: -t),
+        altered(opt, "t", float),
+        altered(opt, "delta", torch.zeros_like),
+    ]
+    bad += [
+        altered(opt, "var", lambda x: -x),
+        altered(opt, "theta_", lambda x: 1 - x),
+        altered(opt, "theta_", lambda x: x * 2),
+        altered(opt, "theta_", lambda x: x[:, :1].expand(x.shape)),
+    ]
     for state in bad:
         with pytest.raises(ValueError, match="the state of this"):
             opt.load(state)
@@ -614,7 +675,9 @@ class NoCopy(torch.overrides.TorchFunctionMode):
 
 @pytest.mark.parametrize("cls", [ASNG, SNG, Adam])
 @pytest.mark.parametrize("utility", ["rank", "mean"])
-@pytest.mark.parametrize("space", [Space([3, 3]), Space([3, 2], integers=[(1, 5)], reals=[(0.0, 1.0)]), Space(reals=[(0.0, 1.0)])])
+@pytest.mark.parametrize(
+    "space", [Space([3, 3]), Space([3, 2], integers=[(1, 5)], reals=[(0.0, 1.0)]), Space(reals=[(0.0, 1.0)])]
+)
 def test_no_step_waits_for_the_device(cls, utility, space):
     "In fake mode a tensor of a GPU has no values, and asking for one raises an error."
     opt = cls(space, range(5), utility=utility)
@@ -634,10 +697,20 @@ def test_help_shows_the_shapes():
     for module in (asng, streams):
         for name in module.__all__:
             x = getattr(module, name)
-            members = [(f"{name}.{k}", v) for k, v in vars(x).items() if not k.startswith("_")] if inspect.isclass(x) else [(name, x)]
+            members = (
+                [(f"{name}.{k}", v) for k, v in vars(x).items() if not k.startswith("_")]
+                if inspect.isclass(x)
+                else [(name, x)]
+            )
             for what, f in members:
                 f = f.fget if isinstance(f, property) else f
-                if callable(f) and "Tensor" in str(inspect.signature(f)) and not re.search(r"\((N|n|\.\.\.|steps|\[N,\]|lam|K|G)\b.*\)|\(\.\.\.\)", f.__doc__ or ""):
+                if (
+                    callable(f)
+                    and "Tensor" in str(inspect.signature(f))
+                    and not re.search(
+                        r"\((N|n|\.\.\.|steps|\[N,\]|lam|K|G)\b.*\)|\(\.\.\.\)", f.__doc__ or ""
+                    )
+                ):
                     silent.append(what)
     assert not silent
     assert "(K - 1)·D + 2·G" in ASNG.__doc__

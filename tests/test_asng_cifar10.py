@@ -16,7 +16,20 @@ from nas_nb.papers import asng_cifar10 as doc
 from nas_nb.search import random_architecture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-TINY = dict(source="digits", side=0, channels=2, cells=3, size=8, lr=0.05, lr_alpha=0.1, cutout=0, delta0=1.0, looks=2, held=60, tries=4)
+TINY = dict(
+    source="digits",
+    side=0,
+    channels=2,
+    cells=3,
+    size=8,
+    lr=0.05,
+    lr_alpha=0.1,
+    cutout=0,
+    delta0=1.0,
+    looks=2,
+    held=60,
+    tries=4,
+)
 
 
 def searched(method, space, steps=2, ranked=(), **more):
@@ -33,13 +46,17 @@ def test_the_halves_are_disjoint_and_alike():
     assert doc.parts_of("digits", 4)[0]["test"].shape == (1, 4, 4)
 
 
-@pytest.mark.parametrize("method, space", [(m, "DARTS") for m in doc.MAKERS] + [(m, "ASNG") for m in doc.SAMPLED])
+@pytest.mark.parametrize(
+    "method, space", [(m, "DARTS") for m in doc.MAKERS] + [(m, "ASNG") for m in doc.SAMPLED]
+)
 def test_a_search(method, space):
     ranked = doc.drawn(space, 5, 2)
     found = searched(method, space, ranked=ranked)
     encode(doc.SPACES[space], Genotype.from_json(found["genotype"]))  # it is in the space
     assert found["n"] == 60 and len(found["ranked"]) == 2 and 0 <= found["correct"] <= 60
-    assert [row["step"] for row in found["history"]] == [1, 2] and all(0 <= row["entropy"] <= 1.0001 for row in found["history"])
+    assert [row["step"] for row in found["history"]] == [1, 2] and all(
+        0 <= row["entropy"] <= 1.0001 for row in found["history"]
+    )
     assert ("theta" in found["history"][0]) == (method == "ASNG")
     if method == "ASNG":
         assert [len(q) for q in found["history"][-1]["theta"]] == doc.SPACES[space].sizes
@@ -66,7 +83,9 @@ def test_probabilities_are_those_that_a_method_draws_by():
                 method.rule.tell(method.rule.ask(2), torch.tensor([0.0, 1.0]))
             p = doc.probabilities(method)
             assert [len(q) for q in p] == space.sizes and all(abs(q.sum() - 1) < 1e-5 for q in p)
-            draws = torch.tensor([[c for (c,) in w.chosen] for step in range(150) for w in method.ask(step, 20)])
+            draws = torch.tensor(
+                [[c for (c,) in w.chosen] for step in range(150) for w in method.ask(step, 20)]
+            )
             first = torch.bincount(draws[:, 0], minlength=space.sizes[0]) / len(draws)
             assert (first - p[0].float()).abs().max() < 0.04  # 3000 draws: more than four standard deviations
 
@@ -74,9 +93,25 @@ def test_probabilities_are_those_that_a_method_draws_by():
 @pytest.mark.parametrize("space", doc.SPACES)
 def test_a_retraining_keeps_to_its_budget(space):
     g = random_architecture(doc.SPACES[space], 3)
-    own = dict(genotype=g.to_json(), space=space, source="digits", side=0, cells=3, size=16, steps=2, lr=0.05, regular=False, cutout=0, seed=0)
+    own = dict(
+        genotype=g.to_json(),
+        space=space,
+        source="digits",
+        side=0,
+        cells=3,
+        size=16,
+        steps=2,
+        lr=0.05,
+        regular=False,
+        cutout=0,
+        seed=0,
+    )
     found = doc.retrain_run(budget=20_000, channels=0, **own)
-    assert found["parameters"] <= 20_000 and found["channels"] > 2 and found["n"] == len(doc.parts_of("digits", 0)[0]["test"])
+    assert (
+        found["parameters"] <= 20_000
+        and found["channels"] > 2
+        and found["n"] == len(doc.parts_of("digits", 0)[0]["test"])
+    )
     wider = CellNetwork(doc.SPACES[space], (1, 8, 8), 10, found["channels"] + 1, 3, g)
     assert sum(p.numel() for p in wider.parameters()) > 20_000
     assert doc.retrain_run(budget=0, channels=2, **own)["channels"] == 2
@@ -92,26 +127,41 @@ def test_the_published_retraining_has_drop_path_and_an_auxiliary_head(monkeypatc
 
     images = doc.parts_of("digits", 0)[0]
     large = {name: doc.resize(part, 32) for name, part in images.items()}
-    monkeypatch.setattr(doc, "parts_of", lambda *_: (large, dict(mean=(0.3,), std=(0.3,), channels_last=True)))
+    monkeypatch.setattr(
+        doc, "parts_of", lambda *_: (large, dict(mean=(0.3,), std=(0.3,), channels_last=True))
+    )
     monkeypatch.setattr(doc, "fit", fit)
     g = random_architecture(ASNG_CELL, 0).to_json()
     found = doc.retrain_run(g, "ASNG", 30_000, "cifar10", 0, 0, 3, 8, 10, 0.025, True, 16, 0)
-    assert (seen["recipe"].drop_path, seen["recipe"].aux, seen["recipe"].clip, seen["recipe"].weight_decay) == (0.3, 0.4, 5.0, 3e-4)
+    assert (
+        seen["recipe"].drop_path,
+        seen["recipe"].aux,
+        seen["recipe"].clip,
+        seen["recipe"].weight_decay,
+    ) == (0.3, 0.4, 5.0, 3e-4)
     assert (seen["augment"].crop, seen["augment"].flip, seen["augment"].cutout) == (4, True, 16)
-    assert found["parameters"] <= 30_000 < sum(p.numel() for p in seen["network"].parameters())  # the head is not counted
+    assert (
+        found["parameters"] <= 30_000 < sum(p.numel() for p in seen["network"].parameters())
+    )  # the head is not counted
 
 
 # -- costs --
 
 
 def cost(method, space):
-    return doc.cost_run(method, space, shape=[1, 8, 8], classes=10, channels=2, cells=3, size=8, rounds=2, seed=0)
+    return doc.cost_run(
+        method, space, shape=[1, 8, 8], classes=10, channels=2, cells=3, size=8, rounds=2, seed=0
+    )
 
 
 def test_memory_of_a_sampled_step_does_not_know_how_many_operations_there_are():
     few, many = ({m: cost(m, f"J={J}") for m in ("ASNG", "ProxylessNAS", "DARTS")} for J in (2, 4))
     for m in few:
-        assert many[m]["weights"] > 1.7 * few[m]["weights"] and len(many[m]["seconds"]) == 2 and min(many[m]["seconds"]) > 0
+        assert (
+            many[m]["weights"] > 1.7 * few[m]["weights"]
+            and len(many[m]["seconds"]) == 2
+            and min(many[m]["seconds"]) > 0
+        )
         rise = many[m]["memory"] / few[m]["memory"]
         assert rise > 1.7 if m in doc.RELAXED else 0.9 < rise < 1.1, (m, rise)
 
@@ -132,7 +182,18 @@ def test_kept_memory_leaves_out_the_weights_and_takes_the_largest_pass():
 
 @pytest.mark.gpu
 def test_cost_on_a_gpu():
-    found = doc.cost_run("ASNG", "ASNG", shape=[3, 32, 32], classes=10, channels=16, cells=8, size=64, rounds=5, seed=0, device="cuda")
+    found = doc.cost_run(
+        "ASNG",
+        "ASNG",
+        shape=[3, 32, 32],
+        classes=10,
+        channels=16,
+        cells=8,
+        size=64,
+        rounds=5,
+        seed=0,
+        device="cuda",
+    )
     assert found["memory"] > 0 and min(found["seconds"]) > 0
 
 
@@ -151,18 +212,35 @@ def test_every_search_has_a_label_of_its_own():
     assert {r["method"] for r in rows} == set(doc.MAKERS)
     assert len({r["label"] for r in rows}) == len(rows) == 3 + 7 + 2
     assert {r["delta0"] for r in rows} == {1.0, round(140**-0.5, 6), round(1 / 140, 6)}
-    assert all(hasattr(doc.begin(r["method"], ASNG_CELL, doc.parts_of("digits", 0)[0]["test"], 2, 3, 9, 0)[1], "tell") for r in rows if r["space"] == "ASNG")
+    assert all(
+        hasattr(
+            doc.begin(r["method"], ASNG_CELL, doc.parts_of("digits", 0)[0]["test"], 2, 3, 9, 0)[1], "tell"
+        )
+        for r in rows
+        if r["space"] == "ASNG"
+    )
 
 
 # -- what is made of it --
 
 
 def test_table_1_holds_the_document_and_says_what_was_not_run():
-    ours = pd.DataFrame([dict(space="ASNG", method="ASNG", delta0=d, error=e, parameters=9) for d, e in ((1.0, 3.0), (1.0, 5.0), (0.1, 50.0))])
+    ours = pd.DataFrame(
+        [
+            dict(space="ASNG", method="ASNG", delta0=d, error=e, parameters=9)
+            for d, e in ((1.0, 3.0), (1.0, 5.0), (0.1, 50.0))
+        ]
+    )
     costs = pd.DataFrame([dict(space="ASNG", method="ASNG", search_time=7.0, MB=2.0)])
     table = doc.table1(ours, costs).set_index(["space", "method"])
     row = table.loc[("ASNG", "ASNG")]
-    assert (row["error"], row["runs"], row["search_time"], row["document_days"], row["document_error"]) == (4.0, 2, 7.0, 0.11, 2.83)
+    assert (row["error"], row["runs"], row["search_time"], row["document_days"], row["document_error"]) == (
+        4.0,
+        2,
+        7.0,
+        0.11,
+        2.83,
+    )
     assert row["error_sd"] == pytest.approx(2**0.5)
     assert len(table) == 9 and table["error"].isna().sum() == 8
     assert table.loc[("other", "NASNet-A"), "document_days"] == 1800
@@ -199,33 +277,57 @@ def test_tau_and_the_lead_over_the_number_of_parameters():
     alone, parameters = np.arange(n) + 50.0, rng.permutation(n)
     noise = {"good": 2.0, "bad": 1e6}
     rows = [
-        dict(method=m, seed=s, architecture=i, shared=alone[i] + noise[m] * rng.normal(), alone=alone[i], parameters=parameters[i])
+        dict(
+            method=m,
+            seed=s,
+            architecture=i,
+            shared=alone[i] + noise[m] * rng.normal(),
+            alone=alone[i],
+            parameters=parameters[i],
+        )
         for m in noise
         for s in range(3)
         for i in range(n)
     ]
     found = doc.taus_of(pd.DataFrame(rows), times=200)
     good, bad = found.loc["good"], found.loc["bad"]
-    assert good["low"] < good["tau"] < good["high"] and good["tau"] > 0.7 and good["low"] > 0.5 and good["lead_low"] > 0
+    assert (
+        good["low"] < good["tau"] < good["high"]
+        and good["tau"] > 0.7
+        and good["low"] > 0.5
+        and good["lead_low"] > 0
+    )
     assert bad["low"] < 0 < bad["high"] and bad["lead_low"] < 0
     assert good["by_parameters"] == pytest.approx(kendalltau(parameters, alone).statistic)
     one = pd.DataFrame(rows).query("method == 'good' and seed == 0")
-    assert doc.taus_of(one, times=2).loc["good", "tau"] == pytest.approx(kendalltau(one["shared"], one["alone"]).statistic)
+    assert doc.taus_of(one, times=2).loc["good", "tau"] == pytest.approx(
+        kendalltau(one["shared"], one["alone"]).statistic
+    )
 
 
 def test_every_committed_search_was_retrained_and_the_table_is_made_of_these():
     folder = Path(__file__).parent.parent / "figures" / "cpu" / "55_asng_cifar10"
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "records").glob("*.json"))]
+    records = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "records").glob("*.json"))
+    ]
     key = lambda r: (r["config"]["genotype"], r["config"]["space"], r["seed"])
-    retrained = {key(r): 100 * (1 - r["result"]["correct"] / r["result"]["n"]) for r in records if r["label"] == "retrain"}
+    retrained = {
+        key(r): 100 * (1 - r["result"]["correct"] / r["result"]["n"])
+        for r in records
+        if r["label"] == "retrain"
+    }
     searches = [r for r in records if r["label"].startswith("search-")]
     cfg = SimpleNamespace(**resolve(doc.PROFILES, "cpu"))
-    assert len(searches) == cfg.seeds * len(doc.plan(cfg)) and len(retrained) == len(searches) + 3 * cfg.random
+    assert (
+        len(searches) == cfg.seeds * len(doc.plan(cfg)) and len(retrained) == len(searches) + 3 * cfg.random
+    )
     errors = {}
     for r in searches:
         c = r["config"]
         if c["delta0"] == 1.0:
-            errors.setdefault((c["space"], c["method"]), []).append(retrained[r["result"]["genotype"], c["space"], r["seed"]])
+            errors.setdefault((c["space"], c["method"]), []).append(
+                retrained[r["result"]["genotype"], c["space"], r["seed"]]
+            )
     table = pd.read_csv(folder / "table1.csv").set_index(["space", "method"])
     for at, found in errors.items():
         assert len(found) == cfg.seeds and table.loc[at, "error"] == pytest.approx(np.mean(found), abs=1e-3)

@@ -21,9 +21,20 @@ from nas_nb.core import root
 from nas_nb.explore import explore
 from nas_nb.files import Checkpoint
 from nas_nb.papers import asng_nas
-from nas_nb.papers.asng_nas import METHODS, Trials, cost, expected, hitting_times, predicted_median, score, trace
+from nas_nb.papers.asng_nas import (
+    METHODS,
+    Trials,
+    cost,
+    expected,
+    hitting_times,
+    predicted_median,
+    score,
+    trace,
+)
 
 PROBLEM = dict(D=6, K=4, horizon=2000)
+
+
 def test_selective_squared_error():
     "The public code's values and gradient (case asng_selective_squared_error)."
     x = torch.tensor([[0.5, -0.2, 0.1], [-1.0, 0.3, 0.8]], dtype=torch.float64).T[..., None].requires_grad_()
@@ -132,7 +143,9 @@ def test_ten_thousand_trials_fit_in_two_gigabytes():
         "    for _ in range(5): t.update()\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
-    peak = int(subprocess.check_output([sys.executable, "-c", code], text=True)) * (1 if sys.platform == "darwin" else 1024)
+    peak = int(subprocess.check_output([sys.executable, "-c", code], text=True)) * (
+        1 if sys.platform == "darwin" else 1024
+    )
     print(f"{peak / 2**20:.0f} MiB with torch and everything")
     assert peak < 2 * 2**30
 
@@ -200,8 +213,21 @@ def test_a_state_of_other_trials_or_an_altered_one_is_refused():
     for _ in range(3):
         trials.update()
     state = trials.state()
-    bad = [Trials(*a, **PROBLEM | k).state() for a, k in ((("SNG", range(4), 0.1, 0.05), {}), (("ASNG", range(5), 0.1, 0.05), {}), (("ASNG", range(4), 0.1, 0.05), dict(D=7)))]
-    bad += [state | dict(t=-1), state | dict(eps_x=-state["eps_x"]), state | dict(x=state["x"][1:]), {}, state | dict(opt=state["opt"] | dict(theta_=state["opt"]["theta_"] * math.nan))]
+    bad = [
+        Trials(*a, **PROBLEM | k).state()
+        for a, k in (
+            (("SNG", range(4), 0.1, 0.05), {}),
+            (("ASNG", range(5), 0.1, 0.05), {}),
+            (("ASNG", range(4), 0.1, 0.05), dict(D=7)),
+        )
+    ]
+    bad += [
+        state | dict(t=-1),
+        state | dict(eps_x=-state["eps_x"]),
+        state | dict(x=state["x"][1:]),
+        {},
+        state | dict(opt=state["opt"] | dict(theta_=state["opt"]["theta_"] * math.nan)),
+    ]
     for other in bad:
         with pytest.raises(ValueError, match="the state of th"):
             trials.load(other)
@@ -226,12 +252,16 @@ def stopped_and_resumed(tmp_path, change=lambda saved: saved, **settings):
 
 
 def test_trials_that_have_left_stay_away_after_a_stop(tmp_path):
-    whole, resumed, saved = stopped_and_resumed(tmp_path, delta0=[0.5, 0.02], eps_x=[0.05], seeds=20, max_updates=900, **PROBLEM)
+    whole, resumed, saved = stopped_and_resumed(
+        tmp_path, delta0=[0.5, 0.02], eps_x=[0.05], seeds=20, max_updates=900, **PROBLEM
+    )
     assert 0 < len(saved["alive"]) < 40 and resumed == whole
 
 
 def test_diverged_weights_can_go_on_too(tmp_path):
-    whole, resumed, saved = stopped_and_resumed(tmp_path, delta0=[0.5], eps_x=[1e6], seeds=3, max_updates=500, **PROBLEM)
+    whole, resumed, saved = stopped_and_resumed(
+        tmp_path, delta0=[0.5], eps_x=[1e6], seeds=3, max_updates=500, **PROBLEM
+    )
     assert not saved["trials"]["x"].isfinite().all() and resumed == whole
 
 
@@ -248,11 +278,15 @@ def test_diverged_weights_can_go_on_too(tmp_path):
 )
 def test_an_altered_checkpoint_is_refused(tmp_path, change):
     with pytest.raises(ValueError, match="does not fit"):
-        stopped_and_resumed(tmp_path, change, delta0=[0.5, 0.02], eps_x=[0.05], seeds=20, max_updates=900, **PROBLEM)
+        stopped_and_resumed(
+            tmp_path, change, delta0=[0.5, 0.02], eps_x=[0.05], seeds=20, max_updates=900, **PROBLEM
+        )
 
 
 def figure4_of(updates: dict, factors=(0.0, 1.0)):
-    return asng_nas.table4({m: dict(result=dict(updates=u)) for m, u in updates.items()}, factors, [1.0, 0.1], [0.05])
+    return asng_nas.table4(
+        {m: dict(result=dict(updates=u)) for m, u in updates.items()}, factors, [1.0, 0.1], [0.05]
+    )
 
 
 NEVER, ALWAYS = [[[0, 0], [0, 0]]], [[[10, 12], [11, 11]]]
@@ -262,32 +296,57 @@ def test_where_nothing_succeeds_the_figures_are_drawn():
     df = figure4_of(dict.fromkeys(METHODS, NEVER))
     plt.close(asng_nas.plot_figure4(df, 300, "nothing"))
     none = asng_nas.with_spread([0, 0])
-    more = pd.DataFrame([dict(eps_x=0.05, utility=u, lam=n, trials=2) | asng_nas.median_step([0, 0]) | none for u in ("rank", "mean") for n in (2, 4)])
+    more = pd.DataFrame(
+        [
+            dict(eps_x=0.05, utility=u, lam=n, trials=2) | asng_nas.median_step([0, 0]) | none
+            for u in ("rank", "mean")
+            for n in (2, 4)
+        ]
+    )
     for end in ("", "_sd", "_low", "_low_sd", "_high", "_high_sd"):
         more[f"evaluations{end}"] = more[f"median{end}"]
     fig = asng_nas.plot_lambda(more, "nothing")
     fig.canvas.draw()
     assert {t.get_text() for ax in fig.axes for t in ax.texts} == {"no trial succeeded"}
     plt.close("all")
-    assert not any(asng_nas.clearly(more, what, u, sign) for what in ("median", "evaluations", "delta") for u in ("rank", "mean") for sign in (-1, 1))
+    assert not any(
+        asng_nas.clearly(more, what, u, sign)
+        for what in ("median", "evaluations", "delta")
+        for u in ("rank", "mean")
+        for sign in (-1, 1)
+    )
 
 
 def test_no_claim_holds_by_an_infinity_or_for_want_of_data():
     ratios = lambda df: {m: asng_nas.spread_over_delta0(df, m, 300) for m in METHODS}
-    nothing, empty = figure4_of(dict.fromkeys(METHODS, NEVER)), figure4_of({}).reindex(columns=["method", "success_rate", "eps_x", "score", "trials"])
+    nothing, empty = (
+        figure4_of(dict.fromkeys(METHODS, NEVER)),
+        figure4_of({}).reindex(columns=["method", "success_rate", "eps_x", "score", "trials"]),
+    )
     others = figure4_of(dict(ASNG=NEVER, SNG=ALWAYS, Adam=ALWAYS))
     half = figure4_of(dict(ASNG=[[[10, 12], [0, 0]]], SNG=NEVER, Adam=NEVER))
     for df in (nothing, others, half):
         assert not asng_nas.eased(df, ratios(df)) and not asng_nas.every_setting(df, "ASNG")
-    assert not asng_nas.every_setting(empty, "ASNG") and not asng_nas.eased(empty, dict(ASNG=1.0, SNG=9.0, Adam=9.0))
+    assert not asng_nas.every_setting(empty, "ASNG") and not asng_nas.eased(
+        empty, dict(ASNG=1.0, SNG=9.0, Adam=9.0)
+    )
     right = figure4_of(dict(ASNG=ALWAYS, SNG=[[[10, 12], [0, 0]]], Adam=[[[10, 12], [90, 90]]]))
-    assert ratios(right) == pytest.approx(dict(ASNG=1.0, SNG=600 / 11, Adam=90 / 11))  # 0 of 2: as if 1 of 2 at update 300
+    assert ratios(right) == pytest.approx(
+        dict(ASNG=1.0, SNG=600 / 11, Adam=90 / 11)
+    )  # 0 of 2: as if 1 of 2 at update 300
     assert asng_nas.eased(right, ratios(right))
-    assert not asng_nas.eased(right, dict(ASNG=1.0, SNG=math.nan, Adam=9.0)) and not asng_nas.eased(right, dict(ASNG=1.0, SNG=math.inf, Adam=9.0))
+    assert not asng_nas.eased(right, dict(ASNG=1.0, SNG=math.nan, Adam=9.0)) and not asng_nas.eased(
+        right, dict(ASNG=1.0, SNG=math.inf, Adam=9.0)
+    )
 
 
 def test_one_success_is_not_clearly_anything():
-    rows = lambda few, many: pd.DataFrame([dict(eps_x=0.05, utility="rank", lam=n, trials=len(u)) | asng_nas.with_spread(u) for n, u in ((2, few), (4, many))])
+    rows = lambda few, many: pd.DataFrame(
+        [
+            dict(eps_x=0.05, utility="rank", lam=n, trials=len(u)) | asng_nas.with_spread(u)
+            for n, u in ((2, few), (4, many))
+        ]
+    )
     assert asng_nas.fewer(rows([90, 91, 92], [10, 11, 12]), "median", "rank")
     for few, many in (([90], [10]), ([90, 0, 0], [10, 11, 12]), ([90, 91, 92], [0, 0, 12])):
         assert not asng_nas.fewer(rows(few, many), "median", "rank")
@@ -303,8 +362,14 @@ def test_the_gpu_computes_what_the_cpu_computes():
             trials.update()
         runs.append((trials.x.cpu(), trials.opt.theta_.cpu(), trials.opt.delta.cpu()))
     for a, b in zip(*runs):
-        same = torch.isclose(a, b, rtol=1e-4, atol=1e-5).flatten(0, -2).all(0) if a.ndim > 1 else torch.isclose(a, b, rtol=1e-4)
-        assert same.float().mean() > 0.97  # a last bit may turn a comparison, and then that trial goes its own way
+        same = (
+            torch.isclose(a, b, rtol=1e-4, atol=1e-5).flatten(0, -2).all(0)
+            if a.ndim > 1
+            else torch.isclose(a, b, rtol=1e-4)
+        )
+        assert (
+            same.float().mean() > 0.97
+        )  # a last bit may turn a comparison, and then that trial goes its own way
 
 
 def test_the_readme_says_what_the_records_say():

@@ -35,9 +35,17 @@ DRAWS = 'save_fig("loss", f"seeds,overrides\\n{seeds},{overrides}\\n")\nreport("
 
 def write(project: Path, id: str, *code: str, parameters=PARAMETERS, tag="parameters", profiles=PROFILES):
     "Write a notebook `id` whose last cells are `code`."
-    sources = [f"#| export\n{profiles}\nEXPECTED = dict(quick='1 min')", parameters, HEADER.format(id=id), *code]
+    sources = [
+        f"#| export\n{profiles}\nEXPECTED = dict(quick='1 min')",
+        parameters,
+        HEADER.format(id=id),
+        *code,
+    ]
     cells = [dict(cell_type="markdown", id="title", metadata={}, source=f"# Title of {id}\n\n> About it")]
-    cells += [dict(cell_type="code", id=f"c{i}", metadata={}, outputs=[], execution_count=None, source=s) for i, s in enumerate(sources)]
+    cells += [
+        dict(cell_type="code", id=f"c{i}", metadata={}, outputs=[], execution_count=None, source=s)
+        for i, s in enumerate(sources)
+    ]
     cells[2]["metadata"] = dict(tags=[tag])
     path = project / "nbs" / f"{id}.ipynb"
     path.write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))
@@ -49,7 +57,9 @@ def command(*words):
 
 
 def run(project: Path, *words, **env):
-    return subprocess.run(command(*words), cwd=project, env=os.environ | env, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        command(*words), cwd=project, env=os.environ | env, capture_output=True, text=True, timeout=300
+    )
 
 
 def status(result, id: str) -> str:
@@ -76,11 +86,23 @@ def test_ok_then_cached_then_changed(project):
     spec = project / "jupyter" / "kernels" / "python3" / "kernel.json"  # of another Python: must not be used
     spec.parent.mkdir(parents=True)
     spec.write_text(json.dumps(dict(argv=["/bin/false"], display_name="other", language="python")))
-    first = run(project, "figures", "--seeds", 3, "--set", "trials=9", "--set", "f=1,0.5", JUPYTER_PATH=str(spec.parents[2]))
+    first = run(
+        project,
+        "figures",
+        "--seeds",
+        3,
+        "--set",
+        "trials=9",
+        "--set",
+        "f=1,0.5",
+        JUPYTER_PATH=str(spec.parents[2]),
+    )
     assert (first.returncode, first.stderr, status(first, "10_demo")) == (0, "", "ok")
-    assert csv.read_text() == 'seeds,overrides\n3,trials=9 f=1,0.5\n'
+    assert csv.read_text() == "seeds,overrides\n3,trials=9 f=1,0.5\n"
     assert "data/figures/quick/10_demo/loss  new" in first.stdout and "changed settings" in first.stdout
-    assert json.loads(copy_of(project / "data", "10_demo"))["cells"][3]["metadata"]["tags"] == ["injected-parameters"]  # after the tagged cell
+    assert json.loads(copy_of(project / "data", "10_demo"))["cells"][3]["metadata"]["tags"] == [
+        "injected-parameters"
+    ]  # after the tagged cell
 
     cells = json.loads(nb.read_text())
     cells["cells"][0]["source"] = "# Another title"  # text is no reason to run again
@@ -108,7 +130,9 @@ def test_other_data_are_a_reason_to_run_again(project):
     assert run(project, "figures").returncode == 0
 
     def planned(**env):
-        rows = [line.split("  ") for line in run(project, "figures", "--dry-run", **env).stdout.splitlines()[1:]]
+        rows = [
+            line.split("  ") for line in run(project, "figures", "--dry-run", **env).stdout.splitlines()[1:]
+        ]
         return {row[0]: row[1].strip() for row in rows}
 
     fresh, stale = {"10_data": "cached", "11_none": "cached"}, {"10_data": "would run", "11_none": "cached"}
@@ -136,7 +160,13 @@ def test_other_data_are_a_reason_to_run_again(project):
 
 
 def test_one_failure_leaves_the_others_alone(project):
-    write(project, "10_bad", 'print("so far")', 'raise ValueError("boom\\nand more")', DRAWS.replace("loss", "never"))
+    write(
+        project,
+        "10_bad",
+        'print("so far")',
+        'raise ValueError("boom\\nand more")',
+        DRAWS.replace("loss", "never"),
+    )
     write(project, "11_dead", DRAWS, "os._exit(9)")
     write(project, "12_found", DRAWS.replace("computed=1", "reused=2"))
     result = run(project, "figures", "--jobs", 2)
@@ -150,7 +180,13 @@ def test_one_failure_leaves_the_others_alone(project):
 
 def test_time_limit(project):
     "One notebook stops at its checkpoint, one does not stop, one has not begun."
-    write(project, "10_stops", "class OutOfTime(Exception): pass", "if 'NAS_NB_DEADLINE' in os.environ: raise OutOfTime()", DRAWS)
+    write(
+        project,
+        "10_stops",
+        "class OutOfTime(Exception): pass",
+        "if 'NAS_NB_DEADLINE' in os.environ: raise OutOfTime()",
+        DRAWS,
+    )
     write(project, "11_long", "time.sleep(60)", DRAWS)
     write(project, "12_next", "time.sleep(60)", DRAWS)
     write(project, "13_last", DRAWS)
@@ -159,15 +195,23 @@ def test_time_limit(project):
     result = subprocess.run(words, cwd=project, capture_output=True, text=True, timeout=50)
     assert result.returncode == 3
     assert [status(result, i) for i in ("10_stops", "11_long", "12_next", "13_last")] == ["incomplete"] * 4
-    assert "11_long  incomplete" in result.stdout and "did not stop within 1 s after the time limit: cell 5/6 (c3)" in result.stdout
+    assert (
+        "11_long  incomplete" in result.stdout
+        and "did not stop within 1 s after the time limit: cell 5/6 (c3)" in result.stdout
+    )
     assert "to go on: nas-nb figures --jobs 2 --time-limit 4s\n" in result.stdout  # --force would start over
-    assert "OutOfTime" in copy_of(project, "10_stops") and not (project / "figures/quick/13_last/13_last.ipynb").exists()
+    assert (
+        "OutOfTime" in copy_of(project, "10_stops")
+        and not (project / "figures/quick/13_last/13_last.ipynb").exists()
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_kernel_survives(project, number):
     write(project, "10_sleep", DRAWS, 'Path("pid").write_text(str(os.getpid()))', "time.sleep(60)")
-    awake = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background has it ignored
+    awake = lambda: signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # a test run in the background has it ignored
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     env = os.environ | dict(TMPDIR=str(project))  # a batch killed by SIGKILL cannot remove its scratch folder
     process = subprocess.Popen(command("figures"), cwd=project, env=env, preexec_fn=awake, **pipes)
@@ -186,18 +230,35 @@ def test_a_notebook_that_hangs_is_ended_and_the_others_run(project):
     "Once in a cell that can be interrupted, once in one that hears no signal."
     hangs = 'print("so", "far", flush=True)\nPath(f"pid-{{os.getpid()}}").touch()\n{}\ntime.sleep(100)'
     write(project, "10_hangs", DRAWS, hangs.format(""))
-    write(project, "11_deaf", DRAWS, hangs.format("import signal, subprocess; signal.signal(signal.SIGINT, signal.SIG_IGN)\nsubprocess.Popen(['sleep', '101'])"))
+    write(
+        project,
+        "11_deaf",
+        DRAWS,
+        hangs.format(
+            "import signal, subprocess; signal.signal(signal.SIGINT, signal.SIG_IGN)\nsubprocess.Popen(['sleep', '101'])"
+        ),
+    )
     write(project, "12_fine", DRAWS)
     began = time.monotonic()
     result = run(project, "figures", "--jobs", 2, "--notebook-limit", 6)
     assert result.returncode == 1 and time.monotonic() - began < 80
     assert [status(result, i) for i in ("10_hangs", "11_deaf", "12_fine")] == ["failed", "failed", "ok"]
     for id in ("10_hangs", "11_deaf"):
-        assert re.search(rf"failed: {id}: still in cell 6/6 \(c4\) after \d+ s, .*--notebook-limit.* \(figures/quick/{id}/{id}.ipynb\)", result.stdout)
+        assert re.search(
+            rf"failed: {id}: still in cell 6/6 \(c4\) after \d+ s, .*--notebook-limit.* \(figures/quick/{id}/{id}.ipynb\)",
+            result.stdout,
+        )
         assert "so far" in copy_of(project, id)
-    assert "KeyboardInterrupt" in copy_of(project, "10_hangs") and "Traceback" not in result.stdout + result.stderr
-    assert len(pids := list(project.glob("pid-*"))) == 2 and not any(psutil.pid_exists(int(p.name[4:])) for p in pids)
-    assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "101"]]  # the child of the deaf one
+    assert (
+        "KeyboardInterrupt" in copy_of(project, "10_hangs")
+        and "Traceback" not in result.stdout + result.stderr
+    )
+    assert len(pids := list(project.glob("pid-*"))) == 2 and not any(
+        psutil.pid_exists(int(p.name[4:])) for p in pids
+    )
+    assert not [
+        p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "101"]
+    ]  # the child of the deaf one
 
 
 def test_limits_of_a_notebook():
@@ -207,11 +268,20 @@ def test_limits_of_a_notebook():
 
 
 DEATHS = dict(
-    killed=("data = b'x' * 2**28\nos.kill(os.getpid(), 9)", r"the kernel was killed \(signal 9\), probably out of memory after it had held (\d+) MiB: .*--jobs 1"),
-    crashed=("import ctypes; ctypes.string_at(0)", r"the kernel died of signal 11 \(Segmentation fault\), in cell 6/6 \(c4\)"),
+    killed=(
+        "data = b'x' * 2**28\nos.kill(os.getpid(), 9)",
+        r"the kernel was killed \(signal 9\), probably out of memory after it had held (\d+) MiB: .*--jobs 1",
+    ),
+    crashed=(
+        "import ctypes; ctypes.string_at(0)",
+        r"the kernel died of signal 11 \(Segmentation fault\), in cell 6/6 \(c4\)",
+    ),
     left=("os._exit(3)", r"the kernel ended itself with exit status 3, in cell 6/6"),
     large=("bytearray(10**15)", r"out of memory \(MemoryError: .*--jobs 1"),
-    tensor=("import torch; torch.empty(10**15)", r"out of memory \(RuntimeError: .*allocate memory.*--jobs 1"),
+    tensor=(
+        "import torch; torch.empty(10**15)",
+        r"out of memory \(RuntimeError: .*allocate memory.*--jobs 1",
+    ),
 )
 
 
@@ -280,10 +350,14 @@ def test_thirty_notebooks_leak_nothing(project):
     assert result.returncode == 0 and result.stdout.count("  ok") == 60  # as it goes, and in the table
     assert not list(temporary.iterdir()) and not list(home.rglob("*.json"))
     assert not list(project.rglob("*.lock")) and not list(project.rglob("*.part"))
-    assert not [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("NAS_NB_MARK") == mark]
+    assert not [
+        p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("NAS_NB_MARK") == mark
+    ]
     fds = [int(p.read_text()) for p in sorted(project.glob("figures/quick/*/fds.csv"))]
     assert len(fds) == 30 and max(fds[15:]) <= max(fds[:6])
-    assert cpu / 30 < 4  # 2.1 measured, 1.6 of it imports of papermill and the kernel; 4.6 with what the worker leaves out
+    assert (
+        cpu / 30 < 4
+    )  # 2.1 measured, 1.6 of it imports of papermill and the kernel; 4.6 with what the worker leaves out
 
 
 @pytest.fixture
@@ -292,9 +366,15 @@ def start(project):
     started = []
 
     def start(*words, **env):
-        awake = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background has it ignored
+        awake = lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        )  # a test run in the background has it ignored
         out = open(project / f"said-{len(started)}", "w+")
-        started.append(subprocess.Popen(command(*words), cwd=project, env=os.environ | env, preexec_fn=awake, stdout=out, stderr=out))
+        started.append(
+            subprocess.Popen(
+                command(*words), cwd=project, env=os.environ | env, preexec_fn=awake, stdout=out, stderr=out
+            )
+        )
         return started[-1], out
 
     yield start
@@ -310,13 +390,21 @@ def said(out) -> str:
 
 def test_two_batches_run_a_notebook_once(project, start):
     "The second takes what is free, waits for the rest, and finds it cached."
-    write(project, "10_slow", 'Path(f"ran-{os.getpid()}").touch()\nwhile not Path("go").exists(): time.sleep(0.05)', DRAWS)
+    write(
+        project,
+        "10_slow",
+        'Path(f"ran-{os.getpid()}").touch()\nwhile not Path("go").exists(): time.sleep(0.05)',
+        DRAWS,
+    )
     write(project, "11_other", DRAWS)
     first, _ = start("figures", "10")
     wait_for(lambda: list(project.glob("ran-*")))
     second, two = start("figures", "10", "11")
     wait_for(lambda: "11_other  ok" in said(two))
-    assert f"10_slow  waits for process {first.pid} on {platform.node()}, which runs it in profile quick\n" in said(two)
+    assert (
+        f"10_slow  waits for process {first.pid} on {platform.node()}, which runs it in profile quick\n"
+        in said(two)
+    )
     assert said(two).count("waits") == 1 and second.poll() is None
     stopped, three = start("figures", "10", "--time-limit", "1h")
     wait_for(lambda: "waits" in said(three))
@@ -327,12 +415,20 @@ def test_two_batches_run_a_notebook_once(project, start):
     (project / "go").touch()
     assert (first.wait(30), second.wait(30)) == (0, 0)
     assert len(list(project.glob("ran-*"))) == 1
-    assert [line.split()[1] for line in said(two).splitlines() if line.startswith("10_slow ")] == ["waits", "cached"]
+    assert [line.split()[1] for line in said(two).splitlines() if line.startswith("10_slow ")] == [
+        "waits",
+        "cached",
+    ]
     assert not list(project.rglob("*.lock"))
 
 
 def test_a_batch_that_was_killed_keeps_nobody_waiting(project, start):
-    write(project, "10_slow", 'Path(f"ran-{os.getpid()}").touch()\nwhile not Path("go").exists(): time.sleep(0.05)', DRAWS)
+    write(
+        project,
+        "10_slow",
+        'Path(f"ran-{os.getpid()}").touch()\nwhile not Path("go").exists(): time.sleep(0.05)',
+        DRAWS,
+    )
     first, _ = start("figures", "10", TMPDIR=str(project))
     wait_for(lambda: list(project.glob("ran-*")))
     first.kill()
@@ -366,8 +462,14 @@ def test_a_kernel_that_does_not_start_is_tried_twice(project, monkeypatch):
             on_cell_execute(cell={}, cell_index=0)
             raise RuntimeError("later")
 
-    monkeypatch.setitem(sys.modules, "papermill", types.SimpleNamespace(execute_notebook=execute, PapermillExecutionError=NotebookError))
-    job = dict(notebook=str(write(project, "10_demo", DRAWS)), copy="", parameters={}, cell=str(project / "cell"))
+    monkeypatch.setitem(
+        sys.modules,
+        "papermill",
+        types.SimpleNamespace(execute_notebook=execute, PapermillExecutionError=NotebookError),
+    )
+    job = dict(
+        notebook=str(write(project, "10_demo", DRAWS)), copy="", parameters={}, cell=str(project / "cell")
+    )
     assert batch._execute(job) == "" and len(attempts) == 2
     assert batch._execute(job) == "RuntimeError: later" and len(attempts) == 4
     assert (project / "cell").read_text() == "cell 1/5"
@@ -435,8 +537,16 @@ def test_mistakes_and_help_are_cheap(still):
         "except SystemExit as e: status = e.code\n"
         "print('heavy', {'torch', 'papermill', 'pandas', 'numpy', 'matplotlib', 'tqdm'} & set(sys.modules)); sys.exit(status)"
     )
-    for words, expected in ("--help", 0), ("figures --help", 0), ("figures 99", 2), ("figures --dry-run", 0), ("list", 0):
-        result = subprocess.run([sys.executable, "-c", code, *words.split()], cwd=still, capture_output=True, text=True)
+    for words, expected in (
+        ("--help", 0),
+        ("figures --help", 0),
+        ("figures 99", 2),
+        ("figures --dry-run", 0),
+        ("list", 0),
+    ):
+        result = subprocess.run(
+            [sys.executable, "-c", code, *words.split()], cwd=still, capture_output=True, text=True
+        )
         assert result.returncode == expected and "heavy set()" in result.stdout
     real = run(still, "figures", "99")
     assert (real.returncode, real.stdout, real.stderr.count("\n")) == (2, "", 1)
@@ -462,7 +572,10 @@ def test_broken_notebooks_are_refused(project, broken, says, monkeypatch, capsys
     err = capsys.readouterr().err
     assert "nbs/11_broken.ipynb" in err and says in err and err.count("\n") == 1
     assert batch.main(["figures", "10", "12", "--seeds", "7", "--dry-run"]) == 0  # the sound ones can be run
-    assert [line.split()[4] for line in capsys.readouterr().out.splitlines()[1:]] == ["7", "-"]  # one knows no seeds
+    assert [line.split()[4] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        "7",
+        "-",
+    ]  # one knows no seeds
     assert batch.main(["figures", "12", "--seeds", "7"]) == 2
     assert batch.main(["list"]) == 0
 
@@ -496,7 +609,10 @@ def test_outside_a_checkout(tmp_path):
     for name in ("__init__.py", "core.py", "bits.py", "batch.py"):
         shutil.copy(Path(batch.__file__).parent / name, package)
     result = run(tmp_path, "figures", PYTHONPATH=str(package.parent))
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1) and "clone the project's repository" in result.stderr
+    assert (result.returncode, result.stderr.count("\n")) == (
+        2,
+        1,
+    ) and "clone the project's repository" in result.stderr
     assert run(tmp_path, "--help", PYTHONPATH=str(package.parent)).returncode == 0
 
 
@@ -519,8 +635,15 @@ NOW = dict(
 
 @pytest.mark.parametrize("why", ["", "other torch: 9.9"])
 def test_comparison_with_git(project, monkeypatch, why):
-    git = lambda *words: subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=n@example.invalid", *words], cwd=project, check=True)
-    write(project, "10_demo", f"for name, text in {NOW!r}.items(): save_fig(name, text)", f"report(*{list(NOW)!r}, computed=1)")
+    git = lambda *words: subprocess.run(
+        ["git", "-c", "user.name=n", "-c", "user.email=n@example.invalid", *words], cwd=project, check=True
+    )
+    write(
+        project,
+        "10_demo",
+        f"for name, text in {NOW!r}.items(): save_fig(name, text)",
+        f"report(*{list(NOW)!r}, computed=1)",
+    )
     out = project / "figures/quick/10_demo"
     out.mkdir(parents=True)
     for name, text in COMMITTED.items():
@@ -534,9 +657,20 @@ def test_comparison_with_git(project, monkeypatch, why):
         why = f" (other torch: {version('torch').partition('+')[0]})"
     git("init", "-q"), git("add", "-A"), git("commit", "-qm", "all")
     result = run(project, "figures")
-    found = {Path(line.split()[0]).name: line.split(maxsplit=1)[1] for line in result.stdout.splitlines() if line.startswith("figures/")}
+    found = {
+        Path(line.split()[0]).name: line.split(maxsplit=1)[1]
+        for line in result.stdout.splitlines()
+        if line.startswith("figures/")
+    }
     near = "within spread" if why else "different"
-    assert found == dict(same="identical", near=near + why, far=f"different{why}", exact=f"different{why}", text=f"different{why}", fresh="new")
+    assert found == dict(
+        same="identical",
+        near=near + why,
+        far=f"different{why}",
+        exact=f"different{why}",
+        text=f"different{why}",
+        fresh="new",
+    )
     lines = [line.split("  ") for line in result.stdout.splitlines() if line.startswith("10  ")]
     assert [[cell.strip() for cell in line if cell.strip()] for line in lines] == [
         ["10", "c1 (n = 3)", "not reproduced (cpu)", "reproduced"],
@@ -551,7 +685,9 @@ def test_comparison_with_git(project, monkeypatch, why):
     (out / "same.svg").write_text("<svg></svg>")
     text = batch.report([job])
     assert f"near   different{why}" in text and f"same   same data, other svg{why}" in text
-    assert ["10", "c2", "reproduced (quick)", "inconclusive"] in [re.split("  +", line) for line in text.splitlines()]
+    assert ["10", "c2", "reproduced (quick)", "inconclusive"] in [
+        re.split("  +", line) for line in text.splitlines()
+    ]
 
     # without another reason it is the one that the notebook found out about its own arithmetic
     if not why:
@@ -559,7 +695,9 @@ def test_comparison_with_git(project, monkeypatch, why):
         assert "far  different (last digits will differ)" in batch.report([job])
 
     # what another profile drew since is not what is committed of it
-    (project / "figures/cpu/10_demo/claims.csv").write_text("claim,verdict\nc1 (n = 7.5),reproduced\nc2,reproduced\n")
+    (project / "figures/cpu/10_demo/claims.csv").write_text(
+        "claim,verdict\nc1 (n = 7.5),reproduced\nc2,reproduced\n"
+    )
     (project / "figures/paper/10_demo").mkdir(parents=True)
     (project / "figures/paper/10_demo/claims.csv").write_text("claim,verdict\nc2,reproduced\n")
     assert batch.best_verdicts(job) == {"c# (n = #)": "not reproduced (cpu)", "c#": "reproduced (quick)"}
@@ -567,32 +705,45 @@ def test_comparison_with_git(project, monkeypatch, why):
     assert batch.best_verdicts(job) == {"c# (n = #)": "reproduced (cpu)", "c#": "reproduced (paper)"}
 
 
-@pytest.mark.parametrize("old, new, expected", [
-    ("x,y\n1,inf\n", "x,y\n1,inf\n", "identical"),
-    ("x,y\n1,inf\n", "x,y\n1.0,inf\n", "within spread"),
-    ("x,y\n1,inf\n", "x,y\n1,5\n", "different"),
-    ("x,y,y_sd\n1,inf,inf\n", "x,y,y_sd\n1,5,1\n", "different"),
-    ("x,y,y_sd\n1,4,\n", "x,y,y_sd\n1,5,\n", "different"),
-    ("x,y,y_sd\n1,4,0.5\n", "x,y,y_sd\n1,5,9\n", "within spread"),
-    ("x,y,y_sd\n1,4,0.4\n", "x,y,y_sd\n1,5,9\n", "different"),
-    ("x,y\n1,4\n1,6\n", "x,y\n1,7\n1,5\n", "within spread"),  # means 5 and 6, a deviation of 1.4
-    ("x,y\n1,4\n1,6\n", "x,y\n1,9\n1,8\n", "different"),
-    ("x,y\n1,5\n", "x,y\n1,5.000001\n", "within spread"),
-    ("x,y\n1,5\n", "x,y\n1,\n", "different"),
-    ("x,y\n1,5\n", "x,z\n1,5\n", "different"),
-    ("x,y\na,5\n", "x,y\nb,5\n", "different"),
-    ("x\n", "y\n", "different"),
-    ("x,y\n1,5\n1,5\n", "x,y\n1,5\n1,5\n1,5\n", "different"),  # another number of rows
-    ("m,y\nA,30\nB,60\nC,90\n", "m,y\nA,90\nB,60\nC,30\n", "different"),  # the same numbers, of other methods
-    ("m,y\nA,30\nB,60\nC,90\n", "m,y\nA,60\nB,60\nC,60\n", "different"),
-    ("step,loss\n1,2\n2,1\n3,0.1\n", "step,loss\n1,2\n2,2\n3,2\n", "different"),
-    ("m,seed,y\nA,0,30\nA,1,34\n", "m,seed,y\nA,0,33\nA,1,36\n", "within spread"),  # means 32 and 34.5, a deviation of 2.8 over the seeds
-])
+@pytest.mark.parametrize(
+    "old, new, expected",
+    [
+        ("x,y\n1,inf\n", "x,y\n1,inf\n", "identical"),
+        ("x,y\n1,inf\n", "x,y\n1.0,inf\n", "within spread"),
+        ("x,y\n1,inf\n", "x,y\n1,5\n", "different"),
+        ("x,y,y_sd\n1,inf,inf\n", "x,y,y_sd\n1,5,1\n", "different"),
+        ("x,y,y_sd\n1,4,\n", "x,y,y_sd\n1,5,\n", "different"),
+        ("x,y,y_sd\n1,4,0.5\n", "x,y,y_sd\n1,5,9\n", "within spread"),
+        ("x,y,y_sd\n1,4,0.4\n", "x,y,y_sd\n1,5,9\n", "different"),
+        ("x,y\n1,4\n1,6\n", "x,y\n1,7\n1,5\n", "within spread"),  # means 5 and 6, a deviation of 1.4
+        ("x,y\n1,4\n1,6\n", "x,y\n1,9\n1,8\n", "different"),
+        ("x,y\n1,5\n", "x,y\n1,5.000001\n", "within spread"),
+        ("x,y\n1,5\n", "x,y\n1,\n", "different"),
+        ("x,y\n1,5\n", "x,z\n1,5\n", "different"),
+        ("x,y\na,5\n", "x,y\nb,5\n", "different"),
+        ("x\n", "y\n", "different"),
+        ("x,y\n1,5\n1,5\n", "x,y\n1,5\n1,5\n1,5\n", "different"),  # another number of rows
+        (
+            "m,y\nA,30\nB,60\nC,90\n",
+            "m,y\nA,90\nB,60\nC,30\n",
+            "different",
+        ),  # the same numbers, of other methods
+        ("m,y\nA,30\nB,60\nC,90\n", "m,y\nA,60\nB,60\nC,60\n", "different"),
+        ("step,loss\n1,2\n2,1\n3,0.1\n", "step,loss\n1,2\n2,2\n3,2\n", "different"),
+        (
+            "m,seed,y\nA,0,30\nA,1,34\n",
+            "m,seed,y\nA,0,33\nA,1,36\n",
+            "within spread",
+        ),  # means 32 and 34.5, a deviation of 2.8 over the seeds
+    ],
+)
 def test_compare(old, new, expected):
     reason = " (other torch: 9)" if expected != "identical" else ""
     assert batch.compare(old, new, why="other torch: 9") == expected + reason
     assert batch.compare(old, new) == ("identical" if expected == "identical" else "different")
-    assert batch.compare(old, new, same_verdicts=False, why="other torch: 9") == ("identical" if expected == "identical" else "different (other torch: 9)")
+    assert batch.compare(old, new, same_verdicts=False, why="other torch: 9") == (
+        "identical" if expected == "identical" else "different (other torch: 9)"
+    )
 
 
 def test_claims_and_runs(project, monkeypatch, capsys):
@@ -600,7 +751,9 @@ def test_claims_and_runs(project, monkeypatch, capsys):
     for profile in ("quick", "paper"):
         folder = project / "figures" / profile / "10_demo"
         folder.mkdir(parents=True)
-        (folder / "claims.csv").write_text(f"claim,source,document,ours,verdict\nit works,sec. 2,0.5,0.4,seen on {profile}\n")
+        (folder / "claims.csv").write_text(
+            f"claim,source,document,ours,verdict\nit works,sec. 2,0.5,0.4,seen on {profile}\n"
+        )
     assert batch.main(["claims"]) == 0
     out = capsys.readouterr().out
     assert "seen on quick" in out and "seen on paper" in out
@@ -608,12 +761,20 @@ def test_claims_and_runs(project, monkeypatch, capsys):
     assert "seen on quick" not in capsys.readouterr().out
 
     runs = project / "data" / "runs"
-    for document, key, file in ("asng", "aa11", "record.json"), ("asng", "bb22", "checkpoint.pt"), ("tdga", "cc33", "record.json"), ("tdga", "dd44", "weights.pt"):
+    for document, key, file in (
+        ("asng", "aa11", "record.json"),
+        ("asng", "bb22", "checkpoint.pt"),
+        ("tdga", "cc33", "record.json"),
+        ("tdga", "dd44", "weights.pt"),
+    ):
         (runs / document / key).mkdir(parents=True)
         (runs / document / key / file).write_text(json.dumps(dict(document=document, label="f=0.5", seed=7)))
     assert batch.main(["runs", "list", "--document", "asng"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    assert [line[:5] for line in lines] == [["asng", "aa11", "f=0.5", "7", "done"], ["asng", "bb22", "-", "-", "checkpoint"]]
+    assert [line[:5] for line in lines] == [
+        ["asng", "aa11", "f=0.5", "7", "done"],
+        ["asng", "bb22", "-", "-", "checkpoint"],
+    ]
     assert batch.main(["runs", "list", "--document", "tdga"]) == 0
     assert [line.split()[4] for line in capsys.readouterr().out.splitlines()[1:]] == ["done", "weights"]
     assert batch.main(["runs", "rm", "aa"]) == 0
@@ -626,7 +787,9 @@ def test_long_claims_are_wrapped_not_cut(project, monkeypatch, capsys):
     monkeypatch.chdir(project)
     claim, ours = "a claim of many words " * 20 + "its end", "1.5 ± 0.5, " * 30 + "n = 3"
     (project / "figures/quick/10_demo").mkdir(parents=True)
-    (project / "figures/quick/10_demo/claims.csv").write_text(f'claim,source,document,ours,verdict\n{claim},sec. 2,0.5,"{ours}",reproduced\n')
+    (project / "figures/quick/10_demo/claims.csv").write_text(
+        f'claim,source,document,ours,verdict\n{claim},sec. 2,0.5,"{ours}",reproduced\n'
+    )
     for width in 80, 132:
         monkeypatch.setenv("COLUMNS", str(width))
         assert batch.main(["claims"]) == 0
@@ -647,12 +810,17 @@ def test_the_plan_and_the_list_tell_seeds_and_times(project, monkeypatch, capsys
         return [re.split("  +", line)[3:] for line in capsys.readouterr().out.splitlines()[1:]]
 
     assert plan() == [["5", "auto", "-", "1 min"], ["-", "auto", "-", "1 min"]]
-    assert plan("--seeds", "2", "--set", "trials=7") == [["2", "auto", "trials=7", "-"], ["-", "auto", "trials=7", "-"]]
+    assert plan("--seeds", "2", "--set", "trials=7") == [
+        ["2", "auto", "trials=7", "-"],
+        ["-", "auto", "trials=7", "-"],
+    ]
     assert plan("--set", "seeds=3") == [["3", "auto", "seeds=3", "-"], ["-", "auto", "-", "1 min"]]
     assert plan("--profile", "paper")[0] == ["5", "auto", "-", "-"]
 
     path = project / "nbs" / "10_demo.ipynb"
-    path.write_text(path.read_text().replace("EXPECTED = dict(", "EXPECTED = dict(paper='5 h on a GPU (estimated)', "))
+    path.write_text(
+        path.read_text().replace("EXPECTED = dict(", "EXPECTED = dict(paper='5 h on a GPU (estimated)', ")
+    )
     assert batch.main(["list"]) == 0
     assert "paper (5 h on a GPU (estimated))" in capsys.readouterr().out
     assert plan("--profile", "paper")[0][-1] == "5 h on a GPU (estimated)"
@@ -680,17 +848,30 @@ def test_odd_things_among_the_runs(project, monkeypatch, capsys):
     out, err = capsys.readouterr()
     rows = {line.split()[1]: line.split() for line in out.splitlines()[1:]}
     assert err == "" and set(rows) == {"done", "future", "past", "broken", "folder", "empty", "busy"}
-    assert [rows[k][4] for k in ("done", "broken", "folder", "empty")] == ["done", "unreadable", "unreadable", "begun"]
+    assert [rows[k][4] for k in ("done", "broken", "folder", "empty")] == [
+        "done",
+        "unreadable",
+        "unreadable",
+        "begun",
+    ]
     assert rows["future"][-2:] == ["0", "min"] and rows["past"][-1] == "d" and int(rows["past"][-2]) > 30_000
 
     lock = run_lock(runs / "asng" / "busy")
     assert lock.take()
     assert batch.main(["runs", "rm", "--all"]) == 1
-    assert f"left alone, process {os.getpid()} on {platform.node()} is computing it: asng busy\nremoved 6 runs" in capsys.readouterr().out
+    assert (
+        f"left alone, process {os.getpid()} on {platform.node()} is computing it: asng busy\nremoved 6 runs"
+        in capsys.readouterr().out
+    )
     lock.release()
     assert (runs / "asng" / "busy" / "record.json").exists() and (project / "nbs").is_dir()
     assert batch.main(["runs", "rm", "busy"]) == 0 and not (runs / "asng" / "busy").exists()
-    assert sorted(p.name for p in (runs / "asng").iterdir()) == ["file", "nowhere", "outside", "round"]  # not ours
+    assert sorted(p.name for p in (runs / "asng").iterdir()) == [
+        "file",
+        "nowhere",
+        "outside",
+        "round",
+    ]  # not ours
 
 
 def test_every_example_of_the_help_is_a_command_that_works():
@@ -703,22 +884,27 @@ def test_every_example_of_the_help_is_a_command_that_works():
             words.append("--dry-run")
         if words[:2] == ["runs", "rm"]:
             words = ["runs", "list", *words[2:]]  # the same selection, nothing removed
-        run = subprocess.run([sys.executable, "-m", "nas_nb.batch", *words], cwd=root(), capture_output=True, text=True)
+        run = subprocess.run(
+            [sys.executable, "-m", "nas_nb.batch", *words], cwd=root(), capture_output=True, text=True
+        )
         missing = words[0] == "runs" and "unknown document" in run.stderr  # nothing of it was computed here
         assert run.returncode == 0 or missing, (line, run.stderr)
         assert "Traceback" not in run.stderr
 
 
-@pytest.mark.parametrize("pair, says", [
-    ("trials=0", "a whole number above 0, such as 8"),
-    ("trials=-5", "a whole number above 0"),
-    ("eps=nan", "a finite number above 0, such as 0.5"),
-    ("eps=inf", "a finite number above 0"),
-    ("eps=0", "a finite number above 0"),
-    ("first=-1", "a whole number of at least 0, such as 0"),
-    ("rates=0", r"separated by commas, each a finite number above 0, such as \(0.1, 1\)"),
-    ("none=1", "empty in every profile"),
-])
+@pytest.mark.parametrize(
+    "pair, says",
+    [
+        ("trials=0", "a whole number above 0, such as 8"),
+        ("trials=-5", "a whole number above 0"),
+        ("eps=nan", "a finite number above 0, such as 0.5"),
+        ("eps=inf", "a finite number above 0"),
+        ("eps=0", "a finite number above 0"),
+        ("first=-1", "a whole number of at least 0, such as 0"),
+        ("rates=0", r"separated by commas, each a finite number above 0, such as \(0.1, 1\)"),
+        ("none=1", "empty in every profile"),
+    ],
+)
 def test_values_out_of_range_are_refused_before_anything_starts(pair, says):
     profiles = dict(paper=dict(trials=8, eps=0.5, first=0, rates=(0.1, 1), none=()), quick=dict(rates=()))
     nb = batch.Notebook("10_demo", "Demo", (), True, profiles, {}, "")
@@ -733,7 +919,10 @@ def test_the_items_of_an_empty_list_are_like_those_of_a_larger_profile():
     profiles = dict(paper=dict(rates=(0.1, 1)), quick=dict(rates=()))
     nb = batch.Notebook("10_demo", "Demo", (), True, profiles, {}, "")
     assert batch.overrides(["rates=2,0.5"], [nb], "quick") == {"10_demo": "rates=2,0.5"}
-    assert resolve(profiles, "quick", "rates=2,0.5")["rates"] == (2.0, 0.5) and resolve(profiles, "quick")["rates"] == ()
+    assert (
+        resolve(profiles, "quick", "rates=2,0.5")["rates"] == (2.0, 0.5)
+        and resolve(profiles, "quick")["rates"] == ()
+    )
 
 
 def test_seeds_given_twice_are_refused():
@@ -756,13 +945,25 @@ def test_only_the_committed_settings_write_into_figures(project):
     assert not (project / "figures").exists()
     drawn = project / "data" / "figures" / "quick" / "10_demo" / "loss.csv"
     assert drawn.read_text() == "seeds,overrides\n0,trials=9\n"
-    same = run(project, "figures", "--set", "trials=8", "--seeds", "5")  # the profile's own values, written out
-    assert (project / "figures/quick/10_demo/loss.csv").read_text() == "seeds,overrides\n5,trials=8\n" and "changed" not in same.stdout
+    same = run(
+        project, "figures", "--set", "trials=8", "--seeds", "5"
+    )  # the profile's own values, written out
+    assert (
+        project / "figures/quick/10_demo/loss.csv"
+    ).read_text() == "seeds,overrides\n5,trials=8\n" and "changed" not in same.stdout
     plain = run(project, "figures")
-    assert (project / "figures/quick/10_demo/loss.csv").read_text() == "seeds,overrides\n0,\n" and plain.returncode == 0
+    assert (
+        project / "figures/quick/10_demo/loss.csv"
+    ).read_text() == "seeds,overrides\n0,\n" and plain.returncode == 0
     again = run(project, "figures", "--set", "trials=9")
-    assert [status(again, i) for i in ("10_demo", "11_data")] == ["cached", "cached"] and "data/figures/" in again.stdout
-    assert run(project, "figures", "--profile", "smoke").returncode == 0 and (project / "figures/smoke/10_demo/loss.csv").exists()
+    assert [status(again, i) for i in ("10_demo", "11_data")] == [
+        "cached",
+        "cached",
+    ] and "data/figures/" in again.stdout
+    assert (
+        run(project, "figures", "--profile", "smoke").returncode == 0
+        and (project / "figures/smoke/10_demo/loss.csv").exists()
+    )
 
 
 def test_the_folder_of_another_project_is_not_taken(project):
@@ -770,7 +971,15 @@ def test_the_folder_of_another_project_is_not_taken(project):
     inside = project / "src"
     inside.mkdir()
     named = lambda name: f"[DEFAULT]\nrepo = {name}\nlib_name = %(repo)s\n".encode()
-    foreign = named("another"), b"", b"[DEFAULT]\n", b"[DEFAULT]\nrepo = nas_nb\n", b"[DEFAULT]\nlib_name =\n", b"lib_name = nas_nb\n", b"\xff"
+    foreign = (
+        named("another"),
+        b"",
+        b"[DEFAULT]\n",
+        b"[DEFAULT]\nrepo = nas_nb\n",
+        b"[DEFAULT]\nlib_name =\n",
+        b"lib_name = nas_nb\n",
+        b"\xff",
+    )
     for text, ours in ((named("nas_nb"), True), *((text, False) for text in foreign)):
         (project / "settings.ini").write_bytes(text)
         assert ("10_demo" in run(inside, "list").stdout) == ours, text  # else that of the package
@@ -780,7 +989,13 @@ def test_the_folder_of_another_project_is_not_taken(project):
 
 
 def git(folder, *words):
-    return subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=n@example.invalid", *words], cwd=folder, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["git", "-c", "user.name=n", "-c", "user.email=n@example.invalid", *words],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
 
 
 @pytest.fixture
@@ -806,7 +1021,13 @@ def test_what_the_figures_are_compared_with(tracked):
 def test_variables_of_git_do_not_lead_elsewhere(tracked, tmp_path_factory, monkeypatch):
     other = tmp_path_factory.mktemp("other")
     git(other, "init", "-q"), git(other, "commit", "-qm", "empty", "--allow-empty")
-    for name, value in dict(GIT_DIR=other / ".git", GIT_WORK_TREE=other, GIT_INDEX_FILE=other / "none", GIT_OBJECT_DIRECTORY=other, GIT_CEILING_DIRECTORIES=tracked.parent).items():
+    for name, value in dict(
+        GIT_DIR=other / ".git",
+        GIT_WORK_TREE=other,
+        GIT_INDEX_FILE=other / "none",
+        GIT_OBJECT_DIRECTORY=other,
+        GIT_CEILING_DIRECTORIES=tracked.parent,
+    ).items():
         monkeypatch.setenv(name, str(value))
     found, basis = batch.committed("figures/quick/10_demo")
     assert found == HEAD and basis.startswith("HEAD, ")
@@ -819,19 +1040,30 @@ def test_a_checkout_inside_another_repository(tracked):
     (inner / "settings.ini").write_text(OURS)
     os.chdir(inner)
     found, basis = batch.committed("figures/quick/10_demo")
-    assert found == HERE and basis == "the files as they lay there (this folder is not tracked by the repository around it)"
+    assert (
+        found == HERE
+        and basis == "the files as they lay there (this folder is not tracked by the repository around it)"
+    )
     git(tracked, "add", "-A"), git(tracked, "commit", "-qm", "with it")
     (inner / "figures/quick/10_demo/größe.csv").write_text("x\n3\n")
     found, basis = batch.committed("figures/quick/10_demo")
     assert found == HERE and basis.startswith("HEAD, ")
 
 
-@pytest.mark.parametrize("how, why", [("refuses", "dubious ownership"), ("none", "not a git repository"), ("new", "git: fatal:"), ("missing", "git is not installed")])
+@pytest.mark.parametrize(
+    "how, why",
+    [
+        ("refuses", "dubious ownership"),
+        ("none", "not a git repository"),
+        ("new", "git: fatal:"),
+        ("missing", "git is not installed"),
+    ],
+)
 def test_where_git_does_not_answer(tracked, monkeypatch, how, why):
     if how == "refuses":  # as it does in a folder of another owner
         fake = tracked / "bin" / "git"
         fake.parent.mkdir()
-        fake.write_text("#!/bin/sh\necho \"fatal: detected dubious ownership in repository\" >&2\nexit 128\n")
+        fake.write_text('#!/bin/sh\necho "fatal: detected dubious ownership in repository" >&2\nexit 128\n')
         fake.chmod(0o755)
         monkeypatch.setenv("PATH", str(fake.parent), prepend=os.pathsep)
     elif how == "missing":
@@ -880,15 +1112,29 @@ def test_a_users_configuration_stays_out_of_the_kernels(project, tmp_path_factor
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text(text)
     write(project, "10_demo", DRAWN)
-    own = dict(HOME=str(home), MATPLOTLIBRC=str(home / "rc"), PYTHONSTARTUP=str(home / "startup.py"), IPYTHONDIR=str(home / ".ipython"))
-    own |= dict(JUPYTER_CONFIG_DIR=str(home / ".jupyter"), MPLBACKEND="TkAgg", PYTHONWARNINGS="error", PYTHONOPTIMIZE="1", TQDM_DISABLE="1")
+    own = dict(
+        HOME=str(home),
+        MATPLOTLIBRC=str(home / "rc"),
+        PYTHONSTARTUP=str(home / "startup.py"),
+        IPYTHONDIR=str(home / ".ipython"),
+    )
+    own |= dict(
+        JUPYTER_CONFIG_DIR=str(home / ".jupyter"),
+        MPLBACKEND="TkAgg",
+        PYTHONWARNINGS="error",
+        PYTHONOPTIMIZE="1",
+        TQDM_DISABLE="1",
+    )
     seen = []
     for env in {}, own:
         result = run(project, "figures", "--force", **env)
         assert result.returncode == 0, result.stdout + result.stderr
         out = project / "figures" / "quick" / "10_demo"
         seen.append(((out / "a.csv").read_text(), (out / "a.png").read_bytes()))
-    assert seen[0] == seen[1] and seen[0][0] == "torch.float32,module://matplotlib_inline.backend_inline,False,True"
+    assert (
+        seen[0] == seen[1]
+        and seen[0][0] == "torch.float32,module://matplotlib_inline.backend_inline,False,True"
+    )
 
 
 # -- what is left behind --
@@ -896,7 +1142,12 @@ def test_a_users_configuration_stays_out_of_the_kernels(project, tmp_path_factor
 
 def test_what_a_killed_batch_left_is_swept_by_the_next(project, start):
     "And never what a living one has."
-    write(project, "10_slow", 'Path(f"ran-{os.getpid()}").touch()\nwhile not Path("go").exists(): time.sleep(0.05)', DRAWS)
+    write(
+        project,
+        "10_slow",
+        'Path(f"ran-{os.getpid()}").touch()\nwhile not Path("go").exists(): time.sleep(0.05)',
+        DRAWS,
+    )
     write(project, "11_other", DRAWS)
     temporary = project / "tmp"
     temporary.mkdir()
@@ -922,7 +1173,13 @@ def test_what_a_killed_batch_left_is_swept_by_the_next(project, start):
 
 def test_damaged_tables_of_claims(project, monkeypatch, capsys):
     monkeypatch.chdir(project)
-    texts = dict(good=b"claim,verdict\nseen,reproduced\n", latin=b"claim\n\xff\n", long=b"claim\n" + b"x" * 200_000 + b"\n", torn=b'claim\n"a\rb\x00', empty=b"")
+    texts = dict(
+        good=b"claim,verdict\nseen,reproduced\n",
+        latin=b"claim\n\xff\n",
+        long=b"claim\n" + b"x" * 200_000 + b"\n",
+        torn=b'claim\n"a\rb\x00',
+        empty=b"",
+    )
     for name, text in texts.items():
         (project / "figures" / "quick" / name).mkdir(parents=True)
         (project / "figures" / "quick" / name / "claims.csv").write_bytes(text)
@@ -930,7 +1187,11 @@ def test_damaged_tables_of_claims(project, monkeypatch, capsys):
     assert batch.main(["claims"]) == 1
     out, err = capsys.readouterr()
     assert "seen" in out and "x" * 200_000 in "".join(out.split())
-    assert err.count("\n") == 2 and "figures/quick/latin/claims.csv cannot be read (it is not UTF-8)" in err and "figures/quick/folder/claims.csv" in err
+    assert (
+        err.count("\n") == 2
+        and "figures/quick/latin/claims.csv cannot be read (it is not UTF-8)" in err
+        and "figures/quick/folder/claims.csv" in err
+    )
 
 
 def test_damaged_figures_do_not_end_a_batch(project):
@@ -941,7 +1202,11 @@ def test_damaged_figures_do_not_end_a_batch(project):
     (out / "long.csv").write_text("x\n" + "y" * 200_000)
     (out / "claims.csv").mkdir()
     first = run(project, "figures")
-    assert (first.returncode, first.stderr, status(first, "10_demo")) == (0, "", "ok") and "10_demo/loss  different" in first.stdout
+    assert (first.returncode, first.stderr, status(first, "10_demo")) == (
+        0,
+        "",
+        "ok",
+    ) and "10_demo/loss  different" in first.stdout
     (out / "report.json").write_text('{"figures": 5, "runs": []}')
     again = run(project, "figures")
     assert (again.returncode, status(again, "10_demo")) == (0, "ok")  # not cached
@@ -969,7 +1234,12 @@ def test_notebooks_that_cannot_be_read_stand_in_the_list(project, monkeypatch, c
     write(project, "16_\x1b[31mred\udcff", DRAWS)
     assert batch.main(["list"]) == 0
     out = capsys.readouterr().out
-    assert out.count("cannot be read") == 3 and "each a table" in out and "16_\\x1b[31mred\\udcff" in out and "\x1b" not in out
+    assert (
+        out.count("cannot be read") == 3
+        and "each a table" in out
+        and "16_\\x1b[31mred\\udcff" in out
+        and "\x1b" not in out
+    )
     for key in "abc":
         assert batch.main(["figures", "15", "--set", f"{key}=1", "--dry-run"]) == 2
     assert batch.main(["figures", "\x1b[2J"]) == 2
@@ -1014,10 +1284,22 @@ def test_a_folder_that_was_removed_is_named(tmp_path):
         gone.mkdir()
         code = f"import os, sys, nas_nb.batch as b; os.rmdir({str(gone)!r}); sys.exit(b.main({words}))"
         result = subprocess.run([sys.executable, "-c", code], cwd=gone, capture_output=True, text=True)
-        assert (result.returncode, result.stderr) == (2, "nas-nb: the current folder has been removed: change to one that is there\n")
+        assert (result.returncode, result.stderr) == (
+            2,
+            "nas-nb: the current folder has been removed: change to one that is there\n",
+        )
 
 
-@pytest.mark.parametrize("error, code", [(KeyError("x"), 70), (RecursionError("deep"), 1), (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), 1), (OSError(28, "No space", "f"), 1), (MemoryError(), 1)])
+@pytest.mark.parametrize(
+    "error, code",
+    [
+        (KeyError("x"), 70),
+        (RecursionError("deep"), 1),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), 1),
+        (OSError(28, "No space", "f"), 1),
+        (MemoryError(), 1),
+    ],
+)
 def test_every_error_is_one_line(still, monkeypatch, capsys, error, code, tmp_path):
     def fail(args):
         raise error
@@ -1041,7 +1323,21 @@ def test_output_that_cannot_be_written(still, words):
         assert result.returncode == code and result.stderr.count("\n") == (code == 1), (line, result.stderr)
 
 
-@pytest.mark.parametrize("words", [["--jobs", "٣"], ["--jobs", "9" * 20], ["--time-limit", "٣m"], ["--time-limit", "9" * 12 + "h"], ["--time-limit", "nan"], ["--seeds", "1_0"], ["--set", "trials=٣"], ["--set", "f=٠.٥"], ["--device", "cuda:٠"], ["--device", "cuda:"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--jobs", "٣"],
+        ["--jobs", "9" * 20],
+        ["--time-limit", "٣m"],
+        ["--time-limit", "9" * 12 + "h"],
+        ["--time-limit", "nan"],
+        ["--seeds", "1_0"],
+        ["--set", "trials=٣"],
+        ["--set", "f=٠.٥"],
+        ["--device", "cuda:٠"],
+        ["--device", "cuda:"],
+    ],
+)
 def test_odd_numbers_are_refused(still, words, monkeypatch, capfd):
     monkeypatch.chdir(still)
     assert batch.main(["figures", "--dry-run", *words]) == 2

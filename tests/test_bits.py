@@ -1,4 +1,5 @@
 """Portable arithmetic: the same bits on every x86-64 processor with AVX2, natively and, where Debian's `qemu-user` is, emulated."""
+
 import ast
 import json
 import os
@@ -11,7 +12,15 @@ import portable_ops
 import pytest
 import torch
 
-from nas_nb.bits import EXPECTED, NUMPY, PORTABLE, TORCH, compute_portably, other_surroundings, portable_variables
+from nas_nb.bits import (
+    EXPECTED,
+    NUMPY,
+    PORTABLE,
+    TORCH,
+    compute_portably,
+    other_surroundings,
+    portable_variables,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 HASHES = json.loads((ROOT / "tests" / "portable_ops.json").read_text())
@@ -26,7 +35,13 @@ def environment(**more):
 
 
 def python(code, before=(), **variables):
-    run = subprocess.run([*before, sys.executable, "-c", code], env=environment(**variables), cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run(
+        [*before, sys.executable, "-c", code],
+        env=environment(**variables),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert run.returncode == 0, run.stderr[-800:]
     return run.stdout.strip()
 
@@ -44,7 +59,10 @@ def test_only_small_profiles_are_portable():
 
 @pinned
 def test_set_from_outside_all_act():
-    assert python("from nas_nb.bits import *; print(compute_portably('quick'))", **portable_variables("quick")) == ""
+    assert (
+        python("from nas_nb.bits import *; print(compute_portably('quick'))", **portable_variables("quick"))
+        == ""
+    )
 
 
 @pinned
@@ -57,7 +75,17 @@ HAS_AVX512 = "avx512f" in (Path("/proc/cpuinfo").read_text() if Path("/proc/cpui
 
 
 @pinned
-@pytest.mark.parametrize("name, place", [*((n, i) for i, n in enumerate(("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "NPY_DISABLE_CPU_FEATURES")))])
+@pytest.mark.parametrize(
+    "name, place",
+    [
+        *(
+            (n, i)
+            for i, n in enumerate(
+                ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "NPY_DISABLE_CPU_FEATURES")
+            )
+        )
+    ],
+)
 def test_each_variable_that_does_not_act_is_named(name, place):
     if not HAS_AVX512 and name != "MKL_CBWR":
         pytest.skip("without AVX-512 there is nothing to switch off")
@@ -80,7 +108,9 @@ def test_another_version_is_the_reason(tmp_path, monkeypatch):
     (tmp_path / "constraints.txt").write_text("torch==1.0.0\nnumpy==0.0\nscipy>=1\n")
     monkeypatch.chdir(tmp_path)
     here = torch.__version__.partition("+")[0]
-    assert other_surroundings()[0] == f"other torch: {here}" and not any("scipy" in o for o in other_surroundings())
+    assert other_surroundings()[0] == f"other torch: {here}" and not any(
+        "scipy" in o for o in other_surroundings()
+    )
 
 
 # -- the operations --
@@ -88,7 +118,13 @@ def test_another_version_is_the_reason(tmp_path, monkeypatch):
 
 @pinned
 def test_operations_here():
-    run = subprocess.run([sys.executable, "tests/portable_ops.py"], env=environment(**portable_variables("quick")), cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "tests/portable_ops.py"],
+        env=environment(**portable_variables("quick")),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert json.loads(run.stdout) == HASHES, run.stderr[-500:]
 
 
@@ -99,7 +135,14 @@ def test_operations_emulated(processor):
     "Without AVX-512, of both makers. qemu 7.2 breaks on grid_sample."
     packages = next(p for p in sys.path if p.endswith("site-packages"))
     env = environment(**portable_variables("quick"), PYTHONPATH=os.pathsep.join((str(ROOT), packages)))
-    command = ["qemu-x86_64", "-cpu", processor, os.path.realpath(sys.executable), "tests/portable_ops.py", "F.grid_sample"]
+    command = [
+        "qemu-x86_64",
+        "-cpu",
+        processor,
+        os.path.realpath(sys.executable),
+        "tests/portable_ops.py",
+        "F.grid_sample",
+    ]
     run = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-500:]
     assert json.loads(run.stdout) == {k: v for k, v in HASHES.items() if k != "F.grid_sample"}
@@ -111,9 +154,17 @@ def runs_of_51(folder: Path, before=()) -> dict:
     (folder / "nbs").symlink_to(ROOT / "nbs")
     shutil.copy(ROOT / "settings.ini", folder)
     packages = next(p for p in sys.path if p.endswith("site-packages"))
-    env = environment(**portable_variables("smoke"), PYTHONPATH=os.pathsep.join((str(ROOT), packages)), MPLBACKEND="Agg")
+    env = environment(
+        **portable_variables("smoke"), PYTHONPATH=os.pathsep.join((str(ROOT), packages)), MPLBACKEND="Agg"
+    )
     code = "from nas_nb.inprocess import execute; execute('51_asng_nas', ('figure4-run', 'trace-run', 'lambda-run'), profile='smoke', device='cpu')"
-    run = subprocess.run([*before, os.path.realpath(sys.executable), "-c", code], env=env, cwd=folder, capture_output=True, text=True)
+    run = subprocess.run(
+        [*before, os.path.realpath(sys.executable), "-c", code],
+        env=env,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
     assert run.returncode == 0, run.stderr[-800:]
     assert "last digits will differ" not in run.stdout
     records = [json.loads(p.read_text()) for p in folder.glob("data/runs/51_asng_nas/*/record.json")]
@@ -129,14 +180,36 @@ def test_a_document_emulated(tmp_path):
 
 # -- the lint: every operation of the package is exact, in the table, or forbidden --
 
-ELSEWHERE = {"_modidx", "__init__", "batch", "plots", "explore", "draw", "records", "files", "codehash", "bits"}  # compute no results
+ELSEWHERE = {
+    "_modidx",
+    "__init__",
+    "batch",
+    "plots",
+    "explore",
+    "draw",
+    "records",
+    "files",
+    "codehash",
+    "bits",
+}  # compute no results
 ROUNDED = {*portable_ops.OPS}
 SAME_AS = {  # what computes like an operation of the table, by its name there
     "torch.log": ".log", ".log_": ".log", ".square": "op Pow", ".square_": "op Pow",
     "torch.autograd.grad": ".backward", "nn.BatchNorm2d": "F.batch_norm", "nn.MaxPool2d": "F.max_pool2d", "nn.AdaptiveMaxPool2d": "F.max_pool2d",
     "torch.nn.functional.one_hot": "F.one_hot", "torch.vmap": ".backward", "torch.baddbmm": ".baddbmm", ".sin_": ".sin", ".cos_": ".cos", ".exp_": ".exp",
 }  # fmt: skip
-FORBIDDEN = {".sqrt", ".sqrt_", "torch.sqrt", ".log2", "torch.log2", ".atan", ".acos", ".asin", "op Pow 0.5", ".pow"}
+FORBIDDEN = {
+    ".sqrt",
+    ".sqrt_",
+    "torch.sqrt",
+    ".log2",
+    "torch.log2",
+    ".atan",
+    ".acos",
+    ".asin",
+    "op Pow 0.5",
+    ".pow",
+}
 # One operation of IEEE arithmetic for each number, or none: moving, comparing, choosing, counting, making.
 EXACT = """
 .abs .absolute .add .add_ .addcmul_ .all .amax .amin .any .argmax .argmin .argsort .as_strided .bitwise_and_ .bool .ceil .chunk .clamp .clamp_ .clip .clone
@@ -156,8 +229,16 @@ torch.is_tensor torch.is_autocast_enabled np.iscomplexobj torch.isfinite torch.f
 nn.Module.load_state_dict torch.nn.utils.rnn.pad_sequence np.ndim np.subtract np.append .ravel .new
 """.split()
 LIBRARIES = ("torch", "F", "nn", "np")
-NO_NUMBERS = ("torch.cpu", "torch.cuda", "torch.distributed", "torch.backends", "torch.optim.swa_utils")  # they ask, send, or call what is in the table
-TENSOR = set(dir(torch.Tensor)) - set(dir(str)) - set(dir(list)) - set(dir(dict)) - {"log10"}  # math.log10 is the system's
+NO_NUMBERS = (
+    "torch.cpu",
+    "torch.cuda",
+    "torch.distributed",
+    "torch.backends",
+    "torch.optim.swa_utils",
+)  # they ask, send, or call what is in the table
+TENSOR = (
+    set(dir(torch.Tensor)) - set(dir(str)) - set(dir(list)) - set(dir(dict)) - {"log10"}
+)  # math.log10 is the system's
 
 
 def operations(source: str):
@@ -181,23 +262,44 @@ def questions(source: str) -> list[str]:
     found = []
     for line, name in operations(source):
         if name in FORBIDDEN:
-            found.append(f"line {line}: {name} is not the same on all processors: use x * x.rsqrt(), xlogy, or what 08_bits says")
+            found.append(
+                f"line {line}: {name} is not the same on all processors: use x * x.rsqrt(), xlogy, or what 08_bits says"
+            )
         elif not (name in EXACT or name in ROUNDED or SAME_AS.get(name) in {*ROUNDED, *EXACT}):
-            found.append(f"line {line}: {name} is not in the table of tests/portable_ops.py: is it the same on all processors?")
+            found.append(
+                f"line {line}: {name} is not in the table of tests/portable_ops.py: is it the same on all processors?"
+            )
         elif name == "torch.optim.Adam" and "fused=True" not in source:
             found.append(f"line {line}: Adam is not fused")
     return found
 
 
-@pytest.mark.parametrize("module", sorted(p.relative_to(ROOT / "nas_nb").as_posix() for p in (ROOT / "nas_nb").rglob("*.py") if p.stem not in ELSEWHERE))
+@pytest.mark.parametrize(
+    "module",
+    sorted(
+        p.relative_to(ROOT / "nas_nb").as_posix()
+        for p in (ROOT / "nas_nb").rglob("*.py")
+        if p.stem not in ELSEWHERE
+    ),
+)
 def test_every_operation_is_known(module):
     assert questions((ROOT / "nas_nb" / module).read_text()) == []
 
 
 @pytest.mark.parametrize(
     "line, words",
-    [("x.sqrt()", "not the same"), ("torch.sqrt(x)", "not the same"), ("x ** 0.5", "not the same"), ("F.softshrink(x)", "not in the table")]
-    + [("x.erfinv()", "not in the table"), ("torch.linalg.svd(x)", "not in the table"), ("torch.optim.Adam(p)", "not fused"), ("x.exp() + x ** 2", None)],
+    [
+        ("x.sqrt()", "not the same"),
+        ("torch.sqrt(x)", "not the same"),
+        ("x ** 0.5", "not the same"),
+        ("F.softshrink(x)", "not in the table"),
+    ]
+    + [
+        ("x.erfinv()", "not in the table"),
+        ("torch.linalg.svd(x)", "not in the table"),
+        ("torch.optim.Adam(p)", "not fused"),
+        ("x.exp() + x ** 2", None),
+    ],
 )
 def test_the_lint_catches(line, words):
     found = questions(line)

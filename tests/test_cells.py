@@ -13,11 +13,46 @@ import torch.nn.functional as F
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import nn
 
-from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, NASNET_A, NASNET_CELL, CellNetwork, CellSpace, Genotype, decode, discretise, encode, loose
-from nas_nb.cells import auxiliary_head, darts_names, genotype_routes, load_darts, parameter_counts, parameter_norms, routes, weighted_sums, widest
+from nas_nb.cells import (
+    ASNG_CELL,
+    DARTS_CELL,
+    ENAS_CELL,
+    NASNET_A,
+    NASNET_CELL,
+    CellNetwork,
+    CellSpace,
+    Genotype,
+    auxiliary_head,
+    darts_names,
+    decode,
+    discretise,
+    encode,
+    genotype_routes,
+    load_darts,
+    loose,
+    parameter_counts,
+    parameter_norms,
+    routes,
+    weighted_sums,
+    widest,
+)
 from nas_nb.draw import describe, draw_cell, op_label, op_legend, op_look
-from nas_nb.operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, NASNET_OPS, Cost, Depthwise, Op, Reduce, check_shape, check_whole, conv_bn, cost
-from nas_nb.operations import factorized_reduce, relu_conv_bn, side_by_side
+from nas_nb.operations import (
+    ASNG_OPS,
+    DARTS_OPS,
+    ENAS_OPS,
+    NASNET_OPS,
+    Cost,
+    Depthwise,
+    Op,
+    Reduce,
+    check_shape,
+    check_whole,
+    cost,
+    factorized_reduce,
+    relu_conv_bn,
+    side_by_side,
+)
 from nas_nb.relaxations import Weights, one_hot, sigmoid, softmax, straight_through, threshold, two_path
 
 CASES = json.loads((Path(__file__).parent / "cells_cases.json").read_text())
@@ -38,7 +73,14 @@ def genotype(normal, reduce, normal_concat=range(2, 6), reduce_concat=range(2, 6
 
 
 def ops(text):
-    short = dict(sep3="sep_conv_3x3", sep5="sep_conv_5x5", sep7="sep_conv_7x7", dil3="dil_conv_3x3", skip="skip_connect", max="max_pool_3x3")
+    short = dict(
+        sep3="sep_conv_3x3",
+        sep5="sep_conv_5x5",
+        sep7="sep_conv_7x7",
+        dil3="dil_conv_3x3",
+        skip="skip_connect",
+        max="max_pool_3x3",
+    )
     short |= dict(avg="avg_pool_3x3", conv7="conv_7x1_1x7")
     return [(short[w[:-1]], int(w[-1])) for w in text.split()]
 
@@ -61,7 +103,9 @@ PUBLIC = dict(
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_genotypes_have_the_published_sizes(name):
     g, expected = PUBLIC[name], CASES["darts_param_counts"]["expected"]
-    network = CellNetwork(CellSpace(ALL_OPS, nodes=len(g.normal)), channels=36, cells=20, genotype=g, aux=True)
+    network = CellNetwork(
+        CellSpace(ALL_OPS, nodes=len(g.normal)), channels=36, cells=20, genotype=g, aux=True
+    )
     assert count(network) == expected[f"cifar_{name}_C36_L20"]
     assert count(network, skip="none") == expected[f"cifar_{name}_C36_L20_with_aux"]
 
@@ -70,10 +114,15 @@ def test_supernets_have_the_published_sizes():
     expected = CASES["darts_param_counts"]["expected"]
     assert count(CellNetwork(DARTS_CELL)) == expected["search_C16_L8"]
     assert count(CellNetwork(DARTS_CELL, classes=100)) == expected["search_C16_L8_100cls"]
-    assert count(CellNetwork(DARTS_CELL, channels=16, cells=8, genotype=PUBLIC["DARTS_V2"])) == expected["cifar_DARTS_V2_C16_L8"]
+    assert (
+        count(CellNetwork(DARTS_CELL, channels=16, cells=8, genotype=PUBLIC["DARTS_V2"]))
+        == expected["cifar_DARTS_V2_C16_L8"]
+    )
     asng = CASES["asng_cifar_network"]["expected"]
     assert count(CellNetwork(ASNG_CELL)) == asng["search_supernet_C16_8cells_params"]["without_aux"]
-    assert ASNG_CELL.sizes == asng["K"] and math.log10(ASNG_CELL.count() ** 2) == pytest.approx(asng["log10_architectures"])
+    assert ASNG_CELL.sizes == asng["K"] and math.log10(ASNG_CELL.count() ** 2) == pytest.approx(
+        asng["log10_architectures"]
+    )
     assert sum(n - 1 for n in ASNG_CELL.sizes) == asng["n_theta"]
 
 
@@ -90,8 +139,14 @@ def test_widest_is_what_the_public_program_finds(name):
     case = CASES["asng_cifar_network"]["expected"]["architectures"][name]
     genotype = decode(ASNG_CELL, case["arch"])
     assert widest(ASNG_CELL, genotype, 4_000_000) == case["channels_init_for_4.0M"]
-    assert count(CellNetwork(ASNG_CELL, channels=case["channels_init_for_4.0M"], cells=20, genotype=genotype)) == case["params_at_that_width"]
-    assert widest(ASNG_CELL, genotype, case["params_at_that_width"]) == widest(ASNG_CELL, genotype, case["params_at_that_width"] - 1) + 1
+    assert (
+        count(CellNetwork(ASNG_CELL, channels=case["channels_init_for_4.0M"], cells=20, genotype=genotype))
+        == case["params_at_that_width"]
+    )
+    assert (
+        widest(ASNG_CELL, genotype, case["params_at_that_width"])
+        == widest(ASNG_CELL, genotype, case["params_at_that_width"] - 1) + 1
+    )
     assert widest(ASNG_CELL, genotype, 10**9, cells=3, most=5) == 5
     with pytest.raises(ValueError, match="more than the budget of 99"):
         widest(ASNG_CELL, genotype, 99)
@@ -99,7 +154,10 @@ def test_widest_is_what_the_public_program_finds(name):
 
 def test_multiply_adds():
     network = CellNetwork(DARTS_CELL, channels=36, cells=20, genotype=PUBLIC["DARTS_V2"])
-    assert cost(network, (3, 32, 32)).multiply_adds == CASES["darts_macs"]["expected"]["cifar_DARTS_V2_C36_L20_32px"]
+    assert (
+        cost(network, (3, 32, 32)).multiply_adds
+        == CASES["darts_macs"]["expected"]["cifar_DARTS_V2_C36_L20_32px"]
+    )
 
 
 def test_spaces_have_the_published_numbers_of_cells():
@@ -120,16 +178,23 @@ def test_operations_have_the_published_shapes_and_sizes(case):
 def test_pooling_and_the_factorised_reduction():
     x = torch.arange(9.0).view(1, 1, 3, 3)
     for ops, paper in (DARTS_OPS, "darts"), (ASNG_OPS, "asng"):
-        torch.testing.assert_close(ops["avg_pool_3x3"].build(1)(x)[0, 0], torch.tensor(CASES["avgpool_count_include_pad"][paper]))
+        torch.testing.assert_close(
+            ops["avg_pool_3x3"].build(1)(x)[0, 0], torch.tensor(CASES["avgpool_count_include_pad"][paper])
+        )
     layer = factorized_reduce(1, 2, True)
     for conv in (layer[1].even, layer[1].odd):
         torch.nn.init.ones_(conv.weight)
     layer[1].bn = torch.nn.Identity()
-    assert layer(torch.arange(16.0).view(1, 1, 4, 4) - 5)[0].tolist() == CASES["factorized_reduce_sampling"]["expected"]
+    assert (
+        layer(torch.arange(16.0).view(1, 1, 4, 4) - 5)[0].tolist()
+        == CASES["factorized_reduce_sampling"]["expected"]
+    )
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("k, stride, size", [(3, 1, 8), (5, 1, 8), (5, 1, 4), (3, 2, 8), (5, 2, 7), (5, 1, 7), (5, 2, 4)])
+@pytest.mark.parametrize(
+    "k, stride, size", [(3, 1, 8), (5, 1, 8), (5, 1, 4), (3, 2, 8), (5, 2, 7), (5, 1, 7), (5, 2, 4)]
+)
 def test_dilation_on_subgrids_is_dilation(k, stride, size, layout):
     conv = Depthwise(6, k, stride, 2)
     x = torch.randn(2, 6, size, size).contiguous(memory_format=layout).requires_grad_()
@@ -153,7 +218,9 @@ def plain_mixture(network, x, w):
             total = 0
             for e, (j, to) in enumerate(network.space.edges):
                 for k, op in enumerate(kinds) if to == i else []:
-                    total = total + rows[e, k] * cell.own[f"{e}-{k}"](cell.shared[f"{j}-{cell.kinds[op.shared]}"](states[j]))
+                    total = total + rows[e, k] * cell.own[f"{e}-{k}"](
+                        cell.shared[f"{j}-{cell.kinds[op.shared]}"](states[j])
+                    )
             states.append(total)
         older, newer = newer, torch.cat(states[2:], 1)
     return network.linear(newer.mean((2, 3)))
@@ -171,7 +238,9 @@ def some(n=3):
 
 @pytest.mark.parametrize("relax", [softmax, sigmoid])
 def test_the_supernet_computes_its_equation_with_all_gradients(supernet, relax):
-    alpha = torch.randn(28, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    alpha = torch.randn(
+        28, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True
+    )
     results = []
     for forward in (supernet, lambda x, w: plain_mixture(supernet, x, w.values)):
         logits = forward(some(), relax(alpha))
@@ -190,7 +259,10 @@ def test_a_chosen_architecture_is_the_mixture_with_zeros_and_ones(supernet):
 
 def test_what_is_not_chosen_is_not_computed(supernet):
     computed = []
-    hooks = [m.register_forward_hook(lambda m, i, o, name=name: computed.append(name)) for name, m in supernet.cells[0].own.items()]
+    hooks = [
+        m.register_forward_hook(lambda m, i, o, name=name: computed.append(name))
+        for name, m in supernet.cells[0].own.items()
+    ]
     supernet(some(), one_hot([4] + [0] * 27))  # sep_conv_3x3 on the first edge, none elsewhere
     assert computed == ["0-4"]
     computed.clear()
@@ -222,7 +294,10 @@ def test_closed_gates_give_nothing(supernet):
 
 def test_pooling_and_relu_are_computed_once_a_state(supernet):
     calls = []
-    hooks = [m.register_forward_hook(lambda *a, key=key: calls.append(key)) for key, m in supernet.cells[0].shared.items()]
+    hooks = [
+        m.register_forward_hook(lambda *a, key=key: calls.append(key))
+        for key, m in supernet.cells[0].shared.items()
+    ]
     supernet(some(), softmax(torch.zeros(28, 8, dtype=torch.float64)))
     assert len(calls) == len(set(calls)) == 5 * 4  # five states are read; nothing, max, mean, ReLU
     [hook.remove() for hook in hooks]
@@ -237,7 +312,9 @@ def test_genotypes_are_read_off_as_the_public_code_does():
     alpha = torch.tensor(case["alphas_normal"] + case["alphas_reduce"])
     found = discretise(DARTS_CELL, softmax(alpha).values)
     flat = lambda nodes: [list(edge) for node in nodes for edge in node]
-    assert flat(found.normal) == case["expected"]["normal"] and flat(found.reduce) == case["expected"]["reduce"]
+    assert (
+        flat(found.normal) == case["expected"]["normal"] and flat(found.reduce) == case["expected"]["reduce"]
+    )
     assert list(found.normal_concat) == case["expected"]["normal_concat"]
 
 
@@ -245,10 +322,19 @@ def test_softmax_and_none_decide_which_edges_are_kept():
     alpha = torch.zeros(28, 8)
     alpha[2, 4], alpha[2, 0] = 2.0, 4.0  # the largest raw value of the node's edges, and mostly none
     alpha[3, 4] = alpha[4, 5] = 1.0
-    assert discretise(DARTS_CELL, softmax(alpha).values).normal[1] == (("sep_conv_3x3", 1), ("sep_conv_5x5", 2))
-    assert discretise(DARTS_CELL, alpha).normal[1][0] == ("sep_conv_3x3", 0)  # what ranking raw values would give
+    assert discretise(DARTS_CELL, softmax(alpha).values).normal[1] == (
+        ("sep_conv_3x3", 1),
+        ("sep_conv_5x5", 2),
+    )
+    assert discretise(DARTS_CELL, alpha).normal[1][0] == (
+        "sep_conv_3x3",
+        0,
+    )  # what ranking raw values would give
     everything = discretise(DARTS_CELL, softmax(alpha).values, keep=None)
-    assert everything.normal[1] == (("sep_conv_3x3", 1), ("sep_conv_5x5", 2))  # none is the strongest elsewhere
+    assert everything.normal[1] == (
+        ("sep_conv_3x3", 1),
+        ("sep_conv_5x5", 2),
+    )  # none is the strongest elsewhere
 
 
 @pytest.mark.parametrize("space", [DARTS_CELL, ASNG_CELL, ENAS_CELL], ids=["DARTS", "ASNG", "ENAS"])
@@ -260,14 +346,23 @@ def test_choices_to_genotype_to_text_to_weights_and_back(space):
         again = encode(space, g)
         none = list(space.ops).index("none") if "none" in space.ops else -1
         assert again.chosen == tuple(() if not space.picks and c == none else (c,) for c in choices)
-        assert discretise(space, F.one_hot(torch.tensor(choices), 8).float(), keep=None) == g if not space.picks else decode(space, [c for (c,) in again.chosen]) == g
+        assert (
+            discretise(space, F.one_hot(torch.tensor(choices), 8).float(), keep=None) == g
+            if not space.picks
+            else decode(space, [c for (c,) in again.chosen]) == g
+        )
 
 
 def test_the_final_network_is_the_supernet_restricted_to_its_genotype():
     "Same weights, same function: with the supernet's kind of batch norm the two agree."
     torch.manual_seed(0)
-    g = decode(ASNG_CELL, [1, 0, 3, 4, 0, 0, 3, 3, 2, 1, 1, 2, 0, 4, 0, 3, 3, 1, 2, 0] * 2)  # node 1 takes one operation twice
-    network, final = CellNetwork(ASNG_CELL, channels=4, cells=3), CellNetwork(ASNG_CELL, channels=4, cells=3, genotype=g)
+    g = decode(
+        ASNG_CELL, [1, 0, 3, 4, 0, 0, 3, 3, 2, 1, 1, 2, 0, 4, 0, 3, 3, 1, 2, 0] * 2
+    )  # node 1 takes one operation twice
+    network, final = (
+        CellNetwork(ASNG_CELL, channels=4, cells=3),
+        CellNetwork(ASNG_CELL, channels=4, cells=3, genotype=g),
+    )
     own = network.state_dict()
     for name, value in final.state_dict().items():
         if name in own and own[name].shape == value.shape:
@@ -299,7 +394,11 @@ def test_drop_path_and_auxiliary_head_of_a_final_network():
 
 def test_a_space_of_ones_own():
     mine = CellSpace(
-        ops={"none": DARTS_OPS["none"], "skip": DARTS_OPS["skip_connect"], "conv": Op(DARTS_OPS["sep_conv_3x3"].shared, NASNET_OPS["conv_3x3"].own)},
+        ops={
+            "none": DARTS_OPS["none"],
+            "skip": DARTS_OPS["skip_connect"],
+            "conv": Op(DARTS_OPS["sep_conv_3x3"].shared, NASNET_OPS["conv_3x3"].own),
+        },
         nodes=2,
         wiring=((0, 0), (1, 0), (1, 1), (2, 1)),
     )
@@ -318,7 +417,12 @@ def test_what_is_refused_in_one_sentence(supernet):
         (lambda: CellNetwork(ASNG_CELL, channels=4, cells=1)(some().float(), dense), "nobody reads"),
         (lambda: supernet(some()), "needs weights"),
         (lambda: supernet(some(), softmax(torch.zeros(14, 8))), "14 variables do not fit"),
-        (lambda: CellNetwork(DARTS_CELL, channels=4, cells=1, genotype=PUBLIC["DARTS_V1"])(some().float(), one_hot([0] * 28)), "takes no weights"),
+        (
+            lambda: CellNetwork(DARTS_CELL, channels=4, cells=1, genotype=PUBLIC["DARTS_V1"])(
+                some().float(), one_hot([0] * 28)
+            ),
+            "takes no weights",
+        ),
         (lambda: CellNetwork(DARTS_CELL, genotype=PUBLIC["NASNet"]), "14 edges"),
         (lambda: discretise(ASNG_CELL, torch.rand(40, 6)), "choices"),
         (lambda: decode(ASNG_CELL, [9] * 40), "choices must be"),
@@ -331,7 +435,9 @@ def test_what_is_refused_in_one_sentence(supernet):
 
 
 def test_routes_skip_none():
-    assert {r.op for node in routes(DARTS_CELL, softmax(torch.zeros(28, 8)), "normal") for r in node} == set(range(1, 8))
+    assert {r.op for node in routes(DARTS_CELL, softmax(torch.zeros(28, 8)), "normal") for r in node} == set(
+        range(1, 8)
+    )
 
 
 # -- pictures --
@@ -346,9 +452,16 @@ DEAD = Genotype(  # node 1 has no input, node 2 only what is nothing
     ((("sep_conv_3x3", 0),), (), (("skip_connect", 3), ("none", 0)), (("max_pool_3x3", 0), ("skip_connect", 2))), (2, 3, 4, 5), ((), (), (), ()), (2,)
 )  # fmt: skip
 CHAIN = [1, 0, 3, 4, 2, 1, 3, 4, 3, 2, 3, 4, 4, 3, 3, 4, 5, 4, 3, 4] * 2
-DRAWN = PUBLIC | dict(NASNet_A=NASNET_A, dead=DEAD, chain=decode(ASNG_CELL, CHAIN), star=decode(ASNG_CELL, [0] * 40))
-DRAWN |= {name: random_choices(space, 0) for name, space in (("edges", DARTS_CELL), ("asng", ASNG_CELL), ("nasnet", NASNET_CELL))}
-DRAWN["every edge"] = discretise(DARTS_CELL, torch.rand(28, 8, generator=torch.Generator().manual_seed(5)), keep=None)
+DRAWN = PUBLIC | dict(
+    NASNet_A=NASNET_A, dead=DEAD, chain=decode(ASNG_CELL, CHAIN), star=decode(ASNG_CELL, [0] * 40)
+)
+DRAWN |= {
+    name: random_choices(space, 0)
+    for name, space in (("edges", DARTS_CELL), ("asng", ASNG_CELL), ("nasnet", NASNET_CELL))
+}
+DRAWN["every edge"] = discretise(
+    DARTS_CELL, torch.rand(28, 8, generator=torch.Generator().manual_seed(5)), keep=None
+)
 
 
 @pytest.fixture
@@ -361,7 +474,9 @@ def drawn():
             ax = draw_cell(g, kind, **kwargs)
             ax.figure.canvas.draw()
         nodes, concat = getattr(g, kind), getattr(g, f"{kind}_concat")
-        ends = [(j, 2 + i, op) for i, node in enumerate(nodes) for op, j in node] + [(s, 2 + len(nodes), None) for s in concat]
+        ends = [(j, 2 + i, op) for i, node in enumerate(nodes) for op, j in node] + [
+            (s, 2 + len(nodes), None) for s in concat
+        ]
         arrows = [p for p in ax.patches if isinstance(p, FancyArrowPatch)]
         boxes = [p for p in ax.patches if isinstance(p, FancyBboxPatch)]
         assert len(arrows) == len(ends) and len(boxes) == len(nodes)
@@ -375,12 +490,17 @@ def drawn():
 @pytest.mark.parametrize("name", DRAWN)
 def test_a_picture_has_an_arrow_and_a_label_for_each_operation_and_nothing_overlaps(drawn, name, kind):
     ax, arrows, boxes, texts = drawn(DRAWN[name], kind)
-    labels, centre = [t for t in texts if t.get_bbox_patch()], lambda s: boxes[s - 2].get_bbox().get_points().mean(0)
+    labels, centre = (
+        [t for t in texts if t.get_bbox_patch()],
+        lambda s: boxes[s - 2].get_bbox().get_points().mean(0),
+    )
     named = [(b, op, arrow) for (_, b, op), arrow in arrows if op]
     assert [t.get_text() for t in labels] == [op_label(op) for _, op, _ in named]
     for label, (b, _, arrow) in zip(labels, named):  # on its own arrow, in the gap before its node
         x, y = label.get_position()
-        assert np.isclose(arrow._path_original.vertices, (x, y)).all(1).any() and x == pytest.approx(centre(b)[0] - centre(2)[0] / 2)
+        assert np.isclose(arrow._path_original.vertices, (x, y)).all(1).any() and x == pytest.approx(
+            centre(b)[0] - centre(2)[0] / 2
+        )
     extents = [t.get_window_extent() for t in labels]
     assert not any(a.overlaps(b) for n, a in enumerate(extents) for b in extents[:n])
     shapes = [box.get_window_extent() for box in boxes]
@@ -404,7 +524,9 @@ def test_arrows_join_what_they_say_from_left_to_right(drawn):
             if 1 < s < 6:
                 box = boxes[s - 2].get_bbox()
                 assert box.x0 - 1e-9 <= x <= box.x1 + 1e-9 and box.y0 < y < box.y1
-    older, newer = (next(arrow._path_original.vertices[0, 1] for (a, _, _), arrow in arrows if a == s) for s in (0, 1))
+    older, newer = (
+        next(arrow._path_original.vertices[0, 1] for (a, _, _), arrow in arrows if a == s) for s in (0, 1)
+    )
     assert older > newer
 
 
@@ -418,7 +540,12 @@ def test_one_operation_twice_from_one_state_is_two_arrows(drawn):
 def test_what_does_not_reach_the_output_is_grey(drawn):
     _, arrows, boxes, texts = drawn(DEAD)
     grey = plt.matplotlib.colors.to_rgba("0.85")
-    assert [ends[:2] for ends, arrow in arrows if arrow.get_edgecolor() == grey] == [(3, 4), (0, 4), (3, 6), (4, 6)]
+    assert [ends[:2] for ends, arrow in arrows if arrow.get_edgecolor() == grey] == [
+        (3, 4),
+        (0, 4),
+        (3, 6),
+        (4, 6),
+    ]
     assert [box.get_edgecolor()[0] for box in boxes] == [0.1, 0.7, 0.7, 0.1]
     idle = DEAD._replace(normal_concat=(2,))  # node 3 is fed, but nobody reads it
     assert [box.get_edgecolor()[0] for box in drawn(idle)[2]] == [0.1, 0.7, 0.7, 0.7]
@@ -429,15 +556,23 @@ def test_an_operation_looks_the_same_everywhere():
     for g in DRAWN.values():
         for arrow in draw_cell(g).patches:
             if arrow.get_label() and arrow.get_edgecolor()[:3] != (0.85,) * 3:
-                looks.setdefault(arrow.get_label(), set()).add((arrow.get_edgecolor(), arrow.get_linestyle(), arrow.get_linewidth()))
+                looks.setdefault(arrow.get_label(), set()).add(
+                    (arrow.get_edgecolor(), arrow.get_linestyle(), arrow.get_linewidth())
+                )
     plt.close("all")
     assert len(looks) > 8 and all(len(found) == 1 for found in looks.values())
     families = {op.split("_")[0]: op_look(op)["color"] for op in looks}
     assert families.pop("skip") == families["identity"] and len(set(families.values())) == len(families) == 6
-    assert op_look("sep_conv_3x3")["linewidth"] < op_look("sep_conv_5x5")["linewidth"] < op_look("conv_1x7_7x1")["linewidth"]
+    assert (
+        op_look("sep_conv_3x3")["linewidth"]
+        < op_look("sep_conv_5x5")["linewidth"]
+        < op_look("conv_1x7_7x1")["linewidth"]
+    )
 
 
-@pytest.mark.parametrize("ops", [DARTS_OPS, ASNG_OPS, ENAS_OPS, NASNET_OPS], ids=["DARTS", "ASNG", "ENAS", "NASNet"])
+@pytest.mark.parametrize(
+    "ops", [DARTS_OPS, ASNG_OPS, ENAS_OPS, NASNET_OPS], ids=["DARTS", "ASNG", "ENAS", "NASNet"]
+)
 def test_operations_without_weights_are_dashed_and_short_names_differ(ops):
     for name, op in ops.items():
         free = not list(op.build(4, 1, True).parameters())
@@ -450,11 +585,19 @@ def test_small_panels_share_a_legend_and_their_limits(drawn):
     figure, axes = plt.subplots(1, 5, figsize=(13, 2.4), sharex=True, sharey=True)
     for ax, name in zip(axes, ("DARTS_V1", "DARTS_V2", "chain", "star", "dead")):
         _, arrows, _, texts = drawn(DRAWN[name], ax=ax, title=name, short=True)
-        assert "sep conv 3×3" not in [t.get_text() for t in texts] and ax.get_xlim() == (-0.01, 1.01) == axes[0].get_xlim()
+        assert (
+            "sep conv 3×3" not in [t.get_text() for t in texts]
+            and ax.get_xlim() == (-0.01, 1.01) == axes[0].get_xlim()
+        )
         assert all(arrow.get_linewidth() < op_look(op)["linewidth"] for (_, _, op), arrow in arrows if op)
     op_legend(figure)
     (legend,) = figure.legends
-    ops = {op for name in ("DARTS_V1", "DARTS_V2", "chain", "star", "dead") for node in DRAWN[name].normal for op, _ in node} - {"none"}
+    ops = {
+        op
+        for name in ("DARTS_V1", "DARTS_V2", "chain", "star", "dead")
+        for node in DRAWN[name].normal
+        for op, _ in node
+    } - {"none"}
     assert sorted(t.get_text() for t in legend.get_texts()) == sorted(map(op_label, ops))
     for line, text in zip(legend.get_lines(), legend.get_texts()):
         assert line.get_color() == op_look(text.get_text().replace(" ", "_"))["color"]
@@ -462,7 +605,9 @@ def test_small_panels_share_a_legend_and_their_limits(drawn):
 
 def test_a_cell_in_words():
     said = describe(DEAD)
-    assert said.startswith("node 0 = sep conv 3×3 of input k-2; node 1 = nothing; node 2 = skip connect of node 1 + none of input k-2; node 3 =")
+    assert said.startswith(
+        "node 0 = sep conv 3×3 of input k-2; node 1 = nothing; node 2 = skip connect of node 1 + none of input k-2; node 3 ="
+    )
     assert said.endswith("output: node 0, node 1, node 2, node 3.")
 
 
@@ -484,13 +629,20 @@ def test_the_documents_network_has_the_documents_numbers_of_weights():
 def test_weights_are_counted_over_all_cells_of_a_kind():
     network = CellNetwork(DARTS_CELL, channels=4, cells=4)  # normal, reduction, reduction, normal
     n, own = parameter_counts(network), lambda cell: sum(p.numel() for p in cell.own.parameters())
-    normal, reduce = ([cell for cell, k in zip(network.cells, network.kinds) if k == kind] for kind in ("normal", "reduce"))
+    normal, reduce = (
+        [cell for cell, k in zip(network.cells, network.kinds) if k == kind] for kind in ("normal", "reduce")
+    )
     assert len(normal) == len(reduce) == 2
     assert [n[:14].sum().item(), n[14:].sum().item()] == [sum(map(own, normal)), sum(map(own, reduce))]
     g = discretise(DARTS_CELL, torch.rand(28, 8, generator=torch.Generator().manual_seed(0)))
     chosen = sum(n[v, k].item() for v, ks in enumerate(encode(DARTS_CELL, g).chosen) for k in ks)
     final = CellNetwork(DARTS_CELL, channels=4, cells=4, genotype=g)
-    affine = sum(m.weight.numel() * 2 for cell in final.cells for m in cell.own.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    affine = sum(
+        m.weight.numel() * 2
+        for cell in final.cells
+        for m in cell.own.modules()
+        if isinstance(m, torch.nn.BatchNorm2d)
+    )
     assert sum(map(own, final.cells)) - affine == chosen
 
 
@@ -501,7 +653,9 @@ def test_norms_are_sums_of_norms_with_gradients():
     assert norms.shape == n.shape == (28, 8) and (norms.eq(0) == n.eq(0)).all()
     cells = [cell for cell, kind in zip(network.cells, network.kinds) if kind == "reduce"]
     separate = [p for cell in cells for p in cell.own["3-4"].parameters()]
-    assert len(separate) == 2 * 4 and norms[14 + 3, 4].item() == pytest.approx(sum(p.square().sum().sqrt().item() for p in separate))
+    assert len(separate) == 2 * 4 and norms[14 + 3, 4].item() == pytest.approx(
+        sum(p.square().sum().sqrt().item() for p in separate)
+    )
     w = torch.rand(28, 8, dtype=torch.float64)
     (w * norms).sum().backward()
     for p in separate:
@@ -513,11 +667,21 @@ def test_norms_are_sums_of_norms_with_gradients():
 
 
 def test_nasnet():
-    assert NASNET_CELL.sizes[:20] == [n for i in range(5) for n in (2 + i, 2 + i, 13, 13)] and len(NASNET_CELL.sizes) == 40
-    assert loose(NASNET_A.normal) == PUBLIC["NASNet"].normal_concat and loose(NASNET_A.reduce) == PUBLIC["NASNet"].reduce_concat
-    as_darts = lambda nodes: tuple(tuple((op.replace("identity", "skip_connect"), j) for op, j in node) for node in nodes)
+    assert (
+        NASNET_CELL.sizes[:20] == [n for i in range(5) for n in (2 + i, 2 + i, 13, 13)]
+        and len(NASNET_CELL.sizes) == 40
+    )
+    assert (
+        loose(NASNET_A.normal) == PUBLIC["NASNet"].normal_concat
+        and loose(NASNET_A.reduce) == PUBLIC["NASNet"].reduce_concat
+    )
+    as_darts = lambda nodes: tuple(
+        tuple((op.replace("identity", "skip_connect"), j) for op, j in node) for node in nodes
+    )
     slots = lambda nodes: [sorted(node) for node in nodes]
-    assert slots(as_darts(NASNET_A.normal)) == slots(PUBLIC["NASNet"].normal) and slots(as_darts(NASNET_A.reduce)) == slots(PUBLIC["NASNet"].reduce)
+    assert slots(as_darts(NASNET_A.normal)) == slots(PUBLIC["NASNet"].normal) and slots(
+        as_darts(NASNET_A.reduce)
+    ) == slots(PUBLIC["NASNet"].reduce)
     final = CellNetwork(NASNET_CELL, channels=32, cells=20, genotype=NASNET_A)
     assert round(count(final) / 1e6, 1) == 3.3  # NASNet-A (6 @ 768)
     small = CellNetwork(NASNET_CELL, channels=4, cells=3, genotype=NASNET_A)
@@ -527,9 +691,13 @@ def test_nasnet():
     assert [merge is None for merge in small.merges + supernet.merges] == [True] * 3 + [False] * 3
 
 
-@pytest.mark.parametrize("normal, before", [(int(n), at) for n, at in CASES["nasnet_reduction_layers"]["expected"].items()])
+@pytest.mark.parametrize(
+    "normal, before", [(int(n), at) for n, at in CASES["nasnet_reduction_layers"]["expected"].items()]
+)
 def test_reduction_cells_stand_where_nasnet_inserts_them(normal, before):
-    kinds = CellNetwork(CellSpace({"skip": DARTS_OPS["skip_connect"]}, nodes=1), channels=1, cells=normal + 2).kinds
+    kinds = CellNetwork(
+        CellSpace({"skip": DARTS_OPS["skip_connect"]}, nodes=1), channels=1, cells=normal + 2
+    ).kinds
     found = [kinds[:n].count("normal") for n, kind in enumerate(kinds) if kind == "reduce"]
     assert found == (before if normal != 20 else [7, 13])  # the notebook says so
 
@@ -572,7 +740,9 @@ def test_a_chosen_architecture_is_planned_once():
     assert len(plans) == 2 and all(network.plans[k] is plan for k, plan in plans.items())
 
 
-@pytest.mark.parametrize("weights", [torch.rand(14, 8), torch.rand(28, 5), torch.rand(40, 8), torch.full((28, 8), math.nan)])
+@pytest.mark.parametrize(
+    "weights", [torch.rand(14, 8), torch.rand(28, 5), torch.rand(40, 8), torch.full((28, 8), math.nan)]
+)
 def test_weights_that_do_not_fit_are_not_discretised(weights):
     with pytest.raises(ValueError, match="28 × 8 numbers"):
         discretise(DARTS_CELL, weights)
@@ -603,7 +773,11 @@ def several(op, stride, momentum=0.1):
     for n, module in enumerate(modules):
         for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
             norm.momentum, norm.num_batches_tracked = momentum, norm.num_batches_tracked + n
-    return modules, torch.randn(4, 6, 8, 8, dtype=torch.float64), torch.rand(3, dtype=torch.float64, requires_grad=True)
+    return (
+        modules,
+        torch.randn(4, 6, 8, 8, dtype=torch.float64),
+        torch.rand(3, dtype=torch.float64, requires_grad=True),
+    )
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.7, None])
@@ -619,7 +793,9 @@ def test_side_by_side_is_one_by_one(name, momentum):
         both = nn.ModuleList(modules)
         trained = [y, *torch.autograd.grad(y.sin().sum(), [w, *both.parameters()]), *both.buffers()]
         both.eval()
-        found.append(trained + [side_by_side(modules, x) if together else torch.cat([m(x) for m in modules], 1)])
+        found.append(
+            trained + [side_by_side(modules, x) if together else torch.cat([m(x) for m in modules], 1)]
+        )
     for a, b in zip(*found):
         torch.testing.assert_close(a, b)
 
@@ -627,7 +803,9 @@ def test_side_by_side_is_one_by_one(name, momentum):
 def test_unknown_layers_are_computed_one_by_one():
     modules = [nn.Sequential(nn.Conv2d(6, 2, 1), nn.Dropout(0.0)) for _ in range(2)]  # a bias
     x, w = torch.randn(3, 6, 4, 4), torch.tensor([0.5, -2.0])
-    torch.testing.assert_close(side_by_side(modules, x, w), torch.cat([f * m(x) for f, m in zip(w, modules)], 1))
+    torch.testing.assert_close(
+        side_by_side(modules, x, w), torch.cat([f * m(x) for f, m in zip(w, modules)], 1)
+    )
 
 
 # -- what is refused --
@@ -673,23 +851,62 @@ REFUSED = {
     "kind to describe": (lambda: describe(V2, "Normal"), "kind = 'Normal'"),
     "kind of routes": (lambda: routes(DARTS_CELL, one_hot([0] * 28), "both"), "kind = 'both'"),
     "late state": (lambda: draw_cell(V2._replace(normal=((("sep_conv_3x3", 2),),))), "node 0 reads state 2"),
-    "negative state": (lambda: draw_cell(V2._replace(normal=((("sep_conv_3x3", -1),),))), "node 0 reads state -1"),
-    "late state in a network": (lambda: CellNetwork(DARTS_CELL, **SMALL, genotype=V2._replace(reduce_concat=(2, 9))), "output reads state 9"),
-    "no output": (lambda: CellNetwork(DARTS_CELL, **SMALL, genotype=V2._replace(reduce_concat=())), "its output is empty"),
-    "late state in a text": (lambda: Genotype.from_json(V2._replace(normal_concat=(6,)).to_json()), "not a genotype.*output reads state 6"),
-    "unknown operation": (lambda: encode(DARTS_CELL, V2._replace(normal=((("conv_9x9", 0),),) * 4)), "'conv_9x9'"),
+    "negative state": (
+        lambda: draw_cell(V2._replace(normal=((("sep_conv_3x3", -1),),))),
+        "node 0 reads state -1",
+    ),
+    "late state in a network": (
+        lambda: CellNetwork(DARTS_CELL, **SMALL, genotype=V2._replace(reduce_concat=(2, 9))),
+        "output reads state 9",
+    ),
+    "no output": (
+        lambda: CellNetwork(DARTS_CELL, **SMALL, genotype=V2._replace(reduce_concat=())),
+        "its output is empty",
+    ),
+    "late state in a text": (
+        lambda: Genotype.from_json(V2._replace(normal_concat=(6,)).to_json()),
+        "not a genotype.*output reads state 6",
+    ),
+    "unknown operation": (
+        lambda: encode(DARTS_CELL, V2._replace(normal=((("conv_9x9", 0),),) * 4)),
+        "'conv_9x9'",
+    ),
     "operation of another space": (lambda: CellNetwork(ASNG_CELL, **SMALL, genotype=V2), "skip_connect"),
-    "too few nodes": (lambda: encode(DARTS_CELL, V2._replace(normal=V2.normal[:3])), "3 nodes do not fit a space that has 4"),
-    "one input": (lambda: encode(ASNG_CELL, DRAWN["chain"]._replace(normal=(DRAWN["chain"].normal[0][:1],) * 5)), "5 with two inputs each"),
-    "dense on ENAS": (lambda: CellNetwork(ENAS_CELL, **SMALL)(some().float(), Weights(torch.rand(40, 6))), "nobody reads"),
-    "two choices on ENAS": (lambda: CellNetwork(ENAS_CELL, **SMALL)(some().float(), Weights(None, ((0, 1),) * 40)), "choose one"),
+    "too few nodes": (
+        lambda: encode(DARTS_CELL, V2._replace(normal=V2.normal[:3])),
+        "3 nodes do not fit a space that has 4",
+    ),
+    "one input": (
+        lambda: encode(ASNG_CELL, DRAWN["chain"]._replace(normal=(DRAWN["chain"].normal[0][:1],) * 5)),
+        "5 with two inputs each",
+    ),
+    "dense on ENAS": (
+        lambda: CellNetwork(ENAS_CELL, **SMALL)(some().float(), Weights(torch.rand(40, 6))),
+        "nobody reads",
+    ),
+    "two choices on ENAS": (
+        lambda: CellNetwork(ENAS_CELL, **SMALL)(some().float(), Weights(None, ((0, 1),) * 40)),
+        "choose one",
+    ),
     "discretise on ENAS": (lambda: discretise(ENAS_CELL, torch.rand(40, 6)), "use `decode`"),
-    "a choice too high": (lambda: CellNetwork(DARTS_CELL, **SMALL)(some().float(), one_hot([8] * 28)), r"variable 0 has the choices 0 to 7, not \(8,\)"),
-    "a negative choice": (lambda: CellNetwork(ENAS_CELL, **SMALL)(some().float(), one_hot([-1] * 40)), "variable 0 has the choices 0 to 1"),
-    "weights too narrow": (lambda: CellNetwork(DARTS_CELL, **SMALL)(some().float(), softmax(torch.zeros(28, 5))), "5 choices do not fit"),
+    "a choice too high": (
+        lambda: CellNetwork(DARTS_CELL, **SMALL)(some().float(), one_hot([8] * 28)),
+        r"variable 0 has the choices 0 to 7, not \(8,\)",
+    ),
+    "a negative choice": (
+        lambda: CellNetwork(ENAS_CELL, **SMALL)(some().float(), one_hot([-1] * 40)),
+        "variable 0 has the choices 0 to 1",
+    ),
+    "weights too narrow": (
+        lambda: CellNetwork(DARTS_CELL, **SMALL)(some().float(), softmax(torch.zeros(28, 5))),
+        "5 choices do not fit",
+    ),
     "counts with picks": (lambda: parameter_counts(CellNetwork(ENAS_CELL, **SMALL)), "no picks"),
     "norms with picks": (lambda: parameter_norms(CellNetwork(ASNG_CELL, **SMALL)), "no picks"),
-    "counts of a final network": (lambda: parameter_counts(CellNetwork(DARTS_CELL, **SMALL, genotype=V2)), "takes a supernet"),
+    "counts of a final network": (
+        lambda: parameter_counts(CellNetwork(DARTS_CELL, **SMALL, genotype=V2)),
+        "takes a supernet",
+    ),
 }
 
 
@@ -730,7 +947,10 @@ def test_the_factorised_reduction_of_odd_sides_is_that_of_the_image_with_a_row_o
 
 @pytest.mark.parametrize("name", ["skip_connect", "sep_conv_3x3", "dil_conv_5x5"])
 def test_odd_sides_side_by_side_are_each_alone(name):
-    many, x = [DARTS_OPS[name].own(4, 2, False).double() for _ in range(3)], torch.randn(2, 4, 7, 5, dtype=torch.float64)
+    many, x = (
+        [DARTS_OPS[name].own(4, 2, False).double() for _ in range(3)],
+        torch.randn(2, 4, 7, 5, dtype=torch.float64),
+    )
     alone = torch.cat([one(x) for one in many], 1)
     assert torch.allclose(side_by_side(many, x), alone, atol=1e-12)
 
@@ -756,7 +976,9 @@ def test_whether_an_auxiliary_head_fits_is_known_when_it_is_built(sides, cells, 
     for space in (DARTS_CELL, ASNG_CELL):  # the supernet, too, and whatever the architecture
         for g in (None, random_choices(space, 0), random_choices(space, 1)):
             if not fits:
-                with pytest.raises(ValueError, match=r"auxiliary head .* data.resize, or leave it out \(aux=False\)") as error:
+                with pytest.raises(
+                    ValueError, match=r"auxiliary head .* data.resize, or leave it out \(aux=False\)"
+                ) as error:
                     CellNetwork(space, **form, genotype=g)
                 assert "\n" not in str(error.value)
             elif g:
@@ -784,7 +1006,14 @@ DARTS_TEXT = (
 def test_the_text_of_a_published_genotype_is_read_and_written():
     g = Genotype.from_darts(DARTS_TEXT)
     assert g == PUBLIC["DARTS_V2"] and Genotype.from_darts(f"\nDARTS_V2 = {DARTS_TEXT}\n") == g
-    assert Genotype.from_darts(DARTS_TEXT.replace("Genotype(normal=", "genotypes.Genotype(").replace("reduce_concat=", "reduce_concat = ")) == g
+    assert (
+        Genotype.from_darts(
+            DARTS_TEXT.replace("Genotype(normal=", "genotypes.Genotype(").replace(
+                "reduce_concat=", "reduce_concat = "
+            )
+        )
+        == g
+    )
     for known in PUBLIC.values():
         assert Genotype.from_darts(known.to_darts()) == known
     assert g.to_darts() == DARTS_TEXT.replace("range(2, 6)", "[2, 3, 4, 5]")
@@ -848,7 +1077,11 @@ def there(kind, c_in, c_out, k=3, stride=1, dilation=1):
 
 def op_there(name, C, stride):
     if "pool" in name:
-        return nn.MaxPool2d(3, stride, 1) if "max" in name else nn.AvgPool2d(3, stride, 1, count_include_pad=False)
+        return (
+            nn.MaxPool2d(3, stride, 1)
+            if "max" in name
+            else nn.AvgPool2d(3, stride, 1, count_include_pad=False)
+        )
     if name == "skip_connect":
         return nn.Identity() if stride == 1 else there("reduce", C, C)
     kind, size = name[:8], int(name[-1])
@@ -860,21 +1093,36 @@ class PublicDARTS(nn.Module):
 
     def __init__(self, g, C, classes, layers, aux):
         super().__init__()
-        self.stem, self.cells, self.wired = nn.Sequential(nn.Conv2d(3, 3 * C, 3, padding=1, bias=False), nn.BatchNorm2d(3 * C)), nn.ModuleList(), []
+        self.stem, self.cells, self.wired = (
+            nn.Sequential(nn.Conv2d(3, 3 * C, 3, padding=1, bias=False), nn.BatchNorm2d(3 * C)),
+            nn.ModuleList(),
+            [],
+        )
         older, newer, halved = 3 * C, 3 * C, False
         for n in range(layers):
             half = n in (layers // 3, 2 * layers // 3)
             C *= 1 + half
             nodes, concat = g.cell("reduce" if half else "normal")
             cell, flat = nn.Module(), [pair for node in nodes for pair in node]
-            cell.preprocess0, cell.preprocess1 = there("reduce" if halved else "preprocess", older, C), there("preprocess", newer, C)
+            cell.preprocess0, cell.preprocess1 = (
+                there("reduce" if halved else "preprocess", older, C),
+                there("preprocess", newer, C),
+            )
             cell._ops = nn.ModuleList(op_there(op, C, 2 if half and j < 2 else 1) for op, j in flat)
             self.cells.append(cell), self.wired.append(([j for _, j in flat], concat))
             older, newer, halved = newer, C * len(concat), half
             if aux and n == 2 * layers // 3:
                 self.auxiliary_head = nn.Module()
-                tail = [nn.BatchNorm2d(128), nn.ReLU(), nn.Conv2d(128, 768, 2, bias=False), nn.BatchNorm2d(768), nn.ReLU()]
-                self.auxiliary_head.features = nn.Sequential(nn.ReLU(), nn.AvgPool2d(5, 3), nn.Conv2d(newer, 128, 1, bias=False), *tail)
+                tail = [
+                    nn.BatchNorm2d(128),
+                    nn.ReLU(),
+                    nn.Conv2d(128, 768, 2, bias=False),
+                    nn.BatchNorm2d(768),
+                    nn.ReLU(),
+                ]
+                self.auxiliary_head.features = nn.Sequential(
+                    nn.ReLU(), nn.AvgPool2d(5, 3), nn.Conv2d(newer, 128, 1, bias=False), *tail
+                )
                 self.auxiliary_head.classifier = nn.Linear(768, classes)
         self.classifier = nn.Linear(newer, classes)
 
@@ -896,7 +1144,12 @@ def published(g, aux=True, seed=0):
     network = PublicDARTS(g, 4, 10, 4, aux)
     for m in network.modules():
         if isinstance(m, nn.BatchNorm2d):
-            for t, low in ((m.running_mean, -0.5), (m.running_var, 0.5), (m.weight.data, 0.5), (m.bias.data, -0.5)):
+            for t, low in (
+                (m.running_mean, -0.5),
+                (m.running_var, 0.5),
+                (m.weight.data, 0.5),
+                (m.bias.data, -0.5),
+            ):
                 t.copy_(low + torch.rand_like(t))
     return network.eval()
 
@@ -936,18 +1189,28 @@ def test_a_checkpoint_of_torch_0_3_counts_no_batches():
     lambda state: state["classifier.bias"].fill_(math.nan), lambda state: state.update({"stem.0.weight": None}),
 ])  # fmt: skip
 def test_another_checkpoint_is_refused_and_changes_nothing(change):
-    state, mine = published(ALL_KINDS).state_dict(), CellNetwork(DARTS_CELL, channels=4, cells=4, genotype=ALL_KINDS)
+    state, mine = (
+        published(ALL_KINDS).state_dict(),
+        CellNetwork(DARTS_CELL, channels=4, cells=4, genotype=ALL_KINDS),
+    )
     before = {k: v.clone() for k, v in mine.state_dict().items()}
     change(state)
     with pytest.raises(ValueError) as error:
         load_darts(mine, state)
-    assert "\n" not in str(error.value) and all(torch.equal(v, before[k]) for k, v in mine.state_dict().items())
+    assert "\n" not in str(error.value) and all(
+        torch.equal(v, before[k]) for k, v in mine.state_dict().items()
+    )
 
 
 def test_only_the_network_of_a_darts_genotype_has_public_names():
     twice = PUBLIC["DARTS_V2"]._replace(normal=((("sep_conv_3x3", 0),) * 2,) * 4)
     nasnet = CellNetwork(NASNET_CELL, channels=4, cells=3, genotype=NASNET_A)
-    for network in (CellNetwork(DARTS_CELL, channels=2, cells=1), CellNetwork(DARTS_CELL, channels=2, cells=3, genotype=twice), nn.Linear(2, 2), nasnet):
+    for network in (
+        CellNetwork(DARTS_CELL, channels=2, cells=1),
+        CellNetwork(DARTS_CELL, channels=2, cells=3, genotype=twice),
+        nn.Linear(2, 2),
+        nasnet,
+    ):
         try:
             names = darts_names(network)
         except ValueError as error:

@@ -1,4 +1,5 @@
 """No step mixes devices, and none waits for a GPU but where it says so: seen without one (`fake_cuda`)."""
+
 from functools import partial
 
 import pytest
@@ -16,7 +17,15 @@ from nas_nb.hypernet import Hypernet
 from nas_nb.operations import DARTS_OPS
 from nas_nb.papers import tdga_darts_vgg19 as shortcuts
 from nas_nb.relaxations import raw, sigmoid
-from nas_nb.sampling import DSNAS, SNAS, Proxyless, ProxylessReinforce, annealed, resource_costs, resource_penalty
+from nas_nb.sampling import (
+    DSNAS,
+    SNAS,
+    Proxyless,
+    ProxylessReinforce,
+    annealed,
+    resource_costs,
+    resource_penalty,
+)
 from nas_nb.search import Distribution, Uniform, random_architecture, search
 from nas_nb.training import Recipe, StepLog
 from nas_nb.vgg import VGG, ShortcutSpace
@@ -25,7 +34,11 @@ SPACE, SHAPE = CellSpace(DARTS_OPS, nodes=2), (3, 16, 16)
 
 
 def images(n=20, shape=SHAPE):
-    return Images(torch.randint(256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)), torch.arange(n) % 10, tuple("0123456789"))
+    return Images(
+        torch.randint(256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),
+        torch.arange(n) % 10,
+        tuple("0123456789"),
+    )
 
 
 # -- methods and supernets --
@@ -33,7 +46,9 @@ def images(n=20, shape=SHAPE):
 METHODS = {
     "DARTS": lambda costs: DARTS(SPACE),
     "Fair DARTS": lambda costs: DARTS(SPACE, sigmoid, lambda alpha, w: zero_one(alpha)),
-    "DARTS, expected cost": lambda costs: DARTS(SPACE, penalty=lambda alpha, w: expected_cost(w, costs["count"])),
+    "DARTS, expected cost": lambda costs: DARTS(
+        SPACE, penalty=lambda alpha, w: expected_cost(w, costs["count"])
+    ),
     "SNAS": lambda costs: SNAS(SPACE, partial(annealed, steps=10)),
     **{
         f"SNAS, {e}": lambda costs, e=e: SNAS(SPACE, 0.5, partial(resource_penalty, costs=costs["kinds"]), e)
@@ -43,7 +58,9 @@ METHODS = {
     "ProxylessNAS": lambda costs: Proxyless(SPACE),
     "ProxylessNAS, latency": lambda costs: Proxyless(SPACE, torch.rand(10, 8)),
     "hypernetwork": lambda costs: Hypernet(SPACE, (1e-3, 1.0)),
-    "hypernetwork, raw": lambda costs: Hypernet(SPACE, (1e-3, 1.0), "raw", relax=raw, penalty=lambda alpha, w: expected_cost(w, costs["count"])),
+    "hypernetwork, raw": lambda costs: Hypernet(
+        SPACE, (1e-3, 1.0), "raw", relax=raw, penalty=lambda alpha, w: expected_cost(w, costs["count"])
+    ),
     "hypernetwork, Gumbel": lambda costs: Hypernet(SPACE, (1e-3, 1.0), knots=5, relax=None, steps=10),
     "REINFORCE": lambda costs: ProxylessReinforce(SPACE),
     "ASNG": lambda costs: Distribution(SPACE),
@@ -56,7 +73,9 @@ def steps_of(method, network, x):
     if hasattr(method, "tell"):
         for t in range(3):
             out = [network(x, w) for w in method.ask(t, 2)]
-            method.tell(torch.tensor([1.0, 2.0 + t], dtype=torch.float64))  # the losses of samples are what the host does wait for
+            method.tell(
+                torch.tensor([1.0, 2.0 + t], dtype=torch.float64)
+            )  # the losses of samples are what the host does wait for
         return out
     for t in range(2):
         out = network(x, getattr(method, "gates", method.weights)(t)).mean() + method.penalty(t)
@@ -75,20 +94,33 @@ def test_a_step_of_a_method(name):
         steps_of(moved(METHODS[name](moved(costs))), network, x)
 
 
-@pytest.mark.parametrize("space", [ASNG_CELL, cells.DARTS_CELL, cells.ENAS_CELL, cells.NASNET_CELL], ids="ASNG DARTS ENAS NASNet".split())
+@pytest.mark.parametrize(
+    "space",
+    [ASNG_CELL, cells.DARTS_CELL, cells.ENAS_CELL, cells.NASNET_CELL],
+    ids="ASNG DARTS ENAS NASNet".split(),
+)
 def test_a_network_of_one_architecture(space):
     genotype = random_architecture(space, 0)
-    network, alone = (CellNetwork(space, (3, 32, 32), channels=4, cells=3, genotype=g, aux=g is not None) for g in (None, genotype))
+    network, alone = (
+        CellNetwork(space, (3, 32, 32), channels=4, cells=3, genotype=g, aux=g is not None)
+        for g in (None, genotype)
+    )
     for module in (m for m in alone.modules() if isinstance(m, training.DropPath)):
         module.p = 0.3
     with fake_cuda():
         x = moved(torch.zeros(4, 3, 32, 32))
         moved(network)(x, encode(space, genotype))
         logits, aux = moved(alone)(x)
-        training.training_loss((logits, aux), moved(torch.zeros(4, dtype=torch.long)), training.Recipe(1, aux=0.4, label_smoothing=0.1))
+        training.training_loss(
+            (logits, aux),
+            moved(torch.zeros(4, dtype=torch.long)),
+            training.Recipe(1, aux=0.4, label_smoothing=0.1),
+        )
 
 
-@pytest.mark.parametrize("space", [Space([3, 3]), Space([3, 2, 4], [(1, 9)], [(0.0, 1.0)])], ids=["choices", "choices and numbers"])
+@pytest.mark.parametrize(
+    "space", [Space([3, 3]), Space([3, 2, 4], [(1, 9)], [(0.0, 1.0)])], ids=["choices", "choices and numbers"]
+)
 @pytest.mark.parametrize("rule", [ASNG, SNG, Adam])
 def test_ask_and_tell(rule, space):
     method = rule(space, seeds=range(5))
@@ -102,7 +134,14 @@ def test_ask_and_tell(rule, space):
 
 # -- data --
 
-AUGMENTED = [Augment(), Augment(crop=2), Augment(flip=True), Augment(cutout=5), Augment(degrees=15, translate=0.1, zoom=0.1), Augment(4, True, 8, 5, 0.1, 0.1)]
+AUGMENTED = [
+    Augment(),
+    Augment(crop=2),
+    Augment(flip=True),
+    Augment(cutout=5),
+    Augment(degrees=15, translate=0.1, zoom=0.1),
+    Augment(4, True, 8, 5, 0.1, 0.1),
+]
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
@@ -148,7 +187,9 @@ def test_population(convention, projection, calibrate):
 
 
 GENES = torch.randint(2, (3, 6, 9), generator=torch.Generator().manual_seed(0))
-GENERATIONS = {  # and how often `tell` looks at values, each time to refuse what cannot be selected or to see which alleles there are
+# and how often `tell` looks at values, each time to refuse what cannot be selected or to see which alleles
+# there are
+GENERATIONS = {
     "TDGA": (lambda e: tdga.TDGA(GENES, e, 0.1), 7),
     "feedback": (lambda e: tdga.TDGA(GENES, e, tdga.entropy_feedback(0.3, 0.1)), 6),
     "no elite": (lambda e: tdga.TDGA(GENES, e, 0.1, elite=False, replacement=False), 7),
@@ -187,7 +228,8 @@ def test_log():
 
 # -- what these tests are worth --
 
-WITHIN = {  # a function on the way -> a test that must fail if it reads a value, waits for a copy, or mixes devices
+# a function on the way -> a test that must fail if it reads a value, waits for a copy, or mixes devices
+WITHIN = {
     "network": (CellNetwork, "forward", partial(test_a_step_of_a_method, "DSNAS")),
     "DARTS": (DARTS, "weights", partial(test_a_step_of_a_method, "DARTS")),
     "SNAS": (SNAS, "penalty", partial(test_a_step_of_a_method, "SNAS, policy_gradient")),
@@ -250,9 +292,22 @@ def few_steps(name, device, n=4):
     torch.manual_seed(0)
     network = CellNetwork(SPACE, SHAPE, channels=4, cells=3).to(device)
     part, norm = images().to(device), dict(mean=(0.5,) * 3, std=(0.2,) * 3)
-    train, valid = (Batches(part, 8, seed=seed, augment=Augment(crop=1, flip=True), channels_last=True, **norm) for seed in (0, 1))
-    costs = dict(kinds=resource_costs(network, 16), count=torch.rand(10, 8, generator=torch.Generator().manual_seed(0)).to(device))
-    return search(network, METHODS[name](costs), train, valid, Recipe(n, "momentum", lr=0.01, clip=5.0, bf16=False), every=1)
+    train, valid = (
+        Batches(part, 8, seed=seed, augment=Augment(crop=1, flip=True), channels_last=True, **norm)
+        for seed in (0, 1)
+    )
+    costs = dict(
+        kinds=resource_costs(network, 16),
+        count=torch.rand(10, 8, generator=torch.Generator().manual_seed(0)).to(device),
+    )
+    return search(
+        network,
+        METHODS[name](costs),
+        train,
+        valid,
+        Recipe(n, "momentum", lr=0.01, clip=5.0, bf16=False),
+        every=1,
+    )
 
 
 @pytest.mark.gpu
@@ -267,8 +322,13 @@ def test_a_search_on_a_gpu_is_that_of_the_host(name):
 @pytest.mark.parametrize("case", ["batches", "log", "gates", "ask", "population"])
 def test_nothing_waits_on_a_gpu(case):
     x, part = torch.zeros(4, 3, 32, 32, device="cuda"), images().to("cuda")
-    batches, log = Batches(part, 6, (0.5,) * 3, (0.2,) * 3, augment=AUGMENTED[-1], channels_last=True), StepLog(5, ("loss",), "cuda")
-    network, method = (m.to("cuda") for m in shortcuts.new_supernet("Bernoulli", 0, images(shape=(3, 32, 32)), 1 / 32))
+    batches, log = (
+        Batches(part, 6, (0.5,) * 3, (0.2,) * 3, augment=AUGMENTED[-1], channels_last=True),
+        StepLog(5, ("loss",), "cuda"),
+    )
+    network, method = (
+        m.to("cuda") for m in shortcuts.new_supernet("Bernoulli", 0, images(shape=(3, 32, 32)), 1 / 32)
+    )
     rule, bits = ASNG(Space([3, 3]), seeds=range(5), device="cuda"), torch.randint(2, (4, 105))
     work = dict(
         batches=lambda: [batches(step) for step in range(7)],

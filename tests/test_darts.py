@@ -12,10 +12,22 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, discretise, encode, parameter_norms
-from nas_nb.darts import DARTS, expected_cost, first_order, l1, move, run_norms, scaled, second_order, sgd_drift, signed, zero_one
+from nas_nb.darts import (
+    DARTS,
+    expected_cost,
+    first_order,
+    l1,
+    move,
+    run_norms,
+    scaled,
+    second_order,
+    sgd_drift,
+    signed,
+    zero_one,
+)
 from nas_nb.data import Batches, Images, eval_batches
-from nas_nb.hypernet import Hypernet, basis
 from nas_nb.files import Checkpoint
+from nas_nb.hypernet import Hypernet, basis
 from nas_nb.relaxations import gumbel_softmax, raw, sigmoid, softmax
 from nas_nb.search import At, Stack, Together, inherited, random_architecture, search, side_by_side_batches
 from nas_nb.training import Diverged, Recipe, learning_rate
@@ -53,11 +65,17 @@ def mixture(w, alpha, x, y):
 
 
 def test_the_nonlinear_case_and_the_exact_product():
-    case, expected = CASES["darts_second_order_nonlinear"]["input"], CASES["darts_second_order_nonlinear"]["expected"]
+    case, expected = (
+        CASES["darts_second_order_nonlinear"]["input"],
+        CASES["darts_second_order_nonlinear"]["expected"],
+    )
     a, w = leaf(case["alpha"]), leaf(case["w"])
     train = lambda: mixture(w, a, case["x_train"], case["y_train"])
     valid = lambda: mixture(w, a, case["x_val"], case["y_val"])
-    drift = [case["momentum"] * torch.tensor(case["momentum_buffer"], dtype=torch.float64) + case["weight_decay"] * w.detach()]
+    drift = [
+        case["momentum"] * torch.tensor(case["momentum_buffer"], dtype=torch.float64)
+        + case["weight_decay"] * w.detach()
+    ]
     found = second_order([a], valid, [w], train, case["eta"], drift).gradients[0]
     assert found.tolist() == pytest.approx(expected["reference"], abs=1e-12)
     assert found.tolist() == pytest.approx(expected["exact"], abs=2e-6)
@@ -79,13 +97,20 @@ def test_second_order_on_a_supernet_is_autograds_own():
     alpha = (0.5 * torch.randn(28, 8, dtype=torch.float64)).requires_grad_()
     names, weights = zip(*network.named_parameters())
     loss = lambda n, values=None: F.cross_entropy(
-        network(x[n], softmax(alpha)) if values is None else torch.func.functional_call(network, dict(zip(names, values)), (x[n], softmax(alpha))), y[n]
+        network(x[n], softmax(alpha))
+        if values is None
+        else torch.func.functional_call(network, dict(zip(names, values)), (x[n], softmax(alpha))),
+        y[n],
     )
     drift = [0.01 * torch.randn_like(w) for w in weights]
     grads = torch.autograd.grad(loss(0), weights, create_graph=True)
-    exact = torch.autograd.grad(loss(1, [w - 0.1 * (g + d) for w, g, d in zip(weights, grads, drift)]), alpha)[0]
+    exact = torch.autograd.grad(
+        loss(1, [w - 0.1 * (g + d) for w, g, d in zip(weights, grads, drift)]), alpha
+    )[0]
     kept = [w.clone() for w in weights]
-    found = second_order([alpha], lambda: loss(1), weights, lambda: loss(0), 0.1, drift, radius=1e-7).gradients[0]
+    found = second_order(
+        [alpha], lambda: loss(1), weights, lambda: loss(0), 0.1, drift, radius=1e-7
+    ).gradients[0]
     ahead = second_order([alpha], lambda: loss(1), weights, lambda: loss(0), 0.1, drift, radius=1e-7)
     torch.testing.assert_close(found, exact, rtol=1e-3, atol=1e-6)
     one = first_order([alpha], lambda: loss(1)).gradients[0]
@@ -95,7 +120,11 @@ def test_second_order_on_a_supernet_is_autograds_own():
 
 def test_weights_come_back_even_if_a_loss_fails():
     network, x, y = supernet()
-    alpha, weights, calls = torch.zeros(28, 8, dtype=torch.float64, requires_grad=True), list(network.parameters()), []
+    alpha, weights, calls = (
+        torch.zeros(28, 8, dtype=torch.float64, requires_grad=True),
+        list(network.parameters()),
+        [],
+    )
     kept = [w.clone() for w in weights]
 
     def train():
@@ -105,7 +134,9 @@ def test_weights_come_back_even_if_a_loss_fails():
         return F.cross_entropy(network(x[0], softmax(alpha)), y[0])
 
     with pytest.raises(KeyboardInterrupt):
-        second_order([alpha], lambda: F.cross_entropy(network(x[1], softmax(alpha)), y[1]), weights, train, 0.1)
+        second_order(
+            [alpha], lambda: F.cross_entropy(network(x[1], softmax(alpha)), y[1]), weights, train, 0.1
+        )
     assert all(torch.equal(a, b) for a, b in zip(kept, weights))
 
 
@@ -145,14 +176,20 @@ def test_expected_cost():
     alpha, n = leaf(case["alpha"]), torch.tensor(case["n_stride2"], dtype=torch.float64)
     found = expected_cost(alpha.softmax(0), n)
     (gradient,) = torch.autograd.grad(case["lam"] * found, alpha)
-    assert found.item() == pytest.approx(case["expected"]) and gradient.tolist() == pytest.approx(case["penalty_grad"], abs=1e-12)
+    assert found.item() == pytest.approx(case["expected"]) and gradient.tolist() == pytest.approx(
+        case["penalty_grad"], abs=1e-12
+    )
 
 
 def test_zero_one():
     case = CASES["fair_01_zero_one_loss"]
     alpha = leaf(case["alpha"])
-    assert zero_one(alpha).item() == pytest.approx(case["L01"]) and 10 * zero_one(alpha).item() == pytest.approx(case["weighted_10"])
-    assert torch.autograd.grad(zero_one(alpha), alpha)[0].tolist() == pytest.approx(case["grad_L01"], abs=1e-12)
+    assert zero_one(alpha).item() == pytest.approx(case["L01"]) and 10 * zero_one(
+        alpha
+    ).item() == pytest.approx(case["weighted_10"])
+    assert torch.autograd.grad(zero_one(alpha), alpha)[0].tolist() == pytest.approx(
+        case["grad_L01"], abs=1e-12
+    )
     assert 1 / (1 + math.exp(-case["alpha_at_threshold"])) == pytest.approx(case["threshold"])
 
 
@@ -171,10 +208,17 @@ def test_methods_refuse_spaces_in_which_a_mixture_has_no_meaning():
 
 def test_darts():
     method = DARTS(DARTS_CELL, penalty=lambda alpha, w: alpha.sum() + w.sum(), seed=3)
-    assert method.alpha.std().item() == pytest.approx(1e-3, rel=0.2) and not torch.equal(method.alpha, DARTS(DARTS_CELL, seed=4).alpha)
+    assert method.alpha.std().item() == pytest.approx(1e-3, rel=0.2) and not torch.equal(
+        method.alpha, DARTS(DARTS_CELL, seed=4).alpha
+    )
     assert method.penalty().item() == pytest.approx(method.alpha.sum().item() + 28, rel=1e-5)
-    assert DARTS(DARTS_CELL, sigmoid, start=0.0).weights().values.unique().tolist() == [0.5] and DARTS(DARTS_CELL).penalty() == 0.0
-    assert [len(n) for n in method.architecture().normal] == [2] * 4 and sum(len(n) for n in method.architecture(keep=None).normal) <= 14
+    assert (
+        DARTS(DARTS_CELL, sigmoid, start=0.0).weights().values.unique().tolist() == [0.5]
+        and DARTS(DARTS_CELL).penalty() == 0.0
+    )
+    assert [len(n) for n in method.architecture().normal] == [2] * 4 and sum(
+        len(n) for n in method.architecture(keep=None).normal
+    ) <= 14
 
 
 # -- hypernetwork --
@@ -184,12 +228,16 @@ def test_linear_alpha_and_where_it_switches():
     case = CASES["hyper_01_linear"]
     net = Hypernet(DARTS_CELL, (1e-5, 1.0), "raw").double()
     with torch.no_grad():
-        net.b[0, :2, :3], net.b[1, :2, :3] = (torch.tensor(case[k], dtype=torch.float64) for k in ("b1", "b2"))
+        net.b[0, :2, :3], net.b[1, :2, :3] = (
+            torch.tensor(case[k], dtype=torch.float64) for k in ("b1", "b2")
+        )
         for row in case["rows"]:
             if row["lam"] > 0:
                 alpha = net.alpha(row["lam"])[:2, :3]
                 assert alpha.flatten().tolist() == pytest.approx(sum(row["alpha"], []), abs=1e-12)
-                assert softmax(alpha).values.flatten().tolist() == pytest.approx(sum(row["softmax"], []), abs=1e-12)
+                assert softmax(alpha).values.flatten().tolist() == pytest.approx(
+                    sum(row["softmax"], []), abs=1e-12
+                )
         at = case["switch_lambda_edge1"]["0->2"]
         before, after = (net.alpha(at + d)[1, [0, 2]].argmax().item() for d in (-1e-6, 1e-6))
     assert (before, after) == (0, 1)
@@ -200,7 +248,9 @@ def test_how_lambda_is_drawn():
     net = Hypernet(DARTS_CELL, (1e-5, 1.0), "raw", seed=5)
     drawn = torch.tensor([net.draw(t) for t in range(4000)])
     assert drawn.min() >= 1e-5 and drawn.max() <= 1
-    assert drawn.mean().item() == pytest.approx(case["mean"], abs=0.012) and drawn.median().item() == pytest.approx(case["median"], rel=0.35)
+    assert drawn.mean().item() == pytest.approx(
+        case["mean"], abs=0.012
+    ) and drawn.median().item() == pytest.approx(case["median"], rel=0.35)
     for bound, key in ((1e-4, "P_lam_lt_1e4"), (1e-2, "P_lam_lt_1e2"), (1e-1, "P_lam_lt_1e1")):
         assert (drawn < bound).float().mean().item() == pytest.approx(case[key], abs=0.03)
     assert net.draw(7) == net.draw(7) != Hypernet(DARTS_CELL, (1e-5, 1.0), "raw", seed=6).draw(7)
@@ -227,15 +277,22 @@ def test_a_line_is_two_knots_written_differently():
 def test_gumbel_softmax_and_its_temperature():
     case = CASES["hyper_07_relaxed_onehot"]
     for tau, sample in case["samples"].items():
-        found = gumbel_softmax(torch.tensor([case["alpha"]]), torch.tensor([case["gumbel"]]), float(tau)).values[0]
+        found = gumbel_softmax(
+            torch.tensor([case["alpha"]]), torch.tensor([case["gumbel"]]), float(tau)
+        ).values[0]
         assert found.tolist() == pytest.approx(sample, abs=1e-6)
     net = Hypernet(DARTS_CELL, (1e-6, 1e-3), relax=None, steps=50)
     with torch.no_grad():
         net.b.zero_()
-    largest = [torch.stack([net.weights(t + s).values.max(1).values.mean() for s in range(3)]).mean().item() for t in (0, 47)]
+    largest = [
+        torch.stack([net.weights(t + s).values.max(1).values.mean() for s in range(3)]).mean().item()
+        for t in (0, 47)
+    ]
     assert largest[1] > largest[0] + 0.2  # the samples become almost one-hot
     assert net.at(1e-4).values.unique().tolist() == [0.125]  # what is looked at has no noise
-    assert torch.equal(net.weights(3).values, net.weights(3).values) and not torch.equal(net.weights(3).values, net.weights(4).values)
+    assert torch.equal(net.weights(3).values, net.weights(3).values) and not torch.equal(
+        net.weights(3).values, net.weights(4).values
+    )
 
 
 def test_gradients_of_the_hypernetwork():
@@ -263,7 +320,11 @@ def test_raw_weights_and_architecture():
 
 @pytest.mark.parametrize("lam", [math.nan, math.inf, -math.inf, 0.0, -0.1, "1", None])
 def test_lambda_must_be_positive_and_finite(lam):
-    for net in (Hypernet(DARTS_CELL, (1e-5, 1.0), "raw"), Hypernet(DARTS_CELL, (1e-5, 1.0)), Hypernet(DARTS_CELL, (1e-5, 1.0), knots=3)):
+    for net in (
+        Hypernet(DARTS_CELL, (1e-5, 1.0), "raw"),
+        Hypernet(DARTS_CELL, (1e-5, 1.0)),
+        Hypernet(DARTS_CELL, (1e-5, 1.0), knots=3),
+    ):
         for what in (net.alpha, net.at, net.architecture) if net.scale == "log" or lam != 0.0 else ():
             with pytest.raises(ValueError, match="positive, finite"):
                 what(lam)
@@ -294,7 +355,18 @@ def test_gumbel_needs_steps_and_stays_warm():
     assert (w > 0).all() and w.sum(1).allclose(torch.ones(28)) and noisy.shape == w.shape
 
 
-@pytest.mark.parametrize("settings", [dict(scale="sqrt"), dict(knots=1), dict(knots=-2), dict(scale="raw", knots=4), dict(span=(0.0, 1.0)), dict(span=(1.0, 0.1)), dict(span=(1e-3, math.inf))])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(scale="sqrt"),
+        dict(knots=1),
+        dict(knots=-2),
+        dict(scale="raw", knots=4),
+        dict(span=(0.0, 1.0)),
+        dict(span=(1.0, 0.1)),
+        dict(span=(1e-3, math.inf)),
+    ],
+)
 def test_settings_that_cannot_be(settings):
     with pytest.raises(ValueError, match="no such function of λ"):
         Hypernet(DARTS_CELL, **dict(span=(1e-6, 1e-3)) | settings)
@@ -306,7 +378,9 @@ def test_settings_that_cannot_be(settings):
 def images(n=48, size=8, classes=3):
     generator = torch.Generator().manual_seed(1)
     y = torch.arange(n) % classes
-    x = (torch.rand(n, 1, size, size, generator=generator) * 120 + 60 * y[:, None, None, None]).to(torch.uint8)
+    x = (torch.rand(n, 1, size, size, generator=generator) * 120 + 60 * y[:, None, None, None]).to(
+        torch.uint8
+    )
     return Images(x, y, tuple(map(str, range(classes))))
 
 
@@ -324,9 +398,19 @@ def fresh(method=None, dtype=torch.float32):
 METHODS = dict(
     first=(None, {}),
     second=(None, dict(unroll=True)),
-    hypernet=(lambda network: Hypernet(DARTS_CELL, (1e-6, 1e-3), knots=3, penalty=lambda alpha, w: w[:, 4].sum()), {}),
+    hypernet=(
+        lambda network: Hypernet(DARTS_CELL, (1e-6, 1e-3), knots=3, penalty=lambda alpha, w: w[:, 4].sum()),
+        {},
+    ),
     gumbel=(lambda network: Hypernet(DARTS_CELL, (1e-6, 1e-3), relax=None, steps=6), dict(unroll=True)),
-    both=(lambda network: DARTS(DARTS_CELL, penalty=lambda alpha, w: 1e-3 * (alpha.sum() * sum(p.norm() for p in network.parameters())), on_weights=True), {}),
+    both=(
+        lambda network: DARTS(
+            DARTS_CELL,
+            penalty=lambda alpha, w: 1e-3 * (alpha.sum() * sum(p.norm() for p in network.parameters())),
+            on_weights=True,
+        ),
+        {},
+    ),
 )
 RECIPE = Recipe(6, optimizer="momentum", lr=0.05, lr_end=0.001, weight_decay=3e-4, clip=5.0)
 
@@ -335,7 +419,17 @@ RECIPE = Recipe(6, optimizer="momentum", lr=0.05, lr_end=0.001, weight_decay=3e-
 def test_a_search_that_is_stopped_goes_on_to_the_same_bits(name, tmp_path):
     make, settings = METHODS[name]
     whole, method = fresh(make)
-    history = search(whole, method, TRAIN, VALID, RECIPE, lr=0.05, every=2, measure=lambda: dict(a=method.weights(0).values.sum().item()), **settings)
+    history = search(
+        whole,
+        method,
+        TRAIN,
+        VALID,
+        RECIPE,
+        lr=0.05,
+        every=2,
+        measure=lambda: dict(a=method.weights(0).values.sum().item()),
+        **settings,
+    )
 
     def stop(step):
         if step == 3:
@@ -345,9 +439,31 @@ def test_a_search_that_is_stopped_goes_on_to_the_same_bits(name, tmp_path):
     measure = lambda m: lambda: dict(a=m.weights(0).values.sum().item())
     network, again = fresh(make)
     with pytest.raises(KeyboardInterrupt):
-        search(network, again, stop, VALID, RECIPE, lr=0.05, every=2, measure=measure(again), ckpt=Checkpoint(tmp_path / "a.pt", every=0), **settings)
+        search(
+            network,
+            again,
+            stop,
+            VALID,
+            RECIPE,
+            lr=0.05,
+            every=2,
+            measure=measure(again),
+            ckpt=Checkpoint(tmp_path / "a.pt", every=0),
+            **settings,
+        )
     network, again = fresh(make)
-    rows = search(network, again, TRAIN, VALID, RECIPE, lr=0.05, every=2, measure=measure(again), ckpt=Checkpoint(tmp_path / "a.pt"), **settings)
+    rows = search(
+        network,
+        again,
+        TRAIN,
+        VALID,
+        RECIPE,
+        lr=0.05,
+        every=2,
+        measure=measure(again),
+        ckpt=Checkpoint(tmp_path / "a.pt"),
+        **settings,
+    )
     assert rows == history and [r["step"] for r in rows] == [2, 4, 6]
     for a, b in ((whole, network), (method, again)):
         assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
@@ -359,7 +475,15 @@ def test_a_step_is_what_the_papers_say(unroll):
     "Two steps by torch's own optimisers and a deep copy of the network for the unrolled step, as in the public program."
     ours, method = fresh()
     theirs, alpha = copy.deepcopy(ours), method.alpha.detach().clone().requires_grad_()
-    search(ours, method, TRAIN, VALID, Recipe(2, optimizer="momentum", lr=0.05, lr_end=0.05, weight_decay=3e-4), lr=0.02, unroll=unroll)
+    search(
+        ours,
+        method,
+        TRAIN,
+        VALID,
+        Recipe(2, optimizer="momentum", lr=0.05, lr_end=0.05, weight_decay=3e-4),
+        lr=0.02,
+        unroll=unroll,
+    )
     w_opt = torch.optim.SGD(theirs.parameters(), 0.05, momentum=0.9, weight_decay=3e-4)
     a_opt = torch.optim.Adam([alpha], 0.02, (0.5, 0.999), weight_decay=1e-3)
     loss = lambda network, batch: F.cross_entropy(network(batch[0], softmax(alpha)), batch[1])
@@ -395,14 +519,26 @@ def test_a_step_is_what_the_papers_say(unroll):
 def test_the_weight_step_leaves_alpha_alone_and_clips_only_the_weights():
     network, method = fresh()
     before = method.alpha.detach().clone()
-    search(network, method, TRAIN, VALID, Recipe(1, optimizer="momentum", clip=1e-9, lr=0.1, weight_decay=0.0), lr=1e-30, decay=0.0)
+    search(
+        network,
+        method,
+        TRAIN,
+        VALID,
+        Recipe(1, optimizer="momentum", clip=1e-9, lr=0.1, weight_decay=0.0),
+        lr=1e-30,
+        decay=0.0,
+    )
     torch.testing.assert_close(method.alpha.detach(), before)
 
 
 def test_a_penalty_on_both_losses_moves_the_weights():
     grown = {}
     for on_weights in (False, True):
-        network, method = fresh(lambda network: DARTS(DARTS_CELL, penalty=lambda alpha, w: -100 * network.linear.weight.sum(), on_weights=on_weights))
+        network, method = fresh(
+            lambda network: DARTS(
+                DARTS_CELL, penalty=lambda alpha, w: -100 * network.linear.weight.sum(), on_weights=on_weights
+            )
+        )
         before = network.linear.weight.sum().item()
         search(network, method, TRAIN, VALID, Recipe(1, optimizer="momentum", lr=0.01))
         grown[on_weights] = network.linear.weight.sum().item() - before
@@ -410,24 +546,50 @@ def test_a_penalty_on_both_losses_moves_the_weights():
 
 
 def test_a_checkpoint_of_another_search_is_refused(tmp_path):
-    search(*fresh(), TRAIN, VALID, Recipe(2, optimizer="momentum"), ckpt=Checkpoint(tmp_path / "a.pt", every=0))
+    search(
+        *fresh(), TRAIN, VALID, Recipe(2, optimizer="momentum"), ckpt=Checkpoint(tmp_path / "a.pt", every=0)
+    )
     for other in (dict(lr=1e-2), dict(decay=0.5), dict(unroll=True), dict(seed=1)):
         with pytest.raises(ValueError, match="checkpoint of another"):
-            search(*fresh(), TRAIN, VALID, Recipe(2, optimizer="momentum"), ckpt=Checkpoint(tmp_path / "a.pt"), **other)
+            search(
+                *fresh(),
+                TRAIN,
+                VALID,
+                Recipe(2, optimizer="momentum"),
+                ckpt=Checkpoint(tmp_path / "a.pt"),
+                **other,
+            )
     with pytest.raises(ValueError, match="checkpoint of another"):
-        search(*fresh(METHODS["hypernet"][0]), TRAIN, VALID, Recipe(2, optimizer="momentum"), ckpt=Checkpoint(tmp_path / "a.pt"))
+        search(
+            *fresh(METHODS["hypernet"][0]),
+            TRAIN,
+            VALID,
+            Recipe(2, optimizer="momentum"),
+            ckpt=Checkpoint(tmp_path / "a.pt"),
+        )
 
 
 def test_an_architecture_that_is_not_finite_ends_the_search(tmp_path):
-    network, method = fresh(lambda network: DARTS(DARTS_CELL, penalty=lambda alpha, w: (alpha * math.nan).sum()))
+    network, method = fresh(
+        lambda network: DARTS(DARTS_CELL, penalty=lambda alpha, w: (alpha * math.nan).sum())
+    )
     with pytest.raises(Diverged, match="^the loss is nan at step 1 "):
-        search(network, method, TRAIN, VALID, Recipe(3, optimizer="momentum"), ckpt=Checkpoint(tmp_path / "a.pt", every=0))
+        search(
+            network,
+            method,
+            TRAIN,
+            VALID,
+            Recipe(3, optimizer="momentum"),
+            ckpt=Checkpoint(tmp_path / "a.pt", every=0),
+        )
     assert Checkpoint(tmp_path / "a.pt").load() is None
 
 
 @pytest.mark.parametrize("bad", [dict(lr=0.0), dict(lr=math.nan), dict(decay=-1.0), dict(every=-1)])
 def test_settings_of_the_search(bad):
-    with pytest.raises(ValueError, match="every must be" if "every" in bad else "lr must be above 0, decay at least 0"):
+    with pytest.raises(
+        ValueError, match="every must be" if "every" in bad else "lr must be above 0, decay at least 0"
+    ):
         search(*fresh(), TRAIN, VALID, RECIPE, **bad)
 
 
@@ -455,13 +617,29 @@ def group(unroll, make, recipe):
     def one(seed):
         torch.manual_seed(seed)
         network = CellNetwork(DARTS_CELL, SOME.shape, 3, 2, 1)
-        return network, make(seed), Batches(SOME, 12, seed=seed, **NORM), Batches(SOME, 12, seed=seed + 9, **NORM)
+        return (
+            network,
+            make(seed),
+            Batches(SOME, 12, seed=seed, **NORM),
+            Batches(SOME, 12, seed=seed + 9, **NORM),
+        )
 
     alone, several = [one(s) for s in range(3)], [one(s) for s in range(3)]
-    histories = [search(network, method, train, valid, recipe, lr=0.05, unroll=unroll) for network, method, train, valid in alone]
+    histories = [
+        search(network, method, train, valid, recipe, lr=0.05, unroll=unroll)
+        for network, method, train, valid in alone
+    ]
     networks, methods, trains, valids = zip(*several)
     stack, together = Stack(networks), Together(methods)
-    history = search(stack, together, side_by_side_batches(trains), side_by_side_batches(valids), recipe, lr=0.05, unroll=unroll)
+    history = search(
+        stack,
+        together,
+        side_by_side_batches(trains),
+        side_by_side_batches(valids),
+        recipe,
+        lr=0.05,
+        unroll=unroll,
+    )
     assert history[0]["train_loss"] == pytest.approx(sum(h[0]["train_loss"] for h in histories) / 3, rel=1e-4)
     for run, (network, method, *_) in enumerate(alone):
         (a,), (b,) = together.each[run].parameters(), method.parameters()
@@ -487,7 +665,9 @@ def test_a_run_of_a_stack_can_be_looked_at():
     x = SOME.x[:5].float() / 255
     with torch.no_grad():
         both = stack(torch.stack([x] * 3), together.weights(0)).view(3, 5, 3)
-        torch.testing.assert_close(both[1], network.eval()(x, together.each[1].weights()), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            both[1], network.eval()(x, together.each[1].weights()), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_a_function_of_a_run_sees_its_weights_as_they_are_and_has_gradients():
@@ -524,7 +704,10 @@ def test_second_order_needs_plain_momentum():
 def test_inherited_leaves_the_network_as_it_was():
     network, method = fresh()
     search(network, method, TRAIN, VALID, RECIPE)
-    before, held = {k: v.clone() for k, v in network.state_dict().items()}, partial(eval_batches, SOME, 20, **NORM)
+    before, held = (
+        {k: v.clone() for k, v in network.state_dict().items()},
+        partial(eval_batches, SOME, 20, **NORM),
+    )
     gathered = inherited(network, method.weights(), held())
     own = inherited(network, encode(DARTS_CELL, method.architecture()), held(), TRAIN, 4)
     assert network.training and gathered.n == own.n == 48
@@ -555,13 +738,21 @@ def test_random_architectures(space):
     chosen = [random_architecture(space, seed, {op: 1.0}) for seed in range(10)]
     assert {o for g in chosen for node in g.normal + g.reduce for o, _ in node} == {op}
     if space.picks:
-        assert {j for g in chosen for _, j in g.normal[3]} == set(range(5))  # inputs are not affected by the chances
+        assert {j for g in chosen for _, j in g.normal[3]} == set(
+            range(5)
+        )  # inputs are not affected by the chances
     encode(space, found[0])
     if not space.picks:
         for share in ({"sep_conv_3x3": 1.0, "none": 0.0}, {"avg_pool_3x3": 1.0}):
             two = random_architecture(space, 3, share, keep=2)
-            assert [len(node) for node in two.reduce] == [2] * 4 and {o for node in two.normal for o, _ in node} == {next(iter(share))}
-            assert two == random_architecture(space, 3, share, keep=2) != random_architecture(space, 4, share, keep=2)
+            assert [len(node) for node in two.reduce] == [2] * 4 and {
+                o for node in two.normal for o, _ in node
+            } == {next(iter(share))}
+            assert (
+                two
+                == random_architecture(space, 3, share, keep=2)
+                != random_architecture(space, 4, share, keep=2)
+            )
     for bad in (dict(sep_conv_9x9=1.0), {}, {op: 0.0}, {op: -1.0}):
         with pytest.raises(ValueError, match=op):
             random_architecture(space, 0, bad)
@@ -619,13 +810,15 @@ def test_a_number_scales_tensors_of_any_shape():
     assert [t.tolist() for t in scaled([torch.ones(2)], torch.tensor(0.5))] == [[0.5, 0.5]]
 
 
-@pytest.mark.parametrize("make", [lambda: DARTS(DARTS_CELL), lambda: Hypernet(DARTS_CELL, (1e-5, 1.0), knots=3)])
+@pytest.mark.parametrize(
+    "make", [lambda: DARTS(DARTS_CELL), lambda: Hypernet(DARTS_CELL, (1e-5, 1.0), knots=3)]
+)
 @pytest.mark.parametrize("change", [
     lambda x: x[:2], lambda x: x.double(), lambda x: torch.full_like(x, math.nan), lambda x: x.where(x != x.max(), math.inf), lambda x: None, lambda x: x.tolist(),
 ])  # fmt: skip
 def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(make, change):
     method = make()
-    (name, x), = method.state_dict().items()
+    ((name, x),) = method.state_dict().items()
     before = x.clone()
     for state in ({name: change(x.clone())}, {}, {name: x, "more": x}, None):
         with pytest.raises(ValueError) as error:

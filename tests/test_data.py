@@ -1,4 +1,5 @@
 """Data: every form and every way in which it can be broken, splits, batches against a slow reference, downloads from a server on this machine."""
+
 import gzip
 import hashlib
 import http.server
@@ -33,8 +34,22 @@ import nas_nb.batch as batch
 import nas_nb.core as core
 import nas_nb.data as D
 from nas_nb.data import (
-    Augment, Batches, DataError, Images, add_data, data_roots, eval_batches, few_labels, get_data, list_data, load_images, load_text,
-    noisy_labels, resize, split, verify_data,
+    Augment,
+    Batches,
+    DataError,
+    Images,
+    add_data,
+    data_roots,
+    eval_batches,
+    few_labels,
+    get_data,
+    list_data,
+    load_images,
+    load_text,
+    noisy_labels,
+    resize,
+    split,
+    verify_data,
 )  # fmt: skip
 
 SHARED, OWN_ROOT = os.environ.get("NAS_NB_DATA"), D._own_root
@@ -85,7 +100,11 @@ def encoded(a, kind="png", **how):
 
 def files(kind="png", splits=("train", "test")):
     "name -> bytes of an image folder"
-    return {f"{s}/{CLASSES[c]}/{i}.{kind}": encoded(x, dict(jpg="jpeg").get(kind, kind)) for s in splits for i, (x, c) in enumerate(zip(X[s], Y[s]))}
+    return {
+        f"{s}/{CLASSES[c]}/{i}.{kind}": encoded(x, dict(jpg="jpeg").get(kind, kind))
+        for s in splits
+        for i, (x, c) in enumerate(zip(X[s], Y[s]))
+    }
 
 
 def folder(path, content):
@@ -123,7 +142,12 @@ def idx_bytes(a):
 
 def idx(path, suffix="", **changes):
     path.mkdir(parents=True, exist_ok=True)
-    arrays = {"train-images-idx3": X["train"][..., 0], "train-labels-idx1": Y["train"], "t10k-images-idx3": X["test"][..., 0], "t10k-labels-idx1": Y["test"]}
+    arrays = {
+        "train-images-idx3": X["train"][..., 0],
+        "train-labels-idx1": Y["train"],
+        "t10k-images-idx3": X["test"][..., 0],
+        "t10k-labels-idx1": Y["test"],
+    }
     for name, a in arrays.items():
         data = idx_bytes(a)
         (path / f"{name}-ubyte{suffix}").write_bytes(gzip.compress(data, mtime=0) if suffix else data)
@@ -146,7 +170,12 @@ ALL_ARCHIVES = [".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz"]
 
 def test_digits():
     d = load_images()
-    assert d.name == "digits" and d.train.shape == (1, 8, 8) and len(d.train) + len(d.test) == 1797 and d.train.x.max() == 255
+    assert (
+        d.name == "digits"
+        and d.train.shape == (1, 8, 8)
+        and len(d.train) + len(d.test) == 1797
+        and d.train.x.max() == 255
+    )
     shares = np.array(d.test.counts()) / (np.array(d.test.counts()) + d.train.counts())
     assert abs(shares - 0.25).max() < 0.01
     x = d.train.x.double() / 255
@@ -161,15 +190,30 @@ def test_one_hash_for_all_forms(tmp_path):
     made += [load_images(archive(tmp_path / f"top{s}", files(), top="./some-folder/")) for s in ALL_ARCHIVES]
     for s in ALL_ARCHIVES[:2]:
         for part in ("train", "test"):
-            content = {n.removeprefix(f"{part}/") if s == ".zip" else n: b for n, b in files().items() if n.startswith(part)}
+            content = {
+                n.removeprefix(f"{part}/") if s == ".zip" else n: b
+                for n, b in files().items()
+                if n.startswith(part)
+            }
             archive(tmp_path / f"parts{s}" / f"{part}{s}", content)
         made.append(load_images(tmp_path / f"parts{s}"))
     assert len(made) == 13 and all(same(d) for d in made)
     assert len({d.hash for d in made}) == 1
-    forms = ["image folder", "zip, one for each split", "tar, one for each split", *(s[1:] for s in ALL_ARCHIVES)]
+    forms = [
+        "image folder",
+        "zip, one for each split",
+        "tar, one for each split",
+        *(s[1:] for s in ALL_ARCHIVES),
+    ]
     assert {d.about["form"] for d in made} == {f"{f} (PNG)" for f in forms}
-    numbers = [load_images(npz(tmp_path / "n.npz")), load_images(npz(tmp_path / "c.npz", x_train=X["train"].transpose(0, 3, 1, 2)))]
-    assert all(same(d, classes=("0", "1", "2")) for d in numbers) and numbers[0].hash == numbers[1].hash != made[0].hash
+    numbers = [
+        load_images(npz(tmp_path / "n.npz")),
+        load_images(npz(tmp_path / "c.npz", x_train=X["train"].transpose(0, 3, 1, 2))),
+    ]
+    assert (
+        all(same(d, classes=("0", "1", "2")) for d in numbers)
+        and numbers[0].hash == numbers[1].hash != made[0].hash
+    )
     grey = [load_images(idx(tmp_path / "i")), load_images(idx(tmp_path / "g", ".gz"))]
     grey.append(load_images(npz(tmp_path / "grey.npz", x_train=X["train"][..., 0], x_test=X["test"][..., 0])))
     assert all(same(d, False, ("0", "1", "2")) for d in grey) and len({d.hash for d in grey}) == 1
@@ -181,7 +225,10 @@ def test_the_hash_sees(tmp_path, change):
     before = load_images(npz(tmp_path / "a.npz")).hash
     if change == "class":
         content = {n.replace("cat", "dog"): b for n, b in files().items()}
-        before, after = load_images(folder(tmp_path / "f", files())).hash, load_images(folder(tmp_path / "g", content)).hash
+        before, after = (
+            load_images(folder(tmp_path / "f", files())).hash,
+            load_images(folder(tmp_path / "g", content)).hash,
+        )
     else:
         if change == "pixel":
             arrays["x_train"][3, 2, 1, 0] ^= 1
@@ -198,24 +245,47 @@ def test_the_hash_sees(tmp_path, change):
 def test_order_and_classes(tmp_path):
     "Numbers count as numbers, and the order of the file names is that of the images whatever their class."
     pixel = lambda v: encoded(np.full((2, 2), v, np.uint8))
-    content = {f"{s}/{c}/{i}.png": pixel(i) for s in ("train", "val") for c, i in (("10", 9), ("9", 10), ("9", 100), ("10", 11))}
+    content = {
+        f"{s}/{c}/{i}.png": pixel(i)
+        for s in ("train", "val")
+        for c, i in (("10", 9), ("9", 10), ("9", 100), ("10", 11))
+    }
     d = load_images(folder(tmp_path / "f", content | {"test/9/3.png": pixel(3)}))
-    assert d.train.classes == ("9", "10") and d.train.x[:, 0, 0, 0].tolist() == [9, 10, 11, 100] and d.train.y.tolist() == [1, 0, 1, 0]
+    assert (
+        d.train.classes == ("9", "10")
+        and d.train.x[:, 0, 0, 0].tolist() == [9, 10, 11, 100]
+        and d.train.y.tolist() == [1, 0, 1, 0]
+    )
     assert list(d.splits) == ["train", "test", "valid"] and d.test.counts() == [1, 0]
 
 
-NAMES = [["①②", "²", "10²", "9²"], ["٣", "１", "v2"], ["é", "naïve"], ["日本", "ü1", "ü10", "ü9"], ["a b", "a  b", "A", "a\\b"]]
+NAMES = [
+    ["①②", "²", "10²", "9²"],
+    ["٣", "１", "v2"],
+    ["é", "naïve"],
+    ["日本", "ü1", "ü10", "ü9"],
+    ["a b", "a  b", "A", "a\\b"],
+]
 
 
 @pytest.mark.parametrize("names", NAMES)
 def test_classes_of_any_name(tmp_path, names):
     "Digits that are no numbers, other scripts, spaces: the same classes whatever the form; and the number of a class is that of its name."
-    content = {f"{s}/{c}/1.png": encoded(np.full((2, 2), i, np.uint8)) for s in ("train", "test") for i, c in enumerate(names)}
+    content = {
+        f"{s}/{c}/1.png": encoded(np.full((2, 2), i, np.uint8))
+        for s in ("train", "test")
+        for i, c in enumerate(names)
+    }
     made = [load_images(folder(tmp_path / "f", content)), load_images(archive(tmp_path / "a.tar", content))]
-    made += [load_images(archive(tmp_path / "a.zip", content))] if "a\\b" not in names else []  # in a zip it is a folder
+    made += (
+        [load_images(archive(tmp_path / "a.zip", content))] if "a\\b" not in names else []
+    )  # in a zip it is a folder
     want = {c: i for i, c in enumerate(names)}
     for d in made:
-        assert sorted(d.train.classes) == sorted(names) and [want[d.train.classes[y]] for y in d.train.y] == d.train.x[:, 0, 0, 0].tolist()
+        assert (
+            sorted(d.train.classes) == sorted(names)
+            and [want[d.train.classes[y]] for y in d.train.y] == d.train.x[:, 0, 0, 0].tolist()
+        )
     assert len({d.hash for d in made}) == 1
     assert [c for c in made[0].train.classes if c[0] == "ü"] == ["ü1", "ü9", "ü10"][: 3 * ("ü1" in names)]
 
@@ -224,10 +294,24 @@ def test_one_class_in_two_spellings(tmp_path):
     "macOS takes é apart, others do not; the composed form counts."
     apart, one = "cafe\u0301", "caf\u00e9"
     pixel = lambda v: encoded(np.full((2, 2), v, np.uint8))
-    content = {f"train/{apart}/1.png": pixel(1), f"test/{one}/1.png": pixel(2), f"train/{one}/2.png": pixel(3)}
-    made = [load_images(folder(tmp_path / "f", content)), *(load_images(archive(tmp_path / f"a{s}", content)) for s in ALL_ARCHIVES)]
-    assert all(d.train.classes == (one,) and len(d.train) == 2 for d in made) and len({d.hash for d in made}) == 1
-    refused("two files of the same name", load_images, folder(tmp_path / "g", content | {f"train/{one}/1.png": pixel(4)}))
+    content = {
+        f"train/{apart}/1.png": pixel(1),
+        f"test/{one}/1.png": pixel(2),
+        f"train/{one}/2.png": pixel(3),
+    }
+    made = [
+        load_images(folder(tmp_path / "f", content)),
+        *(load_images(archive(tmp_path / f"a{s}", content)) for s in ALL_ARCHIVES),
+    ]
+    assert (
+        all(d.train.classes == (one,) and len(d.train) == 2 for d in made)
+        and len({d.hash for d in made}) == 1
+    )
+    refused(
+        "two files of the same name",
+        load_images,
+        folder(tmp_path / "g", content | {f"train/{one}/1.png": pixel(4)}),
+    )
 
 
 def test_zips_with_backslashes(tmp_path):
@@ -269,14 +353,32 @@ def test_idx_files_with_a_dot(tmp_path, roots, suffix, monkeypatch):
     refused("is not MNIST's", load_images, "mnist")
 
 
-LITTER = [".DS_Store", "._0.png", "Thumbs.db", "THUMBS.DB", "thumbs.db", "ehthumbs.db", "EhThumbs_Vista.db", "Desktop.ini", "desktop.ini", "Icon\r"]
+LITTER = [
+    ".DS_Store",
+    "._0.png",
+    "Thumbs.db",
+    "THUMBS.DB",
+    "thumbs.db",
+    "ehthumbs.db",
+    "EhThumbs_Vista.db",
+    "Desktop.ini",
+    "desktop.ini",
+    "Icon\r",
+]
 
 
 @pytest.mark.parametrize("where", ["", "train/", "train/ant/"])
 def test_what_systems_leave_behind(tmp_path, where):
     junk = {where + name: b"x" for name in LITTER}
-    junk |= {f"{where}{top}/{inside}": b"x" for top in ("@eaDir", "@EADIR", "__MACOSX", "$RECYCLE.BIN", "#recycle") for inside in ("a", "ant/0.png")}
-    made = [load_images(folder(tmp_path / "f", files() | junk)), load_images(archive(tmp_path / "a.zip", files() | junk))]
+    junk |= {
+        f"{where}{top}/{inside}": b"x"
+        for top in ("@eaDir", "@EADIR", "__MACOSX", "$RECYCLE.BIN", "#recycle")
+        for inside in ("a", "ant/0.png")
+    }
+    made = [
+        load_images(folder(tmp_path / "f", files() | junk)),
+        load_images(archive(tmp_path / "a.zip", files() | junk)),
+    ]
     assert all(same(d) for d in [*made, load_images(archive(tmp_path / "a.tar", files() | junk))])
 
 
@@ -284,14 +386,30 @@ def test_modes(tmp_path):
     "Grey stays grey until one file is in colour; palettes, alpha and CMYK become colours."
     grey = Image.fromarray(X["train"][0, :, :, 0])
     colour = Image.fromarray(X["train"][0])
-    base = {"test/a/1.png": encoded(grey), "train/a/1.png": encoded(grey), "train/a/2.png": encoded(grey.convert("1"))}
+    base = {
+        "test/a/1.png": encoded(grey),
+        "train/a/1.png": encoded(grey),
+        "train/a/2.png": encoded(grey.convert("1")),
+    }
     d = load_images(folder(tmp_path / "grey", base))
     assert d.train.shape == (1, 5, 4) and set(d.train.x[1].flatten().tolist()) <= {0, 255}
     more = {"a": colour.convert("P"), "b": colour.convert("RGBA"), "c": grey.convert("LA"), "d": colour}
-    d = load_images(folder(tmp_path / "all", base | {f"train/a/{k}.png": encoded(v) for k, v in more.items()}))
-    assert d.train.shape == (3, 5, 4) and torch.equal(d.train.x[0, 0], d.train.x[0, 2]) and torch.equal(d.train.x[0, 0], torch.from_numpy(np.array(grey)))
-    assert torch.equal(d.train.x[3], d.train.x[5]) and torch.equal(d.train.x[5], torch.from_numpy(X["train"][0].transpose(2, 0, 1)))
-    cmyk = {"test/a/1.jpg": encoded(colour.convert("CMYK"), "jpeg"), "train/a/1.gif": encoded(grey, "gif"), "train/a/2.webp": encoded(colour, "webp")}
+    d = load_images(
+        folder(tmp_path / "all", base | {f"train/a/{k}.png": encoded(v) for k, v in more.items()})
+    )
+    assert (
+        d.train.shape == (3, 5, 4)
+        and torch.equal(d.train.x[0, 0], d.train.x[0, 2])
+        and torch.equal(d.train.x[0, 0], torch.from_numpy(np.array(grey)))
+    )
+    assert torch.equal(d.train.x[3], d.train.x[5]) and torch.equal(
+        d.train.x[5], torch.from_numpy(X["train"][0].transpose(2, 0, 1))
+    )
+    cmyk = {
+        "test/a/1.jpg": encoded(colour.convert("CMYK"), "jpeg"),
+        "train/a/1.gif": encoded(grey, "gif"),
+        "train/a/2.webp": encoded(colour, "webp"),
+    }
     d = load_images(folder(tmp_path / "cmyk", cmyk))
     assert d.train.shape == (3, 5, 4) and d.about["form"] == "image folder (GIF/JPEG/WEBP)"
 
@@ -301,24 +419,43 @@ def test_modes(tmp_path):
 
 def png(rows, bits, kind, *chunks):
     "A PNG: `rows` of bytes as they are stored, `kind` 0 grey, 2 colour, 3 palette, 4 grey and alpha, 6 colour and alpha."
-    chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    chunk = lambda name, data: (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    )
     width = len(rows[0]) * 8 // bits // {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind]
     head = struct.pack(">IIBBBBB", width, len(rows), bits, kind, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + bytes(r) for r in rows))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(n, d) for n, d in ((b"IHDR", head), *chunks, (b"IDAT", pixels), (b"IEND", b"")))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(n, d) for n, d in ((b"IHDR", head), *chunks, (b"IDAT", pixels), (b"IEND", b""))
+    )
 
 
 PALETTE = (b"PLTE", bytes([10, 20, 30, 40, 50, 60, 70, 80, 90, 0, 0, 0]))
 W3 = [255, 255, 255]
 SEEN = {  # file -> its pixels, one row
-    "colour and alpha": (png([[9, 8, 7, 255, 9, 8, 7, 0, 0, 0, 0, 51]], 8, 6), [[9, 8, 7], W3, [204, 204, 204]]),
+    "colour and alpha": (
+        png([[9, 8, 7, 255, 9, 8, 7, 0, 0, 0, 0, 51]], 8, 6),
+        [[9, 8, 7], W3, [204, 204, 204]],
+    ),
     "grey and alpha": (png([[9, 255, 9, 0, 0, 51]], 8, 4), [9, 255, 204]),
-    "colour and alpha of 16 bits": (png([[9, 0, 8, 0, 7, 0, 255, 255, 9, 0, 8, 0, 7, 0, 0, 0]], 16, 6), [[9, 8, 7], W3]),
+    "colour and alpha of 16 bits": (
+        png([[9, 0, 8, 0, 7, 0, 255, 255, 9, 0, 8, 0, 7, 0, 0, 0]], 16, 6),
+        [[9, 8, 7], W3],
+    ),
     "grey and alpha of 16 bits": (png([[9, 0, 255, 255, 9, 0, 0, 0]], 16, 4), [[9, 9, 9], W3]),
-    "palette, one entry": (png([[0, 1, 2]], 8, 3, PALETTE, (b"tRNS", bytes([255, 0]))), [[10, 20, 30], W3, [70, 80, 90]]),
+    "palette, one entry": (
+        png([[0, 1, 2]], 8, 3, PALETTE, (b"tRNS", bytes([255, 0]))),
+        [[10, 20, 30], W3, [70, 80, 90]],
+    ),
     "palette, many": (png([[0, 1, 2]], 8, 3, PALETTE, (b"tRNS", bytes([0, 255, 0]))), [W3, [40, 50, 60], W3]),
-    "palette, half": (png([[3, 1, 2]], 8, 3, PALETTE, (b"tRNS", bytes([255, 255, 255, 51]))), [[204, 204, 204], [40, 50, 60], [70, 80, 90]]),
-    "palette of 2 bits": (png([[0b00011011]], 2, 3, PALETTE, (b"tRNS", bytes([255, 0]))), [[10, 20, 30], W3, [70, 80, 90], [0, 0, 0]]),
+    "palette, half": (
+        png([[3, 1, 2]], 8, 3, PALETTE, (b"tRNS", bytes([255, 255, 255, 51]))),
+        [[204, 204, 204], [40, 50, 60], [70, 80, 90]],
+    ),
+    "palette of 2 bits": (
+        png([[0b00011011]], 2, 3, PALETTE, (b"tRNS", bytes([255, 0]))),
+        [[10, 20, 30], W3, [70, 80, 90], [0, 0, 0]],
+    ),
     "one colour": (png([[9, 8, 7, 1, 2, 3]], 8, 2, (b"tRNS", bytes([0, 9, 0, 8, 0, 7]))), [W3, [1, 2, 3]]),
     "one grey": (png([[9, 8, 7]], 8, 0, (b"tRNS", bytes([0, 8]))), [9, 255, 7]),
     "one grey of 4 bits": (png([[0x0A, 0x5F]], 4, 0, (b"tRNS", bytes([0, 5]))), [0, 170, 255, 255]),
@@ -343,15 +480,24 @@ def test_transparency_is_white(case):
 def test_transparency_of_other_formats():
     clear = Image.fromarray(np.array([[[9, 8, 7, 255], [9, 8, 7, 0], [0, 0, 0, 51]]], np.uint8))
     want = [[[9, 8, 7], W3, [204, 204, 204]]]
-    assert decoded(encoded(clear, "webp", lossless=True, exact=True)) == decoded(encoded(clear, "tiff")) == want
+    assert (
+        decoded(encoded(clear, "webp", lossless=True, exact=True)) == decoded(encoded(clear, "tiff")) == want
+    )
     palette = Image.new("P", (3, 1))
     palette.putdata([0, 1, 2])
     palette.putpalette([*PALETTE[1]])
     assert decoded(encoded(palette, "gif", transparency=1)) == [[[10, 20, 30], W3, [70, 80, 90]]]
     assert decoded(encoded(palette, "gif")) == [[[10, 20, 30], [40, 50, 60], [70, 80, 90]]]
-    assert decoded(encoded(Image.fromarray(np.array([[9, 8]], np.uint8)), "gif", transparency=8)) in ([[9, 255]], [[[9, 9, 9], W3]])
-    multiplied = encoded(Image.fromarray(np.array([[[9, 8, 7, 255], [0, 0, 0, 0], [40, 40, 40, 51]]], np.uint8)), "tiff")
-    kind = struct.pack("<HHI", 338, 3, 1)  # the tag that says what the fourth number is: 2 alpha, 1 alpha that the colours are multiplied with
+    assert decoded(encoded(Image.fromarray(np.array([[9, 8]], np.uint8)), "gif", transparency=8)) in (
+        [[9, 255]],
+        [[[9, 9, 9], W3]],
+    )
+    multiplied = encoded(
+        Image.fromarray(np.array([[[9, 8, 7, 255], [0, 0, 0, 0], [40, 40, 40, 51]]], np.uint8)), "tiff"
+    )
+    kind = struct.pack(
+        "<HHI", 338, 3, 1
+    )  # the tag that says what the fourth number is: 2 alpha, 1 alpha that the colours are multiplied with
     assert multiplied.count(kind + b"\2") == 1
     seen = decoded(multiplied.replace(kind + b"\2", kind + b"\1"))
     assert seen[0][:2] == [[9, 8, 7], W3] and max(abs(v - 244) for v in seen[0][2]) <= 1
@@ -362,10 +508,16 @@ VISUAL = np.arange(1, 61, dtype=np.uint8).reshape(4, 5, 3)  # as it should be se
 
 def stored_as(visual, orientation):
     "By the table of the EXIF standard: at which side of the picture the stored row 0 and column 0 lie."
-    row, column = "top left, top right, bottom right, bottom left, left top, right top, right bottom, left bottom".split(", ")[orientation - 1].split()
+    row, column = (
+        "top left, top right, bottom right, bottom left, left top, right top, right bottom, left bottom".split(
+            ", "
+        )[orientation - 1].split()
+    )
     if row in ("left", "right"):
         visual = visual.transpose(1, 0, 2)
-    return np.ascontiguousarray(visual[:: -1 if row in ("bottom", "right") else 1, :: -1 if column in ("bottom", "right") else 1])
+    return np.ascontiguousarray(
+        visual[:: -1 if row in ("bottom", "right") else 1, :: -1 if column in ("bottom", "right") else 1]
+    )
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -376,11 +528,20 @@ def test_pictures_are_upright(orientation, tmp_path):
     for kind, how in (("png", {}), ("webp", dict(lossless=True)), ("tiff", {})):
         assert decoded(encoded(turned, kind, exif=exif, **how)) == VISUAL.tolist()
     assert decoded(encoded(Image.fromarray(turned).convert("RGBA"), "png", exif=exif)) == VISUAL.tolist()
-    flat = np.kron(np.array([[40, 200], [90, 140]], np.uint8), np.ones((8, 16), np.uint8))[..., None].repeat(3, 2)
+    flat = np.kron(np.array([[40, 200], [90, 140]], np.uint8), np.ones((8, 16), np.uint8))[..., None].repeat(
+        3, 2
+    )
     seen = np.array(decoded(encoded(stored_as(flat, orientation), "jpeg", quality=95, exif=exif)), int)
     assert seen.shape == flat.shape and abs(seen - flat).max() < 12
     grey = Image.fromarray(stored_as(flat, orientation)[..., 0])
-    assert load_images(folder(tmp_path / "f", {f"{s}/a/1.png": encoded(grey, exif=exif) for s in ("train", "test")})).train.x[0, 0].tolist() == flat[..., 0].tolist()
+    assert (
+        load_images(
+            folder(tmp_path / "f", {f"{s}/a/1.png": encoded(grey, exif=exif) for s in ("train", "test")})
+        )
+        .train.x[0, 0]
+        .tolist()
+        == flat[..., 0].tolist()
+    )
 
 
 def test_an_orientation_that_cannot_be_read(tmp_path):
@@ -392,7 +553,11 @@ def test_an_orientation_that_cannot_be_read(tmp_path):
     content = {f"{s}/a/1.jpg": whole[:at] + b"\0\3" + whole[at + 2 :] for s in ("train", "test")}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        assert "train/a/1.jpg" in refused("cannot be read .UserWarning: (Corrupt EXIF|Truncated)", load_images, folder(tmp_path / "f", content))
+        assert "train/a/1.jpg" in refused(
+            "cannot be read .UserWarning: (Corrupt EXIF|Truncated)",
+            load_images,
+            folder(tmp_path / "f", content),
+        )
     assert told == []
 
 
@@ -410,8 +575,14 @@ NOT_ONE_PICTURE = {
     "animated png": (encoded(VISUAL, "png", **MOVING), "several pictures"),
     "pages": (encoded(VISUAL, "tiff", **MOVING), "several pictures"),
     "16 bits": (encoded(Image.fromarray(np.zeros((5, 4), np.uint16))), "more than 8 bits"),
-    "16 bits, one grey transparent": (png([[1, 2, 3, 4]], 16, 0, (b"tRNS", bytes([1, 2]))), "more than 8 bits"),
-    "16 bits, one colour transparent": (png([[1, 2, 3, 4, 5, 6]], 16, 2, (b"tRNS", bytes([1, 2, 3, 4, 5, 6]))), "more than 8 bits"),
+    "16 bits, one grey transparent": (
+        png([[1, 2, 3, 4]], 16, 0, (b"tRNS", bytes([1, 2]))),
+        "more than 8 bits",
+    ),
+    "16 bits, one colour transparent": (
+        png([[1, 2, 3, 4, 5, 6]], 16, 2, (b"tRNS", bytes([1, 2, 3, 4, 5, 6]))),
+        "more than 8 bits",
+    ),
     "float": (encoded(Image.fromarray(np.zeros((5, 4), np.float32)), "tiff"), "more than 8 bits"),
     "another format": (encoded(VISUAL, "tga"), "cannot identify"),
     "postscript": (encoded(VISUAL, "eps"), "cannot identify"),
@@ -424,8 +595,21 @@ def test_what_is_not_one_picture(case):
     assert refused(match, decoded, content).startswith("it ")
 
 
-CUT = {"png": {}, "jpeg": {}, "jpeg progressive": dict(progressive=True), "gif": {}, "webp": {}, "webp lossless": dict(lossless=True), "bmp": {}}
-CUT |= {"ppm": {}, "tiff": {}, "tiff lzw": dict(compression="tiff_lzw"), "tiff deflate": dict(compression="tiff_adobe_deflate")}
+CUT = {
+    "png": {},
+    "jpeg": {},
+    "jpeg progressive": dict(progressive=True),
+    "gif": {},
+    "webp": {},
+    "webp lossless": dict(lossless=True),
+    "bmp": {},
+}
+CUT |= {
+    "ppm": {},
+    "tiff": {},
+    "tiff lzw": dict(compression="tiff_lzw"),
+    "tiff deflate": dict(compression="tiff_adobe_deflate"),
+}
 
 
 @pytest.mark.parametrize("kind", CUT)
@@ -443,10 +627,20 @@ def test_a_photograph_with_a_preview():
 
 
 def test_what_is_ignored(tmp_path):
-    junk = {".DS_Store": b"x", "train/.DS_Store": b"x", "train/ant/Thumbs.db": b"x", "README.md": b"x", "__MACOSX/train/ant/._0.png": b"x"}
+    junk = {
+        ".DS_Store": b"x",
+        "train/.DS_Store": b"x",
+        "train/ant/Thumbs.db": b"x",
+        "README.md": b"x",
+        "__MACOSX/train/ant/._0.png": b"x",
+    }
     assert same(load_images(folder(tmp_path / "f", files() | junk)))
     assert same(load_images(archive(tmp_path / "a.zip", files() | junk)))
-    assert same(load_images(archive(tmp_path / "b.tar", {f"top/{n}": b for n, b in files().items()} | {"top/LICENSE": b"x"})))
+    assert same(
+        load_images(
+            archive(tmp_path / "b.tar", {f"top/{n}": b for n, b in files().items()} | {"top/LICENSE": b"x"})
+        )
+    )
 
 
 # -- what is refused --
@@ -462,7 +656,10 @@ BAD_ARRAYS = {
     "negative": (dict(y_test=Y["test"] - 1), "-1 to 1: they must be 0 to 2"),
     "new class in test": (dict(y_test=Y["test"] + 1), "1 to 3: they must be 0 to 2"),
     "huge label": (dict(y_train=Y["train"] + 2**60), "without gaps"),
-    "a class for each": (dict(x_train=np.zeros((70_000, 1, 1), np.uint8), y_train=np.arange(70_000)), "has 70,000 classes, 65,536 at most"),
+    "a class for each": (
+        dict(x_train=np.zeros((70_000, 1, 1), np.uint8), y_train=np.arange(70_000)),
+        "has 70,000 classes, 65,536 at most",
+    ),
     "gap": (dict(y_train=np.array([0, 3, 2, 0, 3, 2])), "class 1 has no training images"),
     "no images": (dict(x_test=X["test"][:0], y_test=Y["test"][:0]), "test has no pixels"),
     "no training images": (dict(x_train=X["train"][:0], y_train=Y["train"][:0]), "train has no pixels"),
@@ -488,7 +685,16 @@ def test_nothing_that_records_hash_depends_on_the_hash_seed():
 
 
 def test_labels_of_any_integer_kind(tmp_path):
-    assert same(load_images(npz(tmp_path / "a.npz", y_train=Y["train"].astype(np.uint8)[:, None], y_test=Y["test"].astype(np.uint64))), classes=("0", "1", "2"))
+    assert same(
+        load_images(
+            npz(
+                tmp_path / "a.npz",
+                y_train=Y["train"].astype(np.uint8)[:, None],
+                y_test=Y["test"].astype(np.uint64),
+            )
+        ),
+        classes=("0", "1", "2"),
+    )
 
 
 PNG, GREY16 = encoded(X["train"][0]), encoded(Image.fromarray(np.zeros((5, 4), np.uint16)))
@@ -501,13 +707,25 @@ BAD_FOLDERS = {
     "no split": (files() | {"extra/ant/1.png": PNG}, "'extra' is no split"),
     "no class": (files() | {"train/1.png": PNG}, "is not where an image is expected"),
     "too deep": (files() | {"train/ant/more/1.png": PNG}, "is not where an image is expected"),
-    "not an image": (files() | {"train/ant/notes.txt": b"hello"}, r"train/ant/notes.txt cannot be read \(UnidentifiedImageError"),
+    "not an image": (
+        files() | {"train/ant/notes.txt": b"hello"},
+        r"train/ant/notes.txt cannot be read \(UnidentifiedImageError",
+    ),
     "empty file": (files() | {"train/ant/9.png": b""}, "train/ant/9.png cannot be read"),
     "cut png": (files() | {"train/ant/9.png": PNG[:-60]}, "train/ant/9.png cannot be read"),
-    "cut jpeg": (files() | {"train/ant/9.jpg": encoded(X["train"][0], "jpeg")[:-20]}, "train/ant/9.jpg cannot be read"),
+    "cut jpeg": (
+        files() | {"train/ant/9.jpg": encoded(X["train"][0], "jpeg")[:-20]},
+        "train/ant/9.jpg cannot be read",
+    ),
     "16 bits": (files() | {"train/ant/9.png": GREY16}, "more than 8 bits"),
-    "other size": (files() | {"train/ant/9.png": encoded(np.zeros((9, 9), np.uint8))}, "train/ant/9.png has 9 × 9 pixels, others have 4 × 5"),
-    "enormous": (files() | {"train/ant/9.png": encoded(Image.new("1", (5000, 5000)))}, "has 5000 × 5000 pixels: make it smaller"),
+    "other size": (
+        files() | {"train/ant/9.png": encoded(np.zeros((9, 9), np.uint8))},
+        "train/ant/9.png has 9 × 9 pixels, others have 4 × 5",
+    ),
+    "enormous": (
+        files() | {"train/ant/9.png": encoded(Image.new("1", (5000, 5000)))},
+        "has 5000 × 5000 pixels: make it smaller",
+    ),
 }
 
 
@@ -527,7 +745,9 @@ def test_bad_parts(tmp_path):
     refused("train.tar holds the folder 'test', which is another split", load_images, tmp_path / "p")
     for name in ("train", "test"):
         for suffix in (".tar", ".zip"):
-            archive(tmp_path / "q" / f"{name}{suffix}", {n: b for n, b in files().items() if n.startswith(name)})
+            archive(
+                tmp_path / "q" / f"{name}{suffix}", {n: b for n, b in files().items() if n.startswith(name)}
+            )
     refused("q has several archives of one split", load_images, tmp_path / "q")
 
 
@@ -543,14 +763,24 @@ def test_bad_things_in_folders(tmp_path):
     (f / "train" / "ant" / "up").symlink_to(f)
     refused("is not where an image is expected", load_images, f)
     (f / "train" / "ant" / "up").unlink()
-    (f / "train" / "ant" / "linked.png").symlink_to(f / "train" / "ant" / "0.png")  # a link to an image is one
+    (f / "train" / "ant" / "linked.png").symlink_to(
+        f / "train" / "ant" / "0.png"
+    )  # a link to an image is one
     (f / "val").symlink_to(f / "test")
     d = load_images(f)
     assert len(d.train) == 7 and torch.equal(d.splits["valid"].x, d.test.x)
 
 
 def test_bad_paths(tmp_path, roots):
-    for source in ("", "nonsense", tmp_path / "no" / "where", "~nobody-of-this-name/x", "a\0b", "x" * 5000, "x/" * 3000):
+    for source in (
+        "",
+        "nonsense",
+        tmp_path / "no" / "where",
+        "~nobody-of-this-name/x",
+        "a\0b",
+        "x" * 5000,
+        "x/" * 3000,
+    ):
         refused("neither a file, nor a folder|cannot be read", load_images, source)
     (tmp_path / "a.txt").write_text("x")
     refused("of no known form", load_images, tmp_path / "a.txt")
@@ -605,7 +835,11 @@ def test_tar_escapes(tmp_path, case):
 
 
 def test_zip_escapes(tmp_path):
-    for name, match in (("/train/ant/9.png", "leads out"), ("train/../../9.png", "leads out"), ("link", "a link")):
+    for name, match in (
+        ("/train/ant/9.png", "leads out"),
+        ("train/../../9.png", "leads out"),
+        ("link", "a link"),
+    ):
         info = zipfile.ZipInfo(name)
         if name == "link":
             info.external_attr = 0o120777 << 16
@@ -635,7 +869,11 @@ def test_bombs(tmp_path, monkeypatch):
     zeros = {f"train/ant/{i}.png": bytes(5000) for i in range(3)}
     for suffix in (".zip", ".tar.gz", ".tar.xz"):
         refused("more than 10,000 bytes", load_images, archive(tmp_path / f"b{suffix}", zeros))
-    refused("more than 10,000 bytes", load_images, npz(tmp_path / "b.npz", x_train=np.zeros((6, 60, 60), np.uint8)))
+    refused(
+        "more than 10,000 bytes",
+        load_images,
+        npz(tmp_path / "b.npz", x_train=np.zeros((6, 60, 60), np.uint8)),
+    )
     claims = idx(tmp_path / "i")
     (claims / "train-images-idx3-ubyte").write_bytes(bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**31, 28, 28))
     refused("claims", load_images, claims)
@@ -659,26 +897,50 @@ def test_bombs_are_refused_quickly(tmp_path):
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as t:
         for i in range(2):
             t.addfile(member(f"train/a/{i}.bmp", size=2**27 + 2**26), io.BytesIO(bytes(2**27 + 2**26)))
-    assert seconds(refused, "would unpack to .* and more, as no images do", load_images, tmp_path / "a.tar.gz") < 5
-    (tmp_path / "b.tar.gz").write_bytes(gzip.compress((tmp_path / "a.tar.gz").read_bytes()))  # a second layer is not opened
+    assert (
+        seconds(refused, "would unpack to .* and more, as no images do", load_images, tmp_path / "a.tar.gz")
+        < 5
+    )
+    (tmp_path / "b.tar.gz").write_bytes(
+        gzip.compress((tmp_path / "a.tar.gz").read_bytes())
+    )  # a second layer is not opened
     refused("cannot be read .ReadError", load_images, tmp_path / "b.tar.gz")
     holes = member("train/ant/9.png", type=tarfile.GNUTYPE_SPARSE, size=512)
     header = bytearray(holes.tobuf(tarfile.GNU_FORMAT))
-    header[386 : 386 + 24], header[483:495] = b"%011o\0%011o\0" % (0, 512), b"%011o\0" % 2**28  # 512 bytes and a hole
+    header[386 : 386 + 24], header[483:495] = (
+        b"%011o\0%011o\0" % (0, 512),
+        b"%011o\0" % 2**28,
+    )  # 512 bytes and a hole
     header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:512]))
     path = archive(tmp_path / "c.tar", files())
     path.write_bytes(bytes(header) + bytes(512) + path.read_bytes())
     assert seconds(refused, "a file with holes", load_images, path) < 1
     large = encoded(Image.new("1", (4096, 4096)), optimize=True)
-    path = archive(tmp_path / "d.zip", {f"{s}/a/{i}.png": large for s in ("train", "test") for i in range(200)})
-    assert path.stat().st_size < 10**6 and seconds(refused, "d.zip with 400 images of 4096 × 4096 pixels would have more than 4,294,967,296 bytes", load_images, path) < 3
+    path = archive(
+        tmp_path / "d.zip", {f"{s}/a/{i}.png": large for s in ("train", "test") for i in range(200)}
+    )
+    assert (
+        path.stat().st_size < 10**6
+        and seconds(
+            refused,
+            "d.zip with 400 images of 4096 × 4096 pixels would have more than 4,294,967,296 bytes",
+            load_images,
+            path,
+        )
+        < 3
+    )
     claims = idx(tmp_path / "i", ".gz")
-    (claims / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes([0, 0, 8, 1]) + struct.pack(">I", 2**29 - 1) + bytes(1000)))
+    (claims / "train-labels-idx1-ubyte.gz").write_bytes(
+        gzip.compress(bytes([0, 0, 8, 1]) + struct.pack(">I", 2**29 - 1) + bytes(1000))
+    )
     assert seconds(refused, "as no images do", load_images, claims) < 1
 
 
 def test_the_memory_of_colour_is_counted(tmp_path, monkeypatch):
-    f = folder(tmp_path / "f", {f"{s}/a/{i}.png": encoded(Image.new("L", (30, 30))) for s in ("train", "test") for i in range(5)})
+    f = folder(
+        tmp_path / "f",
+        {f"{s}/a/{i}.png": encoded(Image.new("L", (30, 30))) for s in ("train", "test") for i in range(5)},
+    )
     monkeypatch.setattr(D, "_LIMIT", 10_000)
     assert len(load_images(f).train) == 5
     (f / "test" / "a" / "4.png").write_bytes(encoded(Image.new("RGB", (30, 30))))
@@ -693,7 +955,15 @@ def test_memory_that_is_not_there(tmp_path, monkeypatch):
 def test_a_text_has_a_limit(tmp_path, monkeypatch):
     with open(tmp_path / "a.txt", "wb") as f:
         f.truncate(2**27 + 1)  # of zeros, none of which takes room on the disk
-    assert seconds(refused, "a.txt has 134,217,729 bytes, 134,217,728 at most: make it smaller", load_text, tmp_path / "a.txt") < 1
+    assert (
+        seconds(
+            refused,
+            "a.txt has 134,217,729 bytes, 134,217,728 at most: make it smaller",
+            load_text,
+            tmp_path / "a.txt",
+        )
+        < 1
+    )
 
 
 # -- a tar, whose end says nothing of what is missing --
@@ -701,7 +971,11 @@ def test_a_text_has_a_limit(tmp_path, monkeypatch):
 
 def tar_of(n=60):
     small = [encoded(rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)) for _ in range(n)]
-    return {f"{s}/{CLASSES[i % 3]}/{i}.png": x for s, part in (("train", small[:-9]), ("test", small[-9:])) for i, x in enumerate(part)}
+    return {
+        f"{s}/{CLASSES[i % 3]}/{i}.png": x
+        for s, part in (("train", small[:-9]), ("test", small[-9:]))
+        for i, x in enumerate(part)
+    }
 
 
 def tars(tmp_path, suffix=".tar"):
@@ -737,21 +1011,35 @@ def test_a_tar_with_a_damaged_header(tmp_path):
         content = bytearray(whole)
         content[at + bit // 8] ^= 1 << bit % 8
         assert load(bytes(content)) in (None, want)
-    for at in headers[:-1]:  # a lost block: header and pixels of the last file alone cannot be told from the end
+    for at in headers[
+        :-1
+    ]:  # a lost block: header and pixels of the last file alone cannot be told from the end
         assert load(whole[:at] + bytes(1024) + whole[at + 1024 :]) is None
-    refused("is cut off or damaged after 10 entries: get it anew", uncached, (tmp_path / "a.tar", (tmp_path / "a.tar").write_bytes(whole[: headers[10]]))[0])
+    refused(
+        "is cut off or damaged after 10 entries: get it anew",
+        uncached,
+        (tmp_path / "a.tar", (tmp_path / "a.tar").write_bytes(whole[: headers[10]]))[0],
+    )
     assert load(whole + bytes(10240)) == want and load(whole + whole) is None and load(whole + b"x") is None
 
 
 def test_the_docs_say_what_a_tar_cannot_tell():
-    for text in (Path(D.__file__).parent.parent / "data" / "README.md", Path(D.__file__).parent.parent / "nbs" / "01_data.ipynb"):
+    for text in (
+        Path(D.__file__).parent.parent / "data" / "README.md",
+        Path(D.__file__).parent.parent / "nbs" / "01_data.ipynb",
+    ):
         assert "has a check sum for each header and none for" in text.read_text()
 
 
 def test_an_archive_is_what_its_bytes_say(tmp_path):
     "Browsers unpack `.tar.gz` on the way and keep the name, others compress and drop the suffix."
     made = {s: archive(tmp_path / f"a{s}", files()) for s in ALL_ARCHIVES[1:]}
-    for name, content in (("b.tar.gz", made[".tar"]), ("c.tar", made[".tar.gz"]), ("d.tar", made[".tar.xz"]), ("e.tgz", made[".tar.xz"])):
+    for name, content in (
+        ("b.tar.gz", made[".tar"]),
+        ("c.tar", made[".tar.gz"]),
+        ("d.tar", made[".tar.xz"]),
+        ("e.tgz", made[".tar.xz"]),
+    ):
         shutil.copy(content, tmp_path / name)
         assert same(load_images(tmp_path / name))
 
@@ -764,7 +1052,9 @@ def damaged(data, how, where, value):
     return data[:at] if how == "cut" else data[:at] + bytes([data[at] ^ value]) + data[at + 1 :]
 
 
-DAMAGE = dict(how=st.sampled_from(["cut", "flip"]), where=st.floats(0, 1, exclude_max=True), value=st.integers(1, 255))
+DAMAGE = dict(
+    how=st.sampled_from(["cut", "flip"]), where=st.floats(0, 1, exclude_max=True), value=st.integers(1, 255)
+)
 MADE = {}
 
 
@@ -810,7 +1100,10 @@ def test_bad_idx(tmp_path, suffix):
     f = idx(tmp_path / "i", suffix)
     path = f / f"train-images-idx3-ubyte{suffix}"
     bad = {"fewer": whole[:-1], "more": whole + b"x", "is not an idx": b"\0\0\x09\3" + whole[4:]}
-    bad |= {"6 images|5 images|has shape": idx_bytes(X["train"][:5, ..., 0]), "not an idx file of bytes": whole[:9]}
+    bad |= {
+        "6 images|5 images|has shape": idx_bytes(X["train"][:5, ..., 0]),
+        "not an idx file of bytes": whole[:9],
+    }
     for match, content in bad.items():
         path.write_bytes(pack(content))
         assert str(f) in refused(match, load_images, f)
@@ -862,9 +1155,15 @@ def test_a_relative_root_is_one_folder(monkeypatch, tmp_path):
         monkeypatch.chdir(place)
         assert data_roots()[0] == core.data_folder() == project / "some" / "where"
         assert batch._data(LOADS)[0] == [str(project / "some" / "where"), []]
-    monkeypatch.setattr(core, "root", lambda: (_ for _ in ()).throw(FileNotFoundError()))  # outside a checkout
+    monkeypatch.setattr(
+        core, "root", lambda: (_ for _ in ()).throw(FileNotFoundError())
+    )  # outside a checkout
     assert core.data_folder() == tmp_path.resolve() / "some" / "where"
-    for value, want in ((str(tmp_path), tmp_path.resolve()), ("", None), ("~/x", Path.home().resolve() / "x")):
+    for value, want in (
+        (str(tmp_path), tmp_path.resolve()),
+        ("", None),
+        ("~/x", Path.home().resolve() / "x"),
+    ):
         monkeypatch.setenv("NAS_NB_DATA", value)
         assert core.data_folder() == want
 
@@ -875,7 +1174,13 @@ def test_no_home(monkeypatch, tmp_path):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     monkeypatch.setattr(D, "root", lambda: (_ for _ in ()).throw(FileNotFoundError()))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    for f, args in ((list_data, ()), (load_images, ("mine",)), (load_text, ("mine",)), (get_data, ("mnist",)), (verify_data, ("mine",))):
+    for f, args in (
+        (list_data, ()),
+        (load_images, ("mine",)),
+        (load_text, ("mine",)),
+        (get_data, ("mnist",)),
+        (verify_data, ("mine",)),
+    ):
         refused("no folder for data is known: set HOME, or XDG_CACHE_HOME", f, *args)
     assert load_images().name == "digits" and load_text().name == "Python manual"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -893,7 +1198,9 @@ def test_a_root_that_is_not_there_is_mentioned(monkeypatch, roots, value):
         load_images(roots[1] / "mine.npz")  # a path is not looked for
     assert D.shown_roots(", then ").endswith(f"{value} (NAS_NB_DATA, which does not exist), then {roots[1]}")
     for load, name in ((load_images, "mine"), (verify_data, "mine"), (load_text, "ptb")):
-        with pytest.warns(UserWarning, match=f"NAS_NB_DATA names .*{value}, which does not exist: make this folder"):
+        with pytest.warns(
+            UserWarning, match=f"NAS_NB_DATA names .*{value}, which does not exist: make this folder"
+        ):
             load(name)
 
 
@@ -903,13 +1210,22 @@ def test_roots_that_cannot_be_read(monkeypatch, roots):
 
     roots[1].mkdir()
     monkeypatch.setattr(Path, "iterdir", denied)
-    for f, args in ((list_data, ()), (load_images, ("mine",)), (load_text, ("mine",)), (verify_data, ("mine",))):
+    for f, args in (
+        (list_data, ()),
+        (load_images, ("mine",)),
+        (load_text, ("mine",)),
+        (verify_data, ("mine",)),
+    ):
         refused("cannot be read .PermissionError.* who may read it", f, *args)
     monkeypatch.undo()
     for name in ("x" * 300, "x/" * 3000, "\n"):
         monkeypatch.setenv("NAS_NB_DATA", name)
         refused("which does not exist", get_data, "mnist")
-        assert name == "\n" and list_data() or refused("cannot be read .OSError: .Errno 36. File name too long", list_data)
+        assert (
+            name == "\n"
+            and list_data()
+            or refused("cannot be read .OSError: .Errno 36. File name too long", list_data)
+        )
 
 
 LOADS = SimpleNamespace(code=["load_images()"])
@@ -921,7 +1237,10 @@ def test_one_place_decides_whether_data_have_changed(roots, monkeypatch):
     image, states = f / "top" / "train" / "ant" / "0.png", []
     seen = lambda: (core.listing(f), D._key([f], ""), batch._data(LOADS)[0])
     states.append(seen())
-    assert states[0] == seen() and [row[:2] for row in states[0][0]][-1] == ["top/train/cat/5.png", len(files()["train/cat/5.png"])]
+    assert states[0] == seen() and [row[:2] for row in states[0][0]][-1] == [
+        "top/train/cat/5.png",
+        len(files()["train/cat/5.png"]),
+    ]
     before = image.stat().st_mtime_ns
     image.write_bytes(image.read_bytes()[:-1] + b"x")  # in place, of the same size
     os.utime(image, ns=(before, before + 1))
@@ -945,9 +1264,19 @@ def test_one_place_decides_whether_data_have_changed(roots, monkeypatch):
 
 def test_a_listing_of_what_cannot_be_read(tmp_path, monkeypatch):
     f, scandir = folder(tmp_path / "f", files()), os.scandir
-    monkeypatch.setattr(os, "scandir", lambda p: scandir(p) if not str(p).endswith("bee") else (_ for _ in ()).throw(PermissionError(13, "no")))
+    monkeypatch.setattr(
+        os,
+        "scandir",
+        lambda p: (
+            scandir(p) if not str(p).endswith("bee") else (_ for _ in ()).throw(PermissionError(13, "no"))
+        ),
+    )
     rows = core.listing(f)
-    assert ["train/bee/", -1, 0] in rows and "train/ant/0.png" in [r[0] for r in rows] and core.listing(f / "none") == [["", -1, 0]]
+    assert (
+        ["train/bee/", -1, 0] in rows
+        and "train/ant/0.png" in [r[0] for r in rows]
+        and core.listing(f / "none") == [["", -1, 0]]
+    )
 
 
 def test_a_listing_is_fast(tmp_path):
@@ -963,9 +1292,15 @@ def test_a_listing_is_fast(tmp_path):
 
 def test_an_error_is_one_line_whatever_a_file_is_called(tmp_path):
     "A name can hold line breaks, and commands to the terminal that shows it."
-    said = refused("cannot be read", load_images, folder(tmp_path / "f", files() | {"train/ant/a\nb\x1b[2J\u202e.png": b"x"}))
+    said = refused(
+        "cannot be read",
+        load_images,
+        folder(tmp_path / "f", files() | {"train/ant/a\nb\x1b[2J\u202e.png": b"x"}),
+    )
     assert said.isprintable() and "train/ant/a b [2J .png" in said
-    said = refused("…", load_images, archive(tmp_path / "a.zip", files() | {f"train/ant/{'x' * 60_000}.png": b"x"}))
+    said = refused(
+        "…", load_images, archive(tmp_path / "a.zip", files() | {f"train/ant/{'x' * 60_000}.png": b"x"})
+    )
     assert len(said) < 2000 and said.endswith("get it anew")
 
 
@@ -983,7 +1318,12 @@ def test_mnist_by_its_content(roots, monkeypatch):
     raw = roots[0] / "MNIST" / "raw"
     content = official_mnist(raw, monkeypatch)
     d = load_images("mnist")
-    assert same(d, False, ("0", "1", "2")) and d.name == "MNIST" and d.about["form"] == "idx, gzipped" and d.about["source"] == "MNIST/raw"
+    assert (
+        same(d, False, ("0", "1", "2"))
+        and d.name == "MNIST"
+        and d.about["form"] == "idx, gzipped"
+        and d.about["source"] == "MNIST/raw"
+    )
     for name, data in content.items():  # compressed otherwise: the same content
         (raw / name).write_bytes(gzip.compress(gzip.decompress(data), 1))
     assert load_images("mnist").hash == d.hash
@@ -991,8 +1331,14 @@ def test_mnist_by_its_content(roots, monkeypatch):
     labels[-1] ^= 1
     (raw / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
     told = refused("is not MNIST's", load_images, "mnist")
-    assert "t10k-labels-idx1-ubyte.gz" in told and hashlib.md5(labels).hexdigest() in told and D._MNIST_MD5["t10k-labels-idx1-ubyte"] in told
-    assert same(load_images(idx(roots[0].parent / "mine")), False, ("0", "1", "2"))  # one's own idx files are not MNIST's
+    assert (
+        "t10k-labels-idx1-ubyte.gz" in told
+        and hashlib.md5(labels).hexdigest() in told
+        and D._MNIST_MD5["t10k-labels-idx1-ubyte"] in told
+    )
+    assert same(
+        load_images(idx(roots[0].parent / "mine")), False, ("0", "1", "2")
+    )  # one's own idx files are not MNIST's
 
 
 def test_other_forms_of_known_names(roots):
@@ -1002,7 +1348,11 @@ def test_other_forms_of_known_names(roots):
     shutil.rmtree(roots[0] / "cifar10")
     idx(roots[0] / "cifar10")
     d = load_images("cifar10")
-    assert d.name == "CIFAR-10 (idx)" and d.about["form"] == "idx" and "no checksums are known" in verify_data("cifar10")
+    assert (
+        d.name == "CIFAR-10 (idx)"
+        and d.about["form"] == "idx"
+        and "no checksums are known" in verify_data("cifar10")
+    )
 
 
 def cifar_files(monkeypatch):
@@ -1033,9 +1383,18 @@ def test_cifar10(roots, monkeypatch):
     from_archive = load_images("cifar10")
     folder(roots[0], content)
     d = load_images("cifar10")
-    assert d.name == from_archive.name == "CIFAR-10" and d.hash == from_archive.hash and d.about["form"] == "official pickles"
-    want = np.concatenate([pickle.loads(content[f"cifar-10-batches-py/data_batch_{i}"])["data"] for i in range(1, 6)]).reshape(-1, 3, 32, 32)
-    assert torch.equal(d.train.x, torch.from_numpy(want)) and d.train.y.tolist() == [i % 10 for i in range(10)] * 5
+    assert (
+        d.name == from_archive.name == "CIFAR-10"
+        and d.hash == from_archive.hash
+        and d.about["form"] == "official pickles"
+    )
+    want = np.concatenate(
+        [pickle.loads(content[f"cifar-10-batches-py/data_batch_{i}"])["data"] for i in range(1, 6)]
+    ).reshape(-1, 3, 32, 32)
+    assert (
+        torch.equal(d.train.x, torch.from_numpy(want))
+        and d.train.y.tolist() == [i % 10 for i in range(10)] * 5
+    )
     assert d.about["also here, not used"] == ["cifar-10-python.tar.gz"] and d.train.classes[0] == "airplane"
 
 
@@ -1084,7 +1443,10 @@ def test_damaged_cache(tmp_path_factory, how, where, value):
     path, whole, d = MADE["cache"]
     path.write_bytes(damaged(whole, how, where, value))
     got = D._from_cache(path)
-    assert got is None or (all(torch.equal(getattr(got[0][s], k), getattr(d.splits[s], k)) for s in d.splits for k in "xy") and got[1]["hash"] == d.hash)
+    assert got is None or (
+        all(torch.equal(getattr(got[0][s], k), getattr(d.splits[s], k)) for s in d.splits for k in "xy")
+        and got[1]["hash"] == d.hash
+    )
 
 
 def test_broken_cache_is_made_anew(tmp_path, roots):
@@ -1104,7 +1466,10 @@ def test_a_change_of_the_source_is_seen(tmp_path):
     (f / "train/ant/0.png").write_bytes(other)
     os.utime(f / "train/ant/0.png", ns=(stat_.st_atime_ns, stat_.st_mtime_ns + 1))
     assert torch.equal(load_images(f).train.x[0], 255 - torch.from_numpy(X["train"][0].transpose(2, 0, 1)))
-    both = [folder(tmp_path / g / "same", {f"{s}/a/0.bmp": encoded(x, "bmp") for s in ("train", "test")}) for g, x in zip("gh", X["train"])]
+    both = [
+        folder(tmp_path / g / "same", {f"{s}/a/0.bmp": encoded(x, "bmp") for s in ("train", "test")})
+        for g, x in zip("gh", X["train"])
+    ]
     for path in (p for g in both for p in g.rglob("*")):
         os.utime(path, ns=(1, 1))
     assert len({load_images(g).hash for g in both}) == 2  # names, sizes and times are the same
@@ -1131,13 +1496,22 @@ def test_the_cache_is_not_trusted(tmp_path, roots, change):
     elif change == "labels":
         arrays["y_train"][:] = 77
     else:
-        old, new = {"classes": (b'"ant"', b'"dog"'), "mean": (b'"mean": [0.', b'"mean": [1.'), "hash": (first.hash.encode(), b"0" * 16)}[change]
+        old, new = {
+            "classes": (b'"ant"', b'"dog"'),
+            "mean": (b'"mean": [0.', b'"mean": [1.'),
+            "hash": (first.hash.encode(), b"0" * 16),
+        }[change]
         assert notes.count(old) == 1
         arrays["notes"] = np.frombuffer(notes.replace(old, new), np.uint8)
     np.savez(cache, **arrays)
     assert D._from_cache(cache) is None
     again = load_images(path)
-    assert same(again) and again.about == first.about and again.mean == first.mean and cache.read_bytes() == whole
+    assert (
+        same(again)
+        and again.about == first.about
+        and again.mean == first.mean
+        and cache.read_bytes() == whole
+    )
 
 
 def test_nothing_is_left_in_the_cache_to_which_nothing_leads(tmp_path, roots):
@@ -1149,7 +1523,11 @@ def test_nothing_is_left_in_the_cache_to_which_nothing_leads(tmp_path, roots):
     folder(roots[1] / "cache", {"c-0123.npz": b"damaged", "notes.txt": b"somebody's"})
     archive(a, files() | {"train/ant/9.png": PNG})
     load_images(a)
-    assert [p.name[:2] for p in cached(roots[1])] == ["a-", "b-", "no"] and kept[0] not in cached(roots[1]) and kept[1] in cached(roots[1])
+    assert (
+        [p.name[:2] for p in cached(roots[1])] == ["a-", "b-", "no"]
+        and kept[0] not in cached(roots[1])
+        and kept[1] in cached(roots[1])
+    )
     a.unlink()
     load_images(archive(tmp_path / "d.zip", files()))
     assert [p.name[:2] for p in cached(roots[1])] == ["b-", "d-", "no"]
@@ -1184,7 +1562,9 @@ def test_a_cache_that_cannot_be_written(tmp_path, roots, monkeypatch):
     path = archive(tmp_path / "a.tar", files())
     with monkeypatch.context() as m:
         m.setattr(os, "fsync", lambda f: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        with pytest.warns(UserWarning, match="cannot keep the decoded images .OSError.*No space left") as told:
+        with pytest.warns(
+            UserWarning, match="cannot keep the decoded images .OSError.*No space left"
+        ) as told:
             assert same(load_images(path))
         assert len(told) == 1 and cached(roots[1]) == []
     roots[1].joinpath("cache").rmdir()
@@ -1235,7 +1615,9 @@ except D.DataError as e:
 def test_split(counts, shares, seed):
     y = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))]
-    images = Images(torch.arange(len(y)).view(-1, 1, 1, 1).to(torch.uint8), y, tuple(map(str, range(len(counts)))))
+    images = Images(
+        torch.arange(len(y)).view(-1, 1, 1, 1).to(torch.uint8), y, tuple(map(str, range(len(counts))))
+    )
     ids = Images(torch.arange(len(y)).view(-1, 1, 1, 1), y, images.classes)
     sizes = dict(zip("dbca", shares))
     whole = sum(s * len(y) if isinstance(s, float) else s for s in shares)
@@ -1246,7 +1628,9 @@ def test_split(counts, shares, seed):
         return
     assert whole < len(y) + 0.51 and list(parts) == list(sizes)
     members = [p.x.flatten().tolist() for p in parts.values()]
-    assert len({i for m in members for i in m}) == sum(map(len, members)) and all(m == sorted(m) for m in members)
+    assert len({i for m in members for i in m}) == sum(map(len, members)) and all(
+        m == sorted(m) for m in members
+    )
     for name, part in parts.items():
         size = sizes[name]
         assert len(part) == size if isinstance(size, int) else abs(len(part) - size * len(y)) <= 1
@@ -1264,7 +1648,9 @@ def test_split_shares_use_every_image():
     assert not torch.equal(one.x, other.x)
 
 
-@pytest.mark.parametrize("sizes", [(1.1,), (-0.5,), (0,), (0.0,), (True,), (121,), (0.6, 0.5), ("x",), (1e-9,), (float("nan"),)])
+@pytest.mark.parametrize(
+    "sizes", [(1.1,), (-0.5,), (0,), (0.0,), (True,), (121,), (0.6, 0.5), ("x",), (1e-9,), (float("nan"),)]
+)
 def test_bad_splits(sizes):
     refused("cannot make", split, some(), 0, **dict(zip("ab", sizes)))
 
@@ -1294,7 +1680,9 @@ def test_noisy_labels(rate, seed, k):
 
 
 def test_noise_is_uniform():
-    images = Images(torch.zeros(20000, 1, 1, 1, dtype=torch.uint8), torch.zeros(20000, dtype=torch.int64), tuple("abcde"))
+    images = Images(
+        torch.zeros(20000, 1, 1, 1, dtype=torch.uint8), torch.zeros(20000, dtype=torch.int64), tuple("abcde")
+    )
     counts = noisy_labels(images, 0.8, 3).counts()
     assert counts[0] == 4000 and max(abs(c - 4000) for c in counts) < 5 * 55
     where = (noisy_labels(images, 0.5, 3).y > 0).view(10, -1).sum(1)
@@ -1313,11 +1701,25 @@ def test_resize():
     large = resize(square, 32, "enlarge")
     want = [np.asarray(Image.fromarray(x[0].numpy()).resize((32, 32), Image.BILINEAR)) for x in square.x[:50]]
     assert abs(torch.from_numpy(np.stack(want)).int() - large.x[:50, 0].int()).max() <= 1
-    assert large.x.dtype == torch.uint8 and len(large) == 2000 and torch.equal(resize(square, 8, "enlarge").x, square.x)
+    assert (
+        large.x.dtype == torch.uint8
+        and len(large) == 2000
+        and torch.equal(resize(square, 8, "enlarge").x, square.x)
+    )
     small, tall = resize(square, 4, "shrink"), some(shape=(3, 8, 12))
-    assert torch.equal(small.x, square.x.float().unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)).round().to(torch.uint8)) and small.shape == (1, 4, 4)
+    assert torch.equal(
+        small.x, square.x.float().unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)).round().to(torch.uint8)
+    ) and small.shape == (1, 4, 4)
     assert resize(tall, 8, "shrink").shape == (3, 8, 8)
-    for args in ((4,), (32, "smear"), (32.0,), (32.5, "enlarge"), (9, "shrink"), (0, "shrink"), (4.0, "shrink")):
+    for args in (
+        (4,),
+        (32, "smear"),
+        (32.0,),
+        (32.5, "enlarge"),
+        (9, "shrink"),
+        (0, "shrink"),
+        (4.0, "shrink"),
+    ):
         refused("cannot", resize, square, *args)
 
 
@@ -1365,7 +1767,9 @@ def test_batches_against_the_reference(shape, size, seed, crop, flip, cutout, la
 @given(size=st.integers(1, 30), seed=st.integers(0, 2**31 - 1), epoch=st.integers(0, 1000))
 def test_an_epoch(size, seed, epoch):
     n = 30
-    images = Images(torch.arange(n).to(torch.uint8).view(-1, 1, 1, 1), torch.arange(n), tuple(map(str, range(n))))
+    images = Images(
+        torch.arange(n).to(torch.uint8).view(-1, 1, 1, 1), torch.arange(n), tuple(map(str, range(n)))
+    )
     batches = Batches(images, size, (0.0,), (1 / 255,), seed)
     assert batches.per_epoch == n // size
     seen = [batches(epoch * batches.per_epoch + i) for i in range(batches.per_epoch)]
@@ -1392,7 +1796,11 @@ def test_the_augmentation_of_a_batch_does_not_change_its_images():
     "Order and labels depend on the seed and the step, whatever is done to the images, and the source stays as it is."
     images = some(40, shape=(3, 6, 6))
     before = images.x.clone()
-    labels = [Batches(images, 16, (0.5,) * 3, (0.2,) * 3, 3, a, last)(7)[1] for a in (None, Augment(2), STRONG) for last in (False, True)]
+    labels = [
+        Batches(images, 16, (0.5,) * 3, (0.2,) * 3, 3, a, last)(7)[1]
+        for a in (None, Augment(2), STRONG)
+        for last in (False, True)
+    ]
     assert all(torch.equal(labels[0], y) for y in labels) and torch.equal(images.x, before)
     plain, turned = (Batches(images, 16, (0.5,) * 3, (0.2,) * 3, 3, a, True)(7)[0] for a in (STRONG, STRONG))
     assert torch.equal(plain, turned) and plain.is_contiguous(memory_format=torch.channels_last)
@@ -1412,20 +1820,27 @@ def test_affine():
         want = lambda a, s: T.affine(plain[i], a, [0, 0], s, [0, 0], T.InterpolationMode.BILINEAR)
         torch.testing.assert_close(turned[i], want(-30 * angle, 1.0), rtol=1e-3, atol=0.1)
         torch.testing.assert_close(larger[i], want(0.0, 1 + 0.3 * zoom), rtol=1e-3, atol=0.1)
-        rows, columns = torch.arange(9) + 9 * 0.25 * dy, torch.arange(12) + 12 * 0.25 * dx  # bilinear by hand, for whole and half pixels
+        rows, columns = (
+            torch.arange(9) + 9 * 0.25 * dy,
+            torch.arange(12) + 12 * 0.25 * dx,
+        )  # bilinear by hand, for whole and half pixels
         black = torch.zeros(3, 29, 32)
         black[:, 10:19, 10:22] = plain[i]
         r, c = rows.floor().long() + 10, columns.floor().long() + 10
         fr, fc = (rows % 1)[:, None], columns % 1
         at = lambda a, b: black[:, (r + a)[:, None], c + b]
-        by_hand = (at(0, 0) * (1 - fc) + at(0, 1) * fc) * (1 - fr) + (at(1, 0) * (1 - fc) + at(1, 1) * fc) * fr
+        by_hand = (at(0, 0) * (1 - fc) + at(0, 1) * fc) * (1 - fr) + (
+            at(1, 0) * (1 - fc) + at(1, 1) * fc
+        ) * fr
         torch.testing.assert_close(moved[i], by_hand, rtol=1e-3, atol=0.1)
     torch.testing.assert_close(run(zoom=1e-9), plain, rtol=1e-4, atol=1e-2)
 
 
 def test_how_often():
     "Half are mirrored, windows and squares are everywhere."
-    images = Images(torch.arange(1, 10).view(1, 1, 3, 3).to(torch.uint8), torch.zeros(1, dtype=torch.int64), ("0",)).take([0] * 20000)
+    images = Images(
+        torch.arange(1, 10).view(1, 1, 3, 3).to(torch.uint8), torch.zeros(1, dtype=torch.int64), ("0",)
+    ).take([0] * 20000)
     flipped = Batches(images, 20000, (0.0,), (1 / 255,), 0, Augment(flip=True))(0)[0][:, 0, 0, 0].round() == 3
     assert abs(flipped.float().mean() - 0.5) < 5 * 0.5 / 20000**0.5
     middle = Batches(images, 20000, (0.0,), (1 / 255,), 0, Augment(crop=1))(0)[0][:, 0, 1, 1].round().long()
@@ -1439,10 +1854,15 @@ def test_eval_batches():
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
     for last in (False, True):
         parts = list(eval_batches(images, 16, mean, std, last))
-        assert [len(x) for x, _ in parts] == [16, 16, 16, 2] and torch.equal(torch.cat([y for _, y in parts]), images.y)
+        assert [len(x) for x, _ in parts] == [16, 16, 16, 2] and torch.equal(
+            torch.cat([y for _, y in parts]), images.y
+        )
         want = (images.x / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
         torch.testing.assert_close(torch.cat([x for x, _ in parts]), want, rtol=1e-5, atol=1e-5)
-        assert all(x.is_contiguous(memory_format=torch.channels_last if last else torch.contiguous_format) for x, _ in parts)
+        assert all(
+            x.is_contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+            for x, _ in parts
+        )
 
 
 def test_bad_batches():
@@ -1450,12 +1870,22 @@ def test_bad_batches():
     for size in (0, -1, 21, 5.0, True, "5"):
         refused(f"a batch of {size} cannot be made of 20", Batches, images, size, (0.5,), (0.2,))
     for size in (0, -1, 5.0, True, None):
-        refused(f"batches of {size} cannot be made", eval_batches, images, size, (0.5,), (0.2,))  # at once, not when the first is asked for
+        refused(
+            f"batches of {size} cannot be made", eval_batches, images, size, (0.5,), (0.2,)
+        )  # at once, not when the first is asked for
     for augment in ({}, dict(crop=4), 4, False):
         refused("is no Augment: write it like", Batches, images, 4, (0.5,), (0.2,), augment=augment)
     assert len(Batches(images, np.int64(5), (0.5,), (0.2,))(0)[1]) == 5
     refused("1 channels need 1", Batches, images, 4, (0.5,) * 3, (0.2,) * 3)
-    for bad in (dict(crop=-1), dict(crop=1.5), dict(cutout=-1), dict(degrees=-1), dict(zoom=1.0), dict(translate=2), dict(degrees=float("nan"))):
+    for bad in (
+        dict(crop=-1),
+        dict(crop=1.5),
+        dict(cutout=-1),
+        dict(degrees=-1),
+        dict(zoom=1.0),
+        dict(translate=2),
+        dict(degrees=float("nan")),
+    ):
         with pytest.raises(ValueError, match=next(iter(bad))):
             Augment(**bad)
     black = Batches(Images(images.x * 0, images.y, images.classes), 4, (0.0,), (0.0,))(0)[0]
@@ -1466,7 +1896,10 @@ def test_bad_batches():
 
 NAN = float("nan")
 BAD_NORMS = {
-    "float pixels": (dict(x=torch.rand(20, 1, 6, 6)), "images of torch.float32 .20, 1, 6, 6. .*: batches need uint8"),
+    "float pixels": (
+        dict(x=torch.rand(20, 1, 6, 6)),
+        "images of torch.float32 .20, 1, 6, 6. .*: batches need uint8",
+    ),
     "int64 pixels": (dict(x=torch.zeros(20, 1, 6, 6).long()), "images of torch.int64"),
     "flat pixels": (dict(x=torch.zeros(20, 36, dtype=torch.uint8)), r"\(20, 36\) .*: batches need uint8"),
     "float labels": (dict(y=torch.zeros(20)), "labels of torch.float32 .20,."),
@@ -1497,14 +1930,36 @@ def test_batches_say_what_they_are():
     images, norm = some(40, shape=(3, 6, 6)), dict(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
     make = lambda images=images, size=8, **how: Batches(images, size, **norm | how)
     about = make().about
-    assert json.loads(json.dumps(about)) == about and about == make(seed=np.int64(0), augment=Augment(), channels_last=True).about
-    assert about == make(Images(images.x.flip(3).flip(3), images.y.clone(), images.classes), mean=np.array(norm["mean"])).about
+    assert (
+        json.loads(json.dumps(about)) == about
+        and about == make(seed=np.int64(0), augment=Augment(), channels_last=True).about
+    )
+    assert (
+        about
+        == make(
+            Images(images.x.flip(3).flip(3), images.y.clone(), images.classes), mean=np.array(norm["mean"])
+        ).about
+    )
     pixel, label = images.x.clone(), images.y.clone()
     pixel[3, 2, 1, 0] ^= 1
     label[7] = (label[7] + 1) % 4
-    others = [make(Images(pixel, images.y, images.classes)), make(Images(images.x, label, images.classes)), make(noisy_labels(images, 0.1, 0))]
-    others += [make(Images(images.x, images.y, tuple("abcd"))), make(images.take(range(39))), make(images.take(torch.arange(40).flip(0)))]
-    others += [make(size=9), make(seed=1), make(augment=Augment(flip=True)), make(mean=(0.5, 0.4, 0.31)), make(std=(0.2, 0.25, 0.31))]
+    others = [
+        make(Images(pixel, images.y, images.classes)),
+        make(Images(images.x, label, images.classes)),
+        make(noisy_labels(images, 0.1, 0)),
+    ]
+    others += [
+        make(Images(images.x, images.y, tuple("abcd"))),
+        make(images.take(range(39))),
+        make(images.take(torch.arange(40).flip(0))),
+    ]
+    others += [
+        make(size=9),
+        make(seed=1),
+        make(augment=Augment(flip=True)),
+        make(mean=(0.5, 0.4, 0.31)),
+        make(std=(0.2, 0.25, 0.31)),
+    ]
     said = [json.dumps(b.about) for b in [make(), *others]]
     assert len({*said}) == len(said) == 12
 
@@ -1530,35 +1985,57 @@ def test_text(tmp_path, roots):
     t = load_text("ptb")
     assert t.name == "Penn Treebank" and t.vocab == ("<eos>", "b", "c", "a", "<unk>")
     words = {s: [t.vocab[i] for i in v] for s, v in t.splits.items()}
-    assert words["train"] == "b a b <eos> <eos> c c b <eos>".split() and words["valid"] == "a <unk> <unk> <eos>".split() and words["test"] == ["c", "<eos>"]
+    assert (
+        words["train"] == "b a b <eos> <eos> c c b <eos>".split()
+        and words["valid"] == "a <unk> <unk> <eos>".split()
+        and words["test"] == ["c", "<eos>"]
+    )
     chars = load_text("ptb", level="char")
-    assert "".join(chars.vocab[i] for i in chars.splits["train"]) == "b a b\n\nc c b\n" and chars.hash != t.hash
+    assert (
+        "".join(chars.vocab[i] for i in chars.splits["train"]) == "b a b\n\nc c b\n" and chars.hash != t.hash
+    )
     assert chars.vocab[-1] == "<unk>" and "d" not in chars.vocab
     assert load_text(roots[0] / "ptb").hash == t.hash
     (roots[0] / "ptb" / "test.txt").write_text("b\n")
     assert load_text("ptb").hash != t.hash
     json.dumps(t.about)
     (roots[0] / "ptb" / "train.txt").write_text("<unk> a <unk>\n")
-    assert load_text("ptb").vocab == ("<unk>", "<eos>", "a")  # a text that has its own <unk> gets no second one
+    assert load_text("ptb").vocab == (
+        "<unk>",
+        "<eos>",
+        "a",
+    )  # a text that has its own <unk> gets no second one
 
 
 def test_text_without_a_training_part(roots):
     lines = [f"w{i}" for i in range(20)]
     text_folder(roots[0] / "wikitext-2", valid="\n".join(lines) + "\n", test="w1\n")
     t = load_text("wikitext-2")
-    assert t.name == "WikiText-2 (trained on its validation part)" and t.about["source"] == ["valid.txt", "test.txt"]
+    assert t.name == "WikiText-2 (trained on its validation part)" and t.about["source"] == [
+        "valid.txt",
+        "test.txt",
+    ]
     assert [len(v) for v in t.splits.values()] == [36, 4, 2] and t.vocab[t.splits["train"][0]] == "w0"
 
 
 def test_text_of_one_file(tmp_path, roots):
     (tmp_path / "book.txt").write_bytes("\ufeff".encode() + b"".join(b"%d x\r\n" % i for i in range(10)))
     t = load_text(tmp_path / "book.txt")
-    assert t.name == "book" and [len(v) for v in t.splits.values()] == [24, 3, 3] and t.vocab[t.splits["train"][0]] == "0"
+    assert (
+        t.name == "book"
+        and [len(v) for v in t.splits.values()] == [24, 3, 3]
+        and t.vocab[t.splits["train"][0]] == "0"
+    )
     assert "hash" in load_text().about and load_text().about["form"].startswith("embedded in Python 3.")
 
 
 def test_bad_text(tmp_path, roots):
-    bad = {b"\xff\xfe\x00a\n" * 20: "is not UTF-8 .* save it as UTF-8", b"": "has no text for", b"one line\n": "has no text", b"\n" * 50: "no text"}
+    bad = {
+        b"\xff\xfe\x00a\n" * 20: "is not UTF-8 .* save it as UTF-8",
+        b"": "has no text for",
+        b"one line\n": "has no text",
+        b"\n" * 50: "no text",
+    }
     for content, match in bad.items():
         (tmp_path / "a.txt").write_bytes(content)
         assert "a.txt" in refused(match, load_text, tmp_path / "a.txt")
@@ -1633,7 +2110,11 @@ def test_download(server, roots):
     assert same(load_images("mnist"), False, ("0", "1", "2"))
     assert left(roots[0]) == ["MNIST"] and left(roots[1]) == ["cache"]
     asked = len(Server.asked)
-    assert "already here" in get_data("mnist") and load_images("mnist").name == "MNIST" and len(Server.asked) == asked
+    assert (
+        "already here" in get_data("mnist")
+        and load_images("mnist").name == "MNIST"
+        and len(Server.asked) == asked
+    )
 
 
 @pytest.mark.parametrize("bad", ["missing", "short", "wrong", "hang", "refused"])
@@ -1645,7 +2126,9 @@ def test_next_mirror(server, roots, bad):
     assert "127.0.0.1" in told and "NAS_NB_DATA" in told and "MNIST/raw" in told
     assert left(roots[0]) == [] and socket.getdefaulttimeout() is None
     server(bad, "good")
-    assert "is here now" in get_data("mnist", timeout=0.3) and same(load_images("mnist"), False, ("0", "1", "2"))
+    assert "is here now" in get_data("mnist", timeout=0.3) and same(
+        load_images("mnist"), False, ("0", "1", "2")
+    )
 
 
 def test_an_interrupted_download(server, roots):
@@ -1671,7 +2154,9 @@ def test_two_downloads_at_once(server, roots):
     threads = [threading.Thread(target=lambda: said.append(get_data("mnist"))) for _ in range(3)]
     [t.start() for t in threads]
     [t.join() for t in threads]
-    assert sorted("already" in s for s in said) == [False, True, True] and same(load_images("mnist"), False, ("0", "1", "2"))
+    assert sorted("already" in s for s in said) == [False, True, True] and same(
+        load_images("mnist"), False, ("0", "1", "2")
+    )
     assert len(Server.asked) <= 2 * 4 and left(roots[0]) == ["MNIST"]  # torchvision asks twice for a file
 
 
@@ -1695,9 +2180,17 @@ def test_what_cannot_be_downloaded():
 
 def test_the_table_of_downloads():
     where, files_ = D._downloads("mnist")
-    assert where == "MNIST/raw" and {f.removesuffix(".gz") for _, f, _ in files_} == {*D._MNIST_MD5} and all(len(md5) == 32 for *_, md5 in files_)
+    assert (
+        where == "MNIST/raw"
+        and {f.removesuffix(".gz") for _, f, _ in files_} == {*D._MNIST_MD5}
+        and all(len(md5) == 32 for *_, md5 in files_)
+    )
     where, ((urls, file, md5),) = D._downloads("cifar10")
-    assert (where, file, md5) == ("", "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a") and "toronto" in urls[0]
+    assert (where, file, md5) == (
+        "",
+        "cifar-10-python.tar.gz",
+        "c58f30108f718f92721af3b95e74349a",
+    ) and "toronto" in urls[0]
 
 
 # -- one's own data --
@@ -1706,22 +2199,51 @@ def test_the_table_of_downloads():
 def test_list(roots):
     rows = {r["name"]: r for r in list_data()}
     assert list(rows) == ["digits", "pydoc", "mnist", "cifar10", "ptb", "wikitext-2"]
-    assert rows["digits"]["state"] == "ready" and rows["mnist"]["state"] == "not here: nas-nb data get mnist" and "not here" in rows["ptb"]["state"]
+    assert (
+        rows["digits"]["state"] == "ready"
+        and rows["mnist"]["state"] == "not here: nas-nb data get mnist"
+        and "not here" in rows["ptb"]["state"]
+    )
     idx(roots[0] / "MNIST" / "raw", ".gz")
     folder(roots[0] / "flowers", files())
-    folder(roots[0], {"ptb/valid.txt": b"a\n", "ptb/test.txt": b"b\n", "book.txt": b"x\n", "half/train-images-idx3-ubyte": b"x", "wikitext-2/test.txt": b"x"})
+    folder(
+        roots[0],
+        {
+            "ptb/valid.txt": b"a\n",
+            "ptb/test.txt": b"b\n",
+            "book.txt": b"x\n",
+            "half/train-images-idx3-ubyte": b"x",
+            "wikitext-2/test.txt": b"x",
+        },
+    )
     rows = {r["name"]: r for r in list_data()}
-    assert [rows["mnist"][k] for k in ("form", "where", "state")] == ["idx, gzipped", "MNIST/raw", "ready"] and rows["mnist"]["size"] > 100
+    assert [rows["mnist"][k] for k in ("form", "where", "state")] == [
+        "idx, gzipped",
+        "MNIST/raw",
+        "ready",
+    ] and rows["mnist"]["size"] > 100
     assert rows["flowers"]["state"] == "ready" and rows["flowers"]["size"] == sum(map(len, files().values()))
-    assert rows["ptb"]["size"] == 4 and rows["ptb"]["where"] == "ptb" and "without train.txt" in rows["ptb"]["form"]
-    assert rows["book"]["what"] == "text" and rows["wikitext-2"]["state"].startswith("broken: ") and rows["wikitext-2"]["what"] == "text"
+    assert (
+        rows["ptb"]["size"] == 4
+        and rows["ptb"]["where"] == "ptb"
+        and "without train.txt" in rows["ptb"]["form"]
+    )
+    assert (
+        rows["book"]["what"] == "text"
+        and rows["wikitext-2"]["state"].startswith("broken: ")
+        and rows["wikitext-2"]["what"] == "text"
+    )
     assert rows["half"]["state"].startswith("broken: ") and "lacks t10k-images" in rows["half"]["state"]
     assert "MNIST" not in rows and "runs" not in rows
 
 
 def test_verify(roots, tmp_path, monkeypatch):
     official_mnist(roots[0] / "MNIST" / "raw", monkeypatch)
-    assert "the known checksums" in verify_data("mnist") and "hash" in verify_data("digits") and "words" in verify_data("pydoc")
+    assert (
+        "the known checksums" in verify_data("mnist")
+        and "hash" in verify_data("digits")
+        and "words" in verify_data("pydoc")
+    )
     archive(roots[0] / "flowers.tar", files())
     assert "no checksums are known" in verify_data("flowers")
     (cache,) = (p for p in cached(roots[1]) if p.name.startswith("flowers"))
@@ -1757,9 +2279,29 @@ def test_add(tmp_path, roots, form):
 
 def test_bad_add(tmp_path, roots):
     good = npz(tmp_path / "a.npz")
-    for name in ("digits", "MNIST", "cifar10", "cache", "", "../x", "a/b", ".hidden", "a b", "x.npz", "x" * 65, "x" * 300):
+    for name in (
+        "digits",
+        "MNIST",
+        "cifar10",
+        "cache",
+        "",
+        "../x",
+        "a/b",
+        ".hidden",
+        "a b",
+        "x.npz",
+        "x" * 65,
+        "x" * 300,
+    ):
         refused("cannot be given", add_data, name, good)
-    for name in ("cifar-10-batches-py", "cifar-10-python", "cifar-10-t", "CIFAR-10-Batches-py", "MNIST", "mNIST"):
+    for name in (
+        "cifar-10-batches-py",
+        "cifar-10-python",
+        "cifar-10-t",
+        "CIFAR-10-Batches-py",
+        "MNIST",
+        "mNIST",
+    ):
         refused("cannot be given: use up to 64 letters", add_data, name, good)
     assert "x" * 64 in add_data("x" * 64, good)
     shutil.rmtree(roots[0])
@@ -1773,7 +2315,9 @@ def test_bad_add(tmp_path, roots):
 def test_a_name_taken_meanwhile(tmp_path, roots, monkeypatch):
     good = npz(tmp_path / "a.npz")
     for file, its_name in (("mine.npz", "mine"), ("yours.zip", "yours")):
-        monkeypatch.setattr(D, "_verified", lambda path, keep: (str((roots[0] / file).write_bytes(b"another's")), None))
+        monkeypatch.setattr(
+            D, "_verified", lambda path, keep: (str((roots[0] / file).write_bytes(b"another's")), None)
+        )
         refused(f"'{its_name}' is taken", add_data, its_name, good)
         assert (roots[0] / file).read_bytes() == b"another's"
     assert left(roots[0]) == ["mine.npz", "yours.zip"]
@@ -1818,7 +2362,12 @@ def test_a_misspelt_root_is_not_made(server, roots, tmp_path):
     roots[0].rmdir()
     for f, args in ((get_data, ("mnist",)), (load_images, ("mnist",)), (add_data, ("mine", good))):
         refused(f"NAS_NB_DATA names {roots[0]}, which does not exist", f, *args)
-    assert not roots[0].exists() and left(roots[1]) in ([], ["cache"]) and data_roots()[0] == roots[0] and list_data()
+    assert (
+        not roots[0].exists()
+        and left(roots[1]) in ([], ["cache"])
+        and data_roots()[0] == roots[0]
+        and list_data()
+    )
     roots[0].mkdir()
     assert "is here now" in get_data("mnist") and "is here now" in add_data("mine", good)
 
@@ -1850,7 +2399,9 @@ def test_archives_of_splits_in_capitals(tmp_path):
 def test_an_error_is_one_line_in_a_log(tmp_path, roots):
     "What `nas-nb` says about an image goes to a file without a progress bar in front, and names the data set."
     folder(roots[0] / "flowers", files() | {"val/ant/notes.txt": b"hello"})
-    environment = {k: v for k, v in os.environ.items() if k not in ("IN_TEST", "NAS_NB_BATCH", "NAS_NB_STATUS")}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("IN_TEST", "NAS_NB_BATCH", "NAS_NB_STATUS")
+    }
     command = [sys.executable, "-m", "nas_nb.batch", "data", "verify", "flowers"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     where = f"{roots[0] / 'flowers'}: val/ant/notes.txt"
@@ -1876,19 +2427,36 @@ def test_real_mnist(monkeypatch):
     if not D._official("mnist"):
         pytest.skip("no MNIST there")
     d = load_images("mnist")
-    assert d.name == "MNIST" and d.train.counts()[:3] == [5923, 6742, 5958] and d.mean == (0.13066,) and d.std == (0.308108,)
+    assert (
+        d.name == "MNIST"
+        and d.train.counts()[:3] == [5923, 6742, 5958]
+        and d.mean == (0.13066,)
+        and d.std == (0.308108,)
+    )
     assert d.hash == "898fabb0a5215434" and d.train.y[:5].tolist() == [5, 0, 4, 1, 9]
 
 
 @real
 def test_real_cifar10(monkeypatch):
     monkeypatch.setenv("NAS_NB_DATA", SHARED)
-    monkeypatch.setattr(D, "_own_root", OWN_ROOT)  # with the cache of this checkout: decoding takes a quarter of a minute
+    monkeypatch.setattr(
+        D, "_own_root", OWN_ROOT
+    )  # with the cache of this checkout: decoding takes a quarter of a minute
     if not D._places("cifar10"):
         pytest.skip("no CIFAR-10 there")
     d = load_images("cifar10")
-    assert d.train.counts() == [5000] * 10 and d.test.counts() == [1000] * 10 and d.train.classes[:2] == ("airplane", "automobile")
-    assert d.train.y[:8].tolist() == [6, 9, 9, 4, 1, 1, 2, 7] and d.test.y[:5].tolist() == [3, 8, 8, 0, 6]  # the official order
+    assert (
+        d.train.counts() == [5000] * 10
+        and d.test.counts() == [1000] * 10
+        and d.train.classes[:2] == ("airplane", "automobile")
+    )
+    assert d.train.y[:8].tolist() == [6, 9, 9, 4, 1, 1, 2, 7] and d.test.y[:5].tolist() == [
+        3,
+        8,
+        8,
+        0,
+        6,
+    ]  # the official order
     start = time.process_time()
     assert load_images("cifar10").hash == d.hash and time.process_time() - start < 2  # 0.3 s from the cache
 

@@ -15,8 +15,24 @@ from nas_nb.files import Checkpoint, check_optimizer, check_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-STATE = dict(step=3, lr=0.5, name="a", none=None, net=dict(weight=torch.ones(2, 3), count=torch.tensor(4)), open=torch.tensor([1.0, math.inf]), pair=[1.0, 2.0], rows=[])
-SAME = [dict(step=9), dict(lr=1), dict(name="b"), dict(open=torch.tensor([2.0, math.nan])), dict(rows=[dict(a=1), "b"]), dict(pair=[3, 4.0])]
+STATE = dict(
+    step=3,
+    lr=0.5,
+    name="a",
+    none=None,
+    net=dict(weight=torch.ones(2, 3), count=torch.tensor(4)),
+    open=torch.tensor([1.0, math.inf]),
+    pair=[1.0, 2.0],
+    rows=[],
+)
+SAME = [
+    dict(step=9),
+    dict(lr=1),
+    dict(name="b"),
+    dict(open=torch.tensor([2.0, math.nan])),
+    dict(rows=[dict(a=1), "b"]),
+    dict(pair=[3, 4.0]),
+]
 OTHER = {
     "a key more": dict(more=1),
     "another type": dict(step=3.0),
@@ -45,7 +61,9 @@ OTHER = {
 @pytest.mark.parametrize("change", SAME, ids=str)
 def test_a_state_that_fits_is_accepted(change):
     check_state(STATE | change, STATE)
-    check_state(STATE | change, STATE | dict(net=dict(weight=torch.empty(2, 3, device="meta"), count=torch.tensor(0))))
+    check_state(
+        STATE | change, STATE | dict(net=dict(weight=torch.empty(2, 3, device="meta"), count=torch.tensor(0)))
+    )
 
 
 @pytest.mark.parametrize("change", OTHER.values(), ids=OTHER)
@@ -64,14 +82,24 @@ def test_what_is_no_state_at_all_is_refused(loaded):
 
 def optimizer(kind, **settings):
     "A small network, and an optimiser that has made one step; one weight never gets a gradient."
-    net = torch.nn.ModuleDict(dict(a=torch.nn.Linear(3, 4), b=torch.nn.Linear(4, 2), idle=torch.nn.Linear(1, 1)))
+    net = torch.nn.ModuleDict(
+        dict(a=torch.nn.Linear(3, 4), b=torch.nn.Linear(4, 2), idle=torch.nn.Linear(1, 1))
+    )
     opt = getattr(torch.optim, kind)(net.parameters(), lr=0.1, **settings)
     net["b"](net["a"](torch.ones(5, 3))).sum().backward()
     opt.step()
     return net, opt
 
 
-KINDS = [("SGD", {}), ("SGD", dict(momentum=0.9, nesterov=True, weight_decay=1e-4)), ("Adam", {}), ("Adam", dict(fused=True)), ("AdamW", dict(amsgrad=True)), ("RMSprop", {}), ("Adagrad", {})]
+KINDS = [
+    ("SGD", {}),
+    ("SGD", dict(momentum=0.9, nesterov=True, weight_decay=1e-4)),
+    ("Adam", {}),
+    ("Adam", dict(fused=True)),
+    ("AdamW", dict(amsgrad=True)),
+    ("RMSprop", {}),
+    ("Adagrad", {}),
+]
 
 
 @pytest.mark.parametrize("kind, settings", KINDS, ids=str)
@@ -80,13 +108,30 @@ def test_an_optimiser_goes_on_from_its_own_state_and_from_no_other(kind, setting
     torch.save(opt.state_dict(), buffer := io.BytesIO())
     saved = torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
     check_optimizer(saved, fresh)
-    check_optimizer(saved, getattr(torch.optim, kind)(optimizer(kind)[0].parameters(), lr=0.3, **settings))  # one that has not begun
+    check_optimizer(
+        saved, getattr(torch.optim, kind)(optimizer(kind)[0].parameters(), lr=0.3, **settings)
+    )  # one that has not begun
     check_optimizer(fresh.state_dict() | dict(state={}), fresh)
-    damages = [lambda s: s["param_groups"][0]["params"].reverse(), lambda s: s["param_groups"].append(s["param_groups"][0]), lambda s: s["param_groups"][0].update(weight_decay=3.0)]
+    damages = [
+        lambda s: s["param_groups"][0]["params"].reverse(),
+        lambda s: s["param_groups"].append(s["param_groups"][0]),
+        lambda s: s["param_groups"][0].update(weight_decay=3.0),
+    ]
     damages += [lambda s, i=i: s["state"].update({i: {}}) for i in (0, 17, "0") if saved["state"].get(0)]
     for i, kept in saved["state"].items():
         for name, v in kept.items():
-            other = [torch.ones(9999), torch.ones(9999, 7), v.flatten()[:1].expand(v.shape) if v.numel() > 1 else None, v.long() if v.is_floating_point() else v.double(), v * math.nan, 3.0] if torch.is_tensor(v) else ["x"]
+            other = (
+                [
+                    torch.ones(9999),
+                    torch.ones(9999, 7),
+                    v.flatten()[:1].expand(v.shape) if v.numel() > 1 else None,
+                    v.long() if v.is_floating_point() else v.double(),
+                    v * math.nan,
+                    3.0,
+                ]
+                if torch.is_tensor(v)
+                else ["x"]
+            )
             damages += [lambda s, i=i, name=name, x=x: s["state"][i].update({name: x}) for x in other]
             damages.append(lambda s, i=i, name=name: s["state"][i].pop(name))
     for damage in damages:
@@ -107,7 +152,10 @@ def test_who_wants_to_stop_where_nothing_can_be_written_is_told_once(tmp_path, c
 
 
 def test_a_second_interrupt_says_how_to_go_on():
-    with pytest.raises(files.Interrupted, match="run again to go on from the last checkpoint"), files.stopping_at_a_tick():
+    with (
+        pytest.raises(files.Interrupted, match="run again to go on from the last checkpoint"),
+        files.stopping_at_a_tick(),
+    ):
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.01)

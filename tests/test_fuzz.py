@@ -18,11 +18,38 @@ from nas_nb.data import Augment
 from nas_nb.training import Recipe
 
 TRIED = Counter()
-settings.register_profile("fuzz", deadline=None, derandomize=True, max_examples=200, suppress_health_check=list(HealthCheck))
+settings.register_profile(
+    "fuzz", deadline=None, derandomize=True, max_examples=200, suppress_health_check=list(HealthCheck)
+)
 settings.load_profile("fuzz")
 text = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=12)
-numbers = st.one_of(st.integers(), st.floats(), st.sampled_from(["1e999", "-0", "0x10", "1_0", "٣", "½", "9" * 400, "1e-400", "nan", "+5", " 7", ""])).map(str)
-words = st.one_of(text, numbers, st.sampled_from(["--", "-", "--set", "--profile", "--jobs=", "--help=1", "figures", "runs", "rm", "..", "/", "~", "*", "51_asng_nas"]))
+numbers = st.one_of(
+    st.integers(),
+    st.floats(),
+    st.sampled_from(["1e999", "-0", "0x10", "1_0", "٣", "½", "9" * 400, "1e-400", "nan", "+5", " 7", ""]),
+).map(str)
+words = st.one_of(
+    text,
+    numbers,
+    st.sampled_from(
+        [
+            "--",
+            "-",
+            "--set",
+            "--profile",
+            "--jobs=",
+            "--help=1",
+            "figures",
+            "runs",
+            "rm",
+            "..",
+            "/",
+            "~",
+            "*",
+            "51_asng_nas",
+        ]
+    ),
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,7 +60,20 @@ def counted():
 
 # -- values and configs --
 
-PROFILES = dict(paper=dict(n=3, rate=0.5, shift=-1.0, f=(0.5, 1.0), sizes=[1, 2], plain=False, name="a", names=("a", "b"), seeds=5), quick=dict(n=2))
+PROFILES = dict(
+    paper=dict(
+        n=3,
+        rate=0.5,
+        shift=-1.0,
+        f=(0.5, 1.0),
+        sizes=[1, 2],
+        plain=False,
+        name="a",
+        names=("a", "b"),
+        seeds=5,
+    ),
+    quick=dict(n=2),
+)
 LIKE = resolve(PROFILES, "paper")
 
 
@@ -55,7 +95,11 @@ def test_a_value_is_of_its_type_or_refused(written, key):
             assert math.isfinite(item) and (item > 0 or key == "shift") and written.isascii()
 
 
-@given(st.lists(st.one_of(words, st.builds("{}={}".format, st.sampled_from(sorted(LIKE)), numbers | text)), max_size=3).map(" ".join))
+@given(
+    st.lists(
+        st.one_of(words, st.builds("{}={}".format, st.sampled_from(sorted(LIKE)), numbers | text)), max_size=3
+    ).map(" ".join)
+)
 @example("n=1 n")
 @example("=")
 @example("n==1")
@@ -84,11 +128,20 @@ def test_settings_of_a_wrong_type_or_range_are_refused(cls, needed, data):
         assert len(str(error).splitlines()) == 1 and field.name in str(error)
         return
     default = needed.get(field.name, field.default)
-    assert isinstance(value, bool) == isinstance(default, bool) and isinstance(value, (int, float) if isinstance(default, float) else type(default))
-    assert not isinstance(value, (int, float)) or isinstance(value, bool) or 0 <= getattr(made, field.name) < math.inf
+    assert isinstance(value, bool) == isinstance(default, bool) and isinstance(
+        value, (int, float) if isinstance(default, float) else type(default)
+    )
+    assert (
+        not isinstance(value, (int, float))
+        or isinstance(value, bool)
+        or 0 <= getattr(made, field.name) < math.inf
+    )
 
 
-@given(st.sampled_from(["profile", "seeds", "device", "overrides"]), odd | st.lists(odd, max_size=2) | st.sampled_from(["quick", "cuda:1", 7, "n=4"]))
+@given(
+    st.sampled_from(["profile", "seeds", "device", "overrides"]),
+    odd | st.lists(odd, max_size=2) | st.sampled_from(["quick", "cuda:1", 7, "n=4"]),
+)
 @example("profile", ["quick"])
 @example("device", "cuda:٣")
 def test_parameters_of_a_wrong_type_are_refused(name, value):
@@ -124,7 +177,10 @@ CELLS = [
 
 
 def notebook(sources=CELLS):
-    cells = [dict(cell_type="code", id=f"c{i}", metadata={}, outputs=[], execution_count=None, source=s) for i, s in enumerate(sources)]
+    cells = [
+        dict(cell_type="code", id=f"c{i}", metadata={}, outputs=[], execution_count=None, source=s)
+        for i, s in enumerate(sources)
+    ]
     cells[1]["metadata"] = dict(tags=["parameters"])
     return dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)
 
@@ -146,7 +202,9 @@ def answer(argv, capfd):
         status = end.code
     out, err = capfd.readouterr()
     assert "Traceback" not in out + err
-    assert status in (0, 1, 2, 3) and (err.count("\n") == 1 and err.startswith("nas-nb: ") if status else not err), (argv, status, err)
+    assert status in (0, 1, 2, 3) and (
+        err.count("\n") == 1 and err.startswith("nas-nb: ") if status else not err
+    ), (argv, status, err)
     return status
 
 
@@ -161,7 +219,9 @@ def test_any_words_get_an_answer(project, capfd, argv):
     answer(argv, capfd)
 
 
-NOWHERE = text.filter(lambda w: w.strip() and not w.startswith("-") and w not in ("digits", "pydoc")) | st.sampled_from(["/", "/dev/null", "/proc/self/mem", "a" * 300, "nbs"])
+NOWHERE = text.filter(
+    lambda w: w.strip() and not w.startswith("-") and w not in ("digits", "pydoc")
+) | st.sampled_from(["/", "/dev/null", "/proc/self/mem", "a" * 300, "nbs"])
 
 
 @given(action=st.sampled_from(["get", "verify", "add"]), name=NOWHERE, path=NOWHERE)
@@ -176,9 +236,14 @@ BAD = dict(
     notebooks=words.filter(lambda w: not w.startswith("-") and not ("10_demo".startswith(w) and w)),
     profile=words.filter(lambda w: w not in ("paper", "quick", "smoke", "cpu")),
     device=text.filter(lambda w: w not in batch.DEVICES),
-    seeds=numbers.filter(lambda w: not (w.isdecimal() and int(w) > 0)) | text.filter(lambda w: not w.isdecimal()),
+    seeds=numbers.filter(lambda w: not (w.isdecimal() and int(w) > 0))
+    | text.filter(lambda w: not w.isdecimal()),
     jobs=numbers.filter(lambda w: not (w.isdecimal() and int(w) > 0)),
-    set=st.builds("{}={}".format, st.sampled_from(["trials", "rate", "f", "plain"]), text.filter(lambda w: not any(c.isdecimal() for c in w) and w.lower() not in ("true", "false")))
+    set=st.builds(
+        "{}={}".format,
+        st.sampled_from(["trials", "rate", "f", "plain"]),
+        text.filter(lambda w: not any(c.isdecimal() for c in w) and w.lower() not in ("true", "false")),
+    )
     | text.filter(lambda w: "=" not in w),
 )
 
@@ -195,11 +260,30 @@ def test_a_command_with_one_bad_value_is_refused(project, capfd, option, data):
 
 # -- notebooks --
 
-json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | text, lambda x: st.lists(x, max_size=3) | st.dictionaries(text, x, max_size=3), max_leaves=6)
-PLACES = ["cells", "metadata", ("cells", 0), ("cells", 1, "source"), ("cells", 1, "metadata"), ("cells", 0, "cell_type"), ("cells", 0, "source"), ("cells", 1, "metadata", "tags")]
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | text,
+    lambda x: st.lists(x, max_size=3) | st.dictionaries(text, x, max_size=3),
+    max_leaves=6,
+)
+PLACES = [
+    "cells",
+    "metadata",
+    ("cells", 0),
+    ("cells", 1, "source"),
+    ("cells", 1, "metadata"),
+    ("cells", 0, "cell_type"),
+    ("cells", 0, "source"),
+    ("cells", 1, "metadata", "tags"),
+]
 
 
-@given(place=st.sampled_from(PLACES), value=json_values | st.sampled_from(["(" * 500, "x" + "\n y", "PROFILES = " + "-" * 5000 + "1", "PROFILES = dict(a=1, a=2)"]))
+@given(
+    place=st.sampled_from(PLACES),
+    value=json_values
+    | st.sampled_from(
+        ["(" * 500, "x" + "\n y", "PROFILES = " + "-" * 5000 + "1", "PROFILES = dict(a=1, a=2)"]
+    ),
+)
 def test_a_notebook_with_odd_content_is_read_or_refused(project, capfd, place, value):
     TRIED["notebooks"] += 1
     nb = notebook()
@@ -213,7 +297,10 @@ def test_a_notebook_with_odd_content_is_read_or_refused(project, capfd, place, v
     assert answer(["list"], capfd) == 0
 
 
-@given(content=st.binary(max_size=60) | st.integers(0, len(json.dumps(notebook())) - 1).map(lambda n: json.dumps(notebook()).encode()[:n]))
+@given(
+    content=st.binary(max_size=60)
+    | st.integers(0, len(json.dumps(notebook())) - 1).map(lambda n: json.dumps(notebook()).encode()[:n])
+)
 @example(b"[" * 100_000)
 def test_a_file_that_is_no_notebook_is_refused(project, capfd, content):
     TRIED["files"] += 1
@@ -225,7 +312,11 @@ def test_a_file_that_is_no_notebook_is_refused(project, capfd, content):
 # -- what lies in figures/ --
 
 
-@given(content=st.binary(max_size=60) | text.map(str.encode) | st.builds(lambda a, b: f"claim,verdict\n{a},{b}\n".encode(), text, text))
+@given(
+    content=st.binary(max_size=60)
+    | text.map(str.encode)
+    | st.builds(lambda a, b: f"claim,verdict\n{a},{b}\n".encode(), text, text)
+)
 @example(b"claim\n" + b"x" * 200_000)
 @example(b'claim,"\x00\r,\n"')
 def test_a_table_of_claims_is_shown_or_named(project, capfd, content):

@@ -15,7 +15,13 @@ def public(module):
         thing = getattr(mod, name)
         if inspect.isclass(thing) and thing.__module__ == mod.__name__:
             yield name, thing
-            methods = {k: v for base in reversed(thing.__mro__) if base.__module__ == mod.__name__ for k, v in vars(base).items() if not k.startswith("_")}
+            methods = {
+                k: v
+                for base in reversed(thing.__mro__)
+                if base.__module__ == mod.__name__
+                for k, v in vars(base).items()
+                if not k.startswith("_")
+            }
             yield from ((f"{name}.{k}", v) for k, v in methods.items() if inspect.isfunction(v))
         elif inspect.isfunction(thing):
             yield name, thing

@@ -17,14 +17,29 @@ from nas_nb.operations import DARTS_OPS
 from nas_nb.papers import hypernet_complexity as H
 
 CASES = json.loads((Path(__file__).parent / "darts_cases.json").read_text())
-SETTINGS = dict(source="digits", side=0, channels=2, size=16, epochs=2, epoch_steps=2, held=60, lr=0.1, lr_alpha=0.02, unroll=False)
+SETTINGS = dict(
+    source="digits",
+    side=0,
+    channels=2,
+    size=16,
+    epochs=2,
+    epoch_steps=2,
+    held=60,
+    lr=0.1,
+    lr_alpha=0.02,
+    unroll=False,
+)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def images(side=28, n=4):
-    return Images(torch.zeros(n, 1, side, side, dtype=torch.uint8), torch.zeros(n, dtype=torch.int64), tuple("0123456789"))
+    return Images(
+        torch.zeros(n, 1, side, side, dtype=torch.uint8),
+        torch.zeros(n, dtype=torch.int64),
+        tuple("0123456789"),
+    )
 
 
 def cell(rows):  # operations by number, for each node and state
@@ -35,14 +50,23 @@ def test_sizes_of_the_documents_network():
     case = CASES["hyper_05_parameter_counts"]["mnist_1cell"]
     network = H.network_for(images(), 8)
     counts = H.parameter_counts(network)
-    assert sum(p.numel() for p in network.parameters()) == case["supernet_total"] and counts.sum() == case["mixed_operations"]
-    assert H.size_of(network, Genotype((), (), (), ())) == case["fixed_part"] == case["param_free_discrete_network"]
+    assert (
+        sum(p.numel() for p in network.parameters()) == case["supernet_total"]
+        and counts.sum() == case["mixed_operations"]
+    )
+    assert (
+        H.size_of(network, Genotype((), (), (), ()))
+        == case["fixed_part"]
+        == case["param_free_discrete_network"]
+    )
     every_sep5 = decode(H.SPACE, [H.OPS.index("sep_conv_5x5")] * 28)
     assert H.size_of(network, every_sep5) == case["all_sep_conv_5x5"]
     n = CASES["hyper_02_expected_params"]
     assert counts[14].tolist() == n["n_stride2"] and counts[18].tolist() == n["n_stride1"]
     uniform = H.expected_cost(torch.full((28, 8), 1 / 8), counts)
-    assert uniform.item() == pytest.approx(n["uniform_alpha_expected_cell_8_stride2_edges_plus_6_stride1_edges"])
+    assert uniform.item() == pytest.approx(
+        n["uniform_alpha_expected_cell_8_stride2_edges_plus_6_stride1_edges"]
+    )
 
 
 def test_published_genotypes_of_the_later_work_have_the_published_sizes():
@@ -50,7 +74,10 @@ def test_published_genotypes_of_the_later_work_have_the_published_sizes():
     case = CASES["hyper_05_parameter_counts"]
     network = CellNetwork(H.SPACE, (1, 28, 28), channels=16, cells=3)
     kinds = [c.stride for c in network.cells]
-    assert kinds == [1, 2, 2] and sum(p.numel() for p in network.parameters()) == case["fmnist_3cells"]["supernet_total"]
+    assert (
+        kinds == [1, 2, 2]
+        and sum(p.numel() for p in network.parameters()) == case["fmnist_3cells"]["supernet_total"]
+    )
     counts = H.parameter_counts(network)
     assert counts.sum() == case["fmnist_3cells"]["mixed_operations"]
     example = case["example_genotype_seed0_lam1"]
@@ -58,13 +85,18 @@ def test_published_genotypes_of_the_later_work_have_the_published_sizes():
     rest = case["fmnist_3cells"]["fixed_part"]
     assert rest + counts.gather(1, chosen[:, None]).sum() == example["count"]
     mini = CellNetwork(H.SPACE, (3, 32, 32), channels=16, cells=3)
-    assert sum(p.numel() for p in mini.parameters()) - H.parameter_counts(mini).sum() == case["cifar_mini_3cells"]["fixed_part"]
+    assert (
+        sum(p.numel() for p in mini.parameters()) - H.parameter_counts(mini).sum()
+        == case["cifar_mini_3cells"]["fixed_part"]
+    )
 
 
 def test_quality():
     table = torch.tensor([[5, 0, 1], [2, 0, 0], [1, 0, 3]])
     found = H.quality(table)
-    assert found["accuracy"] == pytest.approx(8 / 12) and found["precision"] == pytest.approx((5 / 8 + 0 + 3 / 4) / 3)
+    assert found["accuracy"] == pytest.approx(8 / 12) and found["precision"] == pytest.approx(
+        (5 / 8 + 0 + 3 / 4) / 3
+    )
 
 
 def test_confusion():
@@ -75,15 +107,26 @@ def test_confusion():
 
     model = Fixed().train()
     x, y = torch.eye(3)[[0, 1, 1, 2]], torch.tensor([0, 1, 2, 2])
-    assert H.confusion(model, [(x[:2], y[:2]), (x[2:], y[2:])], 3).tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]] and model.training
+    assert (
+        H.confusion(model, [(x[:2], y[:2]), (x[2:], y[2:])], 3).tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+        and model.training
+    )
 
 
 def test_halves_are_the_documents():
     first, second, watched, test, norm = H.halves("digits", 0, 50)
     everything = H.load_images("digits")
-    assert torch.equal(torch.cat([first.x, second.x]), everything.train.x) and abs(len(first) - len(second)) <= 1
-    assert torch.equal(watched.x, second.x[:50]) and torch.equal(test.x, everything.test.x) and norm["mean"] == everything.mean
-    assert H.halves("digits", 4, 50)[0].shape == (1, 4, 4) and len(H.halves("digits", 0, 10**6)[2]) == len(second)
+    assert (
+        torch.equal(torch.cat([first.x, second.x]), everything.train.x) and abs(len(first) - len(second)) <= 1
+    )
+    assert (
+        torch.equal(watched.x, second.x[:50])
+        and torch.equal(test.x, everything.test.x)
+        and norm["mean"] == everything.mean
+    )
+    assert H.halves("digits", 4, 50)[0].shape == (1, 4, 4) and len(H.halves("digits", 0, 10**6)[2]) == len(
+        second
+    )
 
 
 @pytest.mark.parametrize("name", [*H.VARIANTS, *H.BASELINES])
@@ -91,18 +134,27 @@ def test_penalties_are_what_the_table_says(name):
     network = H.network_for(images(8), 2)
     method = H.make_method(name, network, 0.5, steps=4, seed=1)
     settings = (H.VARIANTS | H.BASELINES)[name]
-    lam, alpha = (0.5, method.alpha) if name in H.BASELINES else (method.draw(2), method.alpha(method.draw(2)))
+    lam, alpha = (
+        (0.5, method.alpha) if name in H.BASELINES else (method.draw(2), method.alpha(method.draw(2)))
+    )
     counts, softened = H.parameter_counts(network), alpha.softmax(1)
     norms = torch.zeros(28, 8)
     for e in range(14):
         for k, op in enumerate(H.OPS):
             norms[14 + e, k] = sum(p.norm().item() for p in network.cells[0].own[f"{e}-{k}"].parameters())
-    expected = dict(none=0.0, signed=(alpha * norms).sum(), count=(softened * counts).sum(), l1=(alpha.abs() * counts).sum())
+    expected = dict(
+        none=0.0,
+        signed=(alpha * norms).sum(),
+        count=(softened * counts).sum(),
+        l1=(alpha.abs() * counts).sum(),
+    )
     with torch.no_grad():
         assert float(method.penalty(2)) == pytest.approx(float(lam * expected[settings["penalty"]]), rel=1e-4)
     assert method.on_weights == (name == "L1 as published")
     if name in H.VARIANTS:
-        assert method.span == H.SPANS[settings["penalty"]] and method.span[0] <= method.draw(5) <= method.span[1]
+        assert (
+            method.span == H.SPANS[settings["penalty"]] and method.span[0] <= method.draw(5) <= method.span[1]
+        )
 
 
 def searched(seed=0, **own):
@@ -115,16 +167,28 @@ def runs():
     records = {}
     for name in ("published", "normalised", "DARTS", "L1"):
         lams = dict(published=[1e-4, 1e-1], normalised=[1e-6, 1e-3]).get(name, [])
-        records[name] = [dict(seed=s, result=searched(s, method=name, lam=0.01 if name == "L1" else 0.0, lams=lams)) for s in (0, 1)]
+        records[name] = [
+            dict(seed=s, result=searched(s, method=name, lam=0.01 if name == "L1" else 0.0, lams=lams))
+            for s in (0, 1)
+        ]
     return records
 
 
 def test_a_run(runs):
-    assert searched(method="published", lams=[1e-4, 1e-1]) == runs["published"][0]["result"] != runs["published"][1]["result"]
+    assert (
+        searched(method="published", lams=[1e-4, 1e-1])
+        == runs["published"][0]["result"]
+        != runs["published"][1]["result"]
+    )
     result = runs["normalised"][0]["result"]
-    assert [e["step"] for e in result["epochs"]] == [2, 4] and [r["lam"] for r in result["epochs"][0]["rows"]] == [1e-6, 1e-3]
+    assert [e["step"] for e in result["epochs"]] == [2, 4] and [
+        r["lam"] for r in result["epochs"][0]["rows"]
+    ] == [1e-6, 1e-3]
     assert len(result["discrete"]) == 2 * 41 and np.shape(result["alpha"]) == (2 * 14, 8)
-    assert np.shape(runs["DARTS"][0]["result"]["alpha"]) == (14, 8) and len(runs["DARTS"][0]["result"]["discrete"]) == 2
+    assert (
+        np.shape(runs["DARTS"][0]["result"]["alpha"]) == (14, 8)
+        and len(runs["DARTS"][0]["result"]["discrete"]) == 2
+    )
 
 
 def test_searches_side_by_side_are_searches_alone():
@@ -150,9 +214,14 @@ def test_architectures_follow_from_the_recorded_parameters(runs):
     for i, row in enumerate(r for r in result["discrete"] if r["rule"] == "every"):
         alpha = torch.cat([torch.zeros(14, 8), i / 40 * b1 + b2])
         best = discretise(H.SPACE, alpha.softmax(1), None)
-        assert best.reduce == Genotype.from_json(row["genotype"]).reduce or alpha[14:].topk(2).values.diff().abs().min() < 1e-3  # rounded to 4 digits
+        assert (
+            best.reduce == Genotype.from_json(row["genotype"]).reduce
+            or alpha[14:].topk(2).values.diff().abs().min() < 1e-3
+        )  # rounded to 4 digits
         network = H.network_for(images(8), 2)
-        assert row["expected"] == pytest.approx(H.expected_cost(alpha.softmax(1)[14:], H.parameter_counts(network)[14:]).item(), rel=1e-3)
+        assert row["expected"] == pytest.approx(
+            H.expected_cost(alpha.softmax(1)[14:], H.parameter_counts(network)[14:]).item(), rel=1e-3
+        )
 
 
 def test_tables(runs):
@@ -161,26 +230,43 @@ def test_tables(runs):
     assert len(ends) == 2 * 2 * (41 + 41 + 1 + 1) and (ends["inherited"] == ends["correct"] / 60).all()
     assert (ends["parameters"] >= H.size_of(H.network_for(images(8), 2), Genotype((), (), (), ()))).all()
     hyper = ends[ends["method"] == "published"]
-    assert H.nearest(hyper, [1e-4, 1e-3, 1e-2, 1e-1])["lam"].unique() == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
+    assert H.nearest(hyper, [1e-4, 1e-3, 1e-2, 1e-1])["lam"].unique() == pytest.approx(
+        [1e-4, 1e-3, 1e-2, 1e-1]
+    )
     shown = H.table(epochs, 2)
-    assert shown.loc["hypernetwork, λ = 0.1", "100 %"].endswith("[90.6333]") and shown.loc["DARTS + L1, λ = 0.0001", "30 %"] == "[98.5800]"
+    assert (
+        shown.loc["hypernetwork, λ = 0.1", "100 %"].endswith("[90.6333]")
+        and shown.loc["DARTS + L1, λ = 0.0001", "30 %"] == "[98.5800]"
+    )
     assert float(shown.loc["hypernetwork, λ = 0.1", "100 %"].split()[0]) == pytest.approx(
-        100 * epochs[(epochs["method"] == "published") & (epochs["lam"] == 0.1) & (epochs["epoch"] == 2)]["accuracy"].mean(), abs=0.006
+        100
+        * epochs[(epochs["method"] == "published") & (epochs["lam"] == 0.1) & (epochs["epoch"] == 2)][
+            "accuracy"
+        ].mean(),
+        abs=0.006,
     )
 
 
 def test_documents_numbers():
     ours = H.DOCUMENT.pivot_table(index="lam", columns="epoch", values="accuracy")
     assert ours.loc[1e-1, [30, 50, 70, 100]].tolist() == pytest.approx([0.9635, 0.9548, 0.9412, 0.906333])
-    assert ours.loc[1e-4, [30, 50, 70, 100]].tolist() == pytest.approx([0.959733, 0.965367, 0.904067, 0.957533])
+    assert ours.loc[1e-4, [30, 50, 70, 100]].tolist() == pytest.approx(
+        [0.959733, 0.965367, 0.904067, 0.957533]
+    )
     text = H.DOCUMENT_L1.pivot_table(index="lam", columns="epoch", values="accuracy")
     assert text.loc[1e-4].tolist() == pytest.approx([0.9858, 0.988867, 0.989467, 0.9924])
-    for value in pd.concat([H.DOCUMENT, H.DOCUMENT_L1])["accuracy"]:  # shares of 30,000 images; ten of the logged values have two digits only
-        assert abs(value * 30_000 - round(value * 30_000)) < 0.02 or round(100 * value, 2) == pytest.approx(100 * value)
+    for value in pd.concat([H.DOCUMENT, H.DOCUMENT_L1])[
+        "accuracy"
+    ]:  # shares of 30,000 images; ten of the logged values have two digits only
+        assert abs(value * 30_000 - round(value * 30_000)) < 0.02 or round(100 * value, 2) == pytest.approx(
+            100 * value
+        )
 
 
 def test_what_shrinks_and_what_changes():
-    g = lambda *ops: Genotype(((),), (2,), (tuple((op, j) for j, op in enumerate(ops) if op),), (2,)).to_json()
+    g = lambda *ops: Genotype(
+        ((),), (2,), (tuple((op, j) for j, op in enumerate(ops) if op),), (2,)
+    ).to_json()
     rows = pd.DataFrame(
         [
             dict(seed=0, lam=1.0, ops=40, genotype=g("a", "b")),
@@ -230,9 +316,15 @@ def test_outputs_that_are_no_numbers_are_wrong_answers():
 FIGURES = Path(__file__).parent.parent / "figures"
 
 
-@pytest.mark.parametrize("small", sorted((FIGURES / "quick").glob("*/claims.csv")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    "small", sorted((FIGURES / "quick").glob("*/claims.csv")), ids=lambda path: path.parent.name
+)
 def test_a_claim_has_one_text_in_all_profiles(small):
     "Verdicts of different profiles are matched by the claim's text without its numbers."
     known = lambda path: {_known(claim) for claim in pd.read_csv(path)["claim"]}
-    larger = [path for path in (FIGURES / profile / small.parent.name / "claims.csv" for profile in ("cpu", "paper")) if path.exists()]
+    larger = [
+        path
+        for path in (FIGURES / profile / small.parent.name / "claims.csv" for profile in ("cpu", "paper"))
+        if path.exists()
+    ]
     assert larger and all(known(small) <= known(path) for path in larger)

@@ -1,4 +1,5 @@
 """`make gpu` on the CPU, at the size of a test, with everything unimportable that a bare machine with a GPU lacks."""
+
 import builtins
 import importlib
 import json
@@ -52,12 +53,21 @@ def bare(tmp_path_factory):
     (copy / "blocker").mkdir()
     (copy / "blocker/sitecustomize.py").write_text(BLOCKER)
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "NAS_NB_DATA")}
-    return copy, env | dict(PYTHONPATH=str(copy / "blocker"), OMP_NUM_THREADS="1", NAS_NB_CHECKPOINT_SECONDS="0")
+    return copy, env | dict(
+        PYTHONPATH=str(copy / "blocker"), OMP_NUM_THREADS="1", NAS_NB_CHECKPOINT_SECONDS="0"
+    )
 
 
 def make(bare, *words, **more):
     copy, env = bare
-    return subprocess.run(["make", "gpu", f"PYTHON={sys.executable}", *words], cwd=copy, env=env | more, capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        ["make", "gpu", f"PYTHON={sys.executable}", *words],
+        cwd=copy,
+        env=env | more,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
 
 
 def records(copy):
@@ -68,16 +78,25 @@ def test_everything_at_the_size_of_a_test(bare):
     copy, _ = bare
     done = make(bare, "DEVICE=cpu", "PROFILE=smoke")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    for part in ("tests: done", "speed: done", *(f"{s.notebook} ({', '.join(s.cells) or 'all runs'}): done" for s in SLICES), "all done"):
+    for part in (
+        "tests: done",
+        "speed: done",
+        *(f"{s.notebook} ({', '.join(s.cells) or 'all runs'}): done" for s in SLICES),
+        "all done",
+    ):
         assert part in done.stdout
     assert {r["document"] for r in records(copy).values()} == {s.notebook for s in SLICES}
     assert not [*copy.glob("figures/**/*.svg")]  # they are drawn elsewhere
     with tarfile.open(copy / "data/gpu/results.tar.gz") as archive:
         speed = json.load(archive.extractfile("figures/smoke/91_speed/speed.json"))
-    assert {"asng-table", "sampled-table", "machine"} <= speed.keys() and "fused optimiser" in speed["asng-table"]["index"]
+    assert {"asng-table", "sampled-table", "machine"} <= speed.keys() and "fused optimiser" in speed[
+        "asng-table"
+    ]["index"]
     before = {p: p.stat().st_mtime_ns for p in copy.glob("data/runs/*/*/record.json")}
     again = make(bare, "DEVICE=cpu", "PROFILE=smoke", "ONLY=runs", "DOCS=50 51")
-    assert again.returncode == 0 and {p: p.stat().st_mtime_ns for p in before} == before  # nothing is computed twice
+    assert (
+        again.returncode == 0 and {p: p.stat().st_mtime_ns for p in before} == before
+    )  # nothing is computed twice
 
 
 def test_modules_are_really_missing(bare):
@@ -93,7 +112,10 @@ for name in {BLOCKED!r}:
         print(error)
 """
     asked = subprocess.run([sys.executable, "-c", code], cwd=copy, env=env, capture_output=True, text=True)
-    assert asked.stdout.count("No module named") == len(BLOCKED) and "fastcore-1-py3-none-any.whl" in asked.stdout, asked.stderr
+    assert (
+        asked.stdout.count("No module named") == len(BLOCKED)
+        and "fastcore-1-py3-none-any.whl" in asked.stdout
+    ), asked.stderr
 
 
 SEARCH = """import sys
@@ -104,9 +126,25 @@ execute("55_asng_cifar10", ("runs",), profile="smoke", device="cpu", overrides="
 
 def search(bare, folder, **more):
     copy, env = bare
-    env = env | dict(PYTHONPATH=os.pathsep.join([env["PYTHONPATH"], str(copy), str(next(copy.glob("data/gpu/wheels/*.whl")))]), MPLBACKEND="Agg") | more
+    env = (
+        env
+        | dict(
+            PYTHONPATH=os.pathsep.join(
+                [env["PYTHONPATH"], str(copy), str(next(copy.glob("data/gpu/wheels/*.whl")))]
+            ),
+            MPLBACKEND="Agg",
+        )
+        | more
+    )
     shutil.rmtree(copy / "data/runs", ignore_errors=True) if folder == "anew" else None
-    return subprocess.Popen([sys.executable, "-c", SEARCH], cwd=copy, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", SEARCH],
+        cwd=copy,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def test_an_interrupt_and_a_time_limit_lose_nothing(bare):
@@ -114,7 +152,9 @@ def test_an_interrupt_and_a_time_limit_lose_nothing(bare):
     whole = search(bare, "anew")
     assert whole.wait(300) == 0, whole.stdout.read()
     wanted = {name: r["result"] for name, r in records(copy).items()}
-    first = search(bare, "anew", NAS_NB_DEADLINE=str(time.monotonic()))  # over before it begins: stops at the first step
+    first = search(
+        bare, "anew", NAS_NB_DEADLINE=str(time.monotonic())
+    )  # over before it begins: stops at the first step
     assert first.wait(300) and "OutOfTime" in first.stdout.read()
     assert not records(copy) and len([*copy.glob("data/runs/*/*/checkpoint.pt")]) == 1
     second = search(bare, "")
@@ -122,7 +162,9 @@ def test_an_interrupt_and_a_time_limit_lose_nothing(bare):
     while time.monotonic() < end and not records(copy):  # the first of several runs is done
         time.sleep(0.02)
     second.send_signal(signal.SIGINT)
-    assert second.wait(300) and re.search("KeyboardInterrupt|Interrupted: .* run again to go on", second.stdout.read())  # between two runs, or within one
+    assert second.wait(300) and re.search(
+        "KeyboardInterrupt|Interrupted: .* run again to go on", second.stdout.read()
+    )  # between two runs, or within one
     third = search(bare, "")
     assert third.wait(300) == 0, third.stdout.read()
     assert {name: r["result"] for name, r in records(copy).items()} == wanted
@@ -137,7 +179,14 @@ def test_the_limit_of_the_command(bare):
     assert {r["document"] for r in records(copy).values()} == {"50_tdga_darts_vgg19"}
 
 
-@pytest.mark.parametrize("words, says", [(["DEVICE=cuda"], "no GPU"), (["DOCS=99", "DEVICE=cpu"], "unknown notebook"), (["TIME=soon"], "no duration")])
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["DEVICE=cuda"], "no GPU"),
+        (["DOCS=99", "DEVICE=cpu"], "unknown notebook"),
+        (["TIME=soon"], "no duration"),
+    ],
+)
 def test_bad_usage(bare, words, says):
     done = make(bare, "PROFILE=smoke", *words, CUDA_VISIBLE_DEVICES="")
     assert done.returncode and says in done.stderr and "Traceback" not in done.stderr
@@ -157,14 +206,21 @@ def test_the_hours_are_those_that_the_document_estimates(notebook):
 @pytest.mark.parametrize("notebook", ["50_tdga_darts_vgg19", "52_hypernet_complexity", "55_asng_cifar10"])
 def test_the_time_of_cpu_is_that_of_its_records(notebook):
     document = importlib.import_module(f"nas_nb.papers.{notebook.partition('_')[2]}")
-    said = {unit: int(n) for n, unit in re.findall(r"(\d+) (h|min)", document.EXPECTED["cpu"].partition(",")[0])}
-    taken = sum(json.loads(p.read_text())["run"]["seconds"] for p in (ROOT / "figures" / "cpu" / notebook / "records").glob("*.json"))
+    said = {
+        unit: int(n) for n, unit in re.findall(r"(\d+) (h|min)", document.EXPECTED["cpu"].partition(",")[0])
+    }
+    taken = sum(
+        json.loads(p.read_text())["run"]["seconds"]
+        for p in (ROOT / "figures" / "cpu" / notebook / "records").glob("*.json")
+    )
     assert said["h"] + said.get("min", 0) / 60 == pytest.approx(taken / 3600, rel=0.05)
 
 
 def test_slices_name_documents_and_cells_that_ask_for_runs():
     documents = {name for name, nb in notebooks().items() if "paper" in nb.profiles and name[0] == "5"}
-    assert {s.notebook for s in SLICES} == documents == {s.notebook for s in SLICES if not s.cells}  # at last all runs of each
+    assert (
+        {s.notebook for s in SLICES} == documents == {s.notebook for s in SLICES if not s.cells}
+    )  # at last all runs of each
     rates = [s.claims / s.hours for s in SLICES[:-2]]
     assert rates == sorted(rates, reverse=True) and sum(s.hours for s in SLICES) <= 24
     for s in SLICES:
@@ -182,7 +238,9 @@ def test_slices_name_documents_and_cells_that_ask_for_runs():
         ("for i in b:\n    pass", "i", "b"),
     ],
 )
-def test_names_of_comprehensions_are_their_own(source, bound, read):  # also since Python 3.12, which compiles them into what is around
+def test_names_of_comprehensions_are_their_own(
+    source, bound, read
+):  # also since Python 3.12, which compiles them into what is around
     assert names(source) == (set(bound.split()), set(read.split()))
 
 
@@ -195,7 +253,14 @@ def test_what_draws_is_left_out():
 
 
 def test_needed_cells():
-    cells = [Cell("a", "x = 1"), Cell("b", "x = 2"), Cell("c", "def f():\n    return x"), Cell("d", "f()"), Cell("e", "x = 3"), Cell("f", "#| export\ny = 0")]
+    cells = [
+        Cell("a", "x = 1"),
+        Cell("b", "x = 2"),
+        Cell("c", "def f():\n    return x"),
+        Cell("d", "f()"),
+        Cell("e", "x = 3"),
+        Cell("f", "#| export\ny = 0"),
+    ]
     assert [c.id for c in needed(cells, ["d"])] == ["b", "c", "d"]
     with pytest.raises(ValueError, match="no cell 'z'"):
         needed(cells, ["z"])
@@ -206,7 +271,9 @@ def test_a_run_has_the_same_code_hash_as_in_a_notebook(tmp_path, monkeypatch):
 
     cell = Cell("own", "def double(x):\n    # a comment\n    return 2 * x\n")
     inprocess.run_cell(cell, namespace := dict(__name__="__main__"))
-    inprocess.run_cell(Cell("other", cell.source.replace("# a comment", "")), other := dict(__name__="__main__"))
+    inprocess.run_cell(
+        Cell("other", cell.source.replace("# a comment", "")), other := dict(__name__="__main__")
+    )
     inprocess.run_cell(Cell("changed", cell.source.replace("2", "3")), changed := dict(__name__="__main__"))
     assert code_hash(namespace["double"]) == code_hash(other["double"]) != code_hash(changed["double"])
 
@@ -217,10 +284,17 @@ def test_a_bundle(tmp_path, monkeypatch):
     monkeypatch.setenv("NAS_NB_DATA", str(root))
     with pytest.raises(Refused, match="is not here"):
         inprocess.bundle(tmp_path / "there", ("cifar10",))
-    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+    for name in (
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    ):
         (root / "MNIST/raw" / name).write_bytes(bytes(100))
     assert inprocess.bundle(tmp_path / "there", ("mnist",)) == 400
-    assert sorted(p.name for p in (tmp_path / "there/data/MNIST/raw").iterdir())[0] == "t10k-images-idx3-ubyte"
+    assert (
+        sorted(p.name for p in (tmp_path / "there/data/MNIST/raw").iterdir())[0] == "t10k-images-idx3-ubyte"
+    )
     with pytest.raises(Refused, match="at most"):
         inprocess.bundle(tmp_path / "there", ("mnist",), most=399)
 
@@ -236,12 +310,18 @@ def unbound(cells):
     known, found = {*dir(builtins), "__name__", "__file__", "display"}, []
     for n, cell in enumerate(cells):
         known |= bound[n]
-        found += [f"{cell.id}: {name}" for name in sorted(read[n] - known - (module if exported[n] else set()))]
+        found += [
+            f"{cell.id}: {name}" for name in sorted(read[n] - known - (module if exported[n] else set()))
+        ]
     return found
 
 
 def test_unbound_names_are_found():
-    good = [Cell("a", "import math\nx = 1"), Cell("b", "def f(y):\n    return [y + x + math.pi for y in range(3)]"), Cell("c", "display(f(x))")]
+    good = [
+        Cell("a", "import math\nx = 1"),
+        Cell("b", "def f(y):\n    return [y + x + math.pi for y in range(3)]"),
+        Cell("c", "display(f(x))"),
+    ]
     assert unbound(good) == []
     assert unbound(good[1:]) == ["b: math", "b: x", "c: x"]
     assert unbound([good[2], *good[:2]]) == ["c: f", "c: x"]  # bound further down only

@@ -1,4 +1,5 @@
 """No operation writes where it must not: under glibc's checking allocator, which stops the process when a block that was written past its end is freed."""
+
 import ctypes.util
 import os
 import signal
@@ -39,8 +40,14 @@ for channels in range(2, 8):
 
 
 def guarded(text):
-    env = os.environ | portable_variables("quick") | dict(LD_PRELOAD=GUARD, MALLOC_CHECK_="3", OMP_NUM_THREADS="1")
-    return subprocess.run([sys.executable, "-c", BEGIN + text], env=env, capture_output=True, text=True, timeout=600)
+    env = (
+        os.environ
+        | portable_variables("quick")
+        | dict(LD_PRELOAD=GUARD, MALLOC_CHECK_="3", OMP_NUM_THREADS="1")
+    )
+    return subprocess.run(
+        [sys.executable, "-c", BEGIN + text], env=env, capture_output=True, text=True, timeout=600
+    )
 
 
 @NEEDED
@@ -51,7 +58,9 @@ def test_every_operation_of_every_table_keeps_to_its_memory():
 
 @NEEDED
 @pytest.mark.skipif(not portable_variables("quick"), reason="concerns x86-64 with AVX2 only")
-@pytest.mark.skipif(any(s.startswith("other torch:") for s in other_surroundings()), reason="seen with the pinned torch")
+@pytest.mark.skipif(
+    any(s.startswith("other torch:") for s in other_surroundings()), reason="seen with the pinned torch"
+)
 def test_the_allocator_sees_what_a_strided_1x1_convolution_does():
     "If this fails with a newer pin, torch has been mended, and `Pointwise` is not needed any more."
     assert guarded(STRIDED).returncode in (-signal.SIGABRT, -signal.SIGSEGV)

@@ -3,6 +3,7 @@
 What somebody writes (sources, tags) is checked as it stands in the working tree. What running a notebook leaves (outputs, metadata) is
 checked as it was committed: a tree in which notebooks were opened and run in JupyterLab stays green.
 """
+
 import ast
 import copy
 import json
@@ -88,7 +89,9 @@ def ids(name, nb):
     for i in sorted({i for i in all_ids if all_ids.count(i) > 1}):
         yield i, "is the id of several cells"
     for c in cells(nb):
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{1,30}", c.get("id", "")) or re.fullmatch(r"[0-9a-f]{8}", c["id"]):
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{1,30}", c.get("id", "")) or re.fullmatch(
+            r"[0-9a-f]{8}", c["id"]
+        ):
             yield c.get("id"), "ids are short readable names like asng-update"
 
 
@@ -128,7 +131,9 @@ def parameters(name, nb):
         yield "-", f"has {len(tagged)} cells tagged parameters, one is needed"
     for c in tagged:
         body = tree(c).body
-        if [getattr(getattr(n, "target", None), "id", None) for n in body if isinstance(n, ast.AnnAssign)] != PARAMETERS or len(body) != 4:
+        if [
+            getattr(getattr(n, "target", None), "id", None) for n in body if isinstance(n, ast.AnnAssign)
+        ] != PARAMETERS or len(body) != 4:
             yield c["id"], f"must hold exactly the annotated parameters {', '.join(PARAMETERS)}"
         for n in body:
             try:
@@ -151,14 +156,21 @@ def free_names(cell: dict) -> set:
     while todo:
         table = todo.pop()
         todo += table.get_children()
-        free |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and (table is top or s.is_global())}
+        free |= {
+            s.get_name() for s in table.get_symbols() if s.is_referenced() and (table is top or s.is_global())
+        }
     return free - {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
 
 
 def exports_read_no_parameter(name, nb):
     if not any("parameters" in tags(c) for c in nb["cells"]):
         return
-    made = {n.id for c in exported(nb) for n in ast.walk(tree(c)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    made = {
+        n.id
+        for c in exported(nb)
+        for n in ast.walk(tree(c))
+        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    }
     for c in exported(nb):
         if tree(c).body and (read := free_names(c) & set(PARAMETERS) - made):
             yield c["id"], f"is exported and reads the parameter {', '.join(sorted(read))}"
@@ -193,7 +205,17 @@ def machine_paths(name, nb):
             yield c["id"], f"holds a path of one machine: {m[0].strip()}"
 
 
-RULES = [valid, opening, ids, plain_python, import_cells, proportions, parameters, exports_read_no_parameter, machine_paths]
+RULES = [
+    valid,
+    opening,
+    ids,
+    plain_python,
+    import_cells,
+    proportions,
+    parameters,
+    exports_read_no_parameter,
+    machine_paths,
+]
 
 
 def source_violations(name: str, nb: dict, bands: dict) -> list[str]:
@@ -210,7 +232,11 @@ def cleaned(text: str) -> str:
     config = ConfigParser()
     config.read(ROOT / "settings.ini")
     nb = dict2nb(json.loads(text))
-    clean_nb(nb, allowed_cell_metadata_keys=config["DEFAULT"]["allowed_cell_metadata_keys"].split(), clean_ids=False)
+    clean_nb(
+        nb,
+        allowed_cell_metadata_keys=config["DEFAULT"]["allowed_cell_metadata_keys"].split(),
+        clean_ids=False,
+    )
     return nb2str(nb)
 
 
@@ -242,7 +268,9 @@ def output_violations(name: str, text: str) -> list[str]:
 
 def git(*args: str) -> str | None:  # None where git or the answer is missing
     try:
-        return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, check=True).stdout.decode("utf-8", "replace")
+        return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, check=True).stdout.decode(
+            "utf-8", "replace"
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -305,7 +333,12 @@ def sample() -> dict:
     for part in re.split(r"(?m)^(?=(?:md|code) \S+$)", GOOD)[1:]:
         head, _, body = part.strip().partition("\n")
         kind, i = head.split()
-        c = dict(cell_type=dict(md="markdown", code="code")[kind], id=i, metadata={}, source=body.splitlines(keepends=True))
+        c = dict(
+            cell_type=dict(md="markdown", code="code")[kind],
+            id=i,
+            metadata={},
+            source=body.splitlines(keepends=True),
+        )
         out.append(c | (dict(execution_count=None, outputs=[]) if kind == "code" else {}))
     out.insert(2, dict(cell_type="markdown", id="text", metadata={}, source=["Text"]))
     next(c for c in out if c["id"] == "parameters-cell")["metadata"] = dict(tags=["parameters"])
@@ -332,14 +365,29 @@ BAD_SOURCES = {
     "long cell": ("body", "#| export", "#| export\n" + "x = 1\n" * 31, "30 at most"),
     "missing parameter": ("parameters-cell", "seeds: int = 0\n", "", "exactly the annotated"),
     "bare parameter": ("parameters-cell", "seeds: int = 0", "seeds = 0", "exactly the annotated"),
-    "fifth parameter": ("parameters-cell", "seeds: int = 0", "seeds: int = 0\nn: int = 1", "exactly the annotated"),
+    "fifth parameter": (
+        "parameters-cell",
+        "seeds: int = 0",
+        "seeds: int = 0\nn: int = 1",
+        "exactly the annotated",
+    ),
     "computed parameter": ("parameters-cell", "seeds: int = 0", "seeds: int = len([])", "literal"),
-    "two equals signs": ("parameters-cell", 'overrides: str = ""', 'overrides: str = ""  # "key=value"', "papermill cannot read"),
+    "two equals signs": (
+        "parameters-cell",
+        'overrides: str = ""',
+        'overrides: str = ""  # "key=value"',
+        "papermill cannot read",
+    ),
     "parameter without value": ("parameters-cell", "seeds: int = 0", "seeds: int", "literal"),
     "exported parameters": ("parameters-cell", "profile", "#| export\nprofile", "never exported"),
     "reads a parameter": ("body", "where(device)", "where()", "reads the parameter device"),
     "reads one in a default": ("body", "where(device)", "where(device=device)", "reads the parameter device"),
-    "import from its own band": ("imports", "nas_nb.core import root", "nas_nb.papers.sample import root", None),
+    "import from its own band": (
+        "imports",
+        "nas_nb.core import root",
+        "nas_nb.papers.sample import root",
+        None,
+    ),
     "import of nothing": ("imports", "nas_nb.core", "nas_nb.cores", "no notebook exports"),
     "machine path": ("text", "Text", "see /ro" + "ot/x", "path of one machine"),
 }
@@ -349,7 +397,9 @@ def test_lint_accepts_the_good():
     nb = sample()
     assert source_violations("50_sample.ipynb", nb, BANDS) == []
     assert output_violations("50_sample.ipynb", nb2str(nb)) == []
-    nb["cells"].append(dict(cell_type="code", id="0b1e88f3", metadata={}, source=[], outputs=[], execution_count=3))
+    nb["cells"].append(
+        dict(cell_type="code", id="0b1e88f3", metadata={}, source=[], outputs=[], execution_count=3)
+    )
     assert source_violations("50_sample.ipynb", nb, BANDS) == []  # JupyterLab's empty last cell
 
 
@@ -375,12 +425,23 @@ def test_lint_catches_the_whole():
         assert "readable" in found(lambda nb, bad=bad: nb["cells"][1].update(id=bad))
     assert "text cells" in found(lambda nb: nb["cells"].pop(2))
     assert "one is needed" in found(lambda nb: nb["cells"][4]["metadata"].clear())
-    assert "one is needed" in found(lambda nb: nb["cells"][4]["metadata"].clear(), "22_sample.ipynb")  # it saves a figure
+    assert "one is needed" in found(
+        lambda nb: nb["cells"][4]["metadata"].clear(), "22_sample.ipynb"
+    )  # it saves a figure
     assert "one is needed" in found(lambda nb: nb["cells"][5]["metadata"].update(tags=["parameters"]))
-    assert "papermill injected" in found(lambda nb: nb["cells"][5]["metadata"].update(tags=["injected-parameters"]))
+    assert "papermill injected" in found(
+        lambda nb: nb["cells"][5]["metadata"].update(tags=["injected-parameters"])
+    )
     assert "9x notebooks export nothing" in found(lambda nb: None, "90_sample.ipynb")
-    for line in ("from nas_nb.asng import x", "import nas_nb.asng", "from nas_nb import asng", "def f():\n    from nas_nb.asng import x"):
-        assert "higher band 2x" in found(lambda nb, line=line: edit(nb, "imports", "from nas_nb.core import root", line), "11_sample.ipynb")
+    for line in (
+        "from nas_nb.asng import x",
+        "import nas_nb.asng",
+        "from nas_nb import asng",
+        "def f():\n    from nas_nb.asng import x",
+    ):
+        assert "higher band 2x" in found(
+            lambda nb, line=line: edit(nb, "imports", "from nas_nb.core import root", line), "11_sample.ipynb"
+        )
     hide = lambda nb: [c.update(source=["#| hide\n", "1"]) for c in nb["cells"][-2:]]
     assert "are hidden" in found(hide)
 
@@ -393,11 +454,15 @@ def test_lint_catches_an_output():
     def output(**kwargs):
         return lambda nb: nb["cells"][-1]["outputs"].append(kwargs)
 
-    assert "[show] stores an error: ValueError" in found(output(output_type="error", ename="ValueError", evalue="", traceback=[]))
+    assert "[show] stores an error: ValueError" in found(
+        output(output_type="error", ename="ValueError", evalue="", traceback=[])
+    )
     assert "stderr" in found(output(output_type="stream", name="stderr", text=["w"]))
     widget = {"application/vnd.jupyter.widget-view+json": {}}
     assert "live widget" in found(output(output_type="display_data", data=widget, metadata={}))
-    assert "path of one" in found(output(output_type="stream", name="stdout", text=["\n/ho" + "me/me/x.py\n"]))
+    assert "path of one" in found(
+        output(output_type="stream", name="stdout", text=["\n/ho" + "me/me/x.py\n"])
+    )
     assert "1.5 at most" in found(output(output_type="stream", name="stdout", text=["x" * 1_600_000]))
     assert "without outputs" in found(lambda nb: nb["cells"][-1]["outputs"].clear())
     assert "state of widgets" in found(lambda nb: nb["metadata"].update(widgets={}))

@@ -39,10 +39,34 @@ def test_the_looks_are_seaborns():
         theirs = dict(plt.rcParams)
         plots.set_theme()
         ours = dict(plt.rcParams)
-    assert [to_hex(c) for c in theirs["axes.prop_cycle"].by_key()["color"]] == list(plots.COLORS) == ours["axes.prop_cycle"].by_key()["color"]
-    own = {"svg.hashsalt", "svg.fonttype", "font.family", "font.sans-serif", "font.size", "axes.titlesize", "axes.titleweight", "axes.titlelocation", "axes.labelsize"}
-    own |= {"xtick.labelsize", "ytick.labelsize", "legend.fontsize", "figure.dpi", "savefig.dpi", "figure.constrained_layout.use"}
-    assert {k for k in ours if ours[k] != theirs[k]} - own == {"axes.prop_cycle", "image.cmap"}  # the map is named wherever one is drawn
+    assert (
+        [to_hex(c) for c in theirs["axes.prop_cycle"].by_key()["color"]]
+        == list(plots.COLORS)
+        == ours["axes.prop_cycle"].by_key()["color"]
+    )
+    own = {
+        "svg.hashsalt",
+        "svg.fonttype",
+        "font.family",
+        "font.sans-serif",
+        "font.size",
+        "axes.titlesize",
+        "axes.titleweight",
+        "axes.titlelocation",
+        "axes.labelsize",
+    }
+    own |= {
+        "xtick.labelsize",
+        "ytick.labelsize",
+        "legend.fontsize",
+        "figure.dpi",
+        "savefig.dpi",
+        "figure.constrained_layout.use",
+    }
+    assert {k for k in ours if ours[k] != theirs[k]} - own == {
+        "axes.prop_cycle",
+        "image.cmap",
+    }  # the map is named wherever one is drawn
 
 
 DF = pd.DataFrame(dict(update=range(20), delta=[1 / (1 + i) for i in range(20)]))
@@ -54,7 +78,16 @@ def record(label, seed=0, seconds=1.0):
     about = dict(name="digits", hash="d0")
     run = dict(seconds=seconds, device="a processor", started="2026-01-01")
     made = dict(code="0", torch="9.9+cu1")
-    return dict(document="04_plots", label=label, seed=seed, config=dict(n=3), data=about, result={}, made_by=made, run=run)
+    return dict(
+        document="04_plots",
+        label=label,
+        seed=seed,
+        config=dict(n=3),
+        data=about,
+        result={},
+        made_by=made,
+        run=run,
+    )
 
 
 def test_a_repetition_gives_the_same_bytes(study, tmp_path):
@@ -76,7 +109,9 @@ def test_a_sidecar_names_its_records_and_no_time_machine_or_build(study, tmp_pat
     plots.save_fig(study, line(DF), "line", DF, ALT, made)
     text = (tmp_path / "line.json").read_text()
     about = json.loads(text)
-    assert about["records"] == [records.record_key(r) for r in made[:2]] and about["data"] == [dict(name="digits", hash="d0")]
+    assert about["records"] == [records.record_key(r) for r in made[:2]] and about["data"] == [
+        dict(name="digits", hash="d0")
+    ]
     assert all(k.startswith(f"{r['label']}-") for k, r in zip(about["records"], made))
     assert not any(word in text for word in ("9.9", "a processor", "2026", "seconds"))
 
@@ -84,14 +119,23 @@ def test_a_sidecar_names_its_records_and_no_time_machine_or_build(study, tmp_pat
 def test_ids_in_a_picture_are_counted():
     old = b'<clipPath id="p0123456789"/><g id="figure_1" clip-path="url(#p0123456789)"/><use href="#mabcdefabcd"/><path id="mabcdefabcd"/>'
     new = plots._numbered(old)
-    assert new == b'<clipPath id="p1"/><g id="figure_1" clip-path="url(#p1)"/><use href="#m2"/><path id="m2"/>'
+    assert (
+        new == b'<clipPath id="p1"/><g id="figure_1" clip-path="url(#p1)"/><use href="#m2"/><path id="m2"/>'
+    )
     assert plots._numbered(old.replace(b"p0123456789", b"pffffffffff")) == new
 
 
 def test_no_matplotlibrc_changes_a_figure(study, tmp_path):
     "Settings of a reader that would fail, or give other pictures."
     seen = []
-    mine = {"text.usetex": True, "savefig.bbox": "tight", "savefig.transparent": True, "axes.facecolor": "red", "lines.linewidth": 7, "svg.fonttype": "path"}
+    mine = {
+        "text.usetex": True,
+        "savefig.bbox": "tight",
+        "savefig.transparent": True,
+        "axes.facecolor": "red",
+        "lines.linewidth": 7,
+        "svg.fonttype": "path",
+    }
     for settings in ({}, mine):
         plt.rcParams.update(settings)
         plots.set_theme()
@@ -100,7 +144,9 @@ def test_no_matplotlibrc_changes_a_figure(study, tmp_path):
     assert len(seen[0]) == 2 and seen[0] == seen[1] and matplotlib.get_backend().lower() == "agg"
 
 
-@pytest.mark.parametrize("alt, data, message", [("A line.", DF, "alternative text"), (ALT, DF[:0], "no data")])
+@pytest.mark.parametrize(
+    "alt, data, message", [("A line.", DF, "alternative text"), (ALT, DF[:0], "no data")]
+)
 def test_a_figure_without_text_or_data_is_refused(study, tmp_path, alt, data, message):
     with pytest.raises(ValueError, match=message):
         plots.save_fig(study, line(DF), "line", data, alt)
@@ -134,7 +180,9 @@ def test_without_a_live_kernel_there_is_only_the_sheet():
 def test_a_headline_stays_inside_the_figure(width):
     plots.set_theme()
     fig, ax = plt.subplots(figsize=(width, 3))
-    plots.headline(fig, "ASNG succeeds from every δ⁰ tried; SNG and Adam fail outside a band (within 15,000 updates)")
+    plots.headline(
+        fig, "ASNG succeeds from every δ⁰ tried; SNG and Adam fail outside a band (within 15,000 updates)"
+    )
     fig.canvas.draw()
     box = fig._suptitle.get_window_extent()
     assert box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1 + 1

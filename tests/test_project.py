@@ -1,4 +1,5 @@
 """The project around the notebooks: pins, packaging, README, the set-up by `make`, the gate."""
+
 import ast
 import json
 import os
@@ -24,7 +25,10 @@ from test_notebooks import MACHINE_PATH, git
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-DIRECT = [Requirement(r) for r in PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dev"]]
+DIRECT = [
+    Requirement(r)
+    for r in PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dev"]
+]
 BUILT = re.compile(r"(triton|nvidia-.*|cuda-.*)")  # what a build of torch brings
 
 
@@ -34,7 +38,9 @@ def read_settings():
     return config["DEFAULT"]
 
 
-def pins(text: str) -> dict:  # canonical name → specifiers, from lines like `numpy==2.4.6`, with or without a list's dash
+def pins(
+    text: str,
+) -> dict:  # canonical name → specifiers, from lines like `numpy==2.4.6`, with or without a list's dash
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
     found = [Requirement(line) for line in lines if re.match(r"[A-Za-z][\w.-]*\s*[=<>]=?", line)]
     assert len({r.name for r in found}) == len(found)
@@ -47,9 +53,28 @@ CONSTRAINTS = pins((ROOT / "constraints.txt").read_text())
 # -- the same versions everywhere --
 
 
-HEAVY = {"torch", "torch._dynamo", "torchvision", "triton", "sympy", "scipy", "sklearn", "seaborn", "pandas", "matplotlib", "IPython", "ipywidgets", "papermill", "nbclient"}
+HEAVY = {
+    "torch",
+    "torch._dynamo",
+    "torchvision",
+    "triton",
+    "sympy",
+    "scipy",
+    "sklearn",
+    "seaborn",
+    "pandas",
+    "matplotlib",
+    "IPython",
+    "ipywidgets",
+    "papermill",
+    "nbclient",
+}
 DRAWING = {"matplotlib", "pandas"}
-MODULES = sorted(".".join(p.relative_to(ROOT).with_suffix("").parts) for p in (ROOT / "nas_nb").rglob("*.py") if p.stem not in ("__init__", "_modidx"))
+MODULES = sorted(
+    ".".join(p.relative_to(ROOT).with_suffix("").parts)
+    for p in (ROOT / "nas_nb").rglob("*.py")
+    if p.stem not in ("__init__", "_modidx")
+)
 PLAIN = {"nas_nb.core", "nas_nb.batch", "nas_nb.records", "nas_nb.files"}  # what the command line needs
 
 
@@ -72,9 +97,14 @@ for name in [*plain, "torch", *others]:
     run = subprocess.run([sys.executable, "-c", code, *lists], cwd=ROOT, capture_output=True, text=True)
     found = {name: set(heavy) for name, *heavy in map(str.split, run.stdout.splitlines())}
     assert sorted(found) == MODULES, run.stderr
-    draws = {"nas_nb.draw", "nas_nb.explore", "nas_nb.plots", "nas_nb.tdga", "nas_nb.vgg"} | {m for m in MODULES if m.startswith("nas_nb.papers.")}
+    draws = {"nas_nb.draw", "nas_nb.explore", "nas_nb.plots", "nas_nb.tdga", "nas_nb.vgg"} | {
+        m for m in MODULES if m.startswith("nas_nb.papers.")
+    }
     for name, heavy in found.items():
-        assert heavy <= (set() if name in PLAIN else {"torch"} | DRAWING if name in draws else {"torch"}), (name, heavy)
+        assert heavy <= (set() if name in PLAIN else {"torch"} | DRAWING if name in draws else {"torch"}), (
+            name,
+            heavy,
+        )
 
 
 def test_the_command_line_answers_without_torch():
@@ -98,7 +128,9 @@ def test_settings_equal_pyproject():
 def test_pins_that_nbdev_needs():
     assert {"nbdev==2.4.14", "fastcore<2,>=1.12.3", "execnb<0.2", "ghapi<2"} <= set(map(str, DIRECT))
     settings = read_settings()
-    assert "tags" in settings["allowed_cell_metadata_keys"].split()  # else nbdev_clean deletes papermill's `parameters`
+    assert (
+        "tags" in settings["allowed_cell_metadata_keys"].split()
+    )  # else nbdev_clean deletes papermill's `parameters`
     assert settings["update_pyproject"] == settings["clear_all"] == "False"
 
 
@@ -115,7 +147,9 @@ def test_the_first_release_of_the_oldest_python_can_install_the_pins():
     oldest = PROJECT["project"]["requires-python"].removeprefix(">=") + ".0"
     here = {canonicalize_name(d.name): d for d in metadata.distributions()}
     pinned = [here[n] for n, spec in CONSTRAINTS.items() if n in here and spec.contains(here[n].version)]
-    assert [d.name for d in pinned if not SpecifierSet(d.metadata.get("Requires-Python") or "").contains(oldest)] == []
+    assert [
+        d.name for d in pinned if not SpecifierSet(d.metadata.get("Requires-Python") or "").contains(oldest)
+    ] == []
 
 
 def test_the_oldest_versions_are_the_lower_ends():
@@ -123,7 +157,9 @@ def test_the_oldest_versions_are_the_lower_ends():
     for r in DIRECT:
         spec = oldest[canonicalize_name(r.name)]
         low = [s.version for s in r.specifier if s.operator in (">=", "==")]
-        assert not low or Version(str(spec).removeprefix("==")) == Version(low[0]), f"{r.name}: {spec} is not the lower end of {r.specifier}"
+        assert not low or Version(str(spec).removeprefix("==")) == Version(low[0]), (
+            f"{r.name}: {spec} is not the lower end of {r.specifier}"
+        )
 
 
 def test_environment_equals_constraints():
@@ -158,20 +194,29 @@ def test_links_lead_somewhere(page):
 def test_readme_builder(tmp_path):
     cells = [
         ("markdown", "# T\n\n> s"),
-        ("markdown", '![alt](../figures/a.svg) [nb](51_x.ipynb#h) [web](https://a.b/c) [here](#t) <img src="../figures/b.png">'),
+        (
+            "markdown",
+            '![alt](../figures/a.svg) [nb](51_x.ipynb#h) [web](https://a.b/c) [here](#t) <img src="../figures/b.png">',
+        ),
         ("code", "#| hide\nimport x"),
         ("code", "#| eval: false\nprint(1)"),
     ]
     nb = tmp_path / "index.ipynb"
     nb.write_text(json.dumps(dict(cells=[dict(cell_type=k, source=s.splitlines(True)) for k, s in cells])))
     text = build_readme.readme(nb)
-    assert '![alt](figures/a.svg) [nb](nbs/51_x.ipynb#h) [web](https://a.b/c) [here](#t) <img src="figures/b.png">' in text
+    assert (
+        '![alt](figures/a.svg) [nb](nbs/51_x.ipynb#h) [web](https://a.b/c) [here](#t) <img src="figures/b.png">'
+        in text
+    )
     assert text.endswith("\n\n```python\nprint(1)\n```\n") and "import x" not in text
 
 
 def test_licence():
     text = (ROOT / "LICENSE").read_text()
-    assert "Apache License\n                           Version 2.0" in text and "END OF TERMS AND CONDITIONS" in text
+    assert (
+        "Apache License\n                           Version 2.0" in text
+        and "END OF TERMS AND CONDITIONS" in text
+    )
 
 
 def test_no_path_of_one_machine():
@@ -193,9 +238,28 @@ def test_ignored_and_kept():
 
     if git("rev-parse") is None:
         pytest.skip("not a git checkout")
-    out = ["data/runs/a/record.json", "data/MNIST/x.gz", ".venv/bin/python", ".venv.installing", ".ci/venv/x", "nas_nb.egg-info/x"]
-    out += ["figures/quick/51_x/.stamp.json", "figures/quick/51_x/report.json", "figures/quick/51_x/51_x.ipynb", "figures/smoke/51_x/a.svg", "data/figures/quick/51_x/a.svg"]
-    kept = ["data/README.md", "figures/quick/51_x/a.svg", "figures/paper/51_x/records/a.json", "nbs/51_x.ipynb", ".ci/run"]
+    out = [
+        "data/runs/a/record.json",
+        "data/MNIST/x.gz",
+        ".venv/bin/python",
+        ".venv.installing",
+        ".ci/venv/x",
+        "nas_nb.egg-info/x",
+    ]
+    out += [
+        "figures/quick/51_x/.stamp.json",
+        "figures/quick/51_x/report.json",
+        "figures/quick/51_x/51_x.ipynb",
+        "figures/smoke/51_x/a.svg",
+        "data/figures/quick/51_x/a.svg",
+    ]
+    kept = [
+        "data/README.md",
+        "figures/quick/51_x/a.svg",
+        "figures/paper/51_x/records/a.json",
+        "nbs/51_x.ipynb",
+        ".ci/run",
+    ]
     assert [p for p in out if not ignored(p)] == [] and [p for p in kept if ignored(p)] == []
 
 
@@ -206,14 +270,19 @@ def test_out_of_step_is_noticed(tmp_path):
     (tmp_path / "nbs").mkdir()
     shutil.copy(ROOT / "settings.ini", tmp_path)
     shutil.copy(ROOT / "nbs" / "00_core.ipynb", tmp_path / "nbs")
-    shutil.copytree(ROOT / "nas_nb", tmp_path / "nas_nb", ignore=lambda folder, names: set(names) - {"__init__.py"})
+    shutil.copytree(
+        ROOT / "nas_nb", tmp_path / "nas_nb", ignore=lambda folder, names: set(names) - {"__init__.py"}
+    )
     subprocess.run([Path(sys.executable).parent / "nbdev_export"], cwd=tmp_path, check=True)
     assert check_sync.out_of_step(tmp_path) == []
     core = tmp_path / "nas_nb" / "core.py"
     (tmp_path / "nas_nb" / "old.py").write_text("")
     core.write_text(core.read_text() + "\n")
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
-    assert check_sync.out_of_step(tmp_path) == ["nas_nb/old.py: no notebook exports it", "nas_nb/core.py: differs"]
+    assert check_sync.out_of_step(tmp_path) == [
+        "nas_nb/old.py: no notebook exports it",
+        "nas_nb/core.py: differs",
+    ]
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
     core.unlink()
     assert "nas_nb/core.py: not there" in check_sync.out_of_step(tmp_path)
@@ -241,8 +310,12 @@ def make(folder, *args, fake=""):
     (folder / "fake").mkdir(exist_ok=True)
     (folder / "fake" / "sitecustomize.py").write_text(fake)
     env = clean_environment() | dict(PYTHONPATH=str(folder / "fake"))
-    run = subprocess.run(["make", *args], cwd=folder, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    return run.returncode, [line for line in (run.stdout + run.stderr).splitlines() if not line.startswith("make:")]
+    run = subprocess.run(
+        ["make", *args], cwd=folder, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    return run.returncode, [
+        line for line in (run.stdout + run.stderr).splitlines() if not line.startswith("make:")
+    ]
 
 
 OLD = "import sys; sys.version_info = (3, 9, 2, 'final', 0)"
@@ -252,7 +325,11 @@ FULL = "import shutil; shutil.disk_usage = lambda path: shutil._ntuple_diskusage
 
 @pytest.mark.parametrize(
     "fake, words",
-    [(OLD, "3.9. Name another one: make PYTHON=python3.12 figures"), (NO_VENV, "apt install python3-venv"), (FULL, "there are 5.9 GB")],
+    [
+        (OLD, "3.9. Name another one: make PYTHON=python3.12 figures"),
+        (NO_VENV, "apt install python3-venv"),
+        (FULL, "there are 5.9 GB"),
+    ],
 )
 @pytest.mark.parametrize("goal", ["figures", "test", "lab"])
 def test_a_machine_that_will_not_do(clone, goal, fake, words):
@@ -355,15 +432,29 @@ def test_an_environment_of_the_user_is_left_alone(setup):
 def test_clean_keeps_data_and_figures(clone):
     kept = ["data/runs/r/record.json", "data/README.md", "nbs/51_x.ipynb"]
     kept += ["figures/quick/51_x/a.svg", "figures/paper/51_x/records/a.json"]
-    gone = [".venv/x", ".venv.installing", "build/x", "nas_nb.egg-info/x", "nas_nb/__pycache__/x", "nbs/.ipynb_checkpoints/x"]
-    gone += ["figures/quick/51_x/.stamp.json", "figures/quick/51_x/report.json", "figures/quick/51_x/51_x.ipynb", "figures/smoke/51_x/a.svg"]
+    gone = [
+        ".venv/x",
+        ".venv.installing",
+        "build/x",
+        "nas_nb.egg-info/x",
+        "nas_nb/__pycache__/x",
+        "nbs/.ipynb_checkpoints/x",
+    ]
+    gone += [
+        "figures/quick/51_x/.stamp.json",
+        "figures/quick/51_x/report.json",
+        "figures/quick/51_x/51_x.ipynb",
+        "figures/smoke/51_x/a.svg",
+    ]
     for name in kept + gone:
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         (clone / name).touch()
     for _ in range(2):  # a second time there is nothing to do
         status, lines = make(clone, "clean")
         assert status == 0 and lines[-1].startswith("kept: data/")
-        assert [n for n in kept if not (clone / n).exists()] == [] and [n for n in gone if (clone / n).exists()] == []
+        assert [n for n in kept if not (clone / n).exists()] == [] and [
+            n for n in gone if (clone / n).exists()
+        ] == []
 
 
 # -- the gate --

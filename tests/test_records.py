@@ -22,12 +22,24 @@ import torch
 
 from nas_nb import files, records
 from nas_nb.core import resolve, root
-from nas_nb.papers.asng_nas import hitting_times
 from nas_nb.data import DataError
-from nas_nb.files import Checkpoint, Lock, OutOfTime, remove_locks, remove_parts, run_lock, set_aside, to_json, write_atomic
+from nas_nb.files import (
+    Checkpoint,
+    Lock,
+    OutOfTime,
+    remove_locks,
+    remove_parts,
+    run_lock,
+    set_aside,
+    to_json,
+    write_atomic,
+)
+from nas_nb.papers.asng_nas import hitting_times
 from nas_nb.records import Study, read_record, seal
 
-SMALL = dict(method="ASNG", delta0=[1.0, 0.02], eps_x=[0.02], seeds=8, max_updates=1500, horizon=1500, D=16, K=5)
+SMALL = dict(
+    method="ASNG", delta0=[1.0, 0.02], eps_x=[0.02], seeds=8, max_updates=1500, horizon=1500, D=16, K=5
+)
 
 
 def square(n, seed, device, ckpt):
@@ -111,11 +123,19 @@ PACE, WIDTH = 0.001, 64
 def warm(tmp_path, body, **env):
     "What `body` prints, a JSON object a line, and what its forks said."
     env = os.environ | dict(IN_TEST="1") | env
-    done = subprocess.run([sys.executable, "-c", WARM + body, str(tmp_path)], env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", WARM + body, str(tmp_path)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout)
     said = tmp_path / "said"
-    return [json.loads(line) for line in done.stdout.splitlines() if line[0] == "{"], said.read_text() if said.exists() else ""
+    return [
+        json.loads(line) for line in done.stdout.splitlines() if line[0] == "{"
+    ], said.read_text() if said.exists() else ""
 
 
 KILLED = """
@@ -180,7 +200,9 @@ print(json.dumps(dict(first=first, status=[ended(first), ended(second)], marks=m
     assert found["status"] == [0, 0] and found["marks"] == "B" + "." * 100
     assert f"x: process {found['first']} on {platform.node()} is at this already; waiting for it\n" in said
     assert "'computed': 0, 'reused': 1" in said
-    assert [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()] == ["record.json"]  # no lock, no checkpoint
+    assert [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()] == [
+        "record.json"
+    ]  # no lock, no checkpoint
 
 
 def test_a_killed_process_frees_its_run_and_who_waits_goes_on_from_its_checkpoint(tmp_path):
@@ -220,14 +242,21 @@ print(json.dumps(dict(status=statuses, begun=marks.read_text().count("B"))))
 """
     ((found,), said) = warm(tmp_path, body)
     assert found == dict(status=[0, 0], begun=1)
-    assert [x for x in said.split() if x in ("OutOfTime", "KeyboardInterrupt")] == ["OutOfTime", "KeyboardInterrupt"]
+    assert [x for x in said.split() if x in ("OutOfTime", "KeyboardInterrupt")] == [
+        "OutOfTime",
+        "KeyboardInterrupt",
+    ]
 
 
 def test_a_lock_left_by_a_dead_process_or_removed_by_somebody_is_no_obstacle(tmp_path):
     path = tmp_path / "lock"
     path.write_text("process 1 on nowhere")  # of a process that never held it, or was killed
     first, second, third = (Lock(path) for _ in range(3))
-    assert first.take() and not second.take() and second.holder() == f"process {os.getpid()} on {platform.node()}"
+    assert (
+        first.take()
+        and not second.take()
+        and second.holder() == f"process {os.getpid()} on {platform.node()}"
+    )
     path.unlink()
     assert second.take() and not third.take()
     first.release()  # must not remove what is another's now
@@ -253,15 +282,35 @@ def test_a_lock_that_is_removed_between_opening_and_locking_it_does_not_count(tm
     first.release()
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EINVAL, errno.ESTALE])
+@pytest.mark.parametrize(
+    "number",
+    [
+        errno.ENOSYS,
+        errno.ENOLCK,
+        errno.EOPNOTSUPP,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.EINVAL,
+        errno.ESTALE,
+    ],
+)
 def test_where_nobody_can_lock_nothing_is_computed_and_a_sentence_says_why(study, monkeypatch, number):
     def refuses(file, how):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuses)
-    with pytest.raises(OSError, match=rf"{re.escape(os.strerror(number))} \(only one process at a time.*on a disk of this machine") as error:
+    with pytest.raises(
+        OSError,
+        match=rf"{re.escape(os.strerror(number))} \(only one process at a time.*on a disk of this machine",
+    ) as error:
         study.run(lambda **_: pytest.fail("computed"), "x")
-    assert error.value.errno == number and str(error.value.filename).endswith(".lock") and "\n" not in str(error.value)
+    assert (
+        error.value.errno == number
+        and str(error.value.filename).endswith(".lock")
+        and "\n" not in str(error.value)
+    )
 
 
 def test_what_is_recorded_is_read_without_a_lock(study, monkeypatch):
@@ -270,7 +319,9 @@ def test_what_is_recorded_is_read_without_a_lock(study, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", lambda *_: pytest.fail("locked"))
     assert study.run(square, "square", n=3) == record
     shutil.rmtree(study.cache)
-    assert study.run(square, "square", n=3) == record and study.counts == dict(computed=1, reused=1, committed=1)
+    assert study.run(square, "square", n=3) == record and study.counts == dict(
+        computed=1, reused=1, committed=1
+    )
     assert not study.cache.exists()
 
 
@@ -298,12 +349,18 @@ print(json.dumps(dict(found=found)))
 """
     ((before,), _) = warm(tmp_path, made)
     command = ["unshare", "-rm", "bash", "-c", READ_ONLY, "-", str(tmp_path), sys.executable, WARM + body]
-    if not shutil.which("unshare") or (done := subprocess.run(command, capture_output=True, text=True)).returncode == 77 or done.stderr.startswith("unshare"):
+    if (
+        not shutil.which("unshare")
+        or (done := subprocess.run(command, capture_output=True, text=True)).returncode == 77
+        or done.stderr.startswith("unshare")
+    ):
         pytest.skip("cannot mount a folder read-only here")
     assert done.returncode == 0, done.stdout + done.stderr
     (found,) = (json.loads(line) for line in done.stdout.splitlines() if line[0] == "{")
     assert found["found"] == before["found"] and found["counts"] == dict(computed=0, reused=1, committed=1)
-    assert "Read-only file system (only one process at a time" in found["error"] and "\n" not in found["error"]
+    assert (
+        "Read-only file system (only one process at a time" in found["error"] and "\n" not in found["error"]
+    )
 
 
 def test_a_lock_has_no_place_in_a_file(tmp_path):
@@ -343,7 +400,10 @@ def test_the_files_of_killed_processes_are_swept_by_the_next_run_and_held_locks_
     (study.cache / ".mine.lock").write_text("not ours")
     assert (held := Lock(study.cache / ".held-0123.lock")).take()
     study.run(square, "square", n=3)
-    assert sorted(p.name for p in study.cache.glob(".*")) == [".held-0123.lock", ".mine.lock"] and not Lock(held.path).take()
+    assert (
+        sorted(p.name for p in study.cache.glob(".*")) == [".held-0123.lock", ".mine.lock"]
+        and not Lock(held.path).take()
+    )
     held.release()
 
 
@@ -421,7 +481,10 @@ def test_an_interrupt_keeps_the_state_of_the_next_step_and_the_result_is_the_sam
     ((found,), said) = warm(tmp_path, INTERRUPTED, NAS_NB_CHECKPOINT_SECONDS="1e9")
     assert found["times"] >= 8 and "Traceback" not in said and "not used" not in said
     assert said.count("Interrupted stopped") == said.count("run again to go on\n") == found["times"]
-    assert said.count("stopping at the next step, with a checkpoint (interrupt again to stop at once)\n") == found["times"]
+    assert (
+        said.count("stopping at the next step, with a checkpoint (interrupt again to stop at once)\n")
+        == found["times"]
+    )
 
 
 def test_the_second_interrupt_stops_at_once_and_the_last_checkpoint_counts(tmp_path):
@@ -491,6 +554,7 @@ def test_an_interrupt_while_the_disk_is_full_does_not_lose_the_run(study, monkey
 
 def test_elsewhere_an_interrupt_is_what_it_always_was(study):
     "In another thread, and where somebody else handles it."
+
     def fn(seed, device, ckpt):
         seen.append(signal.getsignal(signal.SIGINT))
         return {}
@@ -538,12 +602,18 @@ def test_who_interrupts_a_notebook_sees_one_line_and_goes_on(tmp_path):
             if message["msg_type"] == "stream" and "at 3" in message["content"]["text"]:
                 manager.interrupt_kernel()
 
-        reply = client.execute_interactive('study.run(count, "x", n=400)["result"]', output_hook=seen, timeout=60)
+        reply = client.execute_interactive(
+            'study.run(count, "x", n=400)["result"]', output_hook=seen, timeout=60
+        )
         (error,) = (m["content"] for m in outputs if m["msg_type"] == "error")
-        assert reply["content"]["status"] == "error" and error["traceback"] == ["stopped, with a checkpoint: run again to go on"]
+        assert reply["content"]["status"] == "error" and error["traceback"] == [
+            "stopped, with a checkpoint: run again to go on"
+        ]
         (saved,) = tmp_path.rglob("checkpoint.pt")
         outputs.clear()
-        client.execute_interactive('study.run(count, "x", n=400)["result"]', output_hook=outputs.append, timeout=60)
+        client.execute_interactive(
+            'study.run(count, "x", n=400)["result"]', output_hook=outputs.append, timeout=60
+        )
         texts = [m["content"].get("text", "") for m in outputs]
         assert "at 3\n" not in "".join(texts) and "at 53" in "".join(texts)
         (result,) = (m["content"]["data"]["text/plain"] for m in outputs if m["msg_type"] == "execute_result")
@@ -576,22 +646,31 @@ def attempt(body):
 
 def test_a_full_disk_costs_a_checkpoint_but_not_the_run(tmp_path):
     "The record (1 kB) has room, the checkpoints (6 kB) have none."
-    body = FULL + """
+    body = (
+        FULL
+        + """
 short = lambda *args, **kwargs: dict(n=len(walk(*args, **kwargs)["x"]))
 attempt(lambda: study().run(short, "x", n=20))
 os.environ["NAS_NB_DEADLINE"] = "0"
 attempt(lambda: study().run(short, "x", n=21))
 """
+    )
     ((done, late), _) = warm(tmp_path, body)
     assert done["error"] == "" and done["left"] == ["record.json"] and done["marks"] == "B" + "." * 20
     assert done["said"].count("no checkpoint for now, computing goes on") == done["said"].count("\n") == 1
     assert "checkpoint.pt" in done["said"] and "free some space" in done["said"]
-    assert late["error"].startswith("OSError") and "free some space" in late["error"] and late["left"] == ["record.json"]
+    assert (
+        late["error"].startswith("OSError")
+        and "free some space" in late["error"]
+        and late["left"] == ["record.json"]
+    )
 
 
 def test_a_record_that_cannot_be_written_is_an_error_and_the_same_command_goes_on(tmp_path):
     "The checkpoints are written while there is room; the record finds none."
-    body = FULL + """
+    body = (
+        FULL
+        + """
 def long(n, seed, device, ckpt):
     result = walk(n, seed, device, ckpt)
     full(2500)
@@ -600,19 +679,27 @@ def unlimited(): full(limited[0]); study().run(long, "x", n=20)
 attempt(unlimited)
 attempt(lambda: (full(limited[0]), study().run(long, "x", n=20)))
 """
+    )
     ((first, again), _) = warm(tmp_path, body)
     for found in (first, again):
-        assert found["error"].startswith("OSError") and "record.json" in found["error"] and "free some space" in found["error"]
+        assert (
+            found["error"].startswith("OSError")
+            and "record.json" in found["error"]
+            and "free some space" in found["error"]
+        )
         assert "\n" not in found["error"] and found["left"] == ["checkpoint.pt"]
     assert first["marks"] == "B" + "." * 20 and again["marks"] == "R"
 
 
 def test_a_write_beyond_the_limit_keeps_the_old_file(tmp_path):
-    body = FULL + """
+    body = (
+        FULL
+        + """
 path = write_atomic(folder / "x.json", "old")
 attempt(lambda: write_atomic(path, "new" * 1000))
 print(json.dumps(dict(text=path.read_text(), left=sorted(p.name for p in folder.iterdir()))))
 """
+    )
     (tmp_path / "marks").touch()
     ((first, after), _) = warm(tmp_path, body)
     assert "x.json" in first["error"] and "the same command then goes on" in first["error"]
@@ -696,7 +783,9 @@ def test_runs_together_are_records_alone(study):
 
     found = study.run_together(square_all, runs, n=3)
     assert [r["result"]["value"] for r in found] == [9, 10, 11] and calls == [[0, 2]]
-    assert [r["run"].get("together") for r in found] == [2, None, 2] and [r["config"] for r in found] == 3 * [dict(n=3)]
+    assert [r["run"].get("together") for r in found] == [2, None, 2] and [r["config"] for r in found] == 3 * [
+        dict(n=3)
+    ]
     assert study.counts == dict(computed=3, reused=1, committed=0)
     shutil.rmtree(study.cache)
     assert study.run(square, "square", n=3, seed=2) == found[2] and study.counts["committed"] == 1
@@ -759,7 +848,10 @@ def test_a_forced_group_that_is_stopped_goes_on_without_force(study, monkeypatch
     monkeypatch.setenv("NAS_NB_FORCE", "1")
     stopped(study, monkeypatch, slow_group(steps), runs)
     monkeypatch.delenv("NAS_NB_FORCE")
-    assert [r["result"] for r in study.run_together(slow_group(steps), runs)] == [dict(seed=0), dict(seed=1)]  # not the committed ones
+    assert [r["result"] for r in study.run_together(slow_group(steps), runs)] == [
+        dict(seed=0),
+        dict(seed=1),
+    ]  # not the committed ones
     assert [i for i, *_ in steps] == [0, 1, 2, 3]
 
 
@@ -802,7 +894,9 @@ def test_a_group_whose_records_were_written_in_part_is_finished(study, monkeypat
 
 def test_locks_of_a_group_are_always_taken_in_the_same_order(study, monkeypatch):
     taken, alone = [], records.alone
-    monkeypatch.setattr(records, "alone", lambda lock, what: taken.append(lock.path.name) or alone(lock, what))
+    monkeypatch.setattr(
+        records, "alone", lambda lock, what: taken.append(lock.path.name) or alone(lock, what)
+    )
     runs = [dict(label="x", seed=seed) for seed in range(4)]
     run = lambda runs, device, ckpt: [dict(a=1) for _ in runs]
     study.run_together(run, runs)
@@ -844,7 +938,26 @@ def test_other_sizes_than_the_profiles_get_no_verdict_of_its_rank(monkeypatch):
     assert verdicts == ["reproduced", "seen at small scale", "seen at small scale", "reproduced"]
 
 
-@pytest.mark.parametrize("name", ["../../../w/escape", "/tmp/x", "a/b", "a\\b", "..", ".hidden", "", "x" * 300, "a\0", "a\n", "\x1b[2J", None, 51, Path("x")], ids=repr)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../w/escape",
+        "/tmp/x",
+        "a/b",
+        "a\\b",
+        "..",
+        ".hidden",
+        "",
+        "x" * 300,
+        "a\0",
+        "a\n",
+        "\x1b[2J",
+        None,
+        51,
+        Path("x"),
+    ],
+    ids=repr,
+)
 def test_a_study_whose_name_is_no_file_name_is_refused(name):
     with pytest.raises(ValueError, match="the study's name .* is no file name") as error:
         Study(name, dict(paper={}, quick={}, smoke={}), device="cpu")
@@ -857,7 +970,17 @@ def test_making_a_study_writes_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"result": {"value": 7}}', '{"document": "other", "result": {"value": 7}}', '{"result": {}, "run": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"result": {"value": 7}}',
+        '{"document": "other", "result": {"value": 7}}',
+        '{"result": {}, "run": {}}',
+    ],
+)
 def test_a_broken_or_foreign_record_is_set_aside_and_computed_anew(study, content, capsys):
     study.run(square, "square", n=3)
     (path,) = study.cache.glob("*/record.json")
@@ -896,7 +1019,9 @@ def test_a_record_in_which_any_bit_has_changed_gives_no_other_result(study, tmp_
         (tmp_path / "copy.unreadable").unlink(missing_ok=True)
         if found:  # the name of the checksum itself was hit, or 1e5 became 1E5
             used += 1
-            assert {k: v for k, v in found.items() if k != "run"} == {k: v for k, v in record.items() if k != "run"}
+            assert {k: v for k, v in found.items() if k != "run"} == {
+                k: v for k, v in record.items() if k != "run"
+            }
             assert found["run"].items() >= {k: v for k, v in record["run"].items() if k != "sha256"}.items()
     assert used < 10
 
@@ -916,7 +1041,11 @@ def test_a_record_without_its_checksum_is_not_trusted(study, where, checksum, tm
     study.run(square, "square", n=3)
     (path,) = tmp_path.glob(where)
     record = json.loads(path.read_text())
-    record["result"], record["run"] = dict(value=10), {k: v for k, v in record["run"].items() if k != "sha256"} | (dict(sha256=checksum) if checksum is not None else {})
+    record["result"], record["run"] = (
+        dict(value=10),
+        {k: v for k, v in record["run"].items() if k != "sha256"}
+        | (dict(sha256=checksum) if checksum is not None else {}),
+    )
     path.write_text(to_json(record))
     (shutil.rmtree(study.cache) if "figures" in where else shutil.rmtree(study.folder))
     assert study.run(square, "square", n=3)["result"] == dict(value=9)
@@ -980,7 +1109,10 @@ NAN, DATA = float("nan"), SimpleNamespace(about=dict(name="digits", hash="d0"))
         (dict(lr=[0.1, dict(end=-math.inf)]), "configuration's lr "),
         (dict(net=torch.ones(2)), "configuration's net .*Tensor"),
         (dict(seed=NAN), "configuration's seed "),
-        *((dict(label=label), "the label .* no file name") for label in ("", ".x", "a/b", "../x", "a b", "ü", "x\n", "a\\b", "a:b")),
+        *(
+            (dict(label=label), "the label .* no file name")
+            for label in ("", ".x", "a/b", "../x", "a b", "ü", "x\n", "a\\b", "a:b")
+        ),
     ],
 )
 def test_what_no_record_could_hold_is_refused_before_anything_is_computed(study, unfit, says, tmp_path):
@@ -1089,7 +1221,11 @@ def test_what_is_set_aside_overwrites_nothing(tmp_path, capsys):
     for content in "abca":
         (tmp_path / "record.json").write_text(content)
         set_aside(tmp_path / "record.json", "so")
-    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"record.unreadable": "a", "record.unreadable-2": "b", "record.unreadable-3": "c"}
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
+        "record.unreadable": "a",
+        "record.unreadable-2": "b",
+        "record.unreadable-3": "c",
+    }
     set_aside(tmp_path / "record.json", "gone meanwhile")
 
 
@@ -1164,12 +1300,27 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_thrown_away(tmp_path, monke
     ckpt = Checkpoint(tmp_path / "a.pt")
     ckpt.save(dict(step=3))
     with monkeypatch.context() as m, pytest.raises(OSError, match="Stale file handle"):
-        m.setattr(Path, "read_bytes", lambda self: (_ for _ in ()).throw(OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self))))
+        m.setattr(
+            Path,
+            "read_bytes",
+            lambda self: (_ for _ in ()).throw(OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self))),
+        )
         ckpt.load()
     assert ckpt.load() == dict(step=3)
 
 
-POINTERS = [b"\xff\xfe", b"", b"together", b"together-x-0123456789abcdef", b"together-2-../../..", b"../../x", b"a\0b", b"x" * 5000, b"together-2-0123456789abcdef\n", None]
+POINTERS = [
+    b"\xff\xfe",
+    b"",
+    b"together",
+    b"together-x-0123456789abcdef",
+    b"together-2-../../..",
+    b"../../x",
+    b"a\0b",
+    b"x" * 5000,
+    b"together-2-0123456789abcdef\n",
+    None,
+]
 
 
 @pytest.mark.usefixtures("notes_calls")
@@ -1182,7 +1333,11 @@ def test_a_pointer_to_a_group_that_is_none_is_no_obstacle(study, monkeypatch, co
     for path in pointers:
         path.unlink()
         path.write_bytes(content) if content is not None else None
-    assert [r["result"]["seed"] for r in study.run_together(slow_group(steps), runs[:1]) + study.run_together(slow_group(steps), runs[1:])] == [0, 1]
+    assert [
+        r["result"]["seed"]
+        for r in study.run_together(slow_group(steps), runs[:1])
+        + study.run_together(slow_group(steps), runs[1:])
+    ] == [0, 1]
     assert not list(study.cache.rglob("together"))
 
 
@@ -1208,7 +1363,13 @@ def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(study):
     study.run(square, "square", n=3)
     (path,) = study.cache.glob("*/record.json")
     path.unlink()
-    for pipe in (path, path.with_name("together"), path.with_name("checkpoint.pt"), study.cache / ".x.lock", run_lock(path.parent).path):
+    for pipe in (
+        path,
+        path.with_name("together"),
+        path.with_name("checkpoint.pt"),
+        study.cache / ".x.lock",
+        run_lock(path.parent).path,
+    ):
         os.mkfifo(pipe)
     assert study.run(square, "square", n=3)["result"] == dict(value=9)
     assert path.is_file() and run_lock(path.parent).holder() == "another process"
@@ -1216,8 +1377,12 @@ def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(study):
 
 def test_a_file_that_can_neither_be_used_nor_moved_is_named(tmp_path, monkeypatch):
     (tmp_path / "record.json").write_text("{")
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EROFS, os.strerror(errno.EROFS))))
-    with pytest.raises(OSError, match="Read-only file system .it cannot be used: so; nor can it be moved.*record.json"):
+    monkeypatch.setattr(
+        os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EROFS, os.strerror(errno.EROFS)))
+    )
+    with pytest.raises(
+        OSError, match="Read-only file system .it cannot be used: so; nor can it be moved.*record.json"
+    ):
         set_aside(tmp_path / "record.json", "so")
 
 
@@ -1225,7 +1390,10 @@ def test_a_result_that_would_lose_an_entry_or_nests_without_end_is_refused(study
     deep = []
     for _ in range(100_000):
         deep = [deep]
-    for result, says in ((dict(x={1: "a", "1": "b"}), "two keys are the same as text"), (dict(x=deep), "not what JSON can hold")):
+    for result, says in (
+        (dict(x={1: "a", "1": "b"}), "two keys are the same as text"),
+        (dict(x=deep), "not what JSON can hold"),
+    ):
         with pytest.raises(ValueError, match=says):
             study.run(lambda seed, device, ckpt: result, "x")
     with pytest.raises(ValueError, match="two keys are the same"):
@@ -1235,7 +1403,13 @@ def test_a_result_that_would_lose_an_entry_or_nests_without_end_is_refused(study
 
 @pytest.mark.parametrize(
     "change",
-    [dict(data=[]), dict(data=dict(name=7, hash="x")), dict(data=dict(name="\x1b[2J", hash="x")), dict(data=dict(name="\ud800", hash="x")), dict(made_by=dict(code=[]))],
+    [
+        dict(data=[]),
+        dict(data=dict(name=7, hash="x")),
+        dict(data=dict(name="\x1b[2J", hash="x")),
+        dict(data=dict(name="\ud800", hash="x")),
+        dict(made_by=dict(code=[])),
+    ],
     ids=str,
 )
 def test_a_record_whose_origin_cannot_be_told_is_not_used(study, change, capsys):
@@ -1269,7 +1443,14 @@ def test_in_a_test_the_profile_is_smoke(monkeypatch):
     assert Study("51_asng_nas", profiles, "paper", device="cpu").cfg.n == 1
 
 
-@pytest.mark.parametrize("kwargs, error", [(dict(profile="big"), "known are"), (dict(seeds=-1), "must be a whole number"), (dict(device="gpu"), "unknown device")])
+@pytest.mark.parametrize(
+    "kwargs, error",
+    [
+        (dict(profile="big"), "known are"),
+        (dict(seeds=-1), "must be a whole number"),
+        (dict(device="gpu"), "unknown device"),
+    ],
+)
 def test_a_study_with_wrong_parameters_says_what_is_known(monkeypatch, kwargs, error):
     monkeypatch.delenv("IN_TEST", raising=False)
     with pytest.raises(ValueError, match=error):
@@ -1313,15 +1494,23 @@ SIZES = dict(paper=dict(n=3, seeds=2), cpu={}, quick={}, smoke={})
     "profile, env, settings, commits",
     [(p, "committed", {}, True) for p in ("paper", "cpu", "quick")]
     + [(p, "", {}, False) for p in ("paper", "cpu", "quick")]
-    + [("cpu", "committed", dict(overrides="n=4"), False), ("quick", "committed", dict(seeds=1), False), ("cpu", "committed", dict(overrides="n=3", seeds=2), True)],
+    + [
+        ("cpu", "committed", dict(overrides="n=4"), False),
+        ("quick", "committed", dict(seeds=1), False),
+        ("cpu", "committed", dict(overrides="n=3", seeds=2), True),
+    ],
 )
-def test_only_the_batch_with_the_profiles_own_sizes_writes_where_git_looks(monkeypatch, profile, env, settings, commits):
+def test_only_the_batch_with_the_profiles_own_sizes_writes_where_git_looks(
+    monkeypatch, profile, env, settings, commits
+):
     monkeypatch.delenv("IN_TEST", raising=False)
     monkeypatch.setenv("NAS_NB_FIGURES", env)
     s = Study("51_asng_nas", SIZES, profile, device="cpu", **settings)
     where = f"figures/{profile}/51_asng_nas"
     assert s.folder == root() / ("" if commits else "data") / where and s.home == root() / where
-    assert (f"figures go to {where}\n" in repr(s)) == commits and (f"data/{where} (git ignores it" in repr(s)) != commits
+    assert (f"figures go to {where}\n" in repr(s)) == commits and (
+        f"data/{where} (git ignores it" in repr(s)
+    ) != commits
 
 
 def test_runs_of_quick_are_not_those_of_cpu(study, tmp_path):

@@ -11,12 +11,32 @@ import torch.nn.functional as F
 
 from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, CellSpace, decode, discretise
 from nas_nb.data import Batches, Images
-from nas_nb.operations import DARTS_OPS
 from nas_nb.files import Checkpoint
+from nas_nb.operations import DARTS_OPS
 from nas_nb.relaxations import gumbel, gumbel_softmax, softmax, straight_through, two_path
 from nas_nb.sampling import (
-    DSNAS, ESTIMATORS, SNAS, Proxyless, ProxylessReinforce, add_linear, annealed, draw_two, edge_penalty, entropy, every, expected_latency,
-    log_density, log_gates, mul_log, op_cost, reinforce_gradient, rescale, resource_costs, resource_penalty, reward, spread,
+    DSNAS,
+    ESTIMATORS,
+    SNAS,
+    Proxyless,
+    ProxylessReinforce,
+    add_linear,
+    annealed,
+    draw_two,
+    edge_penalty,
+    entropy,
+    every,
+    expected_latency,
+    log_density,
+    log_gates,
+    mul_log,
+    op_cost,
+    reinforce_gradient,
+    rescale,
+    resource_costs,
+    resource_penalty,
+    reward,
+    spread,
 )
 from nas_nb.search import search
 from nas_nb.streams import check_seeds, uniform
@@ -53,8 +73,13 @@ def test_concrete_weights_and_their_gradient(temperature):
     case, T = CASES["snas_concrete_weights"], float(temperature)
     a, noise = leaf(case["input"]["log_alpha"]), -torch.log(-torch.log(constant(case["input"]["u"])))
     z = gumbel_softmax(a, noise, T).values
-    torch.testing.assert_close(z.detach(), constant(case["expected_by_temperature"][temperature]), rtol=1e-6, atol=1e-300)
-    outputs, target = torch.linspace(-1, 2, 12, dtype=torch.float64).view(4, 3).sin(), constant([0.3, -0.2, 0.5])
+    torch.testing.assert_close(
+        z.detach(), constant(case["expected_by_temperature"][temperature]), rtol=1e-6, atol=1e-300
+    )
+    outputs, target = (
+        torch.linspace(-1, 2, 12, dtype=torch.float64).view(4, 3).sin(),
+        constant([0.3, -0.2, 0.5]),
+    )
     node = (z @ outputs).sum(0).detach().requires_grad_()
     (upstream,) = torch.autograd.grad((node - target).pow(2).sum(), node)
     (found,) = torch.autograd.grad(((z @ outputs).sum(0) - target).pow(2).sum(), a)
@@ -65,7 +90,9 @@ def test_concrete_weights_and_their_gradient(temperature):
 def test_log_density():
     for temperature, expected in CASES["snas_logp"]["expected_by_temperature"].items():
         a = torch.linspace(-0.3, 0.4, 8, dtype=torch.float64)
-        assert log_density(a, (2 * a).log_softmax(0), float(temperature)).item() == pytest.approx(expected, rel=1e-9)
+        assert log_density(a, (2 * a).log_softmax(0), float(temperature)).item() == pytest.approx(
+            expected, rel=1e-9
+        )
 
 
 @pytest.mark.parametrize("T", [0.8, 1.0, 2.0])
@@ -91,8 +118,12 @@ def test_temperatures():
 
 def test_entropy():
     found = entropy(constant(CASES["snas_concrete_weights"]["input"]["log_alpha"]))
-    assert found.shape == (2,) and found.sum().item() == pytest.approx(CASES["snas_arch_entropy"]["expected"], rel=1e-9)
-    assert entropy(constant([[0.2, -0.1, 0.4]])).item() == pytest.approx(CASES["proxyless_entropy"]["expected"], rel=1e-7)
+    assert found.shape == (2,) and found.sum().item() == pytest.approx(
+        CASES["snas_arch_entropy"]["expected"], rel=1e-9
+    )
+    assert entropy(constant([[0.2, -0.1, 0.4]])).item() == pytest.approx(
+        CASES["proxyless_entropy"]["expected"], rel=1e-7
+    )
 
 
 @pytest.mark.parametrize("name", CASES["snas_op_costs"]["expected"])
@@ -124,12 +155,20 @@ def test_penalty_of_a_network(log):
         reduction = n in (2, 5)
         channels, side = (2 * channels, side // 2) if reduction else (channels, side)
         for e, (state, _) in enumerate(DARTS_CELL.edges):
-            table = torch.tensor([op_cost(name, channels, side, 2 if reduction and state < 2 else 1) for name in NAMES]).float()
+            table = torch.tensor(
+                [op_cost(name, channels, side, 2 if reduction and state < 2 else 1) for name in NAMES]
+            ).float()
             size, flops, mac = (w[e + 14 * reduction] @ table).tolist()
-            one = sum(map(math.log, (size, flops, mac))) / 3 if log else 0.43 * (2 * size + flops / 4000 + mac / 100)
+            one = (
+                sum(map(math.log, (size, flops, mac))) / 3
+                if log
+                else 0.43 * (2 * size + flops / 4000 + mac / 100)
+            )
             expected[e + 14 * reduction] += one / (2 if reduction else 6)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    single = resource_penalty(w, resource_costs(CellNetwork(DARTS_CELL, (1, 28, 28), channels=4, cells=1), 28), log)
+    single = resource_penalty(
+        w, resource_costs(CellNetwork(DARTS_CELL, (1, 28, 28), channels=4, cells=1), 28), log
+    )
     assert not single[:14].any() and single[14:].all()  # no normal cell
 
 
@@ -167,9 +206,17 @@ def test_the_sample_of_snas():
     calls = []
     method = SNAS(DARTS_CELL, lambda step: calls.append(step) or 1 / (1 + step), seed=5)
     expected = gumbel_softmax(method.alpha, gumbel((28, 8), 5, 3), 0.25).values
-    assert torch.equal(method.weights(3).values, expected) and calls[-1] == 3 and method.weights(3).chosen is None
-    assert method.alpha.mean().item() == pytest.approx(1, abs=0.01) and method.alpha.std().item() == pytest.approx(0.01, rel=0.2)
-    assert not torch.equal(SNAS(DARTS_CELL, seed=6).weights(3).values, SNAS(DARTS_CELL, seed=5).weights(3).values)
+    assert (
+        torch.equal(method.weights(3).values, expected)
+        and calls[-1] == 3
+        and method.weights(3).chosen is None
+    )
+    assert method.alpha.mean().item() == pytest.approx(
+        1, abs=0.01
+    ) and method.alpha.std().item() == pytest.approx(0.01, rel=0.2)
+    assert not torch.equal(
+        SNAS(DARTS_CELL, seed=6).weights(3).values, SNAS(DARTS_CELL, seed=5).weights(3).values
+    )
 
 
 def test_an_exact_zero_among_the_uniform_numbers():
@@ -201,7 +248,9 @@ def test_every_edge_keeps_its_most_likely_operation_none_included(name):
         method.alpha[range(28), [(0, 4, 7)[v % 3] for v in range(28)]] = 1.0
     found = method.architecture()
     kept = {(j, i): op for i, node in enumerate(found.normal) for op, j in node}
-    expected = {edge: ("none", "sep_conv_3x3", "dil_conv_5x5")[v % 3] for v, edge in enumerate(DARTS_CELL.edges)}
+    expected = {
+        edge: ("none", "sep_conv_3x3", "dil_conv_5x5")[v % 3] for v, edge in enumerate(DARTS_CELL.edges)
+    }
     assert kept == {edge: op for edge, op in expected.items() if op != "none"}
     assert found.normal_concat == (2, 3, 4, 5) and sum(map(len, found.reduce)) == 9
 
@@ -245,7 +294,11 @@ def test_gates_of_proxyless(name):
     a, x = leaf([case["alpha"]]), leaf(case["x"])
     paths, target = torch.stack([(k * x).tanh() for k in case["k"]]), constant(case["target"])
     two = "inactive" in case
-    gates = two_path(a, [(case["active"], case["inactive"])]) if two else straight_through(softmax(a), [case["active"]])
+    gates = (
+        two_path(a, [(case["active"], case["inactive"])])
+        if two
+        else straight_through(softmax(a), [case["active"]])
+    )
     output = (gates.values @ paths)[0]
     loss = ((output - target) ** 2).mean()
     of_gates, of_alpha, of_x = torch.autograd.grad(loss, (gates.values, a, x))
@@ -277,7 +330,9 @@ def test_two_paths_are_drawn_without_replacement_and_opened_by_the_softmax_betwe
         for j in range(3):
             both = p[i] * p[j] / (1 - p[i]) + p[j] * p[i] / (1 - p[j]) if i != j else 0.0
             expected = both * p[i] / (p[i] + p[j])
-            assert ((drawn == torch.tensor([i, j])).all(1).float().mean() - expected).abs() < 0.012  # 5 standard deviations
+            assert (
+                (drawn == torch.tensor([i, j])).all(1).float().mean() - expected
+            ).abs() < 0.012  # 5 standard deviations
 
 
 @pytest.mark.parametrize("method", [SNAS(DARTS_CELL), DSNAS(DARTS_CELL, 3), Proxyless(DARTS_CELL, seed=3)])
@@ -291,7 +346,10 @@ def test_choices_are_drawn_by_their_probabilities(method):
 
 def test_a_step_may_move_the_pair_only_against_each_other():
     method = Proxyless(DARTS_CELL, seed=4)
-    optimizer, table = torch.optim.Adam(method.parameters(), 0.1, (0.5, 0.999), weight_decay=0.1), torch.randn(28, 8)
+    optimizer, table = (
+        torch.optim.Adam(method.parameters(), 0.1, (0.5, 0.999), weight_decay=0.1),
+        torch.randn(28, 8),
+    )
     for step in range(15):
         before, pairs = method.alpha.detach().clone(), method.pairs(step)
         optimizer.zero_grad()
@@ -303,7 +361,10 @@ def test_a_step_may_move_the_pair_only_against_each_other():
         learns = pairs[:, 0] != NONE
         assert (method.alpha != before)[learns].sum(1).eq(2).all()
         torch.testing.assert_close(
-            method.alpha.detach().softmax(1).gather(1, pairs).sum(1), before.softmax(1).gather(1, pairs).sum(1), rtol=1e-5, atol=1e-6
+            method.alpha.detach().softmax(1).gather(1, pairs).sum(1),
+            before.softmax(1).gather(1, pairs).sum(1),
+            rtol=1e-5,
+            atol=1e-6,
         )
 
 
@@ -314,8 +375,14 @@ def test_an_open_none_teaches_nothing():
     zero = pairs[:, 0] == NONE
     closed = (pairs[:, 1] == NONE).nonzero()[:, 0]
     assert 0 < zero.sum() < 28 and len(closed)
-    assert all((w.chosen[v] == (NONE,)) == bool(zero[v]) and len(w.chosen[v]) == 2 - int(zero[v]) for v in range(28))
-    for loss in (lambda w: F.cross_entropy(network(x, w), y), lambda w: (w.values * torch.rand(28, 8)).sum(), lambda w: method.penalty(1)):
+    assert all(
+        (w.chosen[v] == (NONE,)) == bool(zero[v]) and len(w.chosen[v]) == 2 - int(zero[v]) for v in range(28)
+    )
+    for loss in (
+        lambda w: F.cross_entropy(network(x, w), y),
+        lambda w: (w.values * torch.rand(28, 8)).sum(),
+        lambda w: method.penalty(1),
+    ):
         (g,) = torch.autograd.grad(loss(method.gates(1)), method.alpha)
         assert not g[zero].any() and g[~zero].any()
     assert g[closed].any(1).all()  # the latency of a closed none counts
@@ -329,7 +396,12 @@ def test_an_open_none_teaches_nothing():
 @pytest.mark.parametrize("name", CASES["proxyless_latency_losses"]["expected"])
 def test_latency_losses(name):
     expected = CASES["proxyless_latency_losses"]["expected"][name]
-    settings = {"mul#log_a0.2_b0.3": {}, "mul#log_default": dict(a=1.0, b=0.6), "add#linear_0.1": {}, "add#linear_default": dict(strength=0.2)}[name]
+    settings = {
+        "mul#log_a0.2_b0.3": {},
+        "mul#log_default": dict(a=1.0, b=0.6),
+        "add#linear_0.1": {},
+        "add#linear_default": dict(strength=0.2),
+    }[name]
     a = leaf([0.2, -0.1, 0.4])
     E = expected_latency(a.softmax(0), constant([10, 30, 50]), fixed=60)
     loss = (mul_log if name.startswith("mul") else add_linear)(2.0, E, 80.0, **settings)
@@ -352,7 +424,9 @@ def test_the_latency_of_two_paths():
 
 def test_reward():
     expected = CASES["proxyless_rl_reward"]["expected"]
-    assert (reward(0.715, 96, 80), reward(0.715, 64, 80)) == pytest.approx((expected["lat96"], expected["lat64"]), rel=1e-12)
+    assert (reward(0.715, 96, 80), reward(0.715, 64, 80)) == pytest.approx(
+        (expected["lat96"], expected["lat64"]), rel=1e-12
+    )
 
 
 def test_when_the_architecture_is_updated():
@@ -361,7 +435,11 @@ def test_when_the_architecture_is_updated():
     with pytest.raises(ValueError, match="give 1 or more"):
         every(23, 0)
     found = spread(1000, 300)
-    assert found[:10] == expected["rl_first10"] and len(found) == len(set(found)) == expected["rl_count"] and found[-1] == 999
+    assert (
+        found[:10] == expected["rl_first10"]
+        and len(found) == len(set(found)) == expected["rl_count"]
+        and found[-1] == 999
+    )
     assert spread(4, 4) == [0, 1, 2, 3]
     for n in (0, 5):
         with pytest.raises(ValueError, match="give 1 to 4"):
@@ -373,7 +451,11 @@ def test_when_the_architecture_is_updated():
 
 def test_gradient_of_reinforce():
     case = CASES["proxyless_reinforce_batch"]
-    a, samples, R = leaf([case["input"]["alpha"]]), torch.tensor([[0], [2], [2]]), constant([0.70, 0.72, 0.65])
+    a, samples, R = (
+        leaf([case["input"]["alpha"]]),
+        torch.tensor([[0], [2], [2]]),
+        constant([0.70, 0.72, 0.65]),
+    )
     for expected in case["expected"].values():
         advantages = R - expected["baseline"]
         found = reinforce_gradient(a.detach(), samples, advantages)
@@ -392,7 +474,9 @@ def test_reinforce_serves_variables_with_different_numbers_of_choices(space):
         method.ask(step, 4)
         method.tell((method.asked != wanted).sum(1).float())
     assert method.architecture() == decode(space, wanted.tolist())
-    assert method.alpha.isfinite().all() and torch.equal(method.alpha[method.missing], ProxylessReinforce(space).alpha[method.missing])
+    assert method.alpha.isfinite().all() and torch.equal(
+        method.alpha[method.missing], ProxylessReinforce(space).alpha[method.missing]
+    )
 
 
 def test_the_baseline_is_updated_before_it_is_used():
@@ -407,7 +491,9 @@ def test_the_baseline_is_updated_before_it_is_used():
         assert method.baseline.item() == pytest.approx(expected[name]["baseline"], rel=1e-12)
         advantages = torch.tensor([0.70, 0.72, 0.65]) - expected[name]["baseline"]
         used = (method.square - 0.999 * square) / 0.001
-        torch.testing.assert_close(used, reinforce_gradient(a, samples, advantages).square(), rtol=1e-3, atol=1e-8)
+        torch.testing.assert_close(
+            used, reinforce_gradient(a, samples, advantages).square(), rtol=1e-3, atol=1e-8
+        )
 
 
 def test_tell_is_adam_without_momentum():
@@ -481,7 +567,9 @@ def test_resumed_is_uninterrupted(name):
         there.load_state_dict(copy.deepcopy(here.state_dict()))
     learn(*resumed, range(3, 6), losses)
     assert whole[0].state_dict().keys() == resumed[0].state_dict().keys()
-    assert all(torch.equal(a, b) for a, b in zip(whole[0].state_dict().values(), resumed[0].state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole[0].state_dict().values(), resumed[0].state_dict().values())
+    )
     assert not torch.equal(whole[0].alpha, fresh()[0].alpha)
 
 
@@ -492,7 +580,10 @@ IMAGES = Images(PIXELS, torch.arange(24) % 3, ("a", "b", "c"))
 @pytest.mark.parametrize("name", METHODS)
 def test_a_search_goes_on_after_a_kill(name, tmp_path):
     train, valid = (Batches(IMAGES, 8, mean=(0.5,), std=(0.3,), seed=n) for n in range(2))
-    recipe, settings = Recipe(3, optimizer="momentum", lr=0.05, clip=5.0), dict(lr=0.05, betas=(0.0, 0.999), decay=0.0, paths=1)
+    recipe, settings = (
+        Recipe(3, optimizer="momentum", lr=0.05, clip=5.0),
+        dict(lr=0.05, betas=(0.0, 0.999), decay=0.0, paths=1),
+    )
 
     def fresh():
         torch.manual_seed(0)
@@ -524,7 +615,9 @@ def computed(network):
 
 
 def wanted(w):
-    return {(("normal", "reduce")[v // 14], v % 14, k) for v, ks in enumerate(w.chosen) for k in ks if k != NONE}
+    return {
+        (("normal", "reduce")[v // 14], v % 14, k) for v, ks in enumerate(w.chosen) for k in ks if k != NONE
+    }
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -555,9 +648,13 @@ def test_three_steps_on_a_network(name):
         with torch.no_grad():
             w = method.weights(step) if hasattr(method, "weights") else method.ask(step + 3, 1)[0]
         F.cross_entropy(network(x, w), y).backward()
-        assert name == "SNAS" or (seen == wanted(w) and w.values is None and all(len(ks) == 1 for ks in w.chosen))
+        assert name == "SNAS" or (
+            seen == wanted(w) and w.values is None and all(len(ks) == 1 for ks in w.chosen)
+        )
         trained = {key for key, p in network.cells[0].own.named_parameters() if p.grad is not None}
-        assert name == "SNAS" or {tuple(map(int, key.split(".")[0].split("-"))) for key in trained} <= {at[1:] for at in wanted(w)}
+        assert name == "SNAS" or {tuple(map(int, key.split(".")[0].split("-"))) for key in trained} <= {
+            at[1:] for at in wanted(w)
+        }
         assert trained and all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
         weights.step()
     assert method.alpha.isfinite().all() and not torch.equal(method.alpha, start)
@@ -582,16 +679,25 @@ def test_spaces_in_which_nodes_pick_their_inputs(name, space):
 BAD = {
     "temperature 0": (lambda: SNAS(DARTS_CELL, 0.0), "step 0 is 0.0: give one above 0"),
     "temperature nan": (lambda: SNAS(DARTS_CELL, math.nan), "give one above 0"),
-    "temperature later": (lambda: SNAS(DARTS_CELL, lambda step: 1 - step).weights(1), "step 1 is 0: give one above 0"),
+    "temperature later": (
+        lambda: SNAS(DARTS_CELL, lambda step: 1 - step).weights(1),
+        "step 1 is 0: give one above 0",
+    ),
     "temperature inf": (lambda: SNAS(DARTS_CELL, math.inf), "give one above 0"),
-    "estimator": (lambda: SNAS(DARTS_CELL, estimator="reinforce"), "must be one of policy_gradient, reparametrization, discrete"),
+    "estimator": (
+        lambda: SNAS(DARTS_CELL, estimator="reinforce"),
+        "must be one of policy_gradient, reparametrization, discrete",
+    ),
     "seed": (lambda: DSNAS(DARTS_CELL, seed=-1), "seed"),
     "latency shape": (lambda: Proxyless(DARTS_CELL, torch.ones(8)), "28 × 8"),
     "latency negative": (lambda: Proxyless(DARTS_CELL, -torch.ones(28, 8)), "from 0 on"),
     "latency nan": (lambda: Proxyless(DARTS_CELL, torch.full((28, 8), math.nan)), "finite"),
     "latency inf": (lambda: Proxyless(DARTS_CELL, torch.full((28, 8), math.inf)), "finite"),
     "reference": (lambda: Proxyless(DARTS_CELL, torch.ones(28, 8), reference=0.0), "reference be above 0"),
-    "one operation": (lambda: Proxyless(CellSpace({"skip_connect": DARTS_OPS["skip_connect"]})), "need two operations"),
+    "one operation": (
+        lambda: Proxyless(CellSpace({"skip_connect": DARTS_OPS["skip_connect"]})),
+        "need two operations",
+    ),
     "settle first": (lambda: Proxyless(DARTS_CELL).settle(0), "call gates first"),
     "rate": (lambda: ProxylessReinforce(DARTS_CELL, lr=0.0), "lr must be above 0"),
     "one sample": (lambda: asked(1).tell(torch.zeros(1)), "ask for two or more"),
@@ -617,8 +723,14 @@ BAD = {
     "add_linear": (lambda: add_linear(2.0, 91.5, 0.0), "reference = 0.0"),
     "reward": (lambda: reward(0.9, -80.0, 80.0), "latency = -80.0"),
     "reward reference": (lambda: reward(0.9, 80.0, math.nan), "reference = nan"),
-    "latency broadcast": (lambda: expected_latency(torch.ones(2, 3), torch.ones(3)), r"\(2, 3\) numbers do not fit \(3,\)"),
-    "density temperature": (lambda: log_density(torch.ones(2, 3), torch.ones(2, 3), 0.0), "temperature = 0.0"),
+    "latency broadcast": (
+        lambda: expected_latency(torch.ones(2, 3), torch.ones(3)),
+        r"\(2, 3\) numbers do not fit \(3,\)",
+    ),
+    "density temperature": (
+        lambda: log_density(torch.ones(2, 3), torch.ones(2, 3), 0.0),
+        "temperature = 0.0",
+    ),
     "density shape": (lambda: log_density(torch.ones(2, 3), torch.ones(2, 4), 1.0), "does not fit"),
     "density variables": (lambda: log_density(torch.ones(2, 3), torch.ones(4, 3), 1.0), "does not fit"),
     "annealed": (lambda: annealed(-1, 10), "step = -1"),
@@ -630,20 +742,29 @@ BAD = {
     "penalty of one cost": (lambda: edge_penalty(torch.ones(14, 8), torch.ones(1, 14, 8)), "do not fit"),
     "costs with picks": (lambda: resource_costs(CellNetwork(ENAS_CELL, channels=2, cells=1), 8), "no picks"),
     "costs of no side": (lambda: resource_costs(CellNetwork(DARTS_CELL, channels=2, cells=1), 0), "side = 0"),
-    "costs of one kind": (lambda: resource_penalty(torch.ones(28, 8), dict(normal=torch.ones(1, 3, 14, 8))), "both kinds"),
+    "costs of one kind": (
+        lambda: resource_penalty(torch.ones(28, 8), dict(normal=torch.ones(1, 3, 14, 8))),
+        "both kinds",
+    ),
     "gates": (lambda: log_gates(torch.zeros(28, 8), [8] * 28), "from 0 to 7"),
     "gates half": (lambda: log_gates(torch.zeros(28, 8), [0.5] * 28), "from 0 to 7"),
     "gates too few": (lambda: log_gates(torch.zeros(28, 8), [0] * 14), "28 whole numbers"),
     "noise": (lambda: draw_two(torch.zeros(28, 8), torch.zeros(28, 8)), "does not fit"),
     "one choice": (lambda: draw_two(torch.zeros(28, 1), torch.zeros(2, 28, 1)), "at least two choices"),
-    "pairs": (lambda: rescale(torch.zeros(2, 3), torch.zeros(2, 3), [[0, 1]]), "2 × 2 whole numbers from 0 to 2"),
+    "pairs": (
+        lambda: rescale(torch.zeros(2, 3), torch.zeros(2, 3), [[0, 1]]),
+        "2 × 2 whole numbers from 0 to 2",
+    ),
     "pairs beyond": (lambda: rescale(torch.zeros(1, 3), torch.zeros(1, 3), [[0, 3]]), "from 0 to 2"),
     "pairs negative": (lambda: two_path(torch.zeros(1, 3), [[0, -1]]), "from 0 to 2"),
     "pairs half": (lambda: two_path(torch.zeros(1, 3), [[0, 0.5]]), "from 0 to 2"),
     "pairs text": (lambda: two_path(torch.zeros(1, 3), "01"), "from 0 to 2"),
     "pairs alike": (lambda: rescale(torch.zeros(1, 3), torch.zeros(1, 3), [[1, 1]]), "different"),
     "rescale": (lambda: rescale(torch.zeros(1, 3), torch.zeros(3), [[0, 1]]), "do not fit"),
-    "advantages": (lambda: reinforce_gradient(torch.zeros(2, 3), torch.zeros(4, 2).long(), torch.zeros(3)), "do not fit"),
+    "advantages": (
+        lambda: reinforce_gradient(torch.zeros(2, 3), torch.zeros(4, 2).long(), torch.zeros(3)),
+        "do not fit",
+    ),
     "every": (lambda: every(10, 2.5), "give 1 or more"),
     "every of none": (lambda: every(0, 2), "batches = 0"),
     "spread": (lambda: spread(10, 2.5), "do not fit"),
@@ -652,9 +773,15 @@ BAD = {
     "theta 0": (lambda: DSNAS(DARTS_CELL).set_theta(torch.eye(8)[torch.zeros(28).long()]), "above 0"),
     "theta nan": (lambda: DSNAS(DARTS_CELL).set_theta(torch.full((28, 8), math.nan)), "above 0"),
     "theta text": (lambda: DSNAS(DARTS_CELL).set_theta("even"), "above 0"),
-    "whole alpha": (lambda: entropy(torch.zeros(2, 3).long()), "alpha must hold real numbers, not torch.int64"),
+    "whole alpha": (
+        lambda: entropy(torch.zeros(2, 3).long()),
+        "alpha must hold real numbers, not torch.int64",
+    ),
     "no alpha": (lambda: entropy([[0.0]]), "alpha must be a tensor"),
-    "whole alpha moved": (lambda: rescale(torch.zeros(1, 3), torch.zeros(1, 3).long(), [[0, 1]]), "old must hold real numbers"),
+    "whole alpha moved": (
+        lambda: rescale(torch.zeros(1, 3), torch.zeros(1, 3).long(), [[0, 1]]),
+        "old must hold real numbers",
+    ),
     "keep with picks": (lambda: ProxylessReinforce(ENAS_CELL).architecture(keep=2), "use `decode`"),
     "keep 0": (lambda: SNAS(DARTS_CELL).architecture(keep=0), "keep = 0"),
     "losses nan": (lambda: asked().tell(torch.tensor([0.0, math.nan, 1.0])), "must be 3 finite numbers"),
@@ -699,7 +826,10 @@ def test_probabilities_that_were_set_are_those_of_the_samples():
 def test_the_strongest_edges_alone_may_be_kept(method):
     m = method(DARTS_CELL, seed=3)
     two = m.architecture(keep=2)
-    assert two == discretise(DARTS_CELL, m.alpha.detach().softmax(-1), keep=2) and [len(node) for node in two.normal] == [2] * 4
+    assert (
+        two == discretise(DARTS_CELL, m.alpha.detach().softmax(-1), keep=2)
+        and [len(node) for node in two.normal] == [2] * 4
+    )
     assert m.architecture() == m.architecture(keep=None) == discretise(DARTS_CELL, m.theta, keep=None)
 
 
@@ -708,7 +838,9 @@ def test_nan_wins_nothing(method):
     m = method(DARTS_CELL)
     with torch.no_grad():
         m.alpha[3, 5] = math.nan
-    calls = [m.architecture, lambda: m.draw(0)] + ([lambda: m.gates(0)] if method in (DSNAS, Proxyless) else [])
+    calls = [m.architecture, lambda: m.draw(0)] + (
+        [lambda: m.gates(0)] if method in (DSNAS, Proxyless) else []
+    )
     for call in calls + ([] if method is ProxylessReinforce else [lambda: m.architecture(keep=2)]):
         with pytest.raises(ValueError, match="NaN.*diverged"):
             call()
@@ -718,16 +850,27 @@ def test_nan_wins_nothing(method):
 def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(method):
     m, other = method(DARTS_CELL, seed=1), method(CellSpace(DARTS_OPS, nodes=1))
     before = {k: v.clone() for k, v in m.state_dict().items()}
-    for state in (other.state_dict(), {}, None, before | dict(alpha=before["alpha"].double()), before | dict(alpha=before["alpha"] * math.nan), before | dict(more=1)):
+    for state in (
+        other.state_dict(),
+        {},
+        None,
+        before | dict(alpha=before["alpha"].double()),
+        before | dict(alpha=before["alpha"] * math.nan),
+        before | dict(more=1),
+    ):
         with pytest.raises(ValueError) as error:
             m.load_state_dict(state)
-        assert "\n" not in str(error.value) and all(torch.equal(v, before[k]) for k, v in m.state_dict().items())
+        assert "\n" not in str(error.value) and all(
+            torch.equal(v, before[k]) for k, v in m.state_dict().items()
+        )
     m.load_state_dict(before | dict(alpha=before["alpha"] + 1))
     assert torch.equal(m.alpha, before["alpha"] + 1)
 
 
 def test_latencies_and_pairs_come_as_numbers_lists_or_tensors():
-    assert mul_log(2.0, 91.5, 80.0) == pytest.approx(mul_log(torch.tensor(2.0), torch.tensor(91.5), 80.0).item())
+    assert mul_log(2.0, 91.5, 80.0) == pytest.approx(
+        mul_log(torch.tensor(2.0), torch.tensor(91.5), 80.0).item()
+    )
     old, new, pairs = torch.zeros(2, 3), torch.rand(2, 3), [(0, 2), (1, 0)]
     assert torch.equal(rescale(new, old, pairs), rescale(new, old, torch.tensor(pairs)))
     for a, b in zip(two_path(new, pairs), two_path(new, torch.tensor(pairs)), strict=True):
@@ -736,7 +879,9 @@ def test_latencies_and_pairs_come_as_numbers_lists_or_tensors():
 
 def test_costs_of_odd_sides_are_those_of_what_is_put_out():
     costs = resource_costs(CellNetwork(DARTS_CELL, (3, 15, 15), channels=2, cells=1), 15)
-    assert torch.equal(costs["reduce"], resource_costs(CellNetwork(DARTS_CELL, channels=2, cells=1), 16)["reduce"])
+    assert torch.equal(
+        costs["reduce"], resource_costs(CellNetwork(DARTS_CELL, channels=2, cells=1), 16)["reduce"]
+    )
 
 
 def test_losses_are_told_once_and_bad_ones_change_nothing():

@@ -18,24 +18,40 @@ from nas_nb.asng import SNG, Adam
 from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, CellSpace, Genotype, decode, encode
 from nas_nb.darts import DARTS
 from nas_nb.data import Augment, Batches, load_images, split
-from nas_nb.operations import ASNG_OPS
 from nas_nb.files import Checkpoint
+from nas_nb.operations import ASNG_OPS
 from nas_nb.sampling import DSNAS, SNAS, Proxyless, ProxylessReinforce
-from nas_nb.search import Distribution, SearchRun, Stack, Together, Uniform, random_architecture, search, side_by_side_batches
+from nas_nb.search import (
+    Distribution,
+    SearchRun,
+    Stack,
+    Together,
+    Uniform,
+    random_architecture,
+    search,
+    side_by_side_batches,
+)
 from nas_nb.training import Diverged, Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = CellSpace(ASNG_OPS, nodes=2, picks=True, output="loose", project="always")
-RECIPE = Recipe(3, optimizer="momentum", lr=0.05, lr_end=0.05, weight_decay=3e-4, clip=0.5, channels_last=False)
+RECIPE = Recipe(
+    3, optimizer="momentum", lr=0.05, lr_end=0.05, weight_decay=3e-4, clip=0.5, channels_last=False
+)
 DIGITS = load_images("digits")
 HALVES = split(DIGITS.train, seed=0, train=0.5, valid=0.5)
-TRAIN, VALID = (Batches(HALVES[part], 8, mean=DIGITS.mean, std=DIGITS.std, seed=n) for n, part in enumerate(("train", "valid")))
+TRAIN, VALID = (
+    Batches(HALVES[part], 8, mean=DIGITS.mean, std=DIGITS.std, seed=n)
+    for n, part in enumerate(("train", "valid"))
+)
 
 
 def fresh(space=SMALL, **settings):
     torch.manual_seed(0)
-    return CellNetwork(space, (1, 8, 8), channels=4, cells=3), Distribution(space, seed=1, **dict(delta0=0.3) | settings)
+    return CellNetwork(space, (1, 8, 8), channels=4, cells=3), Distribution(
+        space, seed=1, **dict(delta0=0.3) | settings
+    )
 
 
 def relaxed():
@@ -73,7 +89,9 @@ def test_the_loop_is_that_of_the_document(paths, samples):
                 if w.grad is not None:  # an operation that was not drawn stays as it is
                     momentum[name] = 0.9 * momentum.get(name, 0) + w.grad + 3e-4 * w
                     w -= 0.05 * momentum[name]
-            other.tell(torch.stack([F.cross_entropy(plain(vx, w), vy) for w in other.ask(2 * step + 1, samples)]))
+            other.tell(
+                torch.stack([F.cross_entropy(plain(vx, w), vy) for w in other.ask(2 * step + 1, samples)])
+            )
     same(ours, plain, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(method.rule.theta, other.rule.theta)
     assert not torch.allclose(method.rule.theta, fresh()[1].rule.theta)
@@ -100,8 +118,12 @@ def test_an_architecture_of_no_numbers_is_never_returned():
     "Also without a checkpoint, and if only the update after the last loss was bad."
     network, method = fresh()[0], ProxylessReinforce(SMALL)
     told, tell = [], method.tell
-    method.tell = lambda losses: tell(losses) or told.append(losses) or (method.alpha.data.fill_(math.nan) if len(told) == 3 else None)
-    with pytest.raises(Diverged, match="architecture parameter is not finite at step 3 of 3; there is no checkpoint yet"):
+    method.tell = lambda losses: (
+        tell(losses) or told.append(losses) or (method.alpha.data.fill_(math.nan) if len(told) == 3 else None)
+    )
+    with pytest.raises(
+        Diverged, match="architecture parameter is not finite at step 3 of 3; there is no checkpoint yet"
+    ):
         search(network, method, TRAIN, VALID, RECIPE)
 
 
@@ -122,12 +144,25 @@ def test_a_sampled_search_that_is_stopped_goes_on_to_the_same_bits(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         search(*fresh(), stop, VALID, RECIPE, every=1, ckpt=Checkpoint(tmp_path / "a.pt", every=0))
     network, again = fresh()
-    assert search(network, again, TRAIN, VALID, RECIPE, every=1, ckpt=Checkpoint(tmp_path / "a.pt")) == history
+    assert (
+        search(network, again, TRAIN, VALID, RECIPE, every=1, ckpt=Checkpoint(tmp_path / "a.pt")) == history
+    )
     same(whole, network)
-    assert all(torch.equal(x, y) for x, y in zip(method.rule.state().values(), again.rule.state().values()) if torch.is_tensor(x))
+    assert all(
+        torch.equal(x, y)
+        for x, y in zip(method.rule.state().values(), again.rule.state().values())
+        if torch.is_tensor(x)
+    )
 
 
-@pytest.mark.parametrize("other", [dict(rule=SNG), dict(delta0=0.2), dict(space=CellSpace(ASNG_OPS, nodes=3, picks=True, output="loose", project="always"))])
+@pytest.mark.parametrize(
+    "other",
+    [
+        dict(rule=SNG),
+        dict(delta0=0.2),
+        dict(space=CellSpace(ASNG_OPS, nodes=3, picks=True, output="loose", project="always")),
+    ],
+)
 def test_a_checkpoint_of_another_rule_step_or_space_is_refused(tmp_path, other):
     ckpt = Checkpoint(tmp_path / "a.pt", every=0)
     search(*fresh(), TRAIN, VALID, RECIPE, ckpt=ckpt)
@@ -136,7 +171,9 @@ def test_a_checkpoint_of_another_rule_step_or_space_is_refused(tmp_path, other):
 
 
 def other(part, **changed):
-    return Batches(HALVES[part], **dict(size=8, mean=DIGITS.mean, std=DIGITS.std, seed=int(part == "valid")) | changed)
+    return Batches(
+        HALVES[part], **dict(size=8, mean=DIGITS.mean, std=DIGITS.std, seed=int(part == "valid")) | changed
+    )
 
 
 @pytest.mark.parametrize("kind", [fresh, relaxed])
@@ -146,23 +183,37 @@ def test_a_checkpoint_of_other_batches_is_refused(tmp_path, kind):
     search(*kind(), *batches.values(), RECIPE, ckpt=ckpt)
     for part in batches:
         for changed in (dict(size=4), dict(seed=7), dict(augment=Augment(crop=1)), dict(mean=(0.5,))):
-            with pytest.raises(ValueError, match=rf"a.pt was begun with other batches \(not the same: {next(iter(changed))}\)"):
+            with pytest.raises(
+                ValueError,
+                match=rf"a.pt was begun with other batches \(not the same: {next(iter(changed))}\)",
+            ):
                 search(*kind(), *(batches | {part: other(part, **changed)}).values(), RECIPE, ckpt=ckpt)
 
 
 def test_runs_side_by_side_know_their_batches(tmp_path):
     make = lambda **changed: side_by_side_batches([other("train"), other("train", **changed)])
-    go = lambda **changed: search(*stacked(), make(**changed), make(), RECIPE, ckpt=Checkpoint(tmp_path / "a.pt", every=0))
+    go = lambda **changed: search(
+        *stacked(), make(**changed), make(), RECIPE, ckpt=Checkpoint(tmp_path / "a.pt", every=0)
+    )
     go(), go()
     with pytest.raises(ValueError, match="a.pt was begun with other batches"):
         go(seed=7)
-    assert not hasattr(side_by_side_batches([TRAIN, lambda step: TRAIN(step)]), "about")  # of one of them nothing is known
+    assert not hasattr(
+        side_by_side_batches([TRAIN, lambda step: TRAIN(step)]), "about"
+    )  # of one of them nothing is known
 
 
-ALTERED = [("optimizer", "state", 0, "momentum_buffer"), ("method", "_extra_state", "theta_"), ("method", "alpha"), ("alpha_optimizer", "state", 0, "exp_avg")]
+ALTERED = [
+    ("optimizer", "state", 0, "momentum_buffer"),
+    ("method", "_extra_state", "theta_"),
+    ("method", "alpha"),
+    ("alpha_optimizer", "state", 0, "exp_avg"),
+]
 
 
-@pytest.mark.parametrize("kind, places", [(fresh, ALTERED[:2]), (relaxed, [ALTERED[0], *ALTERED[2:]])], ids=["sampled", "relaxed"])
+@pytest.mark.parametrize(
+    "kind, places", [(fresh, ALTERED[:2]), (relaxed, [ALTERED[0], *ALTERED[2:]])], ids=["sampled", "relaxed"]
+)
 def test_an_altered_checkpoint_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, kind, places):
     path = tmp_path / "a.pt"
     search(*kind(), TRAIN, VALID, RECIPE, ckpt=Checkpoint(path, every=0))
@@ -214,7 +265,12 @@ torch.distributed.destroy_process_group()
 def test_two_processes_give_what_one_gives(tmp_path):
     here = os.path.dirname(__file__)
     env = os.environ | dict(OMP_NUM_THREADS="1")
-    run = lambda rank: subprocess.Popen([sys.executable, "-c", PROCESS, str(tmp_path), here], env=env | dict(RANK=str(rank)), stderr=subprocess.PIPE, text=True)
+    run = lambda rank: subprocess.Popen(
+        [sys.executable, "-c", PROCESS, str(tmp_path), here],
+        env=env | dict(RANK=str(rank)),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     processes = [run(rank) for rank in (0, 1)]
     for p in processes:
         _, err = p.communicate(timeout=120)
@@ -222,7 +278,9 @@ def test_two_processes_give_what_one_gives(tmp_path):
     network, method = fresh()
     history = search(network, method, TRAIN, VALID, RECIPE, paths=3, samples=2, every=1)
     counted = {name for name, b in network.named_buffers() if name.endswith("tracked") and b > 0}
-    assert 0 < len(counted) < sum(name.endswith("tracked") for name, _ in network.named_buffers())  # some batch norms were never reached
+    assert (
+        0 < len(counted) < sum(name.endswith("tracked") for name, _ in network.named_buffers())
+    )  # some batch norms were never reached
     for rank in (0, 1):
         found = torch.load(tmp_path / f"{rank}.out")
         other = copy.deepcopy(network)
@@ -274,12 +332,20 @@ def test_the_example_of_the_readme_searches_a_folder_of_images(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAS_NB_DATA", str(tmp_path / "data"))
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    example = next(part for part in re.findall(r"```python\n(.*?)```", readme, re.S) if "genotype.json" in part)
-    assert example.count('"digits"') == 1 and sum(bool(line) and "import" not in line for line in example.splitlines()) <= 14
+    example = next(
+        part for part in re.findall(r"```python\n(.*?)```", readme, re.S) if "genotype.json" in part
+    )
+    assert (
+        example.count('"digits"') == 1
+        and sum(bool(line) and "import" not in line for line in example.splitlines()) <= 14
+    )
     names = {}
     exec(example.replace('"digits"', '"own"'), names)
     plt.close("all")
-    assert names["images"].train.classes == tuple(f"digit {n}" for n in range(10)) and len(names["images"].train) == 120
+    assert (
+        names["images"].train.classes == tuple(f"digit {n}" for n in range(10))
+        and len(names["images"].train) == 120
+    )
     assert Genotype.from_json((tmp_path / "genotype.json").read_text()) == names["genotype"]
     assert re.search(r"%.*95 % interval.*n = 120", capsys.readouterr().out)
 
@@ -287,10 +353,18 @@ def test_the_example_of_the_readme_searches_a_folder_of_images(tmp_path, monkeyp
 # -- bad input --
 
 
-NO_COUNT = [dict([(name, x)]) for name in ("every", "seed", "paths", "samples") for x in ("x", float("nan"), 1.5, -1, None)]
+NO_COUNT = [
+    dict([(name, x)])
+    for name in ("every", "seed", "paths", "samples")
+    for x in ("x", float("nan"), 1.5, -1, None)
+]
 
 
-@pytest.mark.parametrize("bad", NO_COUNT + [dict([(n, x)]) for n in ("lr", "decay") for x in (float("nan"), float("inf"), -1.0)], ids=str)
+@pytest.mark.parametrize(
+    "bad",
+    NO_COUNT + [dict([(n, x)]) for n in ("lr", "decay") for x in (float("nan"), float("inf"), -1.0)],
+    ids=str,
+)
 def test_what_is_no_number_or_out_of_range_is_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         search(*fresh(), lambda t: pytest.fail("trained"), VALID, RECIPE, **bad)
@@ -305,7 +379,16 @@ def test_chances_are_numbers(bad):
         random_architecture(DARTS_CELL, bad)
 
 
-@pytest.mark.parametrize("bad, says", [(dict(unroll=True), "Distribution learns from losses"), (dict(paths=0), "at least 1"), (dict(samples=0), "at least 1"), (dict(recipe=Recipe(3, "momentum", bf16_cpu=True)), "supernet is slower in bfloat16"), (dict(samples=1), "at least two samples")])
+@pytest.mark.parametrize(
+    "bad, says",
+    [
+        (dict(unroll=True), "Distribution learns from losses"),
+        (dict(paths=0), "at least 1"),
+        (dict(samples=0), "at least 1"),
+        (dict(recipe=Recipe(3, "momentum", bf16_cpu=True)), "supernet is slower in bfloat16"),
+        (dict(samples=1), "at least two samples"),
+    ],
+)
 def test_bad_input(bad, says):
     with pytest.raises(ValueError, match=says):
         search(*fresh(), TRAIN, VALID, **dict(recipe=RECIPE) | bad)

@@ -28,7 +28,24 @@ def test_seeds_become_a_row_of_int32(seeds, want):
 
 
 @pytest.mark.parametrize(
-    "seeds", ["3", 1.5, None, True, [], [True], [1.0], [[1, 2]], [1, [2]], {1, 2}, (i for i in range(3)), torch.zeros(0, dtype=torch.long), torch.tensor([1.0]), torch.tensor(1j), 2**70]
+    "seeds",
+    [
+        "3",
+        1.5,
+        None,
+        True,
+        [],
+        [True],
+        [1.0],
+        [[1, 2]],
+        [1, [2]],
+        {1, 2},
+        (i for i in range(3)),
+        torch.zeros(0, dtype=torch.long),
+        torch.tensor([1.0]),
+        torch.tensor(1j),
+        2**70,
+    ],
 )
 def test_what_is_no_seed_is_refused_in_words(seeds):
     with pytest.raises(ValueError, match="integer or a non-empty list"):
@@ -70,7 +87,9 @@ def test_ahead_reaches_the_last_step():
 def test_values_are_the_same_in_both_precisions(dtype):
     "The 24 bits fit both, and the mean of many is 1/2."
     u = uniform(check_seeds(range(100)), range(1), 1000, dtype=dtype)
-    assert u.dtype == dtype and torch.equal(u.double(), uniform(check_seeds(range(100)), range(1), 1000, dtype=torch.float64))
+    assert u.dtype == dtype and torch.equal(
+        u.double(), uniform(check_seeds(range(100)), range(1), 1000, dtype=torch.float64)
+    )
     assert u.max() < 1 and abs(u.mean() - 0.5) < 5 / math.sqrt(12 * 1e5)
 
 

@@ -63,7 +63,12 @@ def literal_select(energies, genes, n, T, replacement=True):
 
 @pytest.mark.parametrize("case", SELECTIONS, ids=lambda c: c["id"])
 def test_selection_cases(case):
-    E, G, T, n = tensor(case["energies"]), torch.tensor(case["pool"]), case["temperature"], case["next_population_size"]
+    E, G, T, n = (
+        tensor(case["energies"]),
+        torch.tensor(case["pool"]),
+        case["temperature"],
+        case["next_population_size"],
+    )
     picks = select(E, G, n, T)
     assert picks.tolist() == case["greedy_selected_in_order"]
     assert E[picks].mean().item() == pytest.approx(case["greedy_final_mean_E"], abs=1e-9)
@@ -84,7 +89,9 @@ def test_free_energy_of_every_candidate_at_every_step(case):
     for step in case["trace"]:
         for k, want in step["free_energy_of_each_candidate"].items():
             members = [*chosen, int(k)]
-            assert free_energy(E[members], G[members], case["temperature"]).item() == pytest.approx(want, abs=1e-9)
+            assert free_energy(E[members], G[members], case["temperature"]).item() == pytest.approx(
+                want, abs=1e-9
+            )
         chosen.append(step["chosen"])
 
 
@@ -94,7 +101,9 @@ def test_shifted_energies_case_02():
         assert select(E + shift, G, 4, 1.0).tolist() == MORI["greedy_selected_in_order"]
 
 
-@pytest.mark.parametrize("low, high, want", [(0.0, 0.2, [0, 0]), (0.289, 0.432, [0, 1]), (0.433, 1.0, [0, 2])])
+@pytest.mark.parametrize(
+    "low, high, want", [(0.0, 0.2, [0, 0]), (0.289, 0.432, [0, 1]), (0.433, 1.0, [0, 2])]
+)
 def test_switch_temperatures_case_03(low, high, want):
     case = CASES["tdga_03_threshold_low"]
     switches = case["switch_temperatures"].values()
@@ -102,13 +111,20 @@ def test_switch_temperatures_case_03(low, high, want):
     for T in (low, high):
         assert select(tensor(case["energies"]), torch.tensor(case["pool"]), 2, T).tolist() == want
     for T, (before, after) in zip(switches, ([0, 1], [1, 2])):
-        second = [select(tensor(case["energies"]), torch.tensor(case["pool"]), 2, T * (1 + e)).tolist()[1] for e in (-1e-9, 1e-9)]
+        second = [
+            select(tensor(case["energies"]), torch.tensor(case["pool"]), 2, T * (1 + e)).tolist()[1]
+            for e in (-1e-9, 1e-9)
+        ]
         assert second == [before, after]
 
 
 def test_cold_without_replacement_is_truncation_case_05b():
     case = CASES["tdga_05a_T0_with_replacement"]
-    assert select(tensor(case["energies"]), torch.tensor(case["pool"]), 3, 0, replacement=False).tolist() == [1, 2, 0]
+    assert select(tensor(case["energies"]), torch.tensor(case["pool"]), 3, 0, replacement=False).tolist() == [
+        1,
+        2,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("case", [c for c in SELECTIONS if "alpha" in c], ids=lambda c: c["id"])
@@ -168,7 +184,12 @@ def knapsack_successes(cls, n, Ts=(), runs=30, **kwargs):
 def test_success_on_the_knapsack_agrees_with_another_program_case_11():
     "Fisher's exact test against the counts observed with an independent program; and the order of the methods."
     seen = KNAPSACK["observed_success_of_an_independent_numpy_implementation_30_seeds"]
-    ours = dict(zip(("T0_pm0.02", "T1_pm0.02", "T10_pm0.02", "T100_pm0.02"), knapsack_successes(TDGA, 32, [0, 1, 10, 100])))
+    ours = dict(
+        zip(
+            ("T0_pm0.02", "T1_pm0.02", "T10_pm0.02", "T100_pm0.02"),
+            knapsack_successes(TDGA, 32, [0, 1, 10, 100]),
+        )
+    )
     ours["T10_pm0.02_noreplace"] = knapsack_successes(TDGA, 32, [10], replacement=False)[0]
     ours["T10_pm0.02_noelite"] = knapsack_successes(TDGA, 32, [10], elite=False)[0]
     ours["T10_pm0.005"] = knapsack_successes(TDGA, 32, [10], mutation=0.005)[0]
@@ -178,13 +199,19 @@ def test_success_on_the_knapsack_agrees_with_another_program_case_11():
         there = seen[name]["optimum_in_final_pop"]
         p = fisher_exact([[there, 30 - there], [found, 30 - found]]).pvalue
         assert p > 0.001, f"{name}: {found} of 30 here, {there} of 30 there"
-    assert ours["T10_pm0.02"] > ours["T10_pm0.02_noelite"] and ours["T10_pm0.02"] > ours["T1_pm0.02"] > ours["T100_pm0.02"]
+    assert (
+        ours["T10_pm0.02"] > ours["T10_pm0.02_noelite"]
+        and ours["T10_pm0.02"] > ours["T1_pm0.02"] > ours["T100_pm0.02"]
+    )
 
 
 def test_how_often_greedy_is_optimal_case_12():
     "Random 9x6 pools, four to choose: observed elsewhere in 300 pools, compared by Fisher's exact test."
     rng = torch.Generator().manual_seed(0)
-    E, G = torch.rand(300, 9, dtype=torch.float64, generator=rng), torch.randint(2, (300, 9, 6), generator=rng)
+    E, G = (
+        torch.rand(300, 9, dtype=torch.float64, generator=rng),
+        torch.randint(2, (300, 9, 6), generator=rng),
+    )
     combos = torch.tensor(list(itertools.combinations_with_replacement(range(9), 4)))
     for T, percent in ((0.0, 100), (0.02, 98), (0.1, 90), (0.3, 63), (1.0, 48)):
         picks = select(E, G, 4, T)
@@ -192,7 +219,10 @@ def test_how_often_greedy_is_optimal_case_12():
         excess = F - free_energy(E[:, combos], G[:, combos], tensor(T)).amin(1)
         assert excess.min() > -1e-9
         ours = int((excess < 1e-9).sum())
-        assert fisher_exact([[3 * percent, 300 - 3 * percent], [ours, 300 - ours]]).pvalue > 0.001, (T, ours / 3)
+        assert fisher_exact([[3 * percent, 300 - 3 * percent], [ours, 300 - ours]]).pvalue > 0.001, (
+            T,
+            ours / 3,
+        )
 
 
 # -- the selection --
@@ -213,12 +243,17 @@ def test_fast_form_equals_the_literal_one(seed, alleles, P, M, T, replacement, l
     E = torch.randint(levels, (P,), generator=rng).double() / levels
     G = 3 * torch.randint(alleles, (P, M), generator=rng) - 4  # neither dense nor positive
     n = max(1, P - 1)
-    assert select(E, G, n, T, replacement).tolist() == literal_select(E.tolist(), G.tolist(), n, T, replacement)
+    assert select(E, G, n, T, replacement).tolist() == literal_select(
+        E.tolist(), G.tolist(), n, T, replacement
+    )
 
 
 def test_many_populations_at_once_equal_each_alone():
     rng = torch.Generator().manual_seed(1)
-    E, G = torch.rand(4, 5, 21, dtype=torch.float64, generator=rng), torch.randint(4, (4, 5, 21, 9), generator=rng)
+    E, G = (
+        torch.rand(4, 5, 21, dtype=torch.float64, generator=rng),
+        torch.randint(4, (4, 5, 21, 9), generator=rng),
+    )
     T = torch.logspace(-3, 1, 20, dtype=torch.float64).reshape(4, 5)
     for replacement in (True, False):
         together = select(E, G, 10, T, replacement)
@@ -240,7 +275,10 @@ def test_ties_go_to_the_lowest_index_at_any_scale():
             again = select(scale * energy.repeat(5), strings.repeat(5, 1), 24, scale * T)
             assert again.tolist() == one.tolist()
             order = torch.randperm(60, generator=rng)
-            assert select(scale * energy.repeat(5), strings[:, order].repeat(5, 1), 24, scale * T).tolist() == one.tolist()
+            assert (
+                select(scale * energy.repeat(5), strings[:, order].repeat(5, 1), 24, scale * T).tolist()
+                == one.tolist()
+            )
     mirrored = torch.cat([strings, 1 - strings])  # whenever all loci are balanced, all strings tie
     for T in (1e-6 / 3, 1 / 3, 1e6 / 3):
         assert select(torch.zeros(32), mirrored, 32, T).tolist() == [0, 16] * 16
@@ -249,7 +287,10 @@ def test_ties_go_to_the_lowest_index_at_any_scale():
 @pytest.mark.parametrize("T", [0.0, 0.01, 0.3, 5.0])
 def test_properties_of_the_greedy_rule(T):
     rng = torch.Generator().manual_seed(3)
-    E, G = torch.rand(40, 25, dtype=torch.float64, generator=rng), torch.randint(3, (40, 25, 7), generator=rng)
+    E, G = (
+        torch.rand(40, 25, dtype=torch.float64, generator=rng),
+        torch.randint(3, (40, 25, 7), generator=rng),
+    )
     picks = select(E, G, 12, T)
     assert torch.equal(picks[:, 0], E.argmin(1))
     assert torch.equal(select(E - 40.0, G, 12, T), picks)
@@ -259,7 +300,9 @@ def test_properties_of_the_greedy_rule(T):
     assert all(len(set(row)) == 12 for row in once.tolist())
     assert torch.equal(once[:, 0], E.argmin(1))
     if T == 0:
-        assert torch.equal(picks, E.argmin(1, keepdim=True).expand(-1, 12)) and torch.equal(once, E.argsort(1)[:, :12])
+        assert torch.equal(picks, E.argmin(1, keepdim=True).expand(-1, 12)) and torch.equal(
+            once, E.argsort(1)[:, :12]
+        )
 
 
 def test_energies_that_are_not_finite_are_never_selected():
@@ -275,7 +318,9 @@ def test_energies_that_are_not_finite_are_never_selected():
 
 def test_random_genes_are_uniform_and_belong_to_their_seed():
     genes = random_genes(range(50), 40, 3, torch.tensor([2, 5, 1]))
-    assert genes.shape == (50, 40, 3) and torch.equal(random_genes(7, 40, 3, torch.tensor([2, 5, 1]))[0], genes[7])
+    assert genes.shape == (50, 40, 3) and torch.equal(
+        random_genes(7, 40, 3, torch.tensor([2, 5, 1]))[0], genes[7]
+    )
     for locus, k in enumerate((2, 5, 1)):
         share = genes[..., locus].flatten().bincount(minlength=5) / 2000
         torch.testing.assert_close(share[:k], torch.full((k,), 1 / k), atol=0.04, rtol=0)
@@ -291,7 +336,9 @@ def test_crossover_keeps_every_pairs_genes(n):
     assert torch.equal(pairs(children).sort(2).values, pairs(genes).sort(2).values)
     assert torch.equal(pairs(children)[:, :, 0] != pairs(genes)[:, :, 0], u < 0.3)
     assert torch.equal(children[:, n // 2 * 2 :], genes[:, n // 2 * 2 :])
-    assert torch.equal(crossover(genes, 0.0, u), genes) and torch.equal(pairs(crossover(genes, 1.0, u)), pairs(genes).flip(2))
+    assert torch.equal(crossover(genes, 0.0, u), genes) and torch.equal(
+        pairs(crossover(genes, 1.0, u)), pairs(genes).flip(2)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
@@ -311,7 +358,9 @@ def test_mutation_of_integers(dtype):
 def test_mutation_of_real_numbers_flips_their_bit():
     alpha, u = torch.randn(2000, 9), torch.rand(2000, 9, dtype=torch.float64)
     new = mutate(alpha, 0.25, u)
-    assert torch.equal((new.sigmoid() > 0.5) != (alpha.sigmoid() > 0.5), u < 0.25) and torch.equal(new.abs(), alpha.abs())
+    assert torch.equal((new.sigmoid() > 0.5) != (alpha.sigmoid() > 0.5), u < 0.25) and torch.equal(
+        new.abs(), alpha.abs()
+    )
 
 
 def test_feedback_holds_the_entropy():
@@ -380,7 +429,9 @@ def test_a_run_is_the_same_alone_and_in_a_crowd(cls, n):
     crowd = go(make(cls, list(range(40)), n), 15)
     for seed in (0, 17, 39):
         alone = go(make(cls, [seed], n), 15)
-        assert torch.equal(alone.population[0], crowd.population[seed]) and torch.equal(alone.energies[0], crowd.energies[seed])
+        assert torch.equal(alone.population[0], crowd.population[seed]) and torch.equal(
+            alone.energies[0], crowd.energies[seed]
+        )
     assert not torch.equal(crowd.population[0], crowd.population[1])
 
 
@@ -505,7 +556,11 @@ def test_the_pool():
     search = make(TDGA, [4, 6])
     pool = search.ask()
     assert pool.shape == (2, 21, 7) and torch.equal(pool[:, -1], search.best)
-    share = (make(TDGA, list(range(400))).ask()[:, :10] != make(TDGA, list(range(400))).population).double().mean()
+    share = (
+        (make(TDGA, list(range(400))).ask()[:, :10] != make(TDGA, list(range(400))).population)
+        .double()
+        .mean()
+    )
     assert share == pytest.approx(0.1, abs=0.01)  # parents are mutated, too
     assert make(TDGA, [4, 6], elite=False).ask().shape == (2, 20, 7)
     assert make(SimpleGA, [4, 6]).ask().shape == (2, 10, 7)
@@ -556,7 +611,9 @@ def test_a_tournament_is_won_by_the_best_of_three():
     "Half of the individuals diverged, one in eight is the best: what a child descends from tells who won."
     genes = torch.arange(64)[None, :, None]
     energies = torch.arange(64.0)[None].where(torch.arange(64) < 32, math.nan)
-    children = torch.cat([SimpleGA(genes, energies, [s], 0.0, 0.0, choices=64, elite=False).ask() for s in range(100)]).flatten()
+    children = torch.cat(
+        [SimpleGA(genes, energies, [s], 0.0, 0.0, choices=64, elite=False).ask() for s in range(100)]
+    ).flatten()
     assert (children >= 32).double().mean().item() == pytest.approx(1 / 8, abs=0.02)
     assert (children < 8).double().mean().item() == pytest.approx(1 - (7 / 8) ** 3, abs=0.02)
 
@@ -578,7 +635,9 @@ def test_the_figure_says_what_it_shows():
     df = pd.DataFrame(rows, columns=["method", "seed", "generation", "best", "mean", "entropy"])
     shares = success(df)
     assert shares[["method", "found", "runs"]].values.tolist() == [["TDGA, T = 10", 4, 5], ["GA", 1, 5]]
-    assert shares[["low", "high"]].values.ravel().tolist() == pytest.approx([0.3755, 0.9638, 0.0362, 0.6245], abs=1e-3)
+    assert shares[["low", "high"]].values.ravel().tolist() == pytest.approx(
+        [0.3755, 0.9638, 0.0362, 0.6245], abs=1e-3
+    )
     fig = plot_knapsack(df)
     title = fig.get_suptitle()
     assert "T = 10 finds the optimum in 4 of 5" in title and "GA: 1" in title
@@ -632,7 +691,10 @@ G2, E2 = torch.zeros(1, 4, 3, dtype=torch.long), torch.zeros(1, 4)
         (lambda: TDGA(G2, E2, 1).tell(torch.zeros(1, 9)), "call ask"),
         (lambda: SimpleGA(G2, E2).tell(torch.zeros(1, 4)), "call ask"),
         (lambda: (s := TDGA(G2, E2, 1), s.ask(), s.tell(torch.zeros(1, 8))), r"shape \(1, 9\)"),
-        (lambda: (s := TDGA(G2, E2, 1), s.ask(), s.tell(torch.full((1, 9), math.nan))), "no individual with a finite energy"),
+        (
+            lambda: (s := TDGA(G2, E2, 1), s.ask(), s.tell(torch.full((1, 9), math.nan))),
+            "no individual with a finite energy",
+        ),
         (lambda: random_genes([1.5], 2, 3), "integer"),
         (lambda: random_genes(0, 0, 6), "n = 0 must be a whole number of at least 1"),
         (lambda: random_genes(0, -1, 6), "n = -1 must be"),
@@ -641,12 +703,18 @@ G2, E2 = torch.zeros(1, 4, 3, dtype=torch.long), torch.zeros(1, 4)
         (lambda: random_genes(0, 2, 6, choices=0), "choices must be one integer.*at least 1; not 0"),
         (lambda: random_genes(0, 2, 6, choices=[2, 2]), "one for each of 6 loci"),
         (lambda: random_genes(0, 2, 6, choices=2.5), "one integer"),
-        (lambda: knapsack(torch.ones(29)), r"30 genes, one for each item: the last axis of \(29,\) must be 30"),
+        (
+            lambda: knapsack(torch.ones(29)),
+            r"30 genes, one for each item: the last axis of \(29,\) must be 30",
+        ),
         (lambda: knapsack(torch.tensor(1)), r"the last axis of \(\) must be 30"),
         (lambda: knapsack(torch.full((30,), 2)), "other genes"),
         (lambda: knapsack(torch.full((30,), math.nan)), "other genes"),
         (lambda: crossover(G2, 0.5, torch.rand(2, 3)), r"\(1, 2, 3\), not \(2, 3\)"),
-        (lambda: crossover(G2, math.nan, torch.rand(1, 2, 3)), "swap is a probability between 0 and 1, not nan"),
+        (
+            lambda: crossover(G2, math.nan, torch.rand(1, 2, 3)),
+            "swap is a probability between 0 and 1, not nan",
+        ),
         (lambda: mutate(G2, math.nan, torch.rand(1, 4, 3)), "rate is a probability"),
         (lambda: mutate(G2, "0.1", torch.rand(1, 4, 3)), "rate is a probability"),
         (lambda: mutate(G2, 0.1, torch.rand(4, 3)), r"\(1, 4, 3\), not \(4, 3\)"),
@@ -668,7 +736,10 @@ G2, E2 = torch.zeros(1, 4, 3, dtype=torch.long), torch.zeros(1, 4)
         (lambda: TDGA(G2, E2, 1).tell(E2, G2[0]), r"this pool, \(4, 3\)"),
         (lambda: TDGA(G2, E2, 1).tell(E2, G2[..., :2]), r"this pool, \(1, 4, 2\)"),
         (lambda: TDGA(G2, E2, 1).tell(E2, G2 + 2), "set choices"),
-        (lambda: TDGA(G2, E2, 1, replacement=False).tell(E2[:, :3], G2[:, :3]), "only 3 of its 3 members, and 4"),
+        (
+            lambda: TDGA(G2, E2, 1, replacement=False).tell(E2[:, :3], G2[:, :3]),
+            "only 3 of its 3 members, and 4",
+        ),
         (lambda: SimpleGA(G2, E2).tell(E2[:, :3], G2[:, :3]), r"must be \(1, 4 or more, 3\)"),
         (lambda: success(pd.DataFrame({"method": []})), "no column best, generation, seed"),
     ],

@@ -21,7 +21,20 @@ from nas_nb.relaxations import one_hot
 
 SETTINGS = dict(source="digits", width=0.03125, size=8, steps=2, lr=0.05, lr_alpha=0.5, looks=2)
 SMALL = dict(images=12, calibrate=8, test_images=12, settings=SETTINGS)
-SEARCH = dict(T=0.003, move=0.01, frozen=True, on="fitness", start="threshold", generations=3, individuals=4, mutation=0.05, batch=2) | SMALL
+SEARCH = (
+    dict(
+        T=0.003,
+        move=0.01,
+        frozen=True,
+        on="fitness",
+        start="threshold",
+        generations=3,
+        individuals=4,
+        mutation=0.05,
+        batch=2,
+    )
+    | SMALL
+)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -45,7 +58,9 @@ def test_four_parts_are_all_images():
     parts, norm = D.parts_of("digits")
     assert [p.shape for p in parts.values()] == [(1, 32, 32)] * 4 and norm["channels_last"]
     whole = D.load_images("digits")
-    assert sum(len(parts[n]) for n in ("weights", "alpha", "fitness")) == len(whole.train) and len(parts["test"]) == len(whole.test)
+    assert sum(len(parts[n]) for n in ("weights", "alpha", "fitness")) == len(whole.train) and len(
+        parts["test"]
+    ) == len(whole.test)
 
 
 @pytest.mark.parametrize("sampling", D.SAMPLINGS)
@@ -55,7 +70,10 @@ def test_gates_have_a_gradient_and_follow_alpha(sampling):
         method.alpha.copy_(3 * torch.randn_like(method.alpha))
     gates = method.gates(step=4)
     assert gates.shape == (105,) and (gates >= 0).all() and (gates <= 1).all()
-    assert torch.equal(gates, method.gates(step=4)) and torch.isfinite(torch.autograd.grad(gates.sum(), method.alpha)[0]).all()
+    assert (
+        torch.equal(gates, method.gates(step=4))
+        and torch.isfinite(torch.autograd.grad(gates.sum(), method.alpha)[0]).all()
+    )
     assert (torch.equal(gates, method.gates(step=5))) == (sampling not in ("Bernoulli", "Gumbel"))
     on = method.alpha[:, 1] - method.alpha[:, 0] if sampling == "off / on" else method.alpha
     if sampling != "sources":
@@ -138,10 +156,19 @@ def test_the_supernet_is_kept_and_read_again(tmp_path):
     first = D.trained_supernet("Bernoulli", 3, SETTINGS, ckpt=ckpt)
     (kept,) = tmp_path.rglob("weights.pt")
     alpha = {"alpha": torch.ones(7)}
-    damages = [lambda s: s.pop("history"), lambda s: s.update(history={}), lambda s: s["method"].update(alpha), lambda s: s["method"].clear()]
+    damages = [
+        lambda s: s.pop("history"),
+        lambda s: s.update(history={}),
+        lambda s: s["method"].update(alpha),
+        lambda s: s["method"].clear(),
+    ]
     damages += [lambda s: s["network"].popitem(), lambda s: next(iter(s["network"].values())).fill_(math.nan)]
     damages += [lambda s: s["network"].update({next(iter(s["network"])): torch.ones(3)})]
-    refused(Checkpoint(kept, key=kept.parent.name.rpartition("-")[2]), lambda: D.trained_supernet("Bernoulli", 3, SETTINGS, ckpt=ckpt), damages)
+    refused(
+        Checkpoint(kept, key=kept.parent.name.rpartition("-")[2]),
+        lambda: D.trained_supernet("Bernoulli", 3, SETTINGS, ckpt=ckpt),
+        damages,
+    )
     written = kept.stat().st_mtime_ns
     second = D.trained_supernet("Bernoulli", 3, SETTINGS, ckpt=ckpt)
     assert [*tmp_path.rglob("*.pt")] == [kept] and kept.stat().st_mtime_ns == written  # not trained again
@@ -155,7 +182,9 @@ def test_the_supernet_is_kept_and_read_again(tmp_path):
 def test_force_trains_a_supernet_again_that_is_older(tmp_path, monkeypatch):
     ckpt, trained, train = Checkpoint(tmp_path / "run" / "checkpoint.pt"), [], D.train_supernet
     monkeypatch.setattr(D, "train_supernet", lambda *args, **more: trained.append(1) or train(*args, **more))
-    monkeypatch.setattr(D, "code_hash", lambda fn: "0123456789abcdef")  # the list of calls grows, which makes it another function
+    monkeypatch.setattr(
+        D, "code_hash", lambda fn: "0123456789abcdef"
+    )  # the list of calls grows, which makes it another function
     begun = time.time()
     D.trained_supernet("threshold", 3, SETTINGS, ckpt=ckpt)
     (kept,) = tmp_path.rglob("weights.pt")
@@ -186,7 +215,10 @@ def searched(**changes):
 
 @pytest.fixture(scope="module")
 def found():
-    return {name: searched(**change) for name, change in {"TDGA": {}, "T = 0": dict(T=0.0), "weights trained": dict(frozen=False)}.items()}
+    return {
+        name: searched(**change)
+        for name, change in {"TDGA": {}, "T = 0": dict(T=0.0), "weights trained": dict(frozen=False)}.items()
+    }
 
 
 def test_a_search(found):
@@ -197,7 +229,11 @@ def test_a_search(found):
     assert rows[-1]["asked"] == 4 + 3 * 9 and rows[-1]["distinct"] <= rows[-1]["asked"]
     assert {"plain", "all", "DARTS", "best 1"} <= set(found["TDGA"]["levels"])
     assert found["TDGA"]["levels"]["best 1"]["loss"] == pytest.approx(rows[-1]["best"], abs=2e-6)
-    losses = [found["TDGA"]["levels"][f"best {n}"]["loss"] for n in (1, 2, 3) if f"best {n}" in found["TDGA"]["levels"]]
+    losses = [
+        found["TDGA"]["levels"][f"best {n}"]["loss"]
+        for n in (1, 2, 3)
+        if f"best {n}" in found["TDGA"]["levels"]
+    ]
     assert losses == sorted(losses)
 
 
@@ -225,10 +261,18 @@ def test_a_stopped_search_goes_on_at_its_generation(found, frozen, tmp_path, mon
     monkeypatch.setattr(files, "seconds_left", lambda: 1.0)
     shapes = (torch.ones(0), torch.ones(3), torch.ones(2, 105), torch.full((1,), math.nan), "x", None)
     damages = [lambda s, k=k: s.pop(k) for k in ("ga", "rows", "known", "asked", "layers", "eta", "network")]
-    damages += [lambda s, k=k, x=x: s.update({k: x}) for k in ("ga", "known", "asked", "layers", "network") for x in shapes]
+    damages += [
+        lambda s, k=k, x=x: s.update({k: x})
+        for k in ("ga", "known", "asked", "layers", "network")
+        for x in shapes
+    ]
     damages += [lambda s, k=k, x=x: s["known"].update({k: x}) for k in ("bits", "values") for x in shapes]
     damages += [lambda s, x=x: s["ga"].update(population=x) for x in shapes] + [lambda s: s.update(rows={})]
-    refused(ckpt(), lambda: D.tdga_run(**SEARCH | dict(frozen=frozen), seed=1, ckpt=ckpt()), damages[:: 1 if frozen else 4])
+    refused(
+        ckpt(),
+        lambda: D.tdga_run(**SEARCH | dict(frozen=frozen), seed=1, ckpt=ckpt()),
+        damages[:: 1 if frozen else 4],
+    )
     again = json.loads(json.dumps(D.tdga_run(**SEARCH | dict(frozen=frozen), seed=1, ckpt=ckpt())))
     assert again == found["TDGA" if frozen else "weights trained"]
 
@@ -239,7 +283,9 @@ def test_the_first_step_has_the_length_that_was_asked_for(supernet):
     s = D.TDGASearch(network, method.alpha.detach(), fitness_of(supernet), valid, 4, 0.003, 0.05, 0.02, 1, 5)
     moved = s.eta * s.gradient(s.ga.population[0], 0)
     assert moved.square().mean().sqrt() == pytest.approx(0.02, rel=1e-4)
-    assert torch.equal(s.ga.population[0, 0], method.alpha.detach())  # the first individual is the α of experiment 1
+    assert torch.equal(
+        s.ga.population[0, 0], method.alpha.detach()
+    )  # the first individual is the α of experiment 1
 
 
 def test_neighbours_turn_about_a_seventh_of_the_bits():
@@ -252,7 +298,9 @@ def searching(supernet, **changes):
     network, method, _, parts, norm = D.trained_supernet("threshold", 0, SETTINGS)
     valid = D.batches_of(parts["alpha"], "digits", 8, 0, norm)
     values = dict(individuals=4, T=0.003, mutation=0.05, move=0.02, every=1, seed=5) | changes
-    return D.TDGASearch(network, method.alpha.detach(), fitness_of((network, method, None, parts, norm)), valid, **values)
+    return D.TDGASearch(
+        network, method.alpha.detach(), fitness_of((network, method, None, parts, norm)), valid, **values
+    )
 
 
 def test_a_generation_begins_with_a_step_down_the_gradient(supernet):
@@ -287,14 +335,28 @@ def test_who_sees_which_images(monkeypatch):
     monkeypatch.setattr(D, "parts_of", lambda *args: (parts, norm))
     seen, batches_of, first_images = [], D.batches_of, D.first_images
     name = lambda part: next((n for n, p in parts.items() if p is part), f"{len(part)} others")
-    monkeypatch.setattr(D, "batches_of", lambda part, *args: seen.append(name(part)) or batches_of(part, *args))
-    monkeypatch.setattr(D, "first_images", lambda part, n, norm: seen.append((name(part), n)) or first_images(part, n, norm))
+    monkeypatch.setattr(
+        D, "batches_of", lambda part, *args: seen.append(name(part)) or batches_of(part, *args)
+    )
+    monkeypatch.setattr(
+        D, "first_images", lambda part, n, norm: seen.append((name(part), n)) or first_images(part, n, norm)
+    )
     test = len(parts["test"])
     D.tdga_run(**SEARCH | dict(generations=0), seed=0)
-    assert seen == ["weights", "alpha", ("fitness", 12), ("weights", 8), "alpha", "weights", (f"{test - 12} others", 12)]
+    assert seen == [
+        "weights",
+        "alpha",
+        ("fitness", 12),
+        ("weights", 8),
+        "alpha",
+        "weights",
+        (f"{test - 12} others", 12),
+    ]
     seen.clear()
     D.tdga_run(**SEARCH | dict(generations=0, on="test", images=10**6), seed=0)
-    assert seen[2] == ("test", test // 2) and seen[-1][0] == f"{test - test // 2} others"  # what selects is not what reports
+    assert (
+        seen[2] == ("test", test // 2) and seen[-1][0] == f"{test - test // 2} others"
+    )  # what selects is not what reports
     seen.clear()
     D.retrain_run("0" * 105, "digits", 0.03125, 8, 0.05, 1, 0)
     assert seen == [f"{sum(len(parts[n]) for n in ('weights', 'alpha', 'fitness'))} others"]
@@ -304,8 +366,16 @@ def test_who_sees_which_images(monkeypatch):
 
 
 def test_gain_is_measured_with_the_weights_at_the_end():
-    rows = [dict(search=n, seed=0, generation=g, best=2.0 - g / 10, entropy=0.1) for n in ("long", "short") for g in range(5 if n == "long" else 3)]
-    levels = [dict(search=n, seed=0, architecture=a, loss=x) for n in ("long", "short") for a, x in (("DARTS", 1.9), ("best 1", 1.0))]
+    rows = [
+        dict(search=n, seed=0, generation=g, best=2.0 - g / 10, entropy=0.1)
+        for n in ("long", "short")
+        for g in range(5 if n == "long" else 3)
+    ]
+    levels = [
+        dict(search=n, seed=0, architecture=a, loss=x)
+        for n in ("long", "short")
+        for a, x in (("DARTS", 1.9), ("best 1", 1.0))
+    ]
     found = D.gains(pd.DataFrame(rows), pd.DataFrame(levels), 2).set_index("search")["gain"]
     assert found["long"] == pytest.approx(0.1) and found["short"] == pytest.approx(0.9)
 
@@ -363,8 +433,18 @@ def test_random_architectures(fair, tmp_path, monkeypatch):
         run(ckpt())
     assert len(ckpt().load()["losses"]) == 64
     monkeypatch.setattr(files, "seconds_left", lambda: 1.0)
-    damages = [lambda s: s.pop("best"), lambda s: s.pop("losses"), lambda s: s.update(best=3), lambda s: s.update(losses={}), lambda s: s["losses"].append("x")]
-    refused(ckpt(), lambda: run(ckpt()), damages + [lambda s: s.update(best=torch.ones(2)), lambda s: s.update(losses=torch.ones(2))])
+    damages = [
+        lambda s: s.pop("best"),
+        lambda s: s.pop("losses"),
+        lambda s: s.update(best=3),
+        lambda s: s.update(losses={}),
+        lambda s: s["losses"].append("x"),
+    ]
+    refused(
+        ckpt(),
+        lambda: run(ckpt()),
+        damages + [lambda s: s.update(best=torch.ones(2)), lambda s: s.update(losses=torch.ones(2))],
+    )
     assert run(ckpt()) == whole
 
 
@@ -384,8 +464,12 @@ def test_tables_and_figures(found):
     assert len(course) == 12 and course["search"].value_counts().to_dict() == {"TDGA": 8, "T = 0": 4}
     gained = D.gains(course, ends, 3)
     first = gained[(gained["search"] == "TDGA") & (gained["seed"] == 0)]["gain"].item()
-    assert first == pytest.approx(found["TDGA"]["levels"]["DARTS"]["loss"] - found["TDGA"]["rows"][-1]["best"], abs=2e-6)
-    samples = pd.DataFrame(dict(sampling=["a", "a", "b"], seed=[0, 1, 0], mixture=0.5, accuracy=[0.4, 0.5, 0.6]))
+    assert first == pytest.approx(
+        found["TDGA"]["levels"]["DARTS"]["loss"] - found["TDGA"]["rows"][-1]["best"], abs=2e-6
+    )
+    samples = pd.DataFrame(
+        dict(sampling=["a", "a", "b"], seed=[0, 1, 0], mixture=0.5, accuracy=[0.4, 0.5, 0.6])
+    )
     spread = pd.DataFrame({"differ": [0.2, 0.3], "differ by chance": [0.5, 0.4]}, index=["a", "b"])
     again = pd.DataFrame(dict(architecture=["plain", "best 1"], seed=0, accuracy=[0.5, 0.6]))
     figures = [
@@ -413,5 +497,8 @@ def test_the_figure_of_retrained_architectures_names_the_searches_that_found_the
     listed = json.loads((folder / "retrained.json").read_text(encoding="utf-8"))["records"]
     assert {key.rpartition("-")[0] for key in listed} == {"retrain", "search-tdga", "random-near"}
     of = {key: json.loads((folder / "records" / f"{key}.json").read_text(encoding="utf-8")) for key in listed}
-    known = {level["graph"] for r in of.values() for level in r["result"].get("levels", {}).values()} | {"0" * 105, "1" * 105}
+    known = {level["graph"] for r in of.values() for level in r["result"].get("levels", {}).values()} | {
+        "0" * 105,
+        "1" * 105,
+    }
     assert {r["config"]["graph"] for r in of.values() if r["label"] == "retrain"} <= known

@@ -20,9 +20,21 @@ from nas_nb import files, training
 from nas_nb.data import Augment, Batches, eval_batches, load_images
 from nas_nb.files import Checkpoint, OutOfTime
 from nas_nb.operations import Depthwise
-from nas_nb.training import BASELINES, Diverged, DropPath, Recipe, batch_loss, descend, evaluate, fit, learning_rate, make_optimizer, small_cnn
-from nas_nb.training import train_baseline, training_loss
-
+from nas_nb.training import (
+    BASELINES,
+    Diverged,
+    DropPath,
+    Recipe,
+    batch_loss,
+    descend,
+    evaluate,
+    fit,
+    learning_rate,
+    make_optimizer,
+    small_cnn,
+    train_baseline,
+    training_loss,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -95,7 +107,9 @@ print(json.dumps(train_baseline(**json.loads(sys.argv[1]), ckpt=Checkpoint(sys.a
 def going_on(settings, path):
     "Another process: what this one computed before may have fixed another arithmetic than the variables now ask for."
     command = [sys.executable, "-c", GO_ON, json.dumps(settings), str(path)]
-    return subprocess.Popen(command, env=os.environ | dict(NAS_NB_BATCH="1"), stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=os.environ | dict(NAS_NB_BATCH="1"), stdout=subprocess.PIPE, text=True
+    )
 
 
 def killed(settings, path, moments) -> bool:
@@ -109,7 +123,9 @@ def killed(settings, path, moments) -> bool:
     return child.wait() == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("source", ["digits", pytest.param("mnist", marks=real), pytest.param("cifar10", marks=real)])
+@pytest.mark.parametrize(
+    "source", ["digits", pytest.param("mnist", marks=real), pytest.param("cifar10", marks=real)]
+)
 def test_killed_and_gone_on_through_the_same_call_for_every_data_set(tmp_path, source):
     steps = dict(digits=120, mnist=40, cifar10=8)[source]
     settings = dict(source=source, epochs=3, seed=1, max_steps=steps, **BASELINES[source] | dict(size=32))
@@ -120,7 +136,9 @@ def test_killed_and_gone_on_through_the_same_call_for_every_data_set(tmp_path, s
     while len(reached) < 3 and killed(settings, path, moments):
         reached.append(Checkpoint(path).load()["step"])
     print("killed with", reached, "of", steps, "steps saved")
-    assert reached and reached == sorted(set(reached))  # each one went on from where the one before was killed
+    assert reached and reached == sorted(
+        set(reached)
+    )  # each one went on from where the one before was killed
     assert going_on(settings, path).communicate()[0].splitlines()[-1] == whole
 
 
@@ -131,7 +149,11 @@ def test_seeds_decide(batches):
 
 def test_the_layout_changes_no_result(digits):
     rows = [
-        fit(small(digits), Batches(digits.train, 32, digits.mean, digits.std, channels_last=last), Recipe(10, channels_last=last))
+        fit(
+            small(digits),
+            Batches(digits.train, 32, digits.mean, digits.std, channels_last=last),
+            Recipe(10, channels_last=last),
+        )
         for last in (False, True)
     ]
     assert rows[0][-1]["train_loss"] == pytest.approx(rows[1][-1]["train_loss"], rel=1e-4)
@@ -165,7 +187,9 @@ def test_smoothing_and_the_auxiliary_head():
         return -(p * z.log_softmax(1)).sum(1).mean()
 
     recipe = Recipe(1, label_smoothing=0.1, aux=0.4)
-    torch.testing.assert_close(training_loss((logits, aux), y, recipe), smooth(logits, 0.1) + 0.4 * smooth(aux, 0.1))
+    torch.testing.assert_close(
+        training_loss((logits, aux), y, recipe), smooth(logits, 0.1) + 0.4 * smooth(aux, 0.1)
+    )
     torch.testing.assert_close(training_loss((logits, aux), y, Recipe(1)), smooth(logits, 0.0))
 
 
@@ -173,17 +197,26 @@ def test_the_gradient_is_clipped():
     net = nn.Linear(4, 10)
     before = [p.detach().clone() for p in net.parameters()]
     recipe = Recipe(1, lr=1.0, momentum=0.0, weight_decay=0.0, clip=0.01)
-    descend(batch_loss(net, 100 * torch.randn(8, 4), torch.arange(8), recipe), make_optimizer(net, recipe), recipe)
+    descend(
+        batch_loss(net, 100 * torch.randn(8, 4), torch.arange(8), recipe), make_optimizer(net, recipe), recipe
+    )
     moved = torch.cat([(p - q).flatten() for p, q in zip(net.parameters(), before)]).norm()
     assert moved.item() == pytest.approx(0.01, rel=1e-3)
 
 
-@pytest.mark.parametrize("optimizer, plain", [("sgd", torch.optim.SGD), ("momentum", torch.optim.SGD), ("adam", torch.optim.Adam)])
+@pytest.mark.parametrize(
+    "optimizer, plain", [("sgd", torch.optim.SGD), ("momentum", torch.optim.SGD), ("adam", torch.optim.Adam)]
+)
 def test_the_update_is_torchs_own(batches, optimizer, plain):
     nets = [Net().eval(), Net().eval()]  # without dropout
     recipe = Recipe(5, optimizer=optimizer, lr=0.05, lr_end=0.05, weight_decay=0.01)
-    kwargs = dict(betas=(0.9, 0.999)) if optimizer == "adam" else dict(momentum=0.9, nesterov=optimizer == "sgd")
-    other, ours = plain(nets[1].parameters(), 0.05, weight_decay=0.01, **kwargs), make_optimizer(nets[0], recipe)
+    kwargs = (
+        dict(betas=(0.9, 0.999)) if optimizer == "adam" else dict(momentum=0.9, nesterov=optimizer == "sgd")
+    )
+    other, ours = (
+        plain(nets[1].parameters(), 0.05, weight_decay=0.01, **kwargs),
+        make_optimizer(nets[0], recipe),
+    )
     for step in range(5):
         x, y = batches(step)
         loss = descend(batch_loss(nets[0], x, y, recipe), ours, recipe)
@@ -203,7 +236,9 @@ def test_drop_path_is_torchvisions_to_the_bit(p, dtype):
         x, drawn = torch.randn(shape).to(dtype), []
         for module in (ours, theirs):
             torch.manual_seed(1)
-            drawn.append((module.train()(x), torch.rand(3)))  # and it leaves the generator where the other does
+            drawn.append(
+                (module.train()(x), torch.rand(3))
+            )  # and it leaves the generator where the other does
             assert module.eval()(x) is x
         assert all(torch.equal(a, b) for a, b in zip(*drawn))
     for wrong in (-0.1, 1.0, math.nan):
@@ -211,7 +246,9 @@ def test_drop_path_is_torchvisions_to_the_bit(p, dtype):
             DropPath(wrong)
 
 
-@pytest.mark.parametrize("kind", [DropPath, lambda: StochasticDepth(0.0, "row")], ids=["ours", "torchvision's"])
+@pytest.mark.parametrize(
+    "kind", [DropPath, lambda: StochasticDepth(0.0, "row")], ids=["ours", "torchvision's"]
+)
 def test_paths_are_dropped_more_and_more(batches, kind):
     net, seen = Net(), []
     net.drop = kind()
@@ -260,7 +297,12 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(tmp_path, batches, bad):
     with pytest.raises(Diverged) as error:
         fit(Net(), poisoned, RECIPES[0], ckpt=Checkpoint(tmp_path / "c.pt", every=0))
     message = str(error.value)
-    assert "at step 7 of 12" in message and "last checkpoint is of step 6" in message and "lr=0.1" in message and "\n" not in message
+    assert (
+        "at step 7 of 12" in message
+        and "last checkpoint is of step 6" in message
+        and "lr=0.1" in message
+        and "\n" not in message
+    )
     saved = Checkpoint(tmp_path / "c.pt").load()
     assert saved["step"] == 6 and all(w.isfinite().all() for w in saved["model"].values())
     assert len((tmp_path / "c.log.csv").read_text().splitlines()) == 1 + 7  # the bad one is in the log, too
@@ -282,7 +324,10 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, batches):
 
 
 def test_statistics_that_are_not_finite_are_never_saved(tmp_path, batches):
-    far = lambda t: (batches(t)[0] * (1e25 if t == 3 else 1), batches(t)[1])  # its square overflows, batch norm hides it from the loss
+    far = lambda t: (
+        batches(t)[0] * (1e25 if t == 3 else 1),
+        batches(t)[1],
+    )  # its square overflows, batch norm hides it from the loss
     with pytest.raises(Diverged, match="statistic is not finite at step 4"):
         fit(Net(), far, Recipe(12, lr=1e-30, weight_decay=0.0), ckpt=Checkpoint(tmp_path / "c.pt", every=0))
     assert Checkpoint(tmp_path / "c.pt").load()["step"] == 3
@@ -345,7 +390,9 @@ def test_what_is_counted_is_a_whole_number(wrong):
         training.reestimate_bn(Net(), lambda t: pytest.fail("run"), wrong)
 
 
-@pytest.mark.parametrize("wrong", [dict(valid=[1]), dict(valid=iter(())), dict(batches=None), dict(batches=[1])])
+@pytest.mark.parametrize(
+    "wrong", [dict(valid=[1]), dict(valid=iter(())), dict(batches=None), dict(batches=[1])]
+)
 def test_wrong_arguments_are_refused_before_anything_is_trained(wrong):
     with pytest.raises(ValueError, match="function of the step"):
         fit(Net(), **dict(batches=lambda t: pytest.fail("trained")) | wrong, recipe=Recipe(3))
@@ -357,13 +404,19 @@ def test_a_checkpoint_of_another_network_is_refused_in_one_line(tmp_path, batche
     fit(Net(), batches, RECIPES[0], ckpt=Checkpoint(tmp_path / "c.pt", every=0))
     fit(Net(), batches, RECIPES[0], ckpt=Checkpoint(tmp_path / "c.pt"))  # its own is fine
     others = [(Net(), RECIPES[1], {}), (Net(), replace(RECIPES[0], lr=0.2), {})]
-    others += [(Net(), RECIPES[0], dict(seed=1)), (Net(), RECIPES[0], dict(every=3)), (Net(), replace(RECIPES[0], steps=13), {})]
+    others += [
+        (Net(), RECIPES[0], dict(seed=1)),
+        (Net(), RECIPES[0], dict(every=3)),
+        (Net(), replace(RECIPES[0], steps=13), {}),
+    ]
     for net, recipe, changed in others:
         with pytest.raises(ValueError, match="another model, recipe, seed") as error:
             fit(net, batches, recipe, ckpt=Checkpoint(tmp_path / "c.pt"), **changed)
         assert "\n" not in str(error.value)
     fit(small(digits), batches, Recipe(3), ckpt=Checkpoint(tmp_path / "d.pt", every=0))
-    with pytest.raises(ValueError, match="d.pt does not fit what is to go on from it.*d.pt.model has other entries"):
+    with pytest.raises(
+        ValueError, match="d.pt does not fit what is to go on from it.*d.pt.model has other entries"
+    ):
         fit(Net(), batches, Recipe(3), ckpt=Checkpoint(tmp_path / "d.pt"))
 
 
@@ -376,7 +429,9 @@ OTHER_BATCHES = {
     "seed": lambda d: Batches(d.train, 32, d.mean, d.std, seed=2, augment=Augment(crop=1)),
     "augment": lambda d: Batches(d.train, 32, d.mean, d.std, seed=1),
     "mean": lambda d: Batches(d.train, 32, (0.5,), d.std, seed=1, augment=Augment(crop=1)),
-    "images, data": lambda d: Batches(d.train.take(range(1000)), 32, d.mean, d.std, seed=1, augment=Augment(crop=1)),
+    "images, data": lambda d: Batches(
+        d.train.take(range(1000)), 32, d.mean, d.std, seed=1, augment=Augment(crop=1)
+    ),
     "data": lambda d: Batches(permuted(d.train), 32, d.mean, d.std, seed=1, augment=Augment(crop=1)),
 }
 
@@ -385,15 +440,23 @@ OTHER_BATCHES = {
 def test_a_checkpoint_of_other_batches_is_refused(tmp_path, digits, differs):
     own = Batches(digits.train, 32, digits.mean, digits.std, seed=1, augment=Augment(crop=1))
     fit(Net(), own, Recipe(3), ckpt=Checkpoint(tmp_path / "c.pt", every=0))
-    with pytest.raises(ValueError, match=rf"c.pt was begun with other batches \(not the same: {differs}\)") as error:
+    with pytest.raises(
+        ValueError, match=rf"c.pt was begun with other batches \(not the same: {differs}\)"
+    ) as error:
         fit(Net(), OTHER_BATCHES[differs](digits), Recipe(3), ckpt=Checkpoint(tmp_path / "c.pt"))
     assert "\n" not in str(error.value)
-    same = Batches(digits.train, 32, digits.mean, digits.std, seed=1, augment=Augment(crop=1), channels_last=True)  # no matter where its numbers lie
+    same = Batches(
+        digits.train, 32, digits.mean, digits.std, seed=1, augment=Augment(crop=1), channels_last=True
+    )  # no matter where its numbers lie
     fit(Net(), same, Recipe(3), ckpt=Checkpoint(tmp_path / "c.pt"))
 
 
 def test_batches_that_say_nothing_of_themselves_are_taken(tmp_path, batches):
-    for first, second in ((batches, lambda t: batches(t)), (lambda t: batches(t), batches), (lambda t: batches(t), lambda t: batches(t))):
+    for first, second in (
+        (batches, lambda t: batches(t)),
+        (lambda t: batches(t), batches),
+        (lambda t: batches(t), lambda t: batches(t)),
+    ):
         fit(Net(), first, Recipe(3), ckpt=Checkpoint(tmp_path / "c.pt", every=0))
         fit(Net(), second, Recipe(3), ckpt=Checkpoint(tmp_path / "c.pt"))
         (tmp_path / "c.pt").unlink()
@@ -403,13 +466,20 @@ def damaged(state, path=()):
     "All that one place of a state could be instead, with the place: another kind, shape, dtype, not finite, or missing."
     wrong = [None, "x", [1], {"a": 1}, math.nan, torch.zeros(3, 5)]
     if torch.is_tensor(state):
-        wrong += [state.new_zeros(*state.shape, 2), state.to(torch.int16), state[None]] + [state * math.nan] * state.is_floating_point()
+        wrong += [state.new_zeros(*state.shape, 2), state.to(torch.int16), state[None]] + [
+            state * math.nan
+        ] * state.is_floating_point()
     else:
         wrong += [v for v in (-1, 10**9) if type(state) is int]
     yield from ((path, w) for w in wrong if type(w) is not type(state) or torch.is_tensor(w))
-    for k, v in state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, (list, tuple)) else ():
-        for where, what in damaged(v, (*path, k)):
-            yield where, what
+    for k, v in (
+        state.items()
+        if isinstance(state, dict)
+        else enumerate(state)
+        if isinstance(state, (list, tuple))
+        else ()
+    ):
+        yield from damaged(v, (*path, k))
         yield (*path, k), "missing"
 
 
@@ -433,7 +503,11 @@ def test_an_altered_checkpoint_is_refused_before_anything_is_loaded(tmp_path, ba
     state, tried = Checkpoint(tmp_path / "c.pt").load(), 0
     net = Net()
     run = training.Run(net, batches, recipe, 0, 4, None, "")
-    run.ckpt, run.sources, before = Checkpoint(tmp_path / "c.pt"), [batches.about, None], [v.clone() for v in net.state_dict().values()]
+    run.ckpt, run.sources, before = (
+        Checkpoint(tmp_path / "c.pt"),
+        [batches.about, None],
+        [v.clone() for v in net.state_dict().values()],
+    )
     run.examine(state)
     for path, what in damaged(state):
         if path and path not in UNKNOWN and not (path[:2] == ("optimizer", "state") and path[3:] == ()):
@@ -443,12 +517,20 @@ def test_an_altered_checkpoint_is_refused_before_anything_is_loaded(tmp_path, ba
             assert "\n" not in str(error.value) and len(str(error.value)) < 400
             tried += 1
     assert tried > 200 and all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), before))
-    Checkpoint(tmp_path / "c.pt").save(put(state, ("optimizer", "state", 0, "momentum_buffer" if recipe.optimizer == "sgd" else "exp_avg"), torch.zeros(7)))
+    Checkpoint(tmp_path / "c.pt").save(
+        put(
+            state,
+            ("optimizer", "state", 0, "momentum_buffer" if recipe.optimizer == "sgd" else "exp_avg"),
+            torch.zeros(7),
+        )
+    )
     with pytest.raises(ValueError, match="does not fit"):
         fit(Net(), batches, recipe, every=4, ckpt=Checkpoint(tmp_path / "c.pt"))
 
 
-@pytest.mark.parametrize("recipe, says", [(Recipe(2, aux=0.4), "auxiliary"), (Recipe(2, drop_path=0.1), "StochasticDepth")])
+@pytest.mark.parametrize(
+    "recipe, says", [(Recipe(2, aux=0.4), "auxiliary"), (Recipe(2, drop_path=0.1), "StochasticDepth")]
+)
 def test_what_would_have_no_effect_is_refused(digits, recipe, says):
     batches = Batches(digits.train, 32, digits.mean, digits.std)
     with pytest.raises(ValueError, match=says):
@@ -457,8 +539,24 @@ def test_what_would_have_no_effect_is_refused(digits, recipe, says):
 
 @pytest.mark.parametrize(
     "wrong",
-    [dict(steps=0), dict(lr=0.0), dict(lr=math.inf), dict(lr_end=-0.1), dict(lr_end=1.0), dict(warmup=-1), dict(warmup=8), dict(momentum=1.0)]
-    + [dict(weight_decay=-1e-4), dict(clip=-1.0), dict(label_smoothing=1.0), dict(drop_path=-0.1), dict(aux=math.nan), dict(optimizer="lamb")],
+    [
+        dict(steps=0),
+        dict(lr=0.0),
+        dict(lr=math.inf),
+        dict(lr_end=-0.1),
+        dict(lr_end=1.0),
+        dict(warmup=-1),
+        dict(warmup=8),
+        dict(momentum=1.0),
+    ]
+    + [
+        dict(weight_decay=-1e-4),
+        dict(clip=-1.0),
+        dict(label_smoothing=1.0),
+        dict(drop_path=-0.1),
+        dict(aux=math.nan),
+        dict(optimizer="lamb"),
+    ],
     ids=str,
 )
 def test_a_recipe_out_of_range_is_refused(wrong):
@@ -469,12 +567,16 @@ def test_a_recipe_out_of_range_is_refused(wrong):
 
 # -- bfloat16 --
 
-NATIVE = pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this processor does not multiply bfloat16")
+NATIVE = pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported(), reason="this processor does not multiply bfloat16"
+)
 
 
 def test_an_option_that_is_off_is_in_no_record():
     "So that earlier records are found, and earlier checkpoints go on."
-    assert "bf16_cpu" not in Recipe(3).about and Recipe(3).about == {k: v for k, v in asdict(Recipe(3)).items() if k != "bf16_cpu"}
+    assert "bf16_cpu" not in Recipe(3).about and Recipe(3).about == {
+        k: v for k, v in asdict(Recipe(3)).items() if k != "bf16_cpu"
+    }
     assert Recipe(3, bf16_cpu=True).about == Recipe(3).about | dict(bf16_cpu=True)
 
 
@@ -508,7 +610,16 @@ def test_bf16_on_a_processor_stays_near_and_goes_on_to_the_same_bits(tmp_path, d
 
 
 @NATIVE
-@pytest.mark.parametrize("k, stride, dilation, dtype", [(3, 1, 1, torch.bfloat16), (3, 1, 2, torch.bfloat16), (5, 1, 1, torch.float32), (3, 2, 1, torch.float32), (5, 1, 2, torch.float32)])
+@pytest.mark.parametrize(
+    "k, stride, dilation, dtype",
+    [
+        (3, 1, 1, torch.bfloat16),
+        (3, 1, 2, torch.bfloat16),
+        (5, 1, 1, torch.float32),
+        (3, 2, 1, torch.float32),
+        (5, 1, 2, torch.float32),
+    ],
+)
 def test_what_is_slow_in_bf16_is_not_computed_in_it(k, stride, dilation, dtype):
     "Kernels of torch 2.14: the gradient of the weights of 5×5, and that of the input at stride 2."
     op, x = Depthwise(8, k, stride, dilation), torch.randn(2, 8, 8, 8)
@@ -555,5 +666,9 @@ def test_bf16_on_a_gpu_stays_near(bf16, digits):
     on_gpu, losses = digits.train.to("cuda"), []
     for device, images in ("cpu", digits.train), ("cuda", on_gpu):
         net = small(digits).to(device)
-        losses.append(fit(net, Batches(images, 32, digits.mean, digits.std), Recipe(10, bf16=bf16, clip=1.0))[-1]["train_loss"])
+        losses.append(
+            fit(net, Batches(images, 32, digits.mean, digits.std), Recipe(10, bf16=bf16, clip=1.0))[-1][
+                "train_loss"
+            ]
+        )
     assert losses[0] == pytest.approx(losses[1], rel=2e-2 if bf16 else 1e-3)

@@ -14,10 +14,30 @@ from matplotlib.patches import Arc
 
 from nas_nb.darts import DARTS
 from nas_nb.data import load_images, resize
-from nas_nb.relaxations import Weights, gumbel, gumbel_softmax, one_hot, raw, sigmoid, softmax, straight_through, threshold, two_path
+from nas_nb.relaxations import (
+    Weights,
+    gumbel,
+    gumbel_softmax,
+    one_hot,
+    raw,
+    sigmoid,
+    softmax,
+    straight_through,
+    threshold,
+    two_path,
+)
 from nas_nb.search import At, Stack, Together, inherited, search, side_by_side_batches
 from nas_nb.training import Recipe, evaluate, reestimate_bn
-from nas_nb.vgg import CHANNELS, LEVEL, VGG, ShortcutSpace, draw_shortcuts, plot_gates, population_logits, shared_layers
+from nas_nb.vgg import (
+    CHANNELS,
+    LEVEL,
+    VGG,
+    ShortcutSpace,
+    draw_shortcuts,
+    plot_gates,
+    population_logits,
+    shared_layers,
+)
 
 CASE = json.loads((Path(__file__).parent / "vgg_cases.json").read_text())["vgg_01_shortcut_space"]
 VARIANTS = {
@@ -30,7 +50,11 @@ VARIANTS = {
     "I_within_block_only": dict(within_block=True),
 }
 SPACES = [*VARIANTS.values(), dict(convention="output", image=True)]
-EVERY = [dict(space=ShortcutSpace(**o), projection=p, scale=s) for o in SPACES for p, s in (("pool", "none"), ("conv", "none"), ("pool", "mean"))]
+EVERY = [
+    dict(space=ShortcutSpace(**o), projection=p, scale=s)
+    for o in SPACES
+    for p, s in (("pool", "none"), ("conv", "none"), ("pool", "mean"))
+]
 NAMES = ["-".join([*(f"{k}={v}" for k, v in o.items()), p]) for o in SPACES for p in ("pool", "conv", "mean")]
 SPACE, M = ShortcutSpace(), 105
 
@@ -57,7 +81,9 @@ def images(n, seed=1, shape=(3, 32, 32)):
 
 
 def random_bits(n, space=SPACE, chance=0.4, seed=2):
-    return (torch.rand(n, len(space.positions), generator=torch.Generator().manual_seed(seed)) < chance).long()
+    return (
+        torch.rand(n, len(space.positions), generator=torch.Generator().manual_seed(seed)) < chance
+    ).long()
 
 
 # -- the reference case --
@@ -88,14 +114,21 @@ def test_counts_of_every_convention(name):
 def test_the_other_numbers_of_the_case():
     with torch.device("meta"):
         plain = VGG()
-    assert sum(p.numel() for p in plain.parameters()) - sum(layer[0].bias.numel() for layer in plain.convs) == CASE["base_total_no_conv_bias"]
-    assert list(plain.channels) == CASE["channels"] and [LEVEL[k] for k in range(1, 17)] == CASE["block_of_conv"]
+    assert (
+        sum(p.numel() for p in plain.parameters()) - sum(layer[0].bias.numel() for layer in plain.convs)
+        == CASE["base_total_no_conv_bias"]
+    )
+    assert (
+        list(plain.channels) == CASE["channels"] and [LEVEL[k] for k in range(1, 17)] == CASE["block_of_conv"]
+    )
     of = kinds(SPACE)
     assert sorted(p for p in of if of[p] == (False, False)) == sorted(map(tuple, CASE["identity_edges_I"]))
     assert sorted(p for p in of if of[p] == (False, True)) == sorted(map(tuple, CASE["pool_only_edges_I"]))
     far = [p for p in ShortcutSpace("output", within_block=True).positions if p[1] - p[0] >= 2]
     skip = CASE["variants"]["II_within_block_skip_at_least_2"]
-    assert len(far) == skip["total"] == skip["identity"] and far == list(ShortcutSpace(within_block=True).positions)
+    assert len(far) == skip["total"] == skip["identity"] and far == list(
+        ShortcutSpace(within_block=True).positions
+    )
 
 
 def test_positions_go_target_by_target_so_that_first_bits_decide_first_layers():
@@ -108,7 +141,10 @@ def test_positions_go_target_by_target_so_that_first_bits_decide_first_layers():
 
 def test_width_multiplies_channels_and_any_image_depth_will_do():
     network = VGG(SPACE, (1, 32, 32), classes=7, width=0.3)
-    assert network.channels == (1, *(round(0.3 * c) for c, n in zip(CHANNELS, (2, 2, 4, 4, 4)) for _ in range(n)))
+    assert network.channels == (
+        1,
+        *(round(0.3 * c) for c, n in zip(CHANNELS, (2, 2, 4, 4, 4)) for _ in range(n)),
+    )
     assert network(torch.randn(2, 1, 32, 32), [1] * M).shape == (2, 7)
 
 
@@ -145,7 +181,12 @@ def as_written(network, x, s):
 
 def with_gradients(call, asked):
     logits = call()
-    return [logits, *torch.autograd.grad(F.cross_entropy(logits, torch.arange(len(logits))), asked, materialize_grads=True)]
+    return [
+        logits,
+        *torch.autograd.grad(
+            F.cross_entropy(logits, torch.arange(len(logits))), asked, materialize_grads=True
+        ),
+    ]
 
 
 @pytest.mark.parametrize("options", EVERY, ids=NAMES)
@@ -156,16 +197,24 @@ def test_grouped_form_is_the_equation(options, per_image):
     gates = torch.rand((3, n) if per_image else (n,), dtype=torch.float64, requires_grad=True)
     s = dict(zip(options["space"].positions, gates[..., None, None, None].unbind(-4)))
     asked = [gates, x, *network.parameters()]
-    for a, b in zip(with_gradients(lambda: network(x, gates), asked), with_gradients(lambda: as_written(network, x, s), asked)):
+    for a, b in zip(
+        with_gradients(lambda: network(x, gates), asked),
+        with_gradients(lambda: as_written(network, x, s), asked),
+    ):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("options", EVERY, ids=NAMES)
 def test_bits_are_the_equation(options):
     network, space = small(**options), options["space"]
-    for bits in random_bits(2, space).tolist() + [space.encode(space.positions[-1:]), [1] * len(space.positions)]:
+    for bits in random_bits(2, space).tolist() + [
+        space.encode(space.positions[-1:]),
+        [1] * len(space.positions),
+    ]:
         s = {p: bit for p, bit in zip(space.positions, bits) if bit}
-        torch.testing.assert_close(network(images(3), bits), as_written(network, images(3), s), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            network(images(3), bits), as_written(network, images(3), s), rtol=1e-9, atol=1e-9
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -175,8 +224,21 @@ def test_zero_gates_are_plain_vgg_to_the_bit(dtype, layout, channels):
     shape = (channels, 32, 32)
     network = small(shape=shape).to(dtype).to(memory_format=layout)
     x = images(4, shape=shape).to(dtype)
-    zeros = [[0] * M, torch.zeros(M), torch.zeros(4, M), torch.zeros(4, M, dtype=torch.bool), one_hot([0] * M), Weights(torch.zeros(M, 2, dtype=dtype))]
-    reference = torch.nn.Sequential(*(m for j, f in enumerate(network.convs) for m in ([torch.nn.MaxPool2d(2)] if j in (2, 4, 8, 12) else []) + [f]))
+    zeros = [
+        [0] * M,
+        torch.zeros(M),
+        torch.zeros(4, M),
+        torch.zeros(4, M, dtype=torch.bool),
+        one_hot([0] * M),
+        Weights(torch.zeros(M, 2, dtype=dtype)),
+    ]
+    reference = torch.nn.Sequential(
+        *(
+            m
+            for j, f in enumerate(network.convs)
+            for m in ([torch.nn.MaxPool2d(2)] if j in (2, 4, 8, 12) else []) + [f]
+        )
+    )
     plain = network.linear(F.max_pool2d(reference(x), 2).flatten(1))
     for w in [None, *zeros]:
         assert torch.equal(network(x, w), plain)
@@ -193,7 +255,13 @@ def test_what_is_closed_is_not_computed(monkeypatch):
     network(x, SPACE.encode([(1, 4), (2, 9), (5, 7)]))
     assert called == ["1-4", "2-9"]
     called.clear()
-    network(x, Weights(torch.rand(M, 2, dtype=torch.float64), tuple((0, 1) if p == (3, 6) else (0,) for p in SPACE.positions)))
+    network(
+        x,
+        Weights(
+            torch.rand(M, 2, dtype=torch.float64),
+            tuple((0, 1) if p == (3, 6) else (0,) for p in SPACE.positions),
+        ),
+    )
     assert called == ["3-6"]
     pooled, pool = [], F.max_pool2d
     monkeypatch.setattr(F, "max_pool2d", lambda y, *a: pooled.append(y.shape) or pool(y, *a))
@@ -206,7 +274,12 @@ def test_one_architecture_for_each_image_is_each_alone():
     bits, alphas = random_bits(3), torch.randn(3, M, dtype=torch.float64, requires_grad=True)
     each = lambda t: t.repeat_interleave(2, 0)
     parts = [slice(2 * p, 2 * p + 2) for p in range(3)]
-    torch.testing.assert_close(network(x, each(bits)), torch.cat([network(x[part], b) for part, b in zip(parts, bits)]), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        network(x, each(bits)),
+        torch.cat([network(x[part], b) for part, b in zip(parts, bits)]),
+        rtol=1e-9,
+        atol=1e-9,
+    )
     loss = lambda logits: logits.logsumexp(1).sum()
     values = torch.stack([-alphas, alphas], -1).softmax(-1)
     (together,) = torch.autograd.grad(loss(network(x, Weights(each(values)))), alphas)
@@ -221,7 +294,16 @@ def test_nothing_waits_for_the_device():
         network, x = VGG(SPACE, width=1 / 16, projection="conv", scale="mean"), torch.empty(4, 3, 32, 32)
         values, gates = torch.empty(M, 2, requires_grad=True), torch.empty(4, M)
     partly = tuple((n % 2,) for n in range(M))
-    for w in (None, values[:, 1], gates, Weights(values), Weights(values, partly), one_hot([1] * M), [0, 1, 1] * 35, random_bits(4)):
+    for w in (
+        None,
+        values[:, 1],
+        gates,
+        Weights(values),
+        Weights(values, partly),
+        one_hot([1] * M),
+        [0, 1, 1] * 35,
+        random_bits(4),
+    ):
         network(x, w).logsumexp(1).sum().backward()
     assert population_logits(network, random_bits(5), x, x).shape == (5, 4, 10)
 
@@ -249,7 +331,12 @@ def test_a_step_with_every_relaxation(name):
     gates = w.values[:, 1].detach().tolist() if w.values is not None else [float(1 in c) for c in w.chosen]
     with torch.no_grad():
         twin = copy.deepcopy(network)
-        torch.testing.assert_close(twin(x, w), as_written(network, x, {p: g for p, g in zip(SPACE.positions, gates) if g}), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            twin(x, w),
+            as_written(network, x, {p: g for p, g in zip(SPACE.positions, gates) if g}),
+            rtol=1e-9,
+            atol=1e-9,
+        )
     before = network.convs[3][0].weight.clone()
     F.cross_entropy(network(x, w), torch.arange(4)).backward()
     torch.optim.SGD(network.parameters(), 0.1).step()
@@ -277,7 +364,10 @@ def test_the_search_loop_trains_it():
         recipe = Recipe(2, lr=0.05, optimizer="momentum")
         (row,) = search(network, method, batches, batches, recipe, lr=0.1, unroll=unroll)
         assert np.isfinite(row["train_loss"]) and (method.alpha[:, 1] != before[:, 1]).all()
-    stack, methods = Stack([VGG(SPACE, width=1 / 32) for _ in range(2)]), Together([DARTS(SPACE), DARTS(SPACE, seed=1)])
+    stack, methods = (
+        Stack([VGG(SPACE, width=1 / 32) for _ in range(2)]),
+        Together([DARTS(SPACE), DARTS(SPACE, seed=1)]),
+    )
     both = side_by_side_batches([batches, batches])
     (row,) = search(stack, methods, both, both, Recipe(1, lr=0.05, channels_last=False))
     assert np.isfinite(row["train_loss"])
@@ -295,7 +385,11 @@ def population(space):
     return torch.cat([bits, late, extremes, bits[1:2]])
 
 
-SOME = [*range(3), *range(9, 12), *range(18, 24)]  # of EVERY: I, I with both, I within a block, II with the image
+SOME = [
+    *range(3),
+    *range(9, 12),
+    *range(18, 24),
+]  # of EVERY: I, I with both, I within a block, II with the image
 
 
 @pytest.mark.parametrize("n", SOME, ids=[NAMES[n] for n in SOME])
@@ -312,7 +406,9 @@ def test_population_is_each_alone(n):
         reestimate_bn(At(one, one_hot(b)), lambda step: (seen, None), 1)
         torch.testing.assert_close(logits, one.eval()(x, b), rtol=1e-9, atol=1e-9)
     assert (own - found).abs().max() > 1e-6
-    assert all(torch.equal(v, before[name]) for name, v in network.state_dict().items()) and not network.training
+    assert (
+        all(torch.equal(v, before[name]) for name, v in network.state_dict().items()) and not network.training
+    )
 
 
 def test_population_agrees_with_the_score_of_one_architecture():
@@ -329,7 +425,9 @@ def test_a_layer_is_computed_once_for_each_beginning(options, monkeypatch):
     space = ShortcutSpace(**options)
     network, bits = small(space), population(space)
     nearest = space.convention == "input"
-    begins = lambda row, j: tuple(b for (_, to), b in zip(space.positions, row) if to <= (j if nearest else j - 1))
+    begins = lambda row, j: tuple(
+        b for (_, to), b in zip(space.positions, row) if to <= (j if nearest else j - 1)
+    )
     expected = [len({begins(row, j) for row in bits.tolist()}) for j in range(1, 17)]
     assert shared_layers(space, bits) == expected
     computed = []
@@ -349,16 +447,30 @@ def arcs(fig):
 def test_pictures_show_what_is_there():
     for n in (0, 5, 105):
         fig = draw_shortcuts(SPACE, [1] * n + [0] * (M - n))
-        assert len(arcs(fig)) == n and "".join(fig.axes[0].get_title(loc) for loc in ("left", "center")) == f"{n} of 105 shortcuts"
+        assert (
+            len(arcs(fig)) == n
+            and "".join(fig.axes[0].get_title(loc) for loc in ("left", "center")) == f"{n} of 105 shortcuts"
+        )
     gates = torch.rand(M, requires_grad=True)
     fig = draw_shortcuts(SPACE, gates)
     widths = sorted(p.get_linewidth() for p in arcs(fig))
-    assert len(widths) == M and widths == pytest.approx(sorted(0.3 + 2 * g for g in gates.tolist())) and len(fig.axes) == 2
-    (arc,) = arcs(draw_shortcuts(ShortcutSpace(image=True, classifier=True), ShortcutSpace(image=True, classifier=True).encode([(0, 17)])))
+    assert (
+        len(widths) == M
+        and widths == pytest.approx(sorted(0.3 + 2 * g for g in gates.tolist()))
+        and len(fig.axes) == 2
+    )
+    (arc,) = arcs(
+        draw_shortcuts(
+            ShortcutSpace(image=True, classifier=True),
+            ShortcutSpace(image=True, classifier=True).encode([(0, 17)]),
+        )
+    )
     (whole,) = arcs(draw_shortcuts(SPACE, SPACE.encode([(1, 16)])))
     assert arc.width > whole.width
     table = plot_gates(SPACE, gates).axes[0].collections[0].get_array()
-    assert table.shape == (14, 14) and np.nansum(table.filled(np.nan)) == pytest.approx(gates.sum().item(), rel=1e-5)
+    assert table.shape == (14, 14) and np.nansum(table.filled(np.nan)) == pytest.approx(
+        gates.sum().item(), rel=1e-5
+    )
     assert table[2, 5] == pytest.approx(gates[SPACE.positions.index((3, 8))].item())
     plt.close("all")
 
@@ -377,7 +489,9 @@ BAD = {
     r"\(0, 105\) does not fit": lambda n: population_logits(n, torch.zeros(0, M), images(2)),
     r"\(105,\) does not fit": lambda n: population_logits(n, [0] * M, images(2)),
     r"images \(2, 3, 28, 28\) do not fit .*data.resize": lambda n: n(torch.randn(2, 3, 28, 28)),
-    r"images \(2, 1, 32, 32\) do not fit": lambda n: population_logits(n, [[0] * M], images(2), images(2, shape=(1, 32, 32))),
+    r"images \(2, 1, 32, 32\) do not fit": lambda n: population_logits(
+        n, [[0] * M], images(2), images(2, shape=(1, 32, 32))
+    ),
     r"images \(3, 32, 32\) do not fit": lambda n: n(images(2)[0]),
     r"gates \(104,\) do not fit: .*105 shortcuts": lambda n: n(images(2), torch.zeros(104)),
     r"gates \(3, 105\) do not fit 2 images": lambda n: n(images(2), torch.zeros(3, M)),
@@ -412,7 +526,9 @@ BAD = {
     "classes = 0 must be a whole number above 0": lambda n: VGG(SPACE, classes=0),
     "classes = 2.5 must be": lambda n: VGG(SPACE, classes=2.5),
     "megabytes = 0 must be above 0": lambda n: population_logits(n, [[0] * M], images(2), megabytes=0),
-    "megabytes = nan must be above 0": lambda n: population_logits(n, [[0] * M], images(2), megabytes=float("nan")),
+    "megabytes = nan must be above 0": lambda n: population_logits(
+        n, [[0] * M], images(2), megabytes=float("nan")
+    ),
     "projection = 'max'": lambda n: VGG(SPACE, projection="max"),
     "scale = 'sum'": lambda n: VGG(SPACE, scale="sum"),
     "more width, or": lambda n: VGG(ShortcutSpace(image=True), width=1 / 64),

@@ -29,13 +29,15 @@ from ..data import Augment, Batches, Images, eval_batches, load_images, resize, 
 from ..estimate import passes
 from ..operations import DARTS_OPS
 from ..plots import PAPER, STYLE, headline
-from ..sampling import SNAS, Proxyless, ProxylessReinforce, annealed
 from ..relaxations import Weights
+from ..sampling import SNAS, Proxyless, ProxylessReinforce, annealed
 from ..search import Distribution, Uniform, inherited, random_architecture, search
 from ..training import Recipe, fit
 
 # %% ../../nbs/55_asng_cifar10.ipynb #data
-def parts_of(source: str, side: int, device="cpu") -> tuple[dict[str, Images], dict]:  # `side`: pixels; 0: as they are
+def parts_of(
+    source: str, side: int, device="cpu"
+) -> tuple[dict[str, Images], dict]:  # `side`: pixels; 0: as they are
     "Images for weights, theta, train (both) and test; and settings for batches."
     images = load_images(source, device)
     fit_in = (lambda part: resize(part, side, "shrink")) if side else (lambda part: part)
@@ -46,18 +48,30 @@ def parts_of(source: str, side: int, device="cpu") -> tuple[dict[str, Images], d
 
 def augmented(part: Images, source: str, size: int, seed: int, cutout: int, norm: dict) -> Batches:
     "Training batches: moved by up to an eighth of the side, mirrored unless they are digits, and with a square left out if `cutout` > 0."
-    return Batches(part, size, seed=seed, augment=Augment(part.shape[1] // 8, source not in ("digits", "mnist"), cutout), **norm)
+    return Batches(
+        part,
+        size,
+        seed=seed,
+        augment=Augment(part.shape[1] // 8, source not in ("digits", "mnist"), cutout),
+        **norm,
+    )
 
 # %% ../../nbs/55_asng_cifar10.ipynb #spaces
 SPACES = dict(ASNG=ASNG_CELL, DARTS=DARTS_CELL)
 
 
-def space_of(name: str) -> CellSpace:  # one of `SPACES`, or "J=8" for a cell with eight candidate operations of equal cost on each edge
+def space_of(
+    name: str,
+) -> (
+    CellSpace
+):  # one of `SPACES`, or "J=8" for a cell with eight candidate operations of equal cost on each edge
     "A space by its name; raises `ValueError` for another name."
     if name in SPACES:
         return SPACES[name]
     if not (name.startswith("J=") and name[2:].isdigit() and int(name[2:]) > 1):
-        raise ValueError(f"there is no space {name!r}: choose {', '.join(SPACES)}, or J= and a number from 2 on")
+        raise ValueError(
+            f"there is no space {name!r}: choose {', '.join(SPACES)}, or J= and a number from 2 on"
+        )
     return CellSpace({f"sep_conv_3x3 {n}": DARTS_OPS["sep_conv_3x3"] for n in range(int(name[2:]))})
 
 # %% ../../nbs/55_asng_cifar10.ipynb #methods
@@ -70,13 +84,30 @@ MAKERS = {  # (space, seed, steps, delta0, learning rate of α) -> a method for 
     "DARTS, second order": lambda space, seed, steps, delta0, lr: DARTS(space, seed=seed),
     "random search": lambda space, seed, steps, delta0, lr: Uniform(space, seed=seed),
 }
-SAMPLED, RELAXED = ("ASNG", "REINFORCE", "random search"), ("SNAS", "DARTS", "DARTS, second order")  # from losses of samples; all operations
+SAMPLED, RELAXED = (
+    ("ASNG", "REINFORCE", "random search"),
+    ("SNAS", "DARTS", "DARTS, second order"),
+)  # from losses of samples; all operations
 SHORT = {"random_search": "random search", "DARTS_2": "DARTS, second order"}  # names for the command line
 LOOKS = {name: STYLE[name] for name in ("ASNG", "DARTS", "SNAS", "ProxylessNAS", "random search")}
-LOOKS |= {"DARTS, second order": STYLE["DARTS"] | dict(marker="d", linestyle="-"), "REINFORCE": dict(color="0.2", marker="<", linestyle="-")}
+LOOKS |= {
+    "DARTS, second order": STYLE["DARTS"] | dict(marker="d", linestyle="-"),
+    "REINFORCE": dict(color="0.2", marker="<", linestyle="-"),
+}
 
 
-def begin(method: str, space: CellSpace, images: Images, channels: int, cells: int, steps: int, seed: int, delta0=1.0, lr_alpha=3e-4, device="cpu"):
+def begin(
+    method: str,
+    space: CellSpace,
+    images: Images,
+    channels: int,
+    cells: int,
+    steps: int,
+    seed: int,
+    delta0=1.0,
+    lr_alpha=3e-4,
+    device="cpu",
+):
     "A supernet and a method as the seed makes them; raises `ValueError` for a method that is not in `MAKERS`."
     if method not in MAKERS:
         raise ValueError(f"there is no method {method!r}: choose among {', '.join(MAKERS)}")
@@ -88,7 +119,9 @@ def begin(method: str, space: CellSpace, images: Images, channels: int, cells: i
 def how(method: str, steps: int, lr: float) -> dict:
     "Recipe of the weights (the published one, for whatever number of steps) and order of the gradient, for `search`."
     second = method == "DARTS, second order"
-    return dict(recipe=Recipe(steps, "momentum", lr=lr, weight_decay=3e-4, clip=5.0, bf16=not second), unroll=second)
+    return dict(
+        recipe=Recipe(steps, "momentum", lr=lr, weight_decay=3e-4, clip=5.0, bf16=not second), unroll=second
+    )
 
 # %% ../../nbs/55_asng_cifar10.ipynb #look
 @torch.no_grad()
@@ -102,58 +135,105 @@ def probabilities(method) -> list[torch.Tensor]:  # (choices,) for each variable
 def look(method) -> dict:
     "A row of the history."
     p = probabilities(method)
-    row = dict(entropy=round(float(np.mean([torch.special.entr(q).sum().item() / np.log(len(q)) for q in p])), 5))
+    row = dict(
+        entropy=round(float(np.mean([torch.special.entr(q).sum().item() / np.log(len(q)) for q in p])), 5)
+    )
     if isinstance(method, Distribution) and not isinstance(method, Uniform):
-        row |= dict(delta=float(f"{method.rule.delta.item():.5g}"), theta=[[round(v, 3) for v in q.tolist()] for q in p])
+        row |= dict(
+            delta=float(f"{method.rule.delta.item():.5g}"),
+            theta=[[round(v, 3) for v in q.tolist()] for q in p],
+        )
     return row
 
 # %% ../../nbs/55_asng_cifar10.ipynb #search-run
 def search_run(
-    method: str, space: str,  # names in `MAKERS` and `SPACES`
-    source: str, side: int, channels: int, cells: int, size: int, steps: int, lr: float, lr_alpha: float, cutout: int,  # as in `PROFILES`
+    method: str,
+    space: str,  # names in `MAKERS` and `SPACES`
+    source: str,
+    side: int,
+    channels: int,
+    cells: int,
+    size: int,
+    steps: int,
+    lr: float,
+    lr_alpha: float,
+    cutout: int,  # as in `PROFILES`
     delta0: float,  # first step of ASNG
     looks: int,  # rows of the history
     held: int,  # images of the second half to judge by
     tries: int,  # random architectures that random search looks at
     ranked: list[str],  # other architectures to be judged with the shared weights
-    seed: int, device="cpu", ckpt=None,
+    seed: int,
+    device="cpu",
+    ckpt=None,
 ) -> dict:  # genotype, its score with shared weights, those of `ranked`, history
     "One search."
     parts, norm = parts_of(source, side, device)
     space = space_of(space)
     network, m = begin(method, space, parts["train"], channels, cells, steps, seed, delta0, lr_alpha, device)
-    train, valid = (augmented(parts[p], source, size, seed + n, cutout, norm) for n, p in ((0, "weights"), (1000, "theta")))
+    train, valid = (
+        augmented(parts[p], source, size, seed + n, cutout, norm)
+        for n, p in ((0, "weights"), (1000, "theta"))
+    )
     watch = dict(measure=lambda: look(m), every=max(1, steps // looks), desc=f"{method}, seed {seed}")
-    history = search(network, m, train, valid, lr=lr_alpha, seed=seed, ckpt=ckpt, **how(method, steps, lr), **watch)
+    history = search(
+        network, m, train, valid, lr=lr_alpha, seed=seed, ckpt=ckpt, **how(method, steps, lr), **watch
+    )
     watched = parts["theta"].take(range(min(held, len(parts["theta"]))))
     plain = Batches(parts["weights"], 64, seed=seed, **norm)
     score = lambda g: inherited(network, encode(space, g), eval_batches(watched, 250, **norm), plain, 4)
     if method == "random search":
-        found = max((random_architecture(space, seed * tries + n) for n in range(tries)), key=lambda g: score(g).correct)
+        found = max(
+            (random_architecture(space, seed * tries + n) for n in range(tries)),
+            key=lambda g: score(g).correct,
+        )
     else:
         found = m.architecture()
     others = [score(Genotype.from_json(g)).correct for g in ranked]
-    return dict(genotype=found.to_json(), correct=score(found).correct, ranked=others, n=len(watched), history=history)
+    return dict(
+        genotype=found.to_json(), correct=score(found).correct, ranked=others, n=len(watched), history=history
+    )
 
 # %% ../../nbs/55_asng_cifar10.ipynb #retrain
 def retrain_run(
     genotype: str,  # as JSON
     space: str,
     budget: int,  # parameters; 0: the channels are given
-    source: str, side: int, channels: int, cells: int, size: int, steps: int, lr: float, regular: bool, cutout: int,  # `regular`: drop path and auxiliary head
-    seed: int, device="cpu", ckpt=None,
+    source: str,
+    side: int,
+    channels: int,
+    cells: int,
+    size: int,
+    steps: int,
+    lr: float,
+    regular: bool,
+    cutout: int,  # `regular`: drop path and auxiliary head
+    seed: int,
+    device="cpu",
+    ckpt=None,
     bf16_cpu: bool = False,  # of `Recipe`
 ) -> dict:  # channels, parameters (without auxiliary head), correct, n
     "Train the network of a genotype and test it."
     parts, norm = parts_of(source, side, device)
-    train, form = parts["train"], dict(shape=parts["train"].shape, classes=len(parts["train"].classes), cells=cells)
+    train, form = (
+        parts["train"],
+        dict(shape=parts["train"].shape, classes=len(parts["train"].classes), cells=cells),
+    )
     g = Genotype.from_json(genotype)
     channels = widest(space_of(space), g, budget, **form) if budget else channels
     torch.manual_seed(seed)
     network = CellNetwork(space_of(space), **form, channels=channels, genotype=g, aux=regular).to(device)
     more = dict(drop_path=0.3, aux=0.4) if regular else {}
     recipe = Recipe(steps, "momentum", lr=lr, weight_decay=3e-4, clip=5.0, bf16_cpu=bf16_cpu, **more)
-    rows = fit(network, augmented(train, source, size, seed, cutout, norm), recipe, partial(eval_batches, parts["test"], 500, **norm), seed=seed, ckpt=ckpt, desc=f"retraining, seed {seed}")
+    rows = fit(
+        network,
+        augmented(train, source, size, seed, cutout, norm),
+        recipe,
+        partial(eval_batches, parts["test"], 500, **norm),
+        seed=seed,
+        ckpt=ckpt,
+        desc=f"retraining, seed {seed}",
+    )
     size_of = sum(p.numel() for name, p in network.named_parameters() if not name.startswith("aux"))
     return dict(channels=channels, parameters=size_of, correct=rows[-1]["correct"], n=rows[-1]["n"])
 
@@ -181,7 +261,11 @@ def kept_memory(f: Callable, device, weights: Iterable[torch.Tensor] = ()) -> in
         torch.cuda.reset_peak_memory_stats()
         f()
         return torch.cuda.max_memory_allocated() - before
-    own, alive, most = {w.untyped_storage().data_ptr() for w in weights}, {}, [0, False]  # storage -> bytes; the peak, and whether a backward pass has begun since
+    own, alive, most = (
+        {w.untyped_storage().data_ptr() for w in weights},
+        {},
+        [0, False],
+    )  # storage -> bytes; the peak, and whether a backward pass has begun since
 
     def pack(t):
         if most[1]:
@@ -200,29 +284,47 @@ def kept_memory(f: Callable, device, weights: Iterable[torch.Tensor] = ()) -> in
     return most[0]
 
 # %% ../../nbs/55_asng_cifar10.ipynb #backward-flops
-def backward_flops(gradient, x, weight, *settings, out_shape=None) -> int:  # shapes; the last of the settings: which gradients are wanted
+def backward_flops(
+    gradient, x, weight, *settings, out_shape=None
+) -> int:  # shapes; the last of the settings: which gradients are wanted
     "Floating-point operations of the backward pass of a convolution, by the shapes of its arguments."
     return 2 * math.prod(gradient) * math.prod(weight[1:]) * sum(settings[-1][:2])
 
 # %% ../../nbs/55_asng_cifar10.ipynb #cost-run
 def cost_run(
-    method: str, space: str, shape: list[int], classes: int, channels: int, cells: int, size: int,  # as for `search_run`; of the images
+    method: str,
+    space: str,
+    shape: list[int],
+    classes: int,
+    channels: int,
+    cells: int,
+    size: int,  # as for `search_run`; of the images
     rounds: int,  # timed steps, and counted ones, ≥ 1
-    seed: int, device="cpu", ckpt=None,
+    seed: int,
+    device="cpu",
+    ckpt=None,
 ) -> dict:  # seconds of the timed steps; operations: multiply-adds of a step, mean; memory: bytes without weights; weights: their bytes
     "Time, operations and memory of a step."
     from torch.utils.flop_counter import FlopCounterMode  # draws in triton
 
     device = torch.device(device)
-    images = Images(torch.zeros(1, *shape, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), tuple(map(str, range(classes))))
+    images = Images(
+        torch.zeros(1, *shape, dtype=torch.uint8),
+        torch.zeros(1, dtype=torch.int64),
+        tuple(map(str, range(classes))),
+    )
     network, m = begin(method, space_of(space), images, channels, cells, rounds + 3, seed, device=device)
-    x = torch.randn(size, *shape, generator=torch.Generator().manual_seed(seed)).to(device, memory_format=torch.channels_last)
+    x = torch.randn(size, *shape, generator=torch.Generator().manual_seed(seed)).to(
+        device, memory_format=torch.channels_last
+    )
     clock = Clock((x, torch.arange(size, device=device) % classes))
     steps = lambda n: search(network, m, clock, lambda step: clock.batch, seed=seed, **how(method, n, 0.01))
     weights = sum(p.numel() * p.element_size() for p in network.parameters())
     steps(1)  # plans, and what is allocated once
     memory = kept_memory(lambda: steps(3), device, network.parameters())
-    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: backward_flops}) as counter:
+    with FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.convolution_backward: backward_flops}
+    ) as counter:
         steps(rounds)
     clock.times.clear()
     steps(rounds + 2)
@@ -244,7 +346,9 @@ def step_costs(result: dict, counted: bool) -> dict:  # of `cost_run`
     ms = 1e3 * np.array(result["seconds"])
     timed = dict(step_time=np.median(ms), step_time_sd=np.subtract(*np.quantile(ms, [0.75, 0.25])) / 1.35)
     MB = result["memory"] / 2**20
-    return (dict(step_operations=result["operations"] / 1e6) if counted else timed) | dict(MB=MB, MB_with_weights=MB + 2 * result["weights"] / 2**20)
+    return (dict(step_operations=result["operations"] / 1e6) if counted else timed) | dict(
+        MB=MB, MB_with_weights=MB + 2 * result["weights"] / 2**20
+    )
 
 # %% ../../nbs/55_asng_cifar10.ipynb #profiles
 PROFILES = dict(
@@ -258,7 +362,8 @@ PROFILES = dict(
         methods=("ASNG", "REINFORCE", "ProxylessNAS", "SNAS", "DARTS", "random_search"),
         factors=(0.0, 0.5, 1.0),  # δ⁰ = n_θ^-f
         looks=100, held=5000, tries=1000,
-        random=8, ranked=24,  # random architectures: to compare with, in each space; to rank, in that of ASNG-NAS
+        # random architectures: to compare with, in each space; to rank, in that of ASNG-NAS
+        random=8, ranked=24,
         seeds=3,
         budget=4_000_000, retrain_cells=20, retrain_size=80, retrain_steps=6_000, retrain_lr=0.025, regular=True,
         full_steps=0,  # of ASNG's architectures, at last; 0: not
@@ -275,7 +380,9 @@ PROFILES = dict(
     ),
     smoke=dict(steps=3, looks=3, held=50, tries=2, random=1, channels=2, budget=3_000, retrain_steps=2, rounds=1, factors=(0.0,), numbers=(2, 4)),
 )  # fmt: skip
-EXPECTED = dict(paper="10.6 h on one GPU (estimated)", cpu="3 h on one core, 1 min to redraw", quick="1 min", smoke="10 s")
+EXPECTED = dict(
+    paper="10.6 h on one GPU (estimated)", cpu="3 h on one core, 1 min to redraw", quick="1 min", smoke="10 s"
+)
 
 # %% ../../nbs/55_asng_cifar10.ipynb #plan
 def slug(*parts: str) -> str:
@@ -286,9 +393,17 @@ def slug(*parts: str) -> str:
 def plan(cfg) -> list[dict]:
     "The searches: space, method, delta0 and a label."
     methods = [SHORT.get(m, m) for m in cfg.methods]
-    rows = [dict(space=s, method=m, delta0=1.0) for s in SPACES for m in methods if s == "DARTS" or m in SAMPLED]
-    rows += [dict(space="ASNG", method="ASNG", delta0=round(Space(ASNG_CELL.sizes).n_theta ** -f, 6)) for f in cfg.factors if f]
-    name = lambda r: slug("search", r["space"], r["method"]) + (f"-{r['delta0']:g}" if r["delta0"] != 1 else "")
+    rows = [
+        dict(space=s, method=m, delta0=1.0) for s in SPACES for m in methods if s == "DARTS" or m in SAMPLED
+    ]
+    rows += [
+        dict(space="ASNG", method="ASNG", delta0=round(Space(ASNG_CELL.sizes).n_theta ** -f, 6))
+        for f in cfg.factors
+        if f
+    ]
+    name = lambda r: (
+        slug("search", r["space"], r["method"]) + (f"-{r['delta0']:g}" if r["delta0"] != 1 else "")
+    )
     return [r | dict(label=name(r)) for r in rows]
 
 
@@ -297,23 +412,64 @@ def drawn(space: str, first: int, n: int, keep: int | None = None) -> list[str]:
     return [random_architecture(SPACES[space], first + i, keep=keep).to_json() for i in range(n)]
 
 # %% ../../nbs/55_asng_cifar10.ipynb #hours
-def work(cfg, shape=(3, 32, 32), classes: int = 10) -> list[tuple]:  # (runs, number, steps, estimated seconds of a step)
+def work(
+    cfg, shape=(3, 32, 32), classes: int = 10
+) -> list[tuple]:  # (runs, number, steps, estimated seconds of a step)
     "What the runs of a profile consist of."
     x, form, rows = (lambda n: torch.empty(n, *shape, device="meta")), dict(shape=shape, classes=classes), []
     methods = [SHORT.get(m, m) for m in cfg.methods]
     for name, space in SPACES.items():
         g = random_architecture(space, 0)
         supernet = lambda: CellNetwork(space, **form, channels=cfg.channels, cells=cfg.cells)
-        alone = lambda: CellNetwork(space, **form, channels=widest(space, g, cfg.budget, **form), cells=cfg.retrain_cells, genotype=g, aux=cfg.regular)
+        alone = lambda: CellNetwork(
+            space,
+            **form,
+            channels=widest(space, g, cfg.budget, **form),
+            cells=cfg.retrain_cells,
+            genotype=g,
+            aux=cfg.regular,
+        )
         one, net = passes(supernet, x(cfg.size), encode(space, g)), passes(alone, x(cfg.retrain_size))
-        mixed = passes(supernet, x(cfg.size), Weights(torch.empty(len(space.sizes), len(space.ops), device="meta", requires_grad=True))) if not space.picks else one
-        step = {m: 2 * one.both + 2 * one.forward for m in SAMPLED} | {"ProxylessNAS": 3 * one.both, "SNAS": 2 * mixed.both, "DARTS": 2 * mixed.both, "DARTS, second order": 5 * mixed.both}
+        mixed = (
+            passes(
+                supernet,
+                x(cfg.size),
+                Weights(torch.empty(len(space.sizes), len(space.ops), device="meta", requires_grad=True)),
+            )
+            if not space.picks
+            else one
+        )
+        step = {m: 2 * one.both + 2 * one.forward for m in SAMPLED} | {
+            "ProxylessNAS": 3 * one.both,
+            "SNAS": 2 * mixed.both,
+            "DARTS": 2 * mixed.both,
+            "DARTS, second order": 5 * mixed.both,
+        }
         searched = [r["method"] for r in plan(cfg) if r["space"] == name]
-        rows += [(f"search, {name}, {m}", cfg.seeds * searched.count(m), cfg.steps, step[m] + one.update) for m in methods if m in searched]
+        rows += [
+            (f"search, {name}, {m}", cfg.seeds * searched.count(m), cfg.steps, step[m] + one.update)
+            for m in methods
+            if m in searched
+        ]
         random = cfg.random * (1 if space.picks else 2)
-        rows.append((f"retraining, {name}", cfg.seeds * len(searched) + random, cfg.retrain_steps, net.both + net.update))
-        rows += [("published training, ASNG", cfg.seeds, cfg.full_steps, net.both + net.update)] if space.picks and cfg.full_steps else []
-        rows += [("ranking", cfg.ranked, cfg.rank_steps, one.both + one.update)] if space.picks and cfg.rank_steps else []
+        rows.append(
+            (
+                f"retraining, {name}",
+                cfg.seeds * len(searched) + random,
+                cfg.retrain_steps,
+                net.both + net.update,
+            )
+        )
+        rows += (
+            [("published training, ASNG", cfg.seeds, cfg.full_steps, net.both + net.update)]
+            if space.picks and cfg.full_steps
+            else []
+        )
+        rows += (
+            [("ranking", cfg.ranked, cfg.rank_steps, one.both + one.update)]
+            if space.picks and cfg.rank_steps
+            else []
+        )
     return rows
 
 # %% ../../nbs/55_asng_cifar10.ipynb #table
@@ -324,16 +480,30 @@ TABLE1 = {  # (space, method): GPU days and test error (%) in the document
 }  # fmt: skip
 
 
-def table1(ours: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:  # columns space, method, delta0, error, parameters; space, method, one of `SEARCH`, MB
+def table1(
+    ours: pd.DataFrame, costs: pd.DataFrame
+) -> pd.DataFrame:  # columns space, method, delta0, error, parameters; space, method, one of `SEARCH`, MB
     "A row for each method and space: the document's numbers, and ours; NaN where there are none, or where a method was not run."
     rows = ours[ours["delta0"] == 1].groupby(["space", "method"], sort=False)
-    found = rows.agg(error=("error", "mean"), error_sd=("error", "std"), runs=("error", "size"), parameters=("parameters", "mean")).reset_index()
-    found = found.merge(costs[["space", "method", column_of(costs, SEARCH), "MB"]], how="left", on=["space", "method"])
-    document = pd.DataFrame([(*key, *row) for key, row in TABLE1.items()], columns=["space", "method", "document_days", "document_error"])
+    found = rows.agg(
+        error=("error", "mean"),
+        error_sd=("error", "std"),
+        runs=("error", "size"),
+        parameters=("parameters", "mean"),
+    ).reset_index()
+    found = found.merge(
+        costs[["space", "method", column_of(costs, SEARCH), "MB"]], how="left", on=["space", "method"]
+    )
+    document = pd.DataFrame(
+        [(*key, *row) for key, row in TABLE1.items()],
+        columns=["space", "method", "document_days", "document_error"],
+    )
     return document.merge(found, how="outer", on=["space", "method"], sort=True)
 
 # %% ../../nbs/55_asng_cifar10.ipynb #plot-table
-def plot_table(ours: pd.DataFrame, table: pd.DataFrame, title: str) -> plt.Figure:  # of the retrained networks; from `table1`
+def plot_table(
+    ours: pd.DataFrame, table: pd.DataFrame, title: str
+) -> plt.Figure:  # of the retrained networks; from `table1`
     "Test error against the time or the operations of the search, a point for each seed, a large one for the mean; bands for random architectures, the document's values dashed where they fit."
     work = column_of(table, SEARCH)
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.9), sharey=True, width_ratios=[1, 1.5])
@@ -341,14 +511,25 @@ def plot_table(ours: pd.DataFrame, table: pd.DataFrame, title: str) -> plt.Figur
         rows = table[table["space"] == space].set_index("method")
         for n, name in enumerate(r for r in rows.index if r.startswith("random,") or r == "random"):
             e = ours[(ours["space"] == space) & (ours["method"] == name)]["error"]
-            ax.axhspan(e.mean() - e.std(), e.mean() + e.std(), color=("0.6", "0.3")[n], alpha=0.18, lw=0, label=f"{name} (mean ± deviation)")
+            ax.axhspan(
+                e.mean() - e.std(),
+                e.mean() + e.std(),
+                color=("0.6", "0.3")[n],
+                alpha=0.18,
+                lw=0,
+                label=f"{name} (mean ± deviation)",
+            )
             ax.axhline(e.mean(), color=("0.6", "0.3")[n], lw=1)
         for name in (m for m in LOOKS if m in rows.index and rows.loc[m, "runs"] > 0):
             look, at = {k: LOOKS[name][k] for k in ("color", "marker")}, rows.loc[name, work]
             e = ours[(ours["space"] == space) & (ours["method"] == name) & (ours["delta0"] == 1)]["error"]
             ax.plot([at] * len(e), e, ls="", ms=4, alpha=0.5, **look)
             ax.plot(at, e.mean(), ls="", ms=9, label=name, **look)
-        ax.set(title=f"space of {space}{'-NAS' if space == 'ASNG' else ''}", xlabel=SEARCH[work], xlim=(0, 1.12 * table[work].max()))
+        ax.set(
+            title=f"space of {space}{'-NAS' if space == 'ASNG' else ''}",
+            xlabel=SEARCH[work],
+            xlim=(0, 1.12 * table[work].max()),
+        )
         low, high = ax.get_ylim()
         for value in (v for v in rows["document_error"].dropna() if low < v < high):
             ax.axhline(value, **PAPER)
@@ -361,50 +542,94 @@ def plot_table(ours: pd.DataFrame, table: pd.DataFrame, title: str) -> plt.Figur
 # %% ../../nbs/55_asng_cifar10.ipynb #plot-theta
 def plot_heat(ax, history: list[dict]) -> None:
     "θ over time, a row for each choice."
-    steps, table = [row["step"] for row in history], np.array([[v for q in row["theta"] for v in q] for row in history]).T
-    image = ax.pcolormesh(steps, range(len(table)), table, cmap="cividis", vmin=0, vmax=1, shading="nearest", rasterized=True)
+    steps, table = (
+        [row["step"] for row in history],
+        np.array([[v for q in row["theta"] for v in q] for row in history]).T,
+    )
+    image = ax.pcolormesh(
+        steps, range(len(table)), table, cmap="cividis", vmin=0, vmax=1, shading="nearest", rasterized=True
+    )
     sizes = [len(q) for q in history[0]["theta"]]
     nodes = np.cumsum([sum(sizes[n : n + 4]) for n in range(0, len(sizes), 4)])
     ax.hlines(nodes[:-1] - 0.5, steps[0], steps[-1], color="white", lw=0.5)
-    labels = [f"{'normal' if n < len(nodes) // 2 else 'reduction'} {n % (len(nodes) // 2)}" for n in range(len(nodes))]
-    ax.set(xlabel="step", ylabel="choices of node", yticks=(nodes + np.array([0, *nodes[:-1]])) / 2, yticklabels=labels)
+    labels = [
+        f"{'normal' if n < len(nodes) // 2 else 'reduction'} {n % (len(nodes) // 2)}"
+        for n in range(len(nodes))
+    ]
+    ax.set(
+        xlabel="step",
+        ylabel="choices of node",
+        yticks=(nodes + np.array([0, *nodes[:-1]])) / 2,
+        yticklabels=labels,
+    )
     ax.invert_yaxis()
     ax.grid(False)
     ax.figure.colorbar(image, ax=ax, label="probability")
 
 
-def plot_theta(history: list[dict], course: pd.DataFrame, title: str) -> plt.Figure:  # of one search; columns space, method, seed, step, entropy, delta
+def plot_theta(
+    history: list[dict], course: pd.DataFrame, title: str
+) -> plt.Figure:  # of one search; columns space, method, seed, step, entropy, delta
     "Heat map of θ; mean entropy of each method in both spaces; step length of ASNG."
-    fig, axes = plt.subplot_mosaic([["heat", *SPACES], ["heat", "delta", "delta"]], figsize=(11, 5.4), width_ratios=[1.9, 1, 1])
+    fig, axes = plt.subplot_mosaic(
+        [["heat", *SPACES], ["heat", "delta", "delta"]], figsize=(11, 5.4), width_ratios=[1.9, 1, 1]
+    )
     plot_heat(axes["heat"], history)
     for space in SPACES:
         for name, rows in course[course["space"] == space].groupby("method", sort=False):
             found, look = rows.groupby("step")["entropy"].agg(["mean", "min", "max"]), LOOKS[name]
             axes[space].plot(found["mean"], label=name, lw=1.4, color=look["color"], ls=look["linestyle"])
-            axes[space].fill_between(found.index, found["min"], found["max"], color=look["color"], alpha=0.15, lw=0)
-        axes[space].set(title=f"space of {space}", ylabel="entropy / ln K" if space == "ASNG" else "", xlabel="step", ylim=(0, 1.03))
+            axes[space].fill_between(
+                found.index, found["min"], found["max"], color=look["color"], alpha=0.15, lw=0
+            )
+        axes[space].set(
+            title=f"space of {space}",
+            ylabel="entropy / ln K" if space == "ASNG" else "",
+            xlabel="step",
+            ylim=(0, 1.03),
+        )
         axes[space].legend(fontsize=7, loc="lower left")
     for _, rows in course[(course["method"] == "ASNG") & (course["space"] == "ASNG")].groupby("seed"):
         axes["delta"].plot(rows["step"], rows["delta"], color=LOOKS["ASNG"]["color"], lw=1, alpha=0.7)
-    axes["delta"].set(yscale="log", ylabel="step length δ (Fisher norm)", xlabel="step", title="step of ASNG, a line for each seed")
+    axes["delta"].set(
+        yscale="log",
+        ylabel="step length δ (Fisher norm)",
+        xlabel="step",
+        title="step of ASNG, a line for each seed",
+    )
     headline(fig, title)
     return fig
 
 # %% ../../nbs/55_asng_cifar10.ipynb #plot-delta0
-def plot_delta0(course: pd.DataFrame, ours: pd.DataFrame, title: str) -> plt.Figure:  # columns delta0, seed, step, delta, entropy; delta0, error
+def plot_delta0(
+    course: pd.DataFrame, ours: pd.DataFrame, title: str
+) -> plt.Figure:  # columns delta0, seed, step, delta, entropy; delta0, error
     "δ and entropy over time, and test error, for each δ⁰."
     fig, axes = plt.subplots(1, 3, figsize=(10, 3.1))
     values = sorted(course["delta0"].unique(), reverse=True)
     for n, (d, color) in enumerate(zip(values, plt.get_cmap("viridis")(np.linspace(0, 0.85, len(values))))):
         for ax, what in zip(axes, ("delta", "entropy")):
             for m, (_, rows) in enumerate(course[course["delta0"] == d].groupby("seed")):
-                ax.plot(rows["step"], rows[what], color=color, lw=1, ls=("-", "--", ":", "-.")[n % 4], label=f"δ⁰ = {d:.3g}" if not m else None)
+                ax.plot(
+                    rows["step"],
+                    rows[what],
+                    color=color,
+                    lw=1,
+                    ls=("-", "--", ":", "-.")[n % 4],
+                    label=f"δ⁰ = {d:.3g}" if not m else None,
+                )
         e = ours[ours["delta0"] == d]["error"]
         axes[2].plot([n] * len(e), e, "o", color=color, ms=5, alpha=0.7)
         axes[2].plot(n, e.mean(), "_", color="black", ms=18)
     axes[0].set(yscale="log", xlabel="step", ylabel="step length δ (Fisher norm)")
     axes[1].set(xlabel="step", ylabel="entropy / ln K", ylim=(0, 1.03))
-    axes[2].set(xticks=range(len(values)), xticklabels=[f"{d:.3g}" for d in values], xlabel="δ⁰", ylabel="test error after retraining, %", xlim=(-0.5, len(values) - 0.5))
+    axes[2].set(
+        xticks=range(len(values)),
+        xticklabels=[f"{d:.3g}" for d in values],
+        xlabel="δ⁰",
+        ylabel="test error after retraining, %",
+        xlim=(-0.5, len(values) - 0.5),
+    )
     axes[0].legend()
     headline(fig, title)
     return fig
@@ -422,21 +647,33 @@ def plot_scaling(df: pd.DataFrame, title: str) -> plt.Figure:  # columns method,
     step = column_of(df, STEP)
     for ax, what, label in zip(axes, (step, "MB"), (STEP[step], "memory of a step, MB")):
         for name, rows in df.groupby("method", sort=False):
-            ax.errorbar(rows["J"], rows[what], rows.get(f"{what}_sd"), capsize=2, ms=5, label=name, **LOOKS[name])
+            ax.errorbar(
+                rows["J"], rows[what], rows.get(f"{what}_sd"), capsize=2, ms=5, label=name, **LOOKS[name]
+            )
             if what == "MB":
                 ax.plot(rows["J"], rows["MB_with_weights"], lw=0.7, color=LOOKS[name]["color"])
-        ax.set(xlabel="candidate operations on each edge, |J|", ylabel=label, ylim=(0, None), xticks=sorted(df["J"].unique()))
+        ax.set(
+            xlabel="candidate operations on each edge, |J|",
+            ylabel=label,
+            ylim=(0, None),
+            xticks=sorted(df["J"].unique()),
+        )
     axes[0].legend()
     axes[1].set_title("thin: with weights and momentum", fontsize=8, weight="normal")
     headline(fig, title)
     return fig
 
 # %% ../../nbs/55_asng_cifar10.ipynb #taus
-def taus_of(ranks: pd.DataFrame, times: int = 2000) -> pd.DataFrame:  # columns method, seed, architecture, shared, alone, parameters
+def taus_of(
+    ranks: pd.DataFrame, times: int = 2000
+) -> pd.DataFrame:  # columns method, seed, architecture, shared, alone, parameters
     "For each method: τ, mean over seeds, its 95 % interval, and that of its lead over the number of parameters."
     from scipy.stats import kendalltau
 
-    tables = {m: rows.pivot(index="architecture", columns="seed", values="shared").to_numpy() for m, rows in ranks.groupby("method", sort=False)}
+    tables = {
+        m: rows.pivot(index="architecture", columns="seed", values="shared").to_numpy()
+        for m, rows in ranks.groupby("method", sort=False)
+    }
     one = ranks.drop_duplicates("architecture").sort_values("architecture")
     alone, parameters = one["alone"].to_numpy(), one["parameters"].to_numpy()
     tau = lambda a, at: np.nan_to_num(kendalltau(a[at], alone[at]).statistic)
@@ -446,24 +683,41 @@ def taus_of(ranks: pd.DataFrame, times: int = 2000) -> pd.DataFrame:  # columns 
         t = np.array([np.mean([tau(column, at) for column in shared.T]) for at in draws])
         low, high = np.quantile(t[1:], [0.025, 0.975])
         lead = np.quantile(t[1:] - np.abs(counted[1:]), [0.025, 0.975])
-        found.append(dict(method=m, tau=t[0], low=low, high=high, by_parameters=counted[0], lead_low=lead[0], lead_high=lead[1]))
+        found.append(
+            dict(
+                method=m,
+                tau=t[0],
+                low=low,
+                high=high,
+                by_parameters=counted[0],
+                lead_low=lead[0],
+                lead_high=lead[1],
+            )
+        )
     return pd.DataFrame(found).set_index("method")
 
 # %% ../../nbs/55_asng_cifar10.ipynb #plot-ranking
-def plot_ranking(df: pd.DataFrame, taus: pd.DataFrame, title: str) -> plt.Figure:  # columns method, seed, shared, alone; from `taus_of`
+def plot_ranking(
+    df: pd.DataFrame, taus: pd.DataFrame, title: str
+) -> plt.Figure:  # columns method, seed, shared, alone; from `taus_of`
     "Accuracy alone against accuracy with shared weights, a panel for each method, a marker for each seed."
     fig, axes = plt.subplots(1, len(taus), figsize=(3.1 * len(taus), 3.1), sharey=True, squeeze=False)
     for ax, (name, t) in zip(axes[0], taus.iterrows()):
         for (seed, rows), look in zip(df[df["method"] == name].groupby("seed"), cycle("osD^vP")):
             ax.plot(rows["shared"], rows["alone"], look, ms=4, alpha=0.7, label=f"seed {seed}")
-        ax.set(title=f"{name}\nτ = {t['tau']:.2f} ({t['low']:.2f} to {t['high']:.2f})", xlabel="accuracy with shared weights, %")
+        ax.set(
+            title=f"{name}\nτ = {t['tau']:.2f} ({t['low']:.2f} to {t['high']:.2f})",
+            xlabel="accuracy with shared weights, %",
+        )
     axes[0][0].legend(fontsize=7)
     axes[0][0].set_ylabel("accuracy when trained alone, %")
     headline(fig, title)
     return fig
 
 # %% ../../nbs/55_asng_cifar10.ipynb #difference
-def difference(*terms: tuple[int, Sequence[float]]) -> tuple[float, float, float]:  # a sign, and the test errors of several runs, in each
+def difference(
+    *terms: tuple[int, Sequence[float]],
+) -> tuple[float, float, float]:  # a sign, and the test errors of several runs, in each
     "Sum of the means with their signs, and its 95 % interval (Welch, Satterthwaite); NaN where one has fewer than two runs."
     from scipy.stats import t as student
 

@@ -73,7 +73,9 @@ def _rates(eps_x, N: int, device) -> torch.Tensor:  # (N,)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         good = False
     if not good:
-        raise ValueError(f"eps_x must be positive and finite, one number or one for each of {N} trials; not {eps_x}")
+        raise ValueError(
+            f"eps_x must be positive and finite, one number or one for each of {N} trials; not {eps_x}"
+        )
     return eps.expand(N).clone()
 
 # %% ../../nbs/51_asng_nas.ipynb #trials
@@ -112,7 +114,9 @@ def update(self: Trials) -> torch.Tensor:
     seen = [expected(c, self.value)]
     gradient = (self.x - z[0]).mul_(c[:, 0] + c[:, 1])  # 2(x - z), averaged over two samples
     self.v.mul_(0.9).add_(gradient)
-    self.x -= self.v * (self.eps_x * (0.5 * (1 + math.cos(math.pi * min(self.t, self.horizon) / self.horizon))))
+    self.x -= self.v * (
+        self.eps_x * (0.5 * (1 + math.cos(math.pi * min(self.t, self.horizon) / self.horizon)))
+    )
     self.value = self.x * self.x + self.cost
     c = opt.ask(self.lam)
     seen.append(expected(c.onehot[:, :2], self.value))
@@ -129,7 +133,9 @@ def keep(
     "Drop all trials but these: (N,) truth values, or indices. Raises `ValueError` for others."
     self.opt.keep(which)
     which = torch.as_tensor(which, device=self.x.device)
-    self.eps_x, self.x, self.v, self.value = (a[..., which].contiguous() for a in (self.eps_x, self.x, self.v, self.value))
+    self.eps_x, self.x, self.v, self.value = (
+        a[..., which].contiguous() for a in (self.eps_x, self.x, self.v, self.value)
+    )
 
 
 @patch
@@ -157,7 +163,15 @@ def load(
 EVERY = 100  # updates between two looks at who has finished
 
 
-def run_until_found(trials: Trials, alive: torch.Tensor, found: torch.Tensor, delta: torch.Tensor, max_updates: int, ckpt, desc: str):
+def run_until_found(
+    trials: Trials,
+    alive: torch.Tensor,
+    found: torch.Tensor,
+    delta: torch.Tensor,
+    max_updates: int,
+    ckpt,
+    desc: str,
+):
     "Update until all have succeeded or `max_updates` is reached; writes updates to success and δ at that moment."
     bar = progress(total=max_updates, initial=trials.t, desc=desc, unit="update")
     hit, step = torch.zeros_like(alive), torch.zeros_like(trials.opt.delta)
@@ -218,12 +232,31 @@ def hitting_times(
     seed: int = 0,  # first trial seed
     device="cpu",
     ckpt=None,  # see `nas_nb.files`
-) -> dict:  # `updates`: for each eps_x, each delta0, each trial, 0 without success; `delta`: δ at success, likewise
+) -> (
+    dict
+):  # `updates`: for each eps_x, each delta0, each trial, 0 without success; `delta`: δ at success, likewise
     "Updates to success on the artificial function, for a grid of settings: lists (eps_x, delta0, trials). Raises `ValueError`."
     _check_whole(max_updates=max_updates)
     grid = _grid(delta0, eps_x, seeds, seed, device)
-    device, trials = grid.device, Trials(method, grid[:, 2].long(), grid[:, 1].float(), grid[:, 0], D, K, horizon, lam, utility, grid.device)
-    alive, found = torch.arange(len(grid), device=device), torch.zeros(len(grid), dtype=torch.int64, device=device)
+    device, trials = (
+        grid.device,
+        Trials(
+            method,
+            grid[:, 2].long(),
+            grid[:, 1].float(),
+            grid[:, 0],
+            D,
+            K,
+            horizon,
+            lam,
+            utility,
+            grid.device,
+        ),
+    )
+    alive, found = (
+        torch.arange(len(grid), device=device),
+        torch.zeros(len(grid), dtype=torch.int64, device=device),
+    )
     delta = torch.zeros(len(grid), device=device)
     if saved := ckpt and ckpt.load():
         alive, found, delta = _go_on(saved, trials, found, delta)
@@ -246,7 +279,9 @@ PROFILES = dict(
         trace_updates=20_000,
     ),
     quick=dict(seeds=6, factors=(0.0, 0.5, 1.0, 1.5), max_updates=15_000, lams=(2, 16), trace_updates=6000),
-    smoke=dict(seeds=2, factors=(0.0, 1.5), max_updates=100, horizon=300, D=4, K=3, lams=(2, 4), trace_updates=100),
+    smoke=dict(
+        seeds=2, factors=(0.0, 1.5), max_updates=100, horizon=300, D=4, K=3, lams=(2, 4), trace_updates=100
+    ),
 )
 EXPECTED = dict(paper="10 min on one CPU core", quick="1 min", smoke="10 s")
 
@@ -259,18 +294,25 @@ def _trials(values) -> np.ndarray:
     except (TypeError, ValueError, OverflowError, RuntimeError):
         values = np.array(math.nan)
     if not values.ndim or not values.shape[-1] or not ((values >= 0) & np.isfinite(values)).all():
-        raise ValueError("what trials gave must be numbers from 0 on, 0 meaning no success, with at least one trial in the last axis")
+        raise ValueError(
+            "what trials gave must be numbers from 0 on, 0 meaning no success, with at least one trial in the last axis"
+        )
     return values
 
 # %% ../../nbs/51_asng_nas.ipynb #score
 def score(
     updates,  # (..., trials) updates to success, 0 meaning none; at least one trial
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (...) each: success rate, median of the successes, score; NaN without success
+) -> tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]:  # (...) each: success rate, median of the successes, score; NaN without success
     "The document's performance index, (..., trials) → success rate, median and score, (...) each; NaN where nothing succeeded. Raises `ValueError`."
     updates = _trials(updates)
     hits = (updates > 0).sum(-1, keepdims=True)
     ordered = np.sort(np.where(updates > 0, updates, math.inf), axis=-1)  # failures last
-    middle = [np.take_along_axis(ordered, i, -1)[..., 0] for i in ((hits - 1).clip(0) // 2, (hits // 2).clip(max=updates.shape[-1] - 1))]
+    middle = [
+        np.take_along_axis(ordered, i, -1)[..., 0]
+        for i in ((hits - 1).clip(0) // 2, (hits // 2).clip(max=updates.shape[-1] - 1))
+    ]
     hits = hits[..., 0]
     median = np.where(hits > 0, np.mean(middle, axis=0), math.nan)
     rate = hits / updates.shape[-1]
@@ -317,7 +359,9 @@ def median_step(delta) -> dict:
     if not (delta > 0).any():
         return dict(delta=math.nan, delta_sd=math.nan)
     delta = delta[delta > 0]
-    return dict(delta=float(np.median(delta)), delta_sd=float(np.median(resampled(delta, len(delta)), axis=1).std()))
+    return dict(
+        delta=float(np.median(delta)), delta_sd=float(np.median(resampled(delta, len(delta)), axis=1).std())
+    )
 
 
 def table4(runs: dict, factors, delta0, eps_x) -> pd.DataFrame:
@@ -335,19 +379,54 @@ def plot_figure4(df: pd.DataFrame, max_updates: int, title: str) -> plt.Figure:
     "Score against initial step length, one panel for each learning rate; settings without success stand in a strip above."
     panels = list(df["eps_x"].unique())
     fig, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.6), sharey=True, squeeze=False)
-    ends = np.append(df[["score_low", "score_high"]].dropna().to_numpy().ravel(), max_updates)  # the budget alone, if nothing succeeded
+    ends = np.append(
+        df[["score_low", "score_high"]].dropna().to_numpy().ravel(), max_updates
+    )  # the budget alone, if nothing succeeded
     strip, bottom = 2.2 * ends.max(), 0.7 * ends.min()
     for ax, eps in zip(axes[0], panels):
         ax.axhspan(strip / 1.7, strip * 3, color="0.93", lw=0)
         for i, (method, rows) in enumerate(df[df["eps_x"] == eps].groupby("method", sort=False)):
-            look, wiggle = STYLE[method], 1.06 ** (i - 1)  # so that bars on the same δ⁰ do not hide each other
+            look, wiggle = (
+                STYLE[method],
+                1.06 ** (i - 1),
+            )  # so that bars on the same δ⁰ do not hide each other
             bars = [rows["score"] - rows["score_low"], rows["score_high"] - rows["score"]]
-            ax.errorbar(rows["delta0"] * wiggle, rows["score"], np.clip(bars, 0, None), label=method, ms=5, capsize=2, elinewidth=1, **look)
+            ax.errorbar(
+                rows["delta0"] * wiggle,
+                rows["score"],
+                np.clip(bars, 0, None),
+                label=method,
+                ms=5,
+                capsize=2,
+                elinewidth=1,
+                **look,
+            )
             lost = rows[rows["success_rate"] == 0]
-            ax.plot(lost["delta0"] * wiggle, [strip * 1.4 ** (i - 1)] * len(lost), look["marker"], mfc="none", color=look["color"], ms=6)
+            ax.plot(
+                lost["delta0"] * wiggle,
+                [strip * 1.4 ** (i - 1)] * len(lost),
+                look["marker"],
+                mfc="none",
+                color=look["color"],
+                ms=6,
+            )
         ax.axhline(max_updates, label="budget", **PAPER)
-        ax.set(xscale="log", yscale="log", xlabel="initial step length δ⁰", title=f"εₓ = {eps:g}", ylim=(bottom, strip * 3))
-        ax.text(0.03, 0.975, f"no success within {max_updates:,} updates", transform=ax.transAxes, va="top", fontsize=8, color="0.3")
+        ax.set(
+            xscale="log",
+            yscale="log",
+            xlabel="initial step length δ⁰",
+            title=f"εₓ = {eps:g}",
+            ylim=(bottom, strip * 3),
+        )
+        ax.text(
+            0.03,
+            0.975,
+            f"no success within {max_updates:,} updates",
+            transform=ax.transAxes,
+            va="top",
+            fontsize=8,
+            color="0.3",
+        )
     axes[0][0].set_ylabel("score: updates to success / success rate")
     fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     headline(fig, title)
@@ -429,9 +508,23 @@ def against_public(runs: dict, factors, eps_x, max_updates: int, problem: dict) 
         if (low == 0 and math.isinf(high)) and not (full and math.isnan(median)):
             continue  # nothing could disagree
         alike = not full or fisher_exact([[hits, n - hits], [found, len(ours) - found]]).pvalue > 0.05
-        row = dict(eps_x=eps, method=method, f=f, public_median=median, public_successes=f"{hits} of {n}", low=low, high=high)
+        row = dict(
+            eps_x=eps,
+            method=method,
+            f=f,
+            public_median=median,
+            public_successes=f"{hits} of {n}",
+            low=low,
+            high=high,
+        )
         spread = float(np.nanstd(score(resampled(ours, n))[1])) if found else math.nan
-        row |= dict(low_sd=spread, high_sd=spread, ours_median=float(score(ours)[1]), ours_median_sd=spread, ours_successes=f"{found} of {len(ours)}")
+        row |= dict(
+            low_sd=spread,
+            high_sd=spread,
+            ours_median=float(score(ours)[1]),
+            ours_median_sd=spread,
+            ours_successes=f"{found} of {len(ours)}",
+        )
         rows.append(row | dict(agrees=bool(alike and (math.isnan(median) or low <= median <= high))))
     return pd.DataFrame(rows)
 
@@ -444,14 +537,36 @@ def plot_public(df: pd.DataFrame, title: str) -> plt.Figure:
     fig, ax = plt.subplots(figsize=(6.4, 0.24 * len(df) + 1.4))
     for i, row in df.iterrows():
         look = STYLE[row["method"]]
-        ax.plot(np.clip([row["low"], row["high"]], left, right), [i, i], color=look["color"], lw=5, alpha=0.4, solid_capstyle="butt")
+        ax.plot(
+            np.clip([row["low"], row["high"]], left, right),
+            [i, i],
+            color=look["color"],
+            lw=5,
+            alpha=0.4,
+            solid_capstyle="butt",
+        )
         ax.plot(row["ours_median"], i, "|", color=look["color"], ms=10, mew=2)
-        ax.plot(row["public_median"], i, look["marker"], color="black", mfc="black" if row["agrees"] else "white", ms=5)
+        ax.plot(
+            row["public_median"],
+            i,
+            look["marker"],
+            color="black",
+            mfc="black" if row["agrees"] else "white",
+            ms=5,
+        )
     names = [f"{r['method']}, εₓ = {r['eps_x']:g}, f = {r['f']:g}" for _, r in df.iterrows()]
     ticks = [t for t in (1000, 2000, 5000, 10_000, 20_000, 50_000) if left < t < right]
-    ax.set(yticks=range(len(df)), yticklabels=names, xscale="log", xlim=(left, right), xlabel="median updates to success")
+    ax.set(
+        yticks=range(len(df)),
+        yticklabels=names,
+        xscale="log",
+        xlim=(left, right),
+        xlabel="median updates to success",
+    )
     headline(fig, title)
-    fig.supxlabel("mark: public code (hollow: outside)   bar: our 95 % interval for it   tick: our median", fontsize=8)
+    fig.supxlabel(
+        "mark: public code (hollow: outside)   bar: our 95 % interval for it   tick: our median", fontsize=8
+    )
     ax.set_xticks(ticks, [f"{t:,}" for t in ticks])
     ax.minorticks_off()
     ax.invert_yaxis()
@@ -482,7 +597,9 @@ def trace(
         trials.update()
         if t in when:
             log["update"].append(t)
-            for key, value in dict(delta=opt.delta, snr=opt.s_norm2 / opt.alpha, gamma=opt.gamma, theta=opt.theta_[0]).items():
+            for key, value in dict(
+                delta=opt.delta, snr=opt.s_norm2 / opt.alpha, gamma=opt.gamma, theta=opt.theta_[0]
+            ).items():
                 log[key].append([float(f"{v:.4g}") for v in value.flatten().tolist()])
     return log
 
@@ -498,8 +615,15 @@ def draw_trace(axes, i: int, log: dict, delta0: list[float]) -> None:  # three a
     axes[1].set(ylabel="‖s‖²/α and γ", xscale="log")
     axes[1].legend(loc="upper left")
     order = np.argsort((theta > 0.5).argmax(0) + len(t) * (theta.max(0) <= 0.5), kind="stable")
-    axes[2].pcolormesh(t, np.arange(theta.shape[1]), theta[:, order].T, cmap="viridis", vmin=0, vmax=1, rasterized=True)
-    axes[2].set(xlabel="update", ylabel="variables: θ of the right\ncategory, dark 0, bright 1", xscale="log", yticks=[])
+    axes[2].pcolormesh(
+        t, np.arange(theta.shape[1]), theta[:, order].T, cmap="viridis", vmin=0, vmax=1, rasterized=True
+    )
+    axes[2].set(
+        xlabel="update",
+        ylabel="variables: θ of the right\ncategory, dark 0, bright 1",
+        xscale="log",
+        yticks=[],
+    )
     axes[2].grid(False)
 
 # %% ../../nbs/51_asng_nas.ipynb #plot-lambda
@@ -511,14 +635,30 @@ UTILITY_STYLE = dict(
 def plot_lambda(df: pd.DataFrame, title: str) -> plt.Figure:
     "Median updates and evaluations to success against λ, a column for each learning rate."
     panels = list(df["eps_x"].unique())
-    fig, axes = plt.subplots(2, len(panels), figsize=(3.6 * len(panels), 5.2), sharex=True, sharey="row", squeeze=False)
+    fig, axes = plt.subplots(
+        2, len(panels), figsize=(3.6 * len(panels), 5.2), sharex=True, sharey="row", squeeze=False
+    )
     for column, eps in zip(axes.T, panels):
         for ax, what in zip(column, ("median", "evaluations")):
             for utility, rows in df[df["eps_x"] == eps].groupby("utility", sort=False):
                 bars = [rows[what] - rows[f"{what}_low"], rows[f"{what}_high"] - rows[what]]
                 where = rows["lam"] * (1.03 if utility == "mean" else 1)
-                ax.errorbar(where, rows[what], bars, ms=5, capsize=2, elinewidth=1, label=f"{utility} utility", **UTILITY_STYLE[utility])
-            ax.set(xscale="log", yscale="log", xticks=sorted(df["lam"].unique()), xticklabels=sorted(df["lam"].unique()))
+                ax.errorbar(
+                    where,
+                    rows[what],
+                    bars,
+                    ms=5,
+                    capsize=2,
+                    elinewidth=1,
+                    label=f"{utility} utility",
+                    **UTILITY_STYLE[utility],
+                )
+            ax.set(
+                xscale="log",
+                yscale="log",
+                xticks=sorted(df["lam"].unique()),
+                xticklabels=sorted(df["lam"].unique()),
+            )
             ax.minorticks_off()
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -534,13 +674,18 @@ def plot_lambda(df: pd.DataFrame, title: str) -> plt.Figure:
     return fig
 
 # %% ../../nbs/51_asng_nas.ipynb #lambda-fewer
-def clearly(df: pd.DataFrame, what: str, utility: str, sign: int) -> bool:  # `sign`: 1 for larger, -1 for smaller
+def clearly(
+    df: pd.DataFrame, what: str, utility: str, sign: int
+) -> bool:  # `sign`: 1 for larger, -1 for smaller
     "Whether `what` at the largest λ lies on this side of that at the smallest by more than two standard deviations, in every panel; of one success there is no deviation."
     panels = []
     for _, rows in df[df["utility"] == utility].groupby("eps_x"):
         few, many = rows.loc[rows["lam"].idxmin()], rows.loc[rows["lam"].idxmax()]
         several = all(row["success_rate"] * row["trials"] > 1.5 for row in (few, many))
-        panels.append(several and sign * (many[what] - few[what]) > 2 * math.hypot(few[f"{what}_sd"], many[f"{what}_sd"]))
+        panels.append(
+            several
+            and sign * (many[what] - few[what]) > 2 * math.hypot(few[f"{what}_sd"], many[f"{what}_sd"])
+        )
     return bool(panels) and all(map(bool, panels))
 
 

@@ -34,7 +34,16 @@ from ..search import At, Stack, Together, inherited, random_architecture, search
 from ..training import Recipe, fit
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #space
-OPS = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5", "none")
+OPS = (
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+    "none",
+)
 SPACE = CellSpace({name: DARTS_OPS[name] for name in OPS})
 
 
@@ -74,7 +83,11 @@ def confusion(
 ) -> torch.Tensor:  # int64 (classes, classes): true class, answer
     "How often a class is taken for which, in inference mode; outputs that are no numbers count as a wrong answer."
     model.eval()
-    answers = ((y, logits.argmax(1).where(logits.isfinite().all(1), (y + 1) % classes)) for x, y in batches for logits in [model(x)])
+    answers = (
+        (y, logits.argmax(1).where(logits.isfinite().all(1), (y + 1) % classes))
+        for x, y in batches
+        for logits in [model(x)]
+    )
     table = sum(torch.bincount(y * classes + answer, minlength=classes**2) for y, answer in answers)
     model.train()
     return table.view(classes, classes)
@@ -83,7 +96,9 @@ def confusion(
 def quality(table: torch.Tensor) -> dict:  # `table`: from `confusion`
     "Accuracy and macro precision; a class that is never answered counts as 0."
     right, answered = table.diagonal().double(), table.sum(0).double()
-    return dict(accuracy=(right.sum() / table.sum()).item(), precision=(right / answered.clamp(min=1)).mean().item())
+    return dict(
+        accuracy=(right.sum() / table.sum()).item(), precision=(right / answered.clamp(min=1)).mean().item()
+    )
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #methods
 VARIANTS = {
@@ -95,7 +110,11 @@ VARIANTS = {
     "Gumbel": dict(scale="log", knots=5, relax="gumbel", penalty="count"),
 }
 SPANS = dict(signed=(1e-5, 1.0), count=(1e-6, 1e-3))  # from which λ is drawn
-BASELINES = {"DARTS": dict(penalty="none"), "L1 as published": dict(penalty="signed", on_weights=True), "L1": dict(penalty="l1")}
+BASELINES = {
+    "DARTS": dict(penalty="none"),
+    "L1 as published": dict(penalty="signed", on_weights=True),
+    "L1": dict(penalty="l1"),
+}
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #make-method
 def make_method(
@@ -104,10 +123,15 @@ def make_method(
     lam: float,  # of a baseline's penalty
     steps: int,
     seed: int,
-    look: Callable | None = None,  # look(f) = f(network) as it is at the moment; of a stack, that of one of its networks
+    look: Callable
+    | None = None,  # look(f) = f(network) as it is at the moment; of a stack, that of one of its networks
 ):  # a `DARTS` or a `Hypernet`
     "A method by its name."
-    settings, counts, look = (VARIANTS | BASELINES)[name], parameter_counts(network), look or (lambda f: f(network))
+    settings, counts, look = (
+        (VARIANTS | BASELINES)[name],
+        parameter_counts(network),
+        look or (lambda f: f(network)),
+    )
     terms = dict(
         none=None,
         signed=lambda alpha, w: signed(alpha, look(parameter_norms)),
@@ -142,7 +166,9 @@ def size_of(
     counts, ops = parameter_counts(network), list(SPACE.ops)
     rest = sum(p.numel() for p in network.parameters()) - counts.sum().item()
     at = {edge: len(SPACE.edges) + e for e, edge in enumerate(SPACE.edges)}  # rows of the reduction cell
-    return rest + sum(counts[at[j, i], ops.index(op)].item() for i, node in enumerate(genotype.reduce) for op, j in node)
+    return rest + sum(
+        counts[at[j, i], ops.index(op)].item() for i, node in enumerate(genotype.reduce) for op, j in node
+    )
 
 
 RULES = dict(every=None, two=2)  # edges kept for each node
@@ -150,7 +176,11 @@ RULES = dict(every=None, two=2)  # edges kept for each node
 
 def strongest(method, lam: float, rule: str) -> Genotype:
     "The discrete architecture at λ by one of the `RULES`."
-    return method.architecture(lam, RULES[rule]) if isinstance(method, Hypernet) else method.architecture(RULES[rule])
+    return (
+        method.architecture(lam, RULES[rule])
+        if isinstance(method, Hypernet)
+        else method.architecture(RULES[rule])
+    )
 
 
 def look(method, network: CellNetwork, lam: float) -> dict:
@@ -165,7 +195,11 @@ def look(method, network: CellNetwork, lam: float) -> dict:
 # %% ../../nbs/52_hypernet_complexity.ipynb #measured
 def measured(network, method, lams, images, norm, batches, bn_batches) -> list[dict]:
     "A row for each λ: architecture, quality of the mixture, and its accuracy with batch-norm statistics of its own."
-    rows, classes, at_once = [], len(images.classes), 2000 if images.x.is_cuda else 250  # what a processor's cache holds
+    rows, classes, at_once = (
+        [],
+        len(images.classes),
+        2000 if images.x.is_cuda else 250,
+    )  # what a processor's cache holds
     for lam in lams:
         with torch.no_grad():
             w = weights_at(method, lam)
@@ -184,8 +218,16 @@ def discrete(network, method, lams, images, norm, batches, bn_batches) -> list[d
         for rule in RULES:
             g = strongest(method, lam, rule)
             if g not in scores:
-                scores[g] = inherited(network, encode(SPACE, g), eval_batches(images, 250, **norm), batches, bn_batches)
-            found = dict(rule=rule, genotype=g.to_json(), parameters=size_of(network, g), correct=scores[g].correct, n=scores[g].n)
+                scores[g] = inherited(
+                    network, encode(SPACE, g), eval_batches(images, 250, **norm), batches, bn_batches
+                )
+            found = dict(
+                rule=rule,
+                genotype=g.to_json(),
+                parameters=size_of(network, g),
+                correct=scores[g].correct,
+                n=scores[g].n,
+            )
             rows.append(row | found)
     return rows
 
@@ -201,7 +243,10 @@ def between(method) -> list[float]:  # empty for a `DARTS`
 
 def search_batches(first: Images, second: Images, size: int, seed: int, norm: dict) -> list[Batches]:
     "Batches of a search: for the weights, for the architecture, and plain ones for batch-norm statistics."
-    return [Batches(half, size, seed=seed + more, augment=a, **norm) for half, more, a in ((first, 0, AUGMENT), (second, 1000, AUGMENT), (first, 0, None))]
+    return [
+        Batches(half, size, seed=seed + more, augment=a, **norm)
+        for half, more, a in ((first, 0, AUGMENT), (second, 1000, AUGMENT), (first, 0, None))
+    ]
 
 
 def seeded_network(images: Images, channels: int, seed: int, device) -> CellNetwork:
@@ -218,12 +263,24 @@ def outcome(network, method, lams, epochs, images, norm, batches, bn_batches) ->
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #search-run
 def search_runs(
-    runs: list[dict],  # of each: `method`, a name in `VARIANTS` or `BASELINES`; `lam` of a baseline; `lams` at which a hypernetwork is looked at; `seed`
-    source: str, side: int, channels: int, size: int,  # these and the next as in `PROFILES`
-    epochs: int, epoch_steps: int, held: int, lr: float, lr_alpha: float, unroll: bool,
+    runs: list[
+        dict
+    ],  # of each: `method`, a name in `VARIANTS` or `BASELINES`; `lam` of a baseline; `lams` at which a hypernetwork is looked at; `seed`
+    source: str,
+    side: int,
+    channels: int,
+    size: int,  # these and the next as in `PROFILES`
+    epochs: int,
+    epoch_steps: int,
+    held: int,
+    lr: float,
+    lr_alpha: float,
+    unroll: bool,
     device="cpu",
     ckpt=None,
-) -> list[dict]:  # epochs: rows of `measured`; discrete: rows of `discrete`; alpha: the method's parameters for the reduction cell
+) -> list[
+    dict
+]:  # epochs: rows of `measured`; discrete: rows of `discrete`; alpha: the method's parameters for the reduction cell
     "Search with each method, and look at what came out."
     first, second, watched, _, norm = halves(source, side, held, device)
     trains, valids, plain = zip(*(search_batches(first, second, size, run["seed"], norm) for run in runs))
@@ -240,12 +297,28 @@ def search_runs(
     network = stack.network if stack else networks.__getitem__
     lams = [run["lams"] if run["method"] in VARIANTS else [run["lam"]] for run in runs]
     view = lambda r: (watched, norm, plain[r], min(8, every))
-    measure = lambda: dict(rows=[measured(network(r), methods[r], lams[r], *view(r)) for r in range(len(runs))])
-    recipe = Recipe(every * epochs, optimizer="momentum", lr=lr, lr_end=0.001, weight_decay=3e-4, clip=5.0, bf16=False, channels_last=not stack)
+    measure = lambda: dict(
+        rows=[measured(network(r), methods[r], lams[r], *view(r)) for r in range(len(runs))]
+    )
+    recipe = Recipe(
+        every * epochs,
+        optimizer="momentum",
+        lr=lr,
+        lr_end=0.001,
+        weight_decay=3e-4,
+        clip=5.0,
+        bf16=False,
+        channels_last=not stack,
+    )
     desc = f"{len(runs)} searches" if stack else f"{runs[0]['method']}, seed {runs[0]['seed']}"
     rows = search(*parts, recipe, lr_alpha, 1e-3, unroll, measure, every, runs[0]["seed"], ckpt, desc)
-    of = lambda row, r: {k: v for k, v in row.items() if k != "train_loss" or not stack} | dict(rows=row["rows"][r])  # that is the mean of all
-    return [outcome(network(r), methods[r], lams[r], [of(row, r) for row in rows], *view(r)) for r in range(len(runs))]
+    of = lambda row, r: (
+        {k: v for k, v in row.items() if k != "train_loss" or not stack} | dict(rows=row["rows"][r])
+    )  # that is the mean of all
+    return [
+        outcome(network(r), methods[r], lams[r], [of(row, r) for row in rows], *view(r))
+        for r in range(len(runs))
+    ]
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #retrain
 def retrain_run(
@@ -266,8 +339,18 @@ def retrain_run(
     torch.manual_seed(seed)
     network = network_for(train, channels, Genotype.from_json(genotype)).to(device)
     recipe = Recipe(steps, lr=0.1, warmup=steps // 10, weight_decay=3e-4, clip=5.0, bf16=False)
-    rows = fit(network, batches, recipe, partial(eval_batches, test, 500, **norm), seed=seed, ckpt=ckpt, desc=f"retraining, seed {seed}")
-    return dict(parameters=sum(p.numel() for p in network.parameters()), correct=rows[-1]["correct"], n=rows[-1]["n"])
+    rows = fit(
+        network,
+        batches,
+        recipe,
+        partial(eval_batches, test, 500, **norm),
+        seed=seed,
+        ckpt=ckpt,
+        desc=f"retraining, seed {seed}",
+    )
+    return dict(
+        parameters=sum(p.numel() for p in network.parameters()), correct=rows[-1]["correct"], n=rows[-1]["n"]
+    )
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #profiles
 PROFILES = dict(
@@ -289,47 +372,110 @@ PROFILES = dict(
         count_lams=(1e-6, 5.62e-6, 3.16e-5, 1.78e-4, 1e-3),  # a fourth of the range apart
         l1_lams=(1e-6, 3.16e-5, 1e-3),
         seeds=3,
-        retrain_steps=4690, random=20,  # of each network; random architectures
+        retrain_steps=4690,
+        random=20,  # of each network; random architectures
         stack=True,  # searches side by side: for a GPU, which a single one leaves idle
     ),
-    cpu=dict(side=16, channels=4, epochs=8, epoch_steps=60, held=1000, lr=0.1, lr_alpha=0.004, fast=0.02, unroll=False, retrain_steps=300, stack=False),
+    cpu=dict(
+        side=16,
+        channels=4,
+        epochs=8,
+        epoch_steps=60,
+        held=1000,
+        lr=0.1,
+        lr_alpha=0.004,
+        fast=0.02,
+        unroll=False,
+        retrain_steps=300,
+        stack=False,
+    ),
     quick=dict(
-        source="digits", side=0, epochs=4, epoch_steps=20, held=400, variants=("published", "normalised"), baselines=("DARTS",), seeds=1, lr_alpha=0.024, fast=0.0, retrain_steps=0, random=0
+        source="digits",
+        side=0,
+        epochs=4,
+        epoch_steps=20,
+        held=400,
+        variants=("published", "normalised"),
+        baselines=("DARTS",),
+        seeds=1,
+        lr_alpha=0.024,
+        fast=0.0,
+        retrain_steps=0,
+        random=0,
     ),
     smoke=dict(epochs=1, epoch_steps=2, held=100),
 )
 EXPECTED = dict(paper="8.0 h on one GPU (estimated)", cpu="2 h 30 min", quick="2 min", smoke="20 s")
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #hours
-def work(cfg, shape=(1, 28, 28), images: int = 60_000) -> list[tuple]:  # (runs, number, steps, estimated seconds of a step)
+def work(
+    cfg, shape=(1, 28, 28), images: int = 60_000
+) -> list[tuple]:  # (runs, number, steps, estimated seconds of a step)
     "What the runs of a profile consist of."
-    like = Images(torch.empty(1, *shape, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), tuple("0123456789"))
-    x, w = (lambda n: torch.empty(n, *shape, device="meta")), Weights(torch.empty(len(SPACE.sizes), len(SPACE.ops), device="meta", requires_grad=True))
+    like = Images(
+        torch.empty(1, *shape, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), tuple("0123456789")
+    )
+    x, w = (
+        (lambda n: torch.empty(n, *shape, device="meta")),
+        Weights(torch.empty(len(SPACE.sizes), len(SPACE.ops), device="meta", requires_grad=True)),
+    )
     steps = cfg.epochs * (cfg.epoch_steps or images // 2 // cfg.size)
     lams = {"DARTS": 1, "L1": len(cfg.l1_lams)}
-    counts = {name: cfg.seeds * (1 if name in VARIANTS else lams.get(name, len(cfg.signed_lams))) for name in (*cfg.variants, *cfg.baselines)}
+    counts = {
+        name: cfg.seeds * (1 if name in VARIANTS else lams.get(name, len(cfg.signed_lams)))
+        for name in (*cfg.variants, *cfg.baselines)
+    }
     alone = sum(n for name, n in counts.items() if not cfg.stack or BASELINES.get(name, {}).get("on_weights"))
     together, form, rows = sum(counts.values()) - alone, partial(network_for, like, cfg.channels), []
-    for label, number, times in (("searches side by side", 1, together), ("searches alone", alone, 1), ("faster architecture", 1 if cfg.fast else 0, cfg.seeds)):
+    for label, number, times in (
+        ("searches side by side", 1, together),
+        ("searches alone", alone, 1),
+        ("faster architecture", 1 if cfg.fast else 0, cfg.seeds),
+    ):
         one = passes(form, x(cfg.size), w, times=max(times, 1))
         rows.append((label, number if times else 0, steps, (5 if cfg.unroll else 2) * one.both + one.update))
-    looks = sum(n * (len(cfg.signed_lams) if name in VARIANTS else 1) for name, n in counts.items()) * cfg.epochs
+    looks = (
+        sum(n * (len(cfg.signed_lams) if name in VARIANTS else 1) for name, n in counts.items()) * cfg.epochs
+    )
     rows.append(("looks", looks, 2, cfg.held / 2000 * passes(form, x(2000), w).forward))
     genotype = random_architecture(SPACE, 0, keep=2)
     net = passes(lambda: network_for(like, cfg.channels, genotype), x(cfg.size))
-    few = sum(cfg.seeds * len(cfg.signed_lams) for name in counts if name in ("published", "normalised", "piecewise"))
-    return [*rows, ("retraining", few + sum(n for name, n in counts.items() if name in BASELINES) + cfg.random, cfg.retrain_steps, net.both + net.update)]
+    few = sum(
+        cfg.seeds * len(cfg.signed_lams)
+        for name in counts
+        if name in ("published", "normalised", "piecewise")
+    )
+    return [
+        *rows,
+        (
+            "retraining",
+            few + sum(n for name, n in counts.items() if name in BASELINES) + cfg.random,
+            cfg.retrain_steps,
+            net.both + net.update,
+        ),
+    ]
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #tables
 def by_epoch(runs: dict) -> pd.DataFrame:  # `runs`: method -> records of `search_run`
     "A row for each method, seed, epoch and λ."
-    rows = ((m, r["seed"], i + 1, row) for m, records in runs.items() for r in records for i, e in enumerate(r["result"]["epochs"]) for row in e["rows"])
+    rows = (
+        (m, r["seed"], i + 1, row)
+        for m, records in runs.items()
+        for r in records
+        for i, e in enumerate(r["result"]["epochs"])
+        for row in e["rows"]
+    )
     return pd.DataFrame(dict(method=m, seed=seed, epoch=epoch) | row for m, seed, epoch, row in rows)
 
 
 def by_architecture(runs: dict) -> pd.DataFrame:
     "A row for each method, seed, λ and rule: the discrete architecture at the end of the search."
-    df = pd.DataFrame(dict(method=m, seed=r["seed"]) | row for m, records in runs.items() for r in records for row in r["result"]["discrete"])
+    df = pd.DataFrame(
+        dict(method=m, seed=r["seed"]) | row
+        for m, records in runs.items()
+        for r in records
+        for row in r["result"]["discrete"]
+    )
     df["inherited"] = df["correct"] / df["n"]
     return df
 
@@ -350,7 +496,11 @@ _LOGGED = {
     1e-1: (81.20, 97.25, 97.51, 96.3500, 93.11, 95.4800, 94.1200, 88.84, 88.27, 90.6333),
 }
 LOGGED_EPOCHS = (1, 5, 20, 30, 40, 50, 70, 80, 90, 100)
-DOCUMENT = pd.DataFrame(dict(lam=lam, epoch=e, accuracy=a / 100) for lam, row in _LOGGED.items() for e, a in zip(LOGGED_EPOCHS, row))
+DOCUMENT = pd.DataFrame(
+    dict(lam=lam, epoch=e, accuracy=a / 100)
+    for lam, row in _LOGGED.items()
+    for e, a in zip(LOGGED_EPOCHS, row)
+)
 DOCUMENT_L1 = pd.DataFrame(
     dict(lam=lam, epoch=e, accuracy=a / 100)
     for lam, row in {
@@ -369,16 +519,31 @@ def plot_epochs(
 ) -> plt.Figure:
     "The document's curves, ours, and ours with batch-norm statistics of each λ."
     fig, axes = plt.subplots(1, 3, figsize=(9.5, 3), sharey=True)
-    looks = dict(zip(sorted(df["lam"].unique()), zip(plt.get_cmap("viridis")(np.linspace(0, 0.85, df["lam"].nunique())), "osD^")))
+    looks = dict(
+        zip(
+            sorted(df["lam"].unique()),
+            zip(plt.get_cmap("viridis")(np.linspace(0, 0.85, df["lam"].nunique())), "osD^"),
+        )
+    )
     for ax, (data, what) in zip(axes, ((DOCUMENT, "accuracy"), (df, "accuracy"), (df, "own"))):
         for lam, (color, marker) in looks.items():
             rows = data[np.isclose(data["lam"], lam)]
             mean = rows.groupby("epoch")[what].agg(["mean", "min", "max"])
-            ax.plot(mean.index, 100 * mean["mean"], marker=marker, ms=3, color=color, label=f"λ = {lam:g}", **(dict(ls="--") if data is DOCUMENT else {}))
+            ax.plot(
+                mean.index,
+                100 * mean["mean"],
+                marker=marker,
+                ms=3,
+                color=color,
+                label=f"λ = {lam:g}",
+                **(dict(ls="--") if data is DOCUMENT else {}),
+            )
             ax.fill_between(mean.index, 100 * mean["min"], 100 * mean["max"], color=color, alpha=0.15, lw=0)
         ax.set_xlabel("epoch")
     n = df["seed"].nunique()
-    for ax, text in zip(axes, ("document, one run", f"ours, {n} run{'s' if n > 1 else ''}", "ours, statistics of each λ")):
+    for ax, text in zip(
+        axes, ("document, one run", f"ours, {n} run{'s' if n > 1 else ''}", "ours, statistics of each λ")
+    ):
         ax.set_title(text)
     axes[0].set_ylabel("accuracy of the mixture, %")
     axes[0].legend(loc="lower center")
@@ -393,15 +558,24 @@ def table(
 ) -> pd.DataFrame:
     "Accuracy in %, mean ± standard deviation over seeds, beside the document's."
     rows = []
-    for method, label, theirs in (("published", "hypernetwork", DOCUMENT), ("L1 as published", "DARTS + L1", DOCUMENT_L1)):
+    for method, label, theirs in (
+        ("published", "hypernetwork", DOCUMENT),
+        ("L1 as published", "DARTS + L1", DOCUMENT_L1),
+    ):
         for lam in sorted(theirs["lam"].unique(), reverse=True):
             row = dict(model=f"{label}, λ = {lam:g}")
             for epoch in (30, 50, 70, 100):
-                ours = epochs[(epochs["method"] == method) & np.isclose(epochs["lam"], lam) & (epochs["epoch"] == max(1, round(epoch / 100 * last)))]
+                ours = epochs[
+                    (epochs["method"] == method)
+                    & np.isclose(epochs["lam"], lam)
+                    & (epochs["epoch"] == max(1, round(epoch / 100 * last)))
+                ]
                 doc = 100 * theirs[(theirs["lam"] == lam) & (theirs["epoch"] == epoch)]["accuracy"].item()
                 found = 100 * ours["accuracy"]
                 spread = f" ± {found.std():.{digits}f}" if len(found) > 1 else ""
-                row[f"{epoch} %"] = (f"{found.mean():.{digits}f}{spread} " if len(found) else "") + f"[{doc:.4f}]"
+                row[f"{epoch} %"] = (
+                    f"{found.mean():.{digits}f}{spread} " if len(found) else ""
+                ) + f"[{doc:.4f}]"
             rows.append(row)
     return pd.DataFrame(rows).set_index("model")
 
@@ -417,11 +591,16 @@ def plot_control(
     columns, lines = min(3, len(names)), -(-len(names) // 3)
     fig, axes = plt.subplots(lines, columns, figsize=(9.5, 1.2 + 2.2 * lines), sharey=True, squeeze=False)
     for ax, name in zip(axes.flat, names):
-        for rule, (color, label) in dict(every=("#0173b2", "every edge"), two=("#de8f05", "two edges a node")).items():
+        for rule, (color, label) in dict(
+            every=("#0173b2", "every edge"), two=("#de8f05", "two edges a node")
+        ).items():
             rows = ends[(ends["method"] == name) & (ends["rule"] == rule)]
             for _, one in rows.groupby("seed"):
                 ax.plot(one["lam"], one["parameters"], lw=0.6, color=color)
-            mean, at = (some.groupby("lam")["parameters"].mean() for some in (rows, asked[name][asked[name]["rule"] == rule]))
+            mean, at = (
+                some.groupby("lam")["parameters"].mean()
+                for some in (rows, asked[name][asked[name]["rule"] == rule])
+            )
             ax.plot(mean.index, mean, lw=2, color=color, label=label)
             ax.plot(at.index, at, "o", ms=5, color=color)
         expected = rows.groupby("lam")["expected"].mean() + rest
@@ -443,23 +622,33 @@ def shrink(
     "How many times larger the operations are at the smallest λ than at the largest: infinite if nothing is left there, 1 if nothing ever was."
     ordered = rows.sort_values("lam").groupby("seed")[what]
     first, last = ordered.first(), ordered.last()
-    return pd.Series(np.where(last > 0, first / last.where(last > 0, 1), np.where(first > 0, np.inf, 1.0)), first.index)
+    return pd.Series(
+        np.where(last > 0, first / last.where(last > 0, 1), np.where(first > 0, np.inf, 1.0)), first.index
+    )
 
 
 def changed(rows: pd.DataFrame) -> pd.Series:  # for each seed
     "On how many edges the architecture at some λ differs from that at the smallest, at most."
-    cell = lambda text: {(j, i): op for i, node in enumerate(Genotype.from_json(text).reduce) for op, j in node}
+    cell = lambda text: {
+        (j, i): op for i, node in enumerate(Genotype.from_json(text).reduce) for op, j in node
+    }
     apart = lambda a, b: sum(a.get(edge) != b.get(edge) for edge in set(a) | set(b))
     cells = rows.sort_values("lam").groupby("seed")["genotype"].agg(lambda texts: [cell(t) for t in texts])
     return cells.map(lambda seen: max(apart(seen[0], other) for other in seen))
 
 
-def control_table(asked: pd.DataFrame, rest: int) -> dict:  # `asked`: of one method; `rest`: parameters outside its operations
+def control_table(
+    asked: pd.DataFrame, rest: int
+) -> dict:  # `asked`: of one method; `rest`: parameters outside its operations
     "What λ changes, for each seed: expected parameters, parameters and edges by both rules."
     asked = asked.assign(ops=asked["parameters"] - rest)
     by = {rule: asked[asked["rule"] == rule] for rule in RULES}
     factors = {f"times smaller, {rule}": shrink(rows, "ops") for rule, rows in by.items()}
-    return {"times smaller, expected": shrink(by["every"], "expected")} | factors | {f"edges changed, {rule}": changed(rows) for rule, rows in by.items()}
+    return (
+        {"times smaller, expected": shrink(by["every"], "expected")}
+        | factors
+        | {f"edges changed, {rule}": changed(rows) for rule, rows in by.items()}
+    )
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #plot-map
 SHADES = dict(  # by number of parameters
@@ -474,15 +663,34 @@ def plot_map(ends: pd.DataFrame, title: str) -> plt.Figure:  # `ends`: of one se
     fig, axes = plt.subplots(1, len(names), figsize=(2 + 2.9 * len(names), 3.4), sharey=True, squeeze=False)
     for ax, name in zip(axes[0], names):
         rows = ends[ends["method"] == name].sort_values("lam")
-        cells = [{(j, i): op for i, node in enumerate(Genotype.from_json(g).reduce) for op, j in node} for g in rows["genotype"]]
+        cells = [
+            {(j, i): op for i, node in enumerate(Genotype.from_json(g).reduce) for op, j in node}
+            for g in rows["genotype"]
+        ]
         table = [[ops.index(cell.get(edge, "none")) for cell in cells] for edge in SPACE.edges]
         colors = ListedColormap(list(SHADES.values()))
-        ax.pcolormesh(rows["lam"], range(len(SPACE.edges)), table, cmap=colors, vmin=-0.5, vmax=len(ops) - 0.5, shading="nearest")
-        ax.set(xscale="log", xlabel="λ", title=name, yticks=range(len(SPACE.edges)), yticklabels=[f"{j} → {i}" for j, i in SPACE.edges])
+        ax.pcolormesh(
+            rows["lam"],
+            range(len(SPACE.edges)),
+            table,
+            cmap=colors,
+            vmin=-0.5,
+            vmax=len(ops) - 0.5,
+            shading="nearest",
+        )
+        ax.set(
+            xscale="log",
+            xlabel="λ",
+            title=name,
+            yticks=range(len(SPACE.edges)),
+            yticklabels=[f"{j} → {i}" for j, i in SPACE.edges],
+        )
         ax.grid(False)
     axes[0][0].invert_yaxis()
     axes[0][0].set_ylabel("edge: state → node")
-    patches = [Patch(facecolor=color, edgecolor="0.5", label=op.replace("_", " ")) for op, color in SHADES.items()]
+    patches = [
+        Patch(facecolor=color, edgecolor="0.5", label=op.replace("_", " ")) for op, color in SHADES.items()
+    ]
     fig.legend(handles=patches, loc="outside right center")
     headline(fig, title)
     return fig
@@ -499,17 +707,39 @@ FRONT = {  # how each method is drawn here; the hypernetworks share a colour, as
 }
 
 
-def plot_front(df: pd.DataFrame, title: str) -> plt.Figure:  # `df` with columns method, seed, lam, parameters and accuracies
+def plot_front(
+    df: pd.DataFrame, title: str
+) -> plt.Figure:  # `df` with columns method, seed, lam, parameters and accuracies
     "Accuracy against parameters; the λ of one hypernetwork are joined by a line, one for each seed."
     kinds = [k for k in ("inherited", "retrained") if k in df and df[k].notna().any()]
     fig, axes = plt.subplots(1, len(kinds), figsize=(4.7 * len(kinds), 3.4), squeeze=False)
     for ax, kind in zip(axes[0], kinds):
         for name, look in FRONT.items():
             rows = df[(df["method"] == name) & df[kind].notna()].sort_values("lam")
-            for i, (_, one) in enumerate(rows.groupby("seed") if look["ls"] else [(0, rows)] if len(rows) else []):
-                ax.plot(one["parameters"], 100 * one[kind], lw=0.8, ms=6, alpha=0.8, label=name if i == 0 else None, **look)
-        ax.set(xlabel="parameters of the discrete network", ylabel="accuracy, %", title=dict(inherited="inherited weights", retrained="trained by itself")[kind])
-    fig.legend(*axes[0][0].get_legend_handles_labels() if len(kinds) == 1 else axes[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=7)
+            for i, (_, one) in enumerate(
+                rows.groupby("seed") if look["ls"] else [(0, rows)] if len(rows) else []
+            ):
+                ax.plot(
+                    one["parameters"],
+                    100 * one[kind],
+                    lw=0.8,
+                    ms=6,
+                    alpha=0.8,
+                    label=name if i == 0 else None,
+                    **look,
+                )
+        ax.set(
+            xlabel="parameters of the discrete network",
+            ylabel="accuracy, %",
+            title=dict(inherited="inherited weights", retrained="trained by itself")[kind],
+        )
+    fig.legend(
+        *axes[0][0].get_legend_handles_labels()
+        if len(kinds) == 1
+        else axes[0][1].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=7,
+    )
     headline(fig, title)
     return fig
 
@@ -518,9 +748,19 @@ def plot_skips(df: pd.DataFrame, title: str) -> plt.Figure:  # `df`: from `by_ep
     "Edges with a skip connection against epoch, DARTS beside the hypernetworks (mean over λ)."
     fig, ax = plt.subplots(figsize=(5.5, 2.8))
     for name, rows in df.groupby("method", sort=False):
-        mean = rows.groupby(["epoch", "seed"])["skips_two"].mean().groupby("epoch").agg(["mean", "min", "max"])
+        mean = (
+            rows.groupby(["epoch", "seed"])["skips_two"].mean().groupby("epoch").agg(["mean", "min", "max"])
+        )
         look = FRONT.get(name, dict(color="0.6", marker="", ls="-."))
-        ax.plot(mean.index, mean["mean"], marker=look["marker"], ms=4, color=look["color"], ls="-" if name == "DARTS" else look["ls"], label=name)
+        ax.plot(
+            mean.index,
+            mean["mean"],
+            marker=look["marker"],
+            ms=4,
+            color=look["color"],
+            ls="-" if name == "DARTS" else look["ls"],
+            label=name,
+        )
         ax.fill_between(mean.index, mean["min"], mean["max"], color=look["color"], alpha=0.12, lw=0)
     ax.axhline(8 / 7, **PAPER)
     ax.set(xlabel="epoch", ylabel="skip connections, of 8 edges", ylim=(0, None))

@@ -27,15 +27,15 @@ from ..codehash import code_hash
 from ..core import progress
 from ..data import Augment, Batches, Images, eval_batches, load_images, resize, split
 from ..estimate import passes
-from ..plots import PAPER, STYLE, headline
 from ..files import Checkpoint, alone, check_state, run_lock
+from ..plots import PAPER, STYLE, headline
 from ..records import run_key
 from ..relaxations import Weights, hard, one_hot
 from ..search import At, search
 from ..streams import check_seeds, normal, square_root, uniform
 from ..tdga import TDGA
 from ..training import Recipe, fit
-from ..vgg import ShortcutSpace, VGG, draw_shortcuts, population_logits, shared_layers
+from ..vgg import VGG, ShortcutSpace, draw_shortcuts, population_logits, shared_layers
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #data
 SPACE = ShortcutSpace()
@@ -47,7 +47,9 @@ def parts_of(source: str, device="cpu") -> tuple[dict[str, Images], dict]:
     how = "enlarge" if images.train.shape[1] < 16 else "pad"
     fitting = lambda part: part if part.shape[1] == 32 else resize(part, 32, how)
     parts = split(images.train, seed=0, weights=0.5, alpha=0.25, fitness=0.25) | dict(test=images.test)
-    return {name: fitting(part) for name, part in parts.items()}, dict(mean=images.mean, std=images.std, channels_last=True)
+    return {name: fitting(part) for name, part in parts.items()}, dict(
+        mean=images.mean, std=images.std, channels_last=True
+    )
 
 
 def first_images(part: Images, n: int, norm: dict) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,7 +60,9 @@ def first_images(part: Images, n: int, norm: dict) -> tuple[torch.Tensor, torch.
     return next(iter(eval_batches(part.take(range(n)), n, **norm)))
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #gates
-def share(alpha: torch.Tensor, target: torch.Tensor) -> torch.Tensor:  # (M,): e^α / (1 + Σ e^α over the sources of a target)
+def share(
+    alpha: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:  # (M,): e^α / (1 + Σ e^α over the sources of a target)
     "Softmax over the sources of each target and no source."
     e = alpha.exp()
     return e / (1 + e.new_zeros(18).index_add(0, target, e))[target]
@@ -82,14 +86,20 @@ class Shortcuts(nn.Module):
         if sampling not in SAMPLINGS:
             raise ValueError(f"there is no sampling {sampling!r}: choose among {', '.join(SAMPLINGS)}")
         M = len(SPACE.positions)
-        drawn = torch.randn((M, 2) if sampling == "off / on" else (M,), generator=torch.Generator().manual_seed(seed))
+        drawn = torch.randn(
+            (M, 2) if sampling == "off / on" else (M,), generator=torch.Generator().manual_seed(seed)
+        )
         self.alpha, self.sampling, self.seed = nn.Parameter(1e-3 * drawn), sampling, seed
         self.register_buffer("target", torch.tensor([j for _, j in SPACE.positions]))
 
     def gates(self, step: int | None = None) -> torch.Tensor:  # (M,); None: what is expected, without noise
         "The gates in a step."
         seeds = check_seeds(self.seed).to(self.alpha.device, non_blocking=True)
-        u = torch.tensor(0.5) if step is None else uniform(seeds, range(step, step + 1), len(SPACE.positions))[0, :, 0].clamp(1e-6, 1 - 1e-6)
+        u = (
+            torch.tensor(0.5)
+            if step is None
+            else uniform(seeds, range(step, step + 1), len(SPACE.positions))[0, :, 0].clamp(1e-6, 1 - 1e-6)
+        )
         sampling = "sigmoid" if step is None and self.sampling == "Bernoulli" else self.sampling
         return SAMPLINGS[sampling](self.alpha, self.target, u.to(self.alpha.device))
 
@@ -117,7 +127,10 @@ def to_text(bits) -> str:
 
 def to_bits(texts: Sequence[str]) -> torch.Tensor:  # int64 (len(texts), M)
     "The other way round; raises `ValueError` for other characters, and for none or different lengths."
-    if not all(isinstance(text, str) and set(text) <= {"0", "1"} for text in texts) or len(set(map(len, texts))) != 1:
+    if (
+        not all(isinstance(text, str) and set(text) <= {"0", "1"} for text in texts)
+        or len(set(map(len, texts))) != 1
+    ):
         raise ValueError("architectures are texts of 0 and 1, at least one, all of the same length")
     return torch.tensor([[int(c) for c in text] for text in texts])
 
@@ -138,9 +151,15 @@ class Fitness:
         calibrate: torch.Tensor,  # (b', C, 32, 32) training images, for the statistics of batch norm
     ):
         self.network, self.x, self.y, self.calibrate = network, x, y, calibrate
-        self.known, self.asked, self.layers = {}, 0, 0  # bits -> (loss, accuracy); numbers of architectures and of layers
+        self.known, self.asked, self.layers = (
+            {},
+            0,
+            0,
+        )  # bits -> (loss, accuracy); numbers of architectures and of layers
 
-    def __call__(self, bits: torch.Tensor) -> torch.Tensor:  # (individuals, M) -> (individuals, 2): loss in nats, accuracy
+    def __call__(
+        self, bits: torch.Tensor
+    ) -> torch.Tensor:  # (individuals, M) -> (individuals, 2): loss in nats, accuracy
         "Look up or compute."
         new = {key: row for key, row in zip(keys_of(bits), bits.cpu()) if key not in self.known}
         if new:
@@ -157,14 +176,20 @@ class Fitness:
     def compute(self, bits: torch.Tensor) -> torch.Tensor:  # as above
         "All of them, in one pass."
         logits = population_logits(self.network, bits, self.x, self.calibrate)
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), self.y.repeat(len(bits)), reduction="none").view(len(bits), -1).mean(1)
+        losses = (
+            F.cross_entropy(logits.flatten(0, 1).float(), self.y.repeat(len(bits)), reduction="none")
+            .view(len(bits), -1)
+            .mean(1)
+        )
         right = (logits.argmax(-1) == self.y) & logits.isfinite().all(-1)  # what is no number is never right
         return torch.stack([losses, right.float().mean(1)], 1)
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #supernet
 def batches_of(part: Images, source: str, size: int, seed: int, norm: dict) -> Batches:
     "Training batches: moved by up to two pixels, and mirrored unless they are digits."
-    return Batches(part, size, seed=seed, augment=Augment(crop=2, flip=source not in ("digits", "mnist")), **norm)
+    return Batches(
+        part, size, seed=seed, augment=Augment(crop=2, flip=source not in ("digits", "mnist")), **norm
+    )
 
 
 def new_supernet(
@@ -176,15 +201,33 @@ def new_supernet(
 ) -> tuple[VGG, Shortcuts]:
     "A supernet and its α, as the seed makes them."
     torch.manual_seed(seed)
-    return VGG(SPACE, images.shape, len(images.classes), width).to(device), Shortcuts(sampling, seed).to(device)
+    return VGG(SPACE, images.shape, len(images.classes), width).to(device), Shortcuts(sampling, seed).to(
+        device
+    )
 
 
-def train_supernet(network, method, parts, norm, source, size, steps, lr, lr_alpha, looks, seed, ckpt=None) -> list[dict]:
+def train_supernet(
+    network, method, parts, norm, source, size, steps, lr, lr_alpha, looks, seed, ckpt=None
+) -> list[dict]:
     "Train both; a row for each of `looks` looks at the graph."
     train, valid = (batches_of(parts[name], source, size, seed, norm) for name in ("weights", "alpha"))
     recipe = Recipe(steps, lr=lr, warmup=steps // 20, weight_decay=5e-4, clip=5.0, bf16=False)
     graph = lambda: dict(graph=to_text(method.bits()))
-    return search(network, method, train, valid, recipe, lr_alpha, 0.0, False, graph, max(1, steps // looks), seed, ckpt, f"{method.sampling}, seed {seed}")
+    return search(
+        network,
+        method,
+        train,
+        valid,
+        recipe,
+        lr_alpha,
+        0.0,
+        False,
+        graph,
+        max(1, steps // looks),
+        seed,
+        ckpt,
+        f"{method.sampling}, seed {seed}",
+    )
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #kept-supernet
 def trained_supernet(
@@ -202,14 +245,27 @@ def trained_supernet(
     if ckpt is None:
         return network, method, train(None), parts, norm
     data = load_images(settings["source"]).about["hash"]
-    key = run_key(dict(settings, sampling=sampling, seed=seed, code=code_hash(trained_supernet), data=data, device=str(device)))
+    key = run_key(
+        dict(
+            settings,
+            sampling=sampling,
+            seed=seed,
+            code=code_hash(trained_supernet),
+            data=data,
+            device=str(device),
+        )
+    )
     folder = ckpt.path.parent.parent / f"supernet-{sampling.replace(' / ', '-')}-{key}"
     kept, begun = Checkpoint(folder / "weights.pt", key=key), Checkpoint(folder / "checkpoint.pt", key=key)
     with alone(run_lock(folder), f"the supernet of {sampling}, seed {seed}"):
         if kept.path.is_file() and kept.path.stat().st_mtime < float(os.environ.get("NAS_NB_FORCE", 0)):
             kept.path.unlink()
         if saved := kept.load():
-            check_state(saved, dict(network=network.state_dict(), method=method.state_dict(), history=[]), kept.path.name)
+            check_state(
+                saved,
+                dict(network=network.state_dict(), method=method.state_dict(), history=[]),
+                kept.path.name,
+            )
             network.load_state_dict(saved["network"]), method.load_state_dict(saved["method"])
             return network, method, saved["history"], parts, norm
         history = train(begun)
@@ -229,7 +285,9 @@ def fitness_of(
     "The fitness on the first images of a part; raises `ValueError` if there is no such part."
     if on not in parts:
         raise ValueError(f"there are no images for {on!r}: choose among {', '.join(parts)}")
-    x, y = first_images(parts[on], min(images, len(parts[on]) // 2) if on == "test" else images, norm)  # the other half is for the report
+    x, y = first_images(
+        parts[on], min(images, len(parts[on]) // 2) if on == "test" else images, norm
+    )  # the other half is for the report
     return Fitness(network, x, y, first_images(parts["weights"], calibrate, norm)[0])
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #darts-run
@@ -248,11 +306,15 @@ def darts_run(
     loss, accuracy = fitness(bits[None])[0].tolist()
     network.eval()
     with torch.no_grad():
-        answered = [(network(x, method.weights()), y) for x, y in zip(fitness.x.split(500), fitness.y.split(500))]
+        answered = [
+            (network(x, method.weights()), y) for x, y in zip(fitness.x.split(500), fitness.y.split(500))
+        ]
     right = [(logits.argmax(1) == y) & logits.isfinite().all(1) for logits, y in answered]
     alpha = [round(a, 4) for a in method.alpha.detach().flatten().tolist()]
     mixture = torch.cat(right).float().mean().item()
-    return dict(graph=to_text(bits), loss=loss, accuracy=accuracy, mixture=mixture, history=history, alpha=alpha)
+    return dict(
+        graph=to_text(bits), loss=loss, accuracy=accuracy, mixture=mixture, history=history, alpha=alpha
+    )
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #step3
 def alpha_gradient(
@@ -293,11 +355,23 @@ class TDGASearch:
         every: int,  # generations between two that are recorded in full
         seed: int,
     ):
-        self.network, self.fitness, self.valid, self.every, self.rows = network.eval().requires_grad_(False), fitness, valid, every, []
+        self.network, self.fitness, self.valid, self.every, self.rows = (
+            network.eval().requires_grad_(False),
+            fitness,
+            valid,
+            every,
+            [],
+        )
         population = torch.cat([alpha[None], near(alpha, range(individuals - 1), seed)]).cpu()
-        self.eta = move / square_root(self.gradient(population, 0).square().mean()).clamp(min=1e-12) if move else None
+        self.eta = (
+            move / square_root(self.gradient(population, 0).square().mean()).clamp(min=1e-12)
+            if move
+            else None
+        )
         energies = fitness(self.express(population))[:, 0]
-        self.ga = TDGA(population[None], energies[None], T, [seed], mutation, express=self.express, replacement=T > 0)
+        self.ga = TDGA(
+            population[None], energies[None], T, [seed], mutation, express=self.express, replacement=T > 0
+        )
         self.log()
 
     @staticmethod
@@ -307,7 +381,9 @@ class TDGASearch:
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #tdga-advance
 @patch
-def gradient(self: TDGASearch, population: torch.Tensor, step: int) -> torch.Tensor:  # (individuals, M), as `population`
+def gradient(
+    self: TDGASearch, population: torch.Tensor, step: int
+) -> torch.Tensor:  # (individuals, M), as `population`
     "Of each individual, on its share of a batch."
     x, y = self.valid(step)
     return alpha_gradient(self.network, population.to(x.device), x, y).to(population)
@@ -327,10 +403,22 @@ def search_row(s: TDGASearch) -> dict:
     "What is recorded of a generation."
     bits, ga = s.express(s.ga.population[0]), s.ga
     loss, accuracy = s.fitness.lookup(bits).T
-    row = dict(best=loss.nan_to_num(math.inf).min(), mean=loss.mean(), std=loss.std(), accuracy=accuracy[loss.nan_to_num(math.inf).argmin()], mean_accuracy=accuracy.mean())
+    row = dict(
+        best=loss.nan_to_num(math.inf).min(),
+        mean=loss.mean(),
+        std=loss.std(),
+        accuracy=accuracy[loss.nan_to_num(math.inf).argmin()],
+        mean_accuracy=accuracy.mean(),
+    )
     row |= dict(entropy=ga.entropy[0], T=ga.temperature[0], open=bits.sum(1).float().mean())
-    row = dict(generation=ga.generation) | {k: round(float(v), 6) for k, v in row.items()} | dict(asked=s.fitness.asked, distinct=len(s.fitness.known), layers=s.fitness.layers)
-    whole = ga.generation % s.every == 0  # a few generations, for the pictures and for the measurement of speed
+    row = (
+        dict(generation=ga.generation)
+        | {k: round(float(v), 6) for k, v in row.items()}
+        | dict(asked=s.fitness.asked, distinct=len(s.fitness.known), layers=s.fitness.layers)
+    )
+    whole = (
+        ga.generation % s.every == 0
+    )  # a few generations, for the pictures and for the measurement of speed
     return row | (dict(population=[to_text(b) for b in bits]) if whole else {})
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #tdga-weights
@@ -360,7 +448,9 @@ def train_weights(self: TDGASearch, train: Batches, lr: float, steps: int) -> No
 def state(self: TDGASearch) -> dict:
     "All that the rest of the search follows from."
     f = self.fitness
-    bits = torch.tensor([list(key) for key in f.known], dtype=torch.uint8).view(-1, self.ga.population.shape[-1])
+    bits = torch.tensor([list(key) for key in f.known], dtype=torch.uint8).view(
+        -1, self.ga.population.shape[-1]
+    )
     known = dict(bits=bits, values=torch.tensor(list(f.known.values()), dtype=torch.float64).view(-1, 2))
     own = dict(ga=self.ga.state_dict(), rows=self.rows, known=known, asked=f.asked, layers=f.layers)
     return own | dict(eta=self.eta, network=self.network.state_dict())
@@ -371,14 +461,27 @@ def resume(self: TDGASearch, saved: dict) -> None:
     "Go on from a state; raises `ValueError` for one of another search."
     bits = saved["known"].get("bits") if isinstance(saved.get("known"), dict) else None
     n = len(bits) if torch.is_tensor(bits) and bits.ndim else 0
-    known = dict(bits=torch.zeros(n, self.ga.population.shape[-1], dtype=torch.uint8), values=torch.full((n, 2), np.nan, dtype=torch.float64))
+    known = dict(
+        bits=torch.zeros(n, self.ga.population.shape[-1], dtype=torch.uint8),
+        values=torch.full((n, 2), np.nan, dtype=torch.float64),
+    )
     like = self.state() | dict(rows=[], known=known)
-    like["ga"] |= {name: torch.full_like(like["ga"][name], np.inf) for name in ("energies", "best_energy")}  # which may be infinite
+    like["ga"] |= {
+        name: torch.full_like(like["ga"][name], np.inf) for name in ("energies", "best_energy")
+    }  # which may be infinite
     check_state(saved, like, "the checkpoint of this search")
     self.ga.load_state_dict(saved["ga"])
     self.network.load_state_dict(saved["network"])
-    self.rows, self.eta, self.fitness.asked, self.fitness.layers = saved["rows"], saved["eta"], saved["asked"], saved["layers"]
-    self.fitness.known = {bits.numpy().tobytes(): tuple(v) for bits, v in zip(saved["known"]["bits"], saved["known"]["values"].tolist())}
+    self.rows, self.eta, self.fitness.asked, self.fitness.layers = (
+        saved["rows"],
+        saved["eta"],
+        saved["asked"],
+        saved["layers"],
+    )
+    self.fitness.known = {
+        bits.numpy().tobytes(): tuple(v)
+        for bits, v in zip(saved["known"]["bits"], saved["known"]["values"].tolist())
+    }
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #levels
 def best_three(s: TDGASearch) -> list[str]:
@@ -387,29 +490,62 @@ def best_three(s: TDGASearch) -> list[str]:
     return [to_text(bits[i]) for i in s.fitness(bits)[:, 0].argsort()[:3]]
 
 
-def levels(network: VGG, graphs: dict[str, str], fitness: Fitness, parts, norm, images: int, test_images: int) -> dict:
+def levels(
+    network: VGG, graphs: dict[str, str], fitness: Fitness, parts, norm, images: int, test_images: int
+) -> dict:
     "Loss and accuracy on the images for fitness, and accuracy on test images, of architectures by name."
     rest = parts["test"].take(range(min(images, len(parts["test"]) // 2), len(parts["test"])))
     test = Fitness(network, *first_images(rest, test_images, norm), fitness.calibrate)
     bits = to_bits(list(graphs.values()))
     found = torch.cat([fitness(bits), test(bits)[:, 1:]], 1).tolist()
-    return {name: dict(graph=graphs[name], loss=loss, accuracy=accuracy, test=t) for name, (loss, accuracy, t) in zip(graphs, found)}
+    return {
+        name: dict(graph=graphs[name], loss=loss, accuracy=accuracy, test=t)
+        for name, (loss, accuracy, t) in zip(graphs, found)
+    }
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #tdga-run
 def tdga_run(
-    T: float, move: float, frozen: bool, on: str, start: str,  # weights fixed; part of the fitness; sampling of the supernet
+    T: float,
+    move: float,
+    frozen: bool,
+    on: str,
+    start: str,  # weights fixed; part of the fitness; sampling of the supernet
     generations: int,  # this and the next as in `PROFILES`
-    individuals: int, mutation: float, batch: int, images: int, calibrate: int, test_images: int, settings: dict,
-    seed: int, device="cpu", ckpt=None,
+    individuals: int,
+    mutation: float,
+    batch: int,
+    images: int,
+    calibrate: int,
+    test_images: int,
+    settings: dict,
+    seed: int,
+    device="cpu",
+    ckpt=None,
 ) -> dict:  # rows: of the generations; levels: of the best three and others
     "Experiment 2."
     network, method, _, parts, norm = trained_supernet(start, seed, settings, device, ckpt)
     fitness = fitness_of(network, parts, norm, on, images, calibrate)
-    valid, train = (batches_of(parts[p], settings["source"], n, seed + 7, norm) for p, n in (("alpha", individuals * batch), ("weights", settings["size"])))
-    s = TDGASearch(network, method.alpha.detach(), fitness, valid, individuals, T, mutation, move, max(1, generations // 10), seed)
+    valid, train = (
+        batches_of(parts[p], settings["source"], n, seed + 7, norm)
+        for p, n in (("alpha", individuals * batch), ("weights", settings["size"]))
+    )
+    s = TDGASearch(
+        network,
+        method.alpha.detach(),
+        fitness,
+        valid,
+        individuals,
+        T,
+        mutation,
+        move,
+        max(1, generations // 10),
+        seed,
+    )
     if saved := ckpt and ckpt.load():
         s.resume(saved)
-    with progress(total=generations, initial=s.ga.generation, unit="generation", desc=f"TDGA, seed {seed}") as bar:
+    with progress(
+        total=generations, initial=s.ga.generation, unit="generation", desc=f"TDGA, seed {seed}"
+    ) as bar:
         while s.ga.generation < generations:
             s.advance()
             if not frozen:
@@ -426,19 +562,31 @@ def tdga_run(
 def random_run(
     fair: bool,  # by fair coins; otherwise like TDGA's first population
     n: int,  # ≥ 1
-    images: int, calibrate: int, test_images: int, settings: dict,  # as in `PROFILES`
-    seed: int, device="cpu", ckpt=None,
+    images: int,
+    calibrate: int,
+    test_images: int,
+    settings: dict,  # as in `PROFILES`
+    seed: int,
+    device="cpu",
+    ckpt=None,
 ) -> dict:  # n, mean loss, levels of the best
     "The best of n random architectures with the weights of experiment 1."
     network, method, _, parts, norm = trained_supernet("threshold", seed, settings, device, ckpt)
-    fitness, alpha = fitness_of(network, parts, norm, "fitness", images, calibrate), method.alpha.detach().cpu()
+    fitness, alpha = (
+        fitness_of(network, parts, norm, "fitness", images, calibrate),
+        method.alpha.detach().cpu(),
+    )
     saved = (ckpt and ckpt.load()) or dict(best="", losses=[])
     losses = saved.get("losses") if isinstance(saved.get("losses"), list) else []
     check_state(saved, dict(best="", losses=[np.nan] * len(losses)), "the checkpoint of this run")
     best = saved["best"]
     while len(losses) < n:
         which = range(len(losses), min(n, len(losses) + 64))
-        drawn = normal(check_seeds(seed), which, len(alpha), _COINS)[:, :, 0] if fair else near(alpha, range(which.start + 1000, which.stop + 1000), seed)
+        drawn = (
+            normal(check_seeds(seed), which, len(alpha), _COINS)[:, :, 0]
+            if fair
+            else near(alpha, range(which.start + 1000, which.stop + 1000), seed)
+        )
         bits = (drawn > 0).long()
         new = fitness(bits)[:, 0].nan_to_num(math.inf).tolist()  # NaN would win or lose by its place
         if min(new) < min(losses, default=float("inf")):
@@ -446,13 +594,23 @@ def random_run(
         losses += new
         if ckpt:
             ckpt.tick(lambda: dict(best=best, losses=losses))
-    return dict(n=n, mean=float(np.mean(losses)), levels=levels(network, dict(best=best), fitness, parts, norm, images, test_images))
+    return dict(
+        n=n,
+        mean=float(np.mean(losses)),
+        levels=levels(network, dict(best=best), fitness, parts, norm, images, test_images),
+    )
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #retrain-run
 def retrain_run(
     graph: str,  # of 0 and 1, one for each shortcut
-    source: str, width: float, size: int, lr: float, steps: int,  # as in `PROFILES`
-    seed: int, device="cpu", ckpt=None,
+    source: str,
+    width: float,
+    size: int,
+    lr: float,
+    steps: int,  # as in `PROFILES`
+    seed: int,
+    device="cpu",
+    ckpt=None,
 ) -> dict:  # test images that are classified correctly, and how many there are
     "Train VGG19 with these shortcuts from scratch on all training images and test it; raises `ValueError` for another graph."
     bits = SPACE.check(to_bits([graph])[0])
@@ -463,7 +621,15 @@ def retrain_run(
     model = At(network, one_hot(bits))
     recipe = Recipe(steps, lr=lr, warmup=steps // 20, weight_decay=5e-4, clip=5.0, bf16=False)
     test = lambda: eval_batches(parts["test"], 500, **norm)
-    rows = fit(model, batches_of(train, source, size, seed, norm), recipe, test, seed=seed, ckpt=ckpt, desc=f"retraining, seed {seed}")
+    rows = fit(
+        model,
+        batches_of(train, source, size, seed, norm),
+        recipe,
+        test,
+        seed=seed,
+        ckpt=ckpt,
+        desc=f"retraining, seed {seed}",
+    )
     return dict(correct=rows[-1]["correct"], n=rows[-1]["n"])
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #profiles
@@ -477,7 +643,8 @@ PROFILES = dict(
         lr_alpha=0.01,  # of Adam
         looks=20,  # at the graph in experiment 1
         samplings=("threshold", "sigmoid", "off / on", "sources", "Bernoulli", "Gumbel"),
-        images=2000, calibrate=500, test_images=5000,  # for the fitness, for batch-norm statistics, for the report
+        # for the fitness, for batch-norm statistics, for the report
+        images=2000, calibrate=500, test_images=5000,
         individuals=32,
         batch=32,  # images for the gradient of an individual
         mutation=0.01,  # per gene
@@ -495,7 +662,12 @@ PROFILES = dict(
     ),
     smoke=dict(steps=4, looks=2, images=20, calibrate=16, test_images=20, individuals=4, generations=2, ablation=2),
 )  # fmt: skip
-EXPECTED = dict(paper="5.0 h on one GPU (estimated)", cpu="6 h 20 min on one core, 1 min to redraw", quick="2 min", smoke="15 s")
+EXPECTED = dict(
+    paper="5.0 h on one GPU (estimated)",
+    cpu="6 h 20 min on one core, 1 min to redraw",
+    quick="2 min",
+    smoke="15 s",
+)
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #hours
 def work(cfg, shape=(3, 32, 32)) -> list[tuple]:  # (runs, number, steps, estimated seconds of a step)
@@ -503,12 +675,19 @@ def work(cfg, shape=(3, 32, 32)) -> list[tuple]:  # (runs, number, steps, estima
     network, M = (lambda: VGG(SPACE, shape, 10, cfg.width)), len(SPACE.positions)
     x, half = (lambda n: torch.empty(n, *shape, device="meta")), [n % 2 for n in range(M)]
     gates = lambda *n: torch.empty(*n, M, device="meta", requires_grad=True)
-    mixed, net, many = passes(network, x(cfg.size), gates()), passes(network, x(cfg.size), half), cfg.individuals * cfg.batch
+    mixed, net, many = (
+        passes(network, x(cfg.size), gates()),
+        passes(network, x(cfg.size), half),
+        cfg.individuals * cfg.batch,
+    )
     individual = passes(network, x(cfg.images + cfg.calibrate), half).forward / 3
     generation = (2 * cfg.individuals + 1) * individual + passes(network, x(many), gates(many)).both
     drawn = cfg.seeds * (2 * cfg.individuals + 1) * cfg.generations  # as many as TDGA evaluates
     rows = [("experiment 1", cfg.seeds * len(cfg.samplings), cfg.steps, 2 * mixed.both + mixed.update)]
-    rows += [("TDGA, T = 0", 2 * cfg.seeds, cfg.generations, generation), ("ablations", cfg.seeds * (4 + len(cfg.temperatures)), cfg.ablation, generation)]
+    rows += [
+        ("TDGA, T = 0", 2 * cfg.seeds, cfg.generations, generation),
+        ("ablations", cfg.seeds * (4 + len(cfg.temperatures)), cfg.ablation, generation),
+    ]
     rows += [("random near DARTS", drawn, 1, individual), ("coins", cfg.seeds, cfg.coins, individual)]
     return [*rows, ("retraining", 9 * cfg.seeds, cfg.retrain_steps, net.both + net.update)]
 
@@ -517,7 +696,10 @@ def by_sampling(runs: dict) -> pd.DataFrame:  # `runs`: sampling -> records of `
     "A row for each sampling and seed: accuracies, and how many shortcuts the graph has."
     rows = ((name, r["seed"], r["result"]) for name, records in runs.items() for r in records)
     kept = ("mixture", "accuracy", "loss", "graph")
-    return pd.DataFrame(dict(sampling=name, seed=seed, open=x["graph"].count("1")) | {k: x[k] for k in kept} for name, seed, x in rows)
+    return pd.DataFrame(
+        dict(sampling=name, seed=seed, open=x["graph"].count("1")) | {k: x[k] for k in kept}
+        for name, seed, x in rows
+    )
 
 
 def apart(graphs: Sequence[str]) -> tuple[float, float]:
@@ -525,23 +707,54 @@ def apart(graphs: Sequence[str]) -> tuple[float, float]:
     bits = to_bits(graphs).double().numpy()
     pairs = [(a, b) for i, a in enumerate(bits) for b in bits[:i]]
     expected = lambda a, b: a.mean() * (1 - b.mean()) + b.mean() * (1 - a.mean())
-    return tuple(float(np.mean([f(a, b) for a, b in pairs])) if pairs else float("nan") for f in (lambda a, b: (a != b).mean(), expected))
+    return tuple(
+        float(np.mean([f(a, b) for a, b in pairs])) if pairs else float("nan")
+        for f in (lambda a, b: (a != b).mean(), expected)
+    )
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #plot-samplings
-def plot_samplings(df: pd.DataFrame, spread: pd.DataFrame, title: str) -> plt.Figure:  # from `by_sampling`; columns differ, differ by chance
+def plot_samplings(
+    df: pd.DataFrame, spread: pd.DataFrame, title: str
+) -> plt.Figure:  # from `by_sampling`; columns differ, differ by chance
     "Accuracy of mixture and graph for each sampling, and how far the graphs of the seeds are apart."
     names, several = list(df["sampling"].unique()), spread["differ"].notna().any()
-    fig, axes = plt.subplots(1, 1 + several, figsize=(5 + 4 * several, 0.9 + 0.4 * len(names)), squeeze=False, sharey=True)
+    fig, axes = plt.subplots(
+        1, 1 + several, figsize=(5 + 4 * several, 0.9 + 0.4 * len(names)), squeeze=False, sharey=True
+    )
     rows = {name: len(names) - 1 - n for n, name in enumerate(names)}
-    for what, color, marker, dy in (("mixture", "0.55", "s", 0.12), ("accuracy", STYLE["DARTS"]["color"], STYLE["DARTS"]["marker"], -0.12)):
+    for what, color, marker, dy in (
+        ("mixture", "0.55", "s", 0.12),
+        ("accuracy", STYLE["DARTS"]["color"], STYLE["DARTS"]["marker"], -0.12),
+    ):
         label = dict(mixture="as trained", accuracy="graph")[what]
-        axes[0][0].plot(100 * df[what], df["sampling"].map(rows) + dy, marker, color=color, ms=5, alpha=0.8, label=label)
-    axes[0][0].set(yticks=list(rows.values()), yticklabels=names, xlabel="accuracy with shared weights, %", ylim=(-0.6, len(names) - 0.4))
+        axes[0][0].plot(
+            100 * df[what], df["sampling"].map(rows) + dy, marker, color=color, ms=5, alpha=0.8, label=label
+        )
+    axes[0][0].set(
+        yticks=list(rows.values()),
+        yticklabels=names,
+        xlabel="accuracy with shared weights, %",
+        ylim=(-0.6, len(names) - 0.4),
+    )
     axes[0][0].legend(loc="best")
     if several:
         ax = axes[0][1]
-        ax.barh([rows[n] for n in spread.index], 100 * spread["differ"], height=0.5, color=STYLE["DARTS"]["color"], label="found")
-        ax.plot(100 * spread["differ by chance"], [rows[n] for n in spread.index], "|", color="black", ms=14, mew=1.5, label="drawn at random")
+        ax.barh(
+            [rows[n] for n in spread.index],
+            100 * spread["differ"],
+            height=0.5,
+            color=STYLE["DARTS"]["color"],
+            label="found",
+        )
+        ax.plot(
+            100 * spread["differ by chance"],
+            [rows[n] for n in spread.index],
+            "|",
+            color="black",
+            ms=14,
+            mew=1.5,
+            label="drawn at random",
+        )
         ax.set(xlabel="positions in which two seeds differ, %")
         ax.legend(loc="lower right")
     headline(fig, title)
@@ -550,26 +763,50 @@ def plot_samplings(df: pd.DataFrame, spread: pd.DataFrame, title: str) -> plt.Fi
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #tables2
 def by_generation(runs: dict) -> pd.DataFrame:  # `runs`: name -> records of `tdga_run`
     "A row for each search, seed and generation."
-    rows = ((name, r["seed"], row) for name, records in runs.items() for r in records for row in r["result"]["rows"])
-    return pd.DataFrame(dict(search=n, seed=s) | {k: v for k, v in row.items() if k != "population"} for n, s, row in rows)
+    rows = (
+        (name, r["seed"], row)
+        for name, records in runs.items()
+        for r in records
+        for row in r["result"]["rows"]
+    )
+    return pd.DataFrame(
+        dict(search=n, seed=s) | {k: v for k, v in row.items() if k != "population"} for n, s, row in rows
+    )
 
 
 def by_level(runs: dict) -> pd.DataFrame:
     "A row for each search, seed and architecture that was measured at the end."
-    rows = ((n, r["seed"], of, x) for n, records in runs.items() for r in records for of, x in r["result"]["levels"].items())
+    rows = (
+        (n, r["seed"], of, x)
+        for n, records in runs.items()
+        for r in records
+        for of, x in r["result"]["levels"].items()
+    )
     return pd.DataFrame(dict(search=n, seed=s, architecture=of) | x for n, s, of, x in rows)
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #worth-run
 def worth_run(
     graphs: list[str],  # of 0 and 1, one for each shortcut
-    calibrate: int, settings: dict,  # as in `PROFILES`
-    seed: int, device="cpu", ckpt=None,
+    calibrate: int,
+    settings: dict,  # as in `PROFILES`
+    seed: int,
+    device="cpu",
+    ckpt=None,
 ) -> dict:  # graphs, with loss and accuracy of each
     "Loss and accuracy on all test images with the weights of experiment 1."
     network, _, _, parts, norm = trained_supernet("threshold", seed, settings, device, ckpt)
-    fitness = Fitness(network, *first_images(parts["test"], len(parts["test"]), norm), first_images(parts["weights"], calibrate, norm)[0])
+    fitness = Fitness(
+        network,
+        *first_images(parts["test"], len(parts["test"]), norm),
+        first_images(parts["weights"], calibrate, norm)[0],
+    )
     found = fitness(to_bits(graphs)).tolist()
-    return dict(graphs=[dict(graph=g, test_loss=loss, test_accuracy=accuracy) for g, (loss, accuracy) in zip(graphs, found)])
+    return dict(
+        graphs=[
+            dict(graph=g, test_loss=loss, test_accuracy=accuracy)
+            for g, (loss, accuracy) in zip(graphs, found)
+        ]
+    )
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #plot-evaluation
 LEVELS = {"plain VGG19": ("TDGA", "plain"), "all shortcuts": ("TDGA", "all"), "DARTS": ("TDGA", "DARTS")}
@@ -577,7 +814,9 @@ LEVELS |= {"best of as many near DARTS": ("near", "best"), "best of {coins} coin
 SEARCHES = {"TDGA": STYLE["TDGA"]["color"], "T = 0": STYLE["GA"]["color"]}
 
 
-def plot_evaluation(course: pd.DataFrame, ends: pd.DataFrame, coins: str, title: str) -> plt.Figure:  # from `by_generation`, `by_level`; how many coins
+def plot_evaluation(
+    course: pd.DataFrame, ends: pd.DataFrame, coins: str, title: str
+) -> plt.Figure:  # from `by_generation`, `by_level`; how many coins
     "Best loss and mean loss ± its deviation in the population against generation, a panel for TDGA and one for T = 0."
     fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
     mean = course.groupby(["search", "generation"])[["best", "mean", "std"]].mean()
@@ -585,18 +824,29 @@ def plot_evaluation(course: pd.DataFrame, ends: pd.DataFrame, coins: str, title:
         of = mean.loc[name]
         ax.plot(of.index, of["best"], color=color, lw=2, label="best individual")
         ax.plot(of.index, of["mean"], color=color, lw=1.2, ls=":", label="population, mean ± deviation")
-        ax.fill_between(of.index, of["mean"] - of["std"], of["mean"] + of["std"], color=color, alpha=0.15, lw=0)
+        ax.fill_between(
+            of.index, of["mean"] - of["std"], of["mean"] + of["std"], color=color, alpha=0.15, lw=0
+        )
         ax.set(title=name, xlabel="generation")
         ax.legend(loc="upper right")
     later = mean[mean.index.get_level_values("generation") >= 2]
     low, high = later["best"].min(), (later["mean"] + later["std"]).max()
     top, beyond = high + 0.25 * (high - low), []
-    for label, (search, architecture) in LEVELS.items():
-        found = ends[(ends["search"] == search) & (ends["architecture"] == architecture)]["loss"].mean()
+    for label, (method, architecture) in LEVELS.items():
+        found = ends[(ends["search"] == method) & (ends["architecture"] == architecture)]["loss"].mean()
         label = label.format(coins=coins)
         for ax in axes if found < top else ():
             ax.axhline(found, **PAPER, zorder=4)  # above the boxes of the labels
-            ax.text(ax.get_xlim()[1], found, f"{label} ", va="bottom", ha="right", fontsize=7, color="0.25", bbox=dict(fc="white", ec="none", alpha=0.75, pad=0.5))
+            ax.text(
+                ax.get_xlim()[1],
+                found,
+                f"{label} ",
+                va="bottom",
+                ha="right",
+                fontsize=7,
+                color="0.25",
+                bbox=dict(fc="white", ec="none", alpha=0.75, pad=0.5),
+            )
         beyond += [] if found < top or np.isnan(found) else [f"{label} {found:.2f}"]
     axes[0].set(ylabel="loss with shared weights, nats", ylim=(None, top))
     fig.supxlabel("further up: " + ", ".join(beyond) if beyond else "", fontsize=8)
@@ -607,13 +857,17 @@ def plot_evaluation(course: pd.DataFrame, ends: pd.DataFrame, coins: str, title:
 def loci_of(record: dict) -> tuple[list[int], np.ndarray]:
     "The generations that were recorded in full, and how often each shortcut is open in them (generations, M)."
     kept = [row for row in record["result"]["rows"] if "population" in row]
-    return [int(row["generation"]) for row in kept], np.stack([to_bits(row["population"]).double().mean(0).numpy() for row in kept])
+    return [int(row["generation"]) for row in kept], np.stack(
+        [to_bits(row["population"]).double().mean(0).numpy() for row in kept]
+    )
 
 
 TICKS = (3, 6, 8, 10, 12, 14, 16)  # targets that are named
 
 
-def plot_entropy(course: pd.DataFrame, records: dict, title: str) -> plt.Figure:  # `records`: name -> one record
+def plot_entropy(
+    course: pd.DataFrame, records: dict, title: str
+) -> plt.Figure:  # `records`: name -> one record
     "Mean entropy against generation, and a map of the entropy of each position."
     fig, axes = plt.subplots(1, 1 + len(records), figsize=(10, 3.4), width_ratios=[1.2] + [1] * len(records))
     for name, color in SEARCHES.items():
@@ -628,9 +882,24 @@ def plot_entropy(course: pd.DataFrame, records: dict, title: str) -> plt.Figure:
     for ax, (name, record) in zip(axes[1:], records.items()):
         generations, p = loci_of(record)
         h = -(p * np.log(p.clip(1e-12)) + (1 - p) * np.log((1 - p).clip(1e-12)))
-        image = ax.pcolormesh(generations, range(1, 106), h.T, cmap="cividis", vmin=0, vmax=np.log(2), shading="nearest", rasterized=True)
+        image = ax.pcolormesh(
+            generations,
+            range(1, 106),
+            h.T,
+            cmap="cividis",
+            vmin=0,
+            vmax=np.log(2),
+            shading="nearest",
+            rasterized=True,
+        )
         ax.hlines([f + 0.5 for f in first.values()], generations[0], generations[-1], color="white", lw=0.4)
-        ax.set(title=name, xlabel="generation", yticks=[first[j] + j / 2 - 0.5 for j in TICKS], yticklabels=TICKS, ylabel="target layer" if ax is axes[1] else "")
+        ax.set(
+            title=name,
+            xlabel="generation",
+            yticks=[first[j] + j / 2 - 0.5 for j in TICKS],
+            yticklabels=TICKS,
+            ylabel="target layer" if ax is axes[1] else "",
+        )
         ax.grid(False)
     fig.colorbar(image, ax=axes[-1], label="entropy, nats")
     headline(fig, title)
@@ -640,9 +909,16 @@ def plot_entropy(course: pd.DataFrame, records: dict, title: str) -> plt.Figure:
 def gains(course: pd.DataFrame, ends: pd.DataFrame, generation: int) -> pd.DataFrame:
     "For each search and seed by how much its best individual is better than the graph of DARTS, with the same weights."
     loss = ends.set_index(["architecture", "search", "seed"])["loss"]
-    rows, last = course[course["generation"] == generation].set_index(["search", "seed"]), course.groupby(["search", "seed"])["generation"].max()
-    best = rows["best"].where(last.reindex(rows.index) > generation, loss["best 1"].reindex(rows.index))  # at the end weights may have changed since
-    return pd.DataFrame(dict(gain=loss["DARTS"].reindex(rows.index) - best, best=best, entropy=rows["entropy"])).reset_index()
+    rows, last = (
+        course[course["generation"] == generation].set_index(["search", "seed"]),
+        course.groupby(["search", "seed"])["generation"].max(),
+    )
+    best = rows["best"].where(
+        last.reindex(rows.index) > generation, loss["best 1"].reindex(rows.index)
+    )  # at the end weights may have changed since
+    return pd.DataFrame(
+        dict(gain=loss["DARTS"].reindex(rows.index) - best, best=best, entropy=rows["entropy"])
+    ).reset_index()
 
 
 def plot_ablations(df: pd.DataFrame, title: str) -> plt.Figure:  # from `gains`
@@ -650,9 +926,20 @@ def plot_ablations(df: pd.DataFrame, title: str) -> plt.Figure:  # from `gains`
     names = list(df["search"].unique())
     fig, axes = plt.subplots(1, 2, figsize=(9, 0.9 + 0.33 * len(names)), sharey=True)
     at = df["search"].map({name: len(names) - n for n, name in enumerate(names)})
-    for ax, what, label in zip(axes, ("gain", "entropy"), ("loss lower than that of the graph of DARTS, nats", "entropy per position, nats")):
+    for ax, what, label in zip(
+        axes,
+        ("gain", "entropy"),
+        ("loss lower than that of the graph of DARTS, nats", "entropy per position, nats"),
+    ):
         ax.plot(df[what], at, "o", color=STYLE["TDGA"]["color"], ms=5, alpha=0.7)
-        ax.plot(df.groupby("search")[what].mean().reindex(names), range(len(names), 0, -1), "|", color="black", ms=14, mew=1.5)
+        ax.plot(
+            df.groupby("search")[what].mean().reindex(names),
+            range(len(names), 0, -1),
+            "|",
+            color="black",
+            ms=14,
+            mew=1.5,
+        )
         ax.set(xlabel=label, yticks=range(len(names), 0, -1), yticklabels=names, ylim=(0.4, len(names) + 0.6))
     headline(fig, title)
     return fig
@@ -667,7 +954,14 @@ def plot_retrained(df: pd.DataFrame, title: str) -> plt.Figure:  # columns archi
     mean = 100 * df.groupby("architecture")["accuracy"].mean()
     ax.plot(mean.reindex(names), range(len(names), 0, -1), "|", color="black", ms=14, mew=1.5)
     ax.axvline(mean["plain"], **PAPER)
-    words = dict(plain="plain VGG19", all="all shortcuts", DARTS="graph of DARTS", random="best of as many random") | {f"best {n}": f"TDGA, best {n}" for n in (1, 2, 3)}
-    ax.set(xlabel="test accuracy, %", yticks=range(len(names), 0, -1), yticklabels=[words.get(name, name) for name in names], ylim=(0.4, len(names) + 0.6))
+    words = dict(
+        plain="plain VGG19", all="all shortcuts", DARTS="graph of DARTS", random="best of as many random"
+    ) | {f"best {n}": f"TDGA, best {n}" for n in (1, 2, 3)}
+    ax.set(
+        xlabel="test accuracy, %",
+        yticks=range(len(names), 0, -1),
+        yticklabels=[words.get(name, name) for name in names],
+        ylim=(0.4, len(names) + 0.6),
+    )
     headline(fig, title)
     return fig
