@@ -355,7 +355,8 @@ def bundle(
     most: int = 2**26,  # bytes, all in all
 ) -> int:  # bytes that lie in the folder now
     "Copy the data sets of the documents; raises `Refused` for one that is not here, and for more than may travel."
-    from nas_nb.data import data_roots, list_data
+    from nas_nb.datasets import list_data
+    from nas_nb.images import data_roots
 
     at = {row["name"]: row["where"] for row in list_data() if not row["state"].startswith("not here")}
     if lacking := [name for name in names if name not in at]:

@@ -23,11 +23,13 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
+from ..batches import Augment, Batches, eval_batches, resize, split
 from ..codehash import code_hash
 from ..core import progress
-from ..data import Augment, Batches, Images, eval_batches, load_images, resize, split
+from ..datasets import load_images
 from ..estimate import passes
 from ..files import Checkpoint, alone, check_state, run_lock
+from ..images import Images
 from ..plots import PAPER, STYLE, headline
 from ..records import run_key
 from ..relaxations import Weights, hard, one_hot
