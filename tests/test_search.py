@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 from nas_nb.asng import SNG, Adam
+from nas_nb.batches import Augment, Batches, split
 from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, CellSpace, Genotype, decode, encode
 from nas_nb.darts import DARTS
-from nas_nb.data import Augment, Batches, load_images, split
+from nas_nb.datasets import load_images
 from nas_nb.files import Checkpoint
 from nas_nb.operations import ASNG_OPS
 from nas_nb.sampling import DSNAS, SNAS, Proxyless, ProxylessReinforce

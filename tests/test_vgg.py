@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from matplotlib.patches import Arc
 
+from nas_nb.batches import resize
 from nas_nb.darts import DARTS
-from nas_nb.data import load_images, resize
+from nas_nb.datasets import load_images
 from nas_nb.relaxations import (
     Weights,
     gumbel,

@@ -23,10 +23,12 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from ..asng import Space
+from ..batches import Augment, Batches, eval_batches, resize, split
 from ..cells import ASNG_CELL, DARTS_CELL, CellNetwork, CellSpace, Genotype, encode, widest
 from ..darts import DARTS
-from ..data import Augment, Batches, Images, eval_batches, load_images, resize, split
+from ..datasets import load_images
 from ..estimate import passes
+from ..images import Images
 from ..operations import DARTS_OPS
 from ..plots import PAPER, STYLE, headline
 from ..relaxations import Weights

@@ -22,11 +22,13 @@ import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
+from ..batches import Augment, Batches, eval_batches, resize
 from ..cells import CellNetwork, CellSpace, Genotype, encode, parameter_counts, parameter_norms
 from ..darts import DARTS, expected_cost, l1, signed
-from ..data import Augment, Batches, Images, eval_batches, load_images, resize
+from ..datasets import load_images
 from ..estimate import passes
 from ..hypernet import Hypernet, basis
+from ..images import Images
 from ..operations import DARTS_OPS
 from ..plots import PAPER, STYLE, headline
 from ..relaxations import Weights, raw, softmax
