@@ -183,7 +183,11 @@ def test_a_document_emulated(tmp_path):
 ELSEWHERE = {
     "_modidx",
     "__init__",
-    "batch",
+    "cli",
+    "compare",
+    "jobs",
+    "notebooks",
+    "report",
     "plots",
     "explore",
     "draw",

@@ -30,12 +30,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import nas_nb.batch as batch
 import nas_nb.batches as batches_py
 import nas_nb.core as core
 import nas_nb.datasets as datasets_py
 import nas_nb.formats as formats_py
 import nas_nb.images as images_py
+from nas_nb import jobs
 from nas_nb.batches import Augment, Batches, eval_batches, few_labels, noisy_labels, resize, split
 from nas_nb.datasets import add_data, get_data, list_data, load_images, verify_data
 from nas_nb.images import DataError, Images, data_roots
@@ -1144,7 +1144,7 @@ def test_a_relative_root_is_one_folder(monkeypatch, tmp_path):
     for place in (project, project / "nbs", tmp_path):
         monkeypatch.chdir(place)
         assert data_roots()[0] == core.data_folder() == project / "some" / "where"
-        assert batch._data(LOADS)[0] == [str(project / "some" / "where"), []]
+        assert jobs._data(LOADS)[0] == [str(project / "some" / "where"), []]
     monkeypatch.setattr(
         core, "root", lambda: (_ for _ in ()).throw(FileNotFoundError())
     )  # outside a checkout
@@ -1227,7 +1227,7 @@ def test_one_place_decides_whether_data_have_changed(roots, monkeypatch):
     "A batch and the cache see the same: every file, however deep, its size and its time."
     f = folder(roots[0] / "mine", {f"top/{n}": b for n, b in files().items()})
     image, states = f / "top" / "train" / "ant" / "0.png", []
-    seen = lambda: (core.listing(f), datasets_py._key([f], ""), batch._data(LOADS)[0])
+    seen = lambda: (core.listing(f), datasets_py._key([f], ""), jobs._data(LOADS)[0])
     states.append(seen())
     assert states[0] == seen() and [row[:2] for row in states[0][0]][-1] == [
         "top/train/cat/5.png",
@@ -2404,7 +2404,7 @@ def test_an_error_is_one_line_in_a_log(tmp_path, roots):
     environment = {
         k: v for k, v in os.environ.items() if k not in ("IN_TEST", "NAS_NB_BATCH", "NAS_NB_STATUS")
     }
-    command = [sys.executable, "-m", "nas_nb.batch", "data", "verify", "flowers"]
+    command = [sys.executable, "-m", "nas_nb.cli", "data", "verify", "flowers"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     where = f"{roots[0] / 'flowers'}: val/ant/notes.txt"
     want = f"nas-nb: {where} cannot be read (UnidentifiedImageError: cannot identify image file): remove it, or get it anew\n"
