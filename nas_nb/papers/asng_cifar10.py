@@ -27,11 +27,12 @@ from ..cells import ASNG_CELL, DARTS_CELL, CellNetwork, CellSpace, Genotype, enc
 from ..darts import DARTS
 from ..data import Augment, Batches, Images, eval_batches, load_images, resize, split
 from ..estimate import passes
+from ..judging import inherited, random_architecture
 from ..operations import DARTS_OPS
 from ..plots import PAPER, STYLE, headline
 from ..relaxations import Weights
 from ..sampling import SNAS, Proxyless, ProxylessReinforce, annealed
-from ..search import Distribution, Uniform, inherited, random_architecture, search
+from ..search import Distribution, Uniform, search
 from ..training import Recipe, fit
 
 # %% ../../nbs/55_asng_cifar10.ipynb #data

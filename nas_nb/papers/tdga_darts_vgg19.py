@@ -28,14 +28,17 @@ from ..core import progress
 from ..data import Augment, Batches, Images, eval_batches, load_images, resize, split
 from ..estimate import passes
 from ..files import Checkpoint, alone, check_state, run_lock
+from ..judging import At
 from ..plots import PAPER, STYLE, headline
+from ..population import population_logits, shared_layers
 from ..records import run_key
 from ..relaxations import Weights, hard, one_hot
-from ..search import At, search
+from ..search import search
 from ..streams import check_seeds, normal, square_root, uniform
 from ..tdga import TDGA
 from ..training import Recipe, fit
-from ..vgg import VGG, ShortcutSpace, draw_shortcuts, population_logits, shared_layers
+from ..vgg import VGG, ShortcutSpace
+from ..vgg_pictures import draw_shortcuts
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #data
 SPACE = ShortcutSpace()
