@@ -12,8 +12,8 @@ from scipy.stats import kendalltau, ttest_ind
 
 from nas_nb.cells import ASNG_CELL, DARTS_CELL, CellNetwork, Genotype, encode
 from nas_nb.core import resolve
+from nas_nb.judging import random_architecture
 from nas_nb.papers import asng_cifar10 as doc
-from nas_nb.search import random_architecture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = dict(

@@ -16,6 +16,7 @@ from nas_nb.cells import ASNG_CELL, CellNetwork, CellSpace, encode
 from nas_nb.darts import DARTS, expected_cost, zero_one
 from nas_nb.hypernet import Hypernet
 from nas_nb.images import Images
+from nas_nb.judging import random_architecture
 from nas_nb.operations import DARTS_OPS
 from nas_nb.papers import tdga_darts_vgg19 as shortcuts
 from nas_nb.relaxations import raw, sigmoid
@@ -28,7 +29,7 @@ from nas_nb.sampling import (
     resource_costs,
     resource_penalty,
 )
-from nas_nb.search import Distribution, Uniform, random_architecture, search
+from nas_nb.search import Distribution, Uniform, search
 from nas_nb.training import Recipe, StepLog
 from nas_nb.vgg import VGG, ShortcutSpace
 

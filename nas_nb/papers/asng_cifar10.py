@@ -29,11 +29,12 @@ from ..darts import DARTS
 from ..datasets import load_images
 from ..estimate import passes
 from ..images import Images
+from ..judging import inherited, random_architecture
 from ..operations import DARTS_OPS
 from ..plots import PAPER, STYLE, headline
 from ..relaxations import Weights
 from ..sampling import SNAS, Proxyless, ProxylessReinforce, annealed
-from ..search import Distribution, Uniform, inherited, random_architecture, search
+from ..search import Distribution, Uniform, search
 from ..training import Recipe, fit
 
 # %% ../../nbs/55_asng_cifar10.ipynb #data

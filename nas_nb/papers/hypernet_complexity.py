@@ -29,10 +29,12 @@ from ..datasets import load_images
 from ..estimate import passes
 from ..hypernet import Hypernet, basis
 from ..images import Images
+from ..judging import At, inherited, random_architecture
 from ..operations import DARTS_OPS
+from ..parallel import Stack, Together, side_by_side_batches
 from ..plots import PAPER, STYLE, headline
 from ..relaxations import Weights, raw, softmax
-from ..search import At, Stack, Together, inherited, random_architecture, search, side_by_side_batches
+from ..search import search
 from ..training import Recipe, fit
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #space

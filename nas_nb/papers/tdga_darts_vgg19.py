@@ -14,6 +14,7 @@ __all__ = ['SPACE', 'SAMPLINGS', 'PROFILES', 'EXPECTED', 'LEVELS', 'SEARCHES', '
 import math
 import os
 from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -21,41 +22,25 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
+
+from ..batches import Augment, Batches, eval_batches, resize, split
 from ..codehash import code_hash
 from ..core import progress
+from ..datasets import load_images
 from ..estimate import passes
-from ..files import Checkpoint
-from ..files import alone
-from ..files import check_state
-from ..files import run_lock
-from ..plots import PAPER
-from ..plots import STYLE
-from ..plots import headline
-from ..relaxations import Weights
-from ..relaxations import hard
-from ..relaxations import one_hot
-from ..search import At
+from ..files import Checkpoint, alone, check_state, run_lock
+from ..images import Images
+from ..judging import At
+from ..plots import PAPER, STYLE, headline
+from ..population import population_logits, shared_layers
+from ..relaxations import Weights, hard, one_hot
 from ..search import search
-from ..streams import check_seeds
-from ..streams import normal
-from ..streams import square_root
-from ..streams import uniform
+from ..streams import check_seeds, normal, square_root, uniform
 from ..study import run_key
 from ..tdga import TDGA
-from ..training import Recipe
-from ..training import fit
-from ..vgg import VGG
-from ..vgg import ShortcutSpace
-from ..vgg import draw_shortcuts
-from ..vgg import population_logits
-from ..vgg import shared_layers
-from ..batches import Augment
-from ..batches import Batches
-from ..batches import eval_batches
-from ..batches import resize
-from ..batches import split
-from ..datasets import load_images
-from ..images import Images
+from ..training import Recipe, fit
+from ..vgg import VGG, ShortcutSpace
+from ..vgg_pictures import draw_shortcuts
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #data
 SPACE = ShortcutSpace()
