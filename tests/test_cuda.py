@@ -15,7 +15,7 @@ from nas_nb.darts import DARTS, expected_cost, zero_one
 from nas_nb.data import Augment, Batches, Images, eval_batches
 from nas_nb.hypernet import Hypernet
 from nas_nb.operations import DARTS_OPS
-from nas_nb.papers import tdga_darts_vgg19 as shortcuts
+from nas_nb.papers import tdga_runs as shortcuts
 from nas_nb.relaxations import raw, sigmoid
 from nas_nb.sampling import (
     DSNAS,
