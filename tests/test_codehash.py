@@ -191,7 +191,7 @@ def test_the_code_hash_is_the_same_in_every_process():
     first, second = run("1"), run("2")
     assert first.returncode == 0, first.stderr
     assert first.stdout.split() == second.stdout.split()
-    assert {"asng_nas.hitting_times", "hypernet_complexity.search_runs", "tdga_darts_vgg19.tdga_run"} <= {
+    assert {"asng_nas.hitting_times", "hypernet_complexity.search_runs", "tdga_runs.tdga_run"} <= {
         x.split("=")[0] for x in first.stdout.split()
     }
 
@@ -799,9 +799,9 @@ import json, sys, warnings
 sys.path.insert(0, sys.argv[1])
 warnings.simplefilter("error", UserWarning)
 from nas_nb.codehash import code_hash
-from nas_nb.papers import asng_cifar10, asng_nas, hypernet_complexity, tdga_darts_vgg19
+from nas_nb.papers import asng_cifar10, asng_nas, hypernet_complexity, tdga_runs
 print(json.dumps({name: code_hash(getattr(m, name)) for m, names in {
-    tdga_darts_vgg19: ("darts_run", "tdga_run", "random_run", "retrain_run", "worth_run"), asng_nas: ("hitting_times", "run_until_found"),
+    tdga_runs: ("darts_run", "tdga_run", "random_run", "retrain_run", "worth_run"), asng_nas: ("hitting_times", "run_until_found"),
     hypernet_complexity: ("search_runs",), asng_cifar10: ("search_run", "cost_run")}.items() for name in names}
     | dict(retrain_52=code_hash(hypernet_complexity.retrain_run), retrain_55=code_hash(asng_cifar10.retrain_run))))
 """

@@ -18,7 +18,7 @@ from nas_nb.hypernet import Hypernet
 from nas_nb.images import Images
 from nas_nb.judging import random_architecture
 from nas_nb.operations import DARTS_OPS
-from nas_nb.papers import tdga_darts_vgg19 as shortcuts
+from nas_nb.papers import tdga_runs as shortcuts
 from nas_nb.relaxations import raw, sigmoid
 from nas_nb.sampling import (
     DSNAS,
