@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'X_INIT', 'NOISE', 'EVERY', 'cost', 'expected', 'check_whole', 'Trials', 'run_until_found', 'hitting_times',
-           'trace', 'fisher_step', 'draw', 'plain_update', 'trial_rates', 'speed_run']
+           'trace']
 
 # %% ../../nbs/51a_asng_runs.ipynb #runs-imports
 import math
 import numbers
-import time
 
 import numpy as np
 import torch
@@ -290,71 +289,3 @@ def trace(
             ).items():
                 log[key].append([float(f"{v:.4g}") for v in value.flatten().tolist()])
     return log
-
-# %% ../../nbs/51a_asng_runs.ipynb #plain
-def fisher_step(theta, g, s, gamma, Delta, delta0, alpha=1.5, floor=1 / 120):
-    gK, tK = g[..., -1:], theta[..., -1:]
-    v = g[..., :-1] / theta[..., :-1].sqrt() - theta[..., :-1].sqrt() * gK / (tK + tK.sqrt())
-    norm = v.square().sum((1, 2), keepdim=True).sqrt().clamp(min=1e-9)
-    delta = delta0 / Delta
-    beta = delta / (theta.shape[1] * (theta.shape[2] - 1)) ** 0.5
-    s = (1 - beta) * s + (beta * (2 - beta)).sqrt() * v / norm
-    gamma = (1 - beta) ** 2 * gamma + beta * (2 - beta)
-    Delta = Delta * (beta * (gamma - s.square().sum((1, 2), keepdim=True) / alpha)).exp()
-    theta = (theta + delta * g / norm).clamp(min=floor)
-    total = theta.sum(-1, keepdim=True)
-    theta = theta - (total - 1) * (theta - floor) / (total - theta.shape[2] * floor)
-    return theta / theta.sum(-1, keepdim=True), s, gamma, Delta
-
-# %% ../../nbs/51a_asng_runs.ipynb #plain-update
-def draw(theta):
-    u = torch.rand(theta.shape[0], 2, theta.shape[1], 1, device=theta.device)
-    up = theta.cumsum(-1)[:, None]
-    return ((u < up) & (u >= up - theta[:, None])).float()  # (N, 2, D, K)
-
-
-def plain_update(x, v, theta, s, gamma, Delta, delta0, lr, price):
-    N, D, K = x.shape
-    z = torch.randn(N, D, 1, device=x.device) / K
-    c = draw(theta)
-    best = (c * (x**2 + price)[:, None]).sum((2, 3)).amin(1)
-    v = 0.9 * v + (c * 2 * (x - z)[:, None]).mean(1)
-    x = x - lr * v
-    z, c = torch.randn(N, D, 1, device=x.device) / K, draw(theta)
-    best = torch.minimum(best, (c * (x**2 + price)[:, None]).sum((2, 3)).amin(1))
-    loss = (c * ((x - z) ** 2 + price)[:, None]).sum((2, 3))
-    g = ((loss.mean(1, keepdim=True) - loss).sign()[..., None, None] * c).mean(1)
-    return (x, v, *fisher_step(theta, g, s, gamma, Delta, delta0)), best
-
-# %% ../../nbs/51a_asng_runs.ipynb #measure
-def trial_rates(N, rounds, steps, device, D=30, K=5):
-    ours = Trials("ASNG", range(N), 0.1, 0.05, D, K, 100_000, device=device)
-    one = torch.ones(N, 1, 1, device=device)
-    state = [
-        torch.randn(N, D, K, device=device),
-        torch.zeros(N, D, K, device=device),
-        torch.full((N, D, K), 1 / K, device=device),
-    ]
-    state += [torch.zeros(N, D, K - 1, device=device), 0 * one, one]
-    price, times = torch.arange(K, device=device) / K, dict(plain=[], ours=[])
-    sync = dict(cuda=torch.cuda.synchronize, mps=torch.mps.synchronize).get(device.type, lambda: None)
-    for _ in range(rounds + 1):
-        for name in times:
-            started = time.perf_counter()
-            for _ in range(steps):
-                if name == "ours":
-                    ours.update()
-                else:
-                    state, _ = plain_update(*state, 0.1 * one, 0.05, price)
-            sync()
-            times[name].append(N * steps / (time.perf_counter() - started))
-    return {name: float(np.median(t[1:])) for name, t in times.items()}  # the first round warms up
-
-# %% ../../nbs/51a_asng_runs.ipynb #speed-run
-def speed_run(widths, threads, rounds, steps, seed, device, ckpt):
-    rows = []
-    for n in threads:
-        torch.set_num_threads(n)
-        rows += [dict(trials=N, threads=n, **trial_rates(N, rounds, steps, device)) for N in widths]
-    torch.set_num_threads(1)
-    return dict(rows=rows)
