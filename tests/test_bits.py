@@ -195,6 +195,7 @@ ELSEWHERE = {
     "files",
     "codehash",
     "bits",
+    "asng_speed",
 }  # compute no results
 ROUNDED = {*portable_ops.OPS}
 SAME_AS = {  # what computes like an operation of the table, by its name there
