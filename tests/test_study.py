@@ -23,7 +23,6 @@ import torch
 from nas_nb import files
 from nas_nb import study as records
 from nas_nb.core import resolve, root
-from nas_nb.data import DataError
 from nas_nb.files import (
     Checkpoint,
     Lock,
@@ -35,7 +34,8 @@ from nas_nb.files import (
     to_json,
     write_atomic,
 )
-from nas_nb.papers.asng_nas import hitting_times
+from nas_nb.images import DataError
+from nas_nb.papers.asng_runs import hitting_times
 from nas_nb.study import Study, read_record, seal
 
 SMALL = dict(
@@ -140,7 +140,7 @@ def warm(tmp_path, body, **env):
 
 
 KILLED = """
-from nas_nb.papers.asng_nas import hitting_times
+from nas_nb.papers.asng_runs import hitting_times
 seed = random.SystemRandom().randrange(10**6)
 moments = random.Random(seed)
 small = %r
@@ -711,7 +711,7 @@ def test_the_wall_clock_does_not_matter(tmp_path):
     "Time zones, and a clock that jumps by years at every look, in both directions."
     body = """
 import datetime
-from nas_nb.papers.asng_nas import hitting_times
+from nas_nb.papers.asng_runs import hitting_times
 small = %r
 def jump(): return random.choice([-1e9, 0.0, 1.0, 1.7e9, 4e9, 2e10])
 class Datetime(datetime.datetime):
