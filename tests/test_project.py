@@ -296,7 +296,8 @@ def test_out_of_step_is_noticed(tmp_path):
 @pytest.fixture
 def clone(tmp_path):
     "What `make` needs of a clone, without an environment."
-    (tmp_path / "tools").mkdir()
+    for folder in ("tests", "tools"):
+        (tmp_path / folder).mkdir()
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "tools/setup_venv.py"):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
