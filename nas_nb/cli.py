@@ -353,7 +353,8 @@ def runs_rm(
 # %% ../nbs/06_cli.ipynb #data
 def data_list(args: argparse.Namespace) -> int:  # exit status
     "Show which data sets are here, and in which form."
-    from nas_nb.data import list_data, shown_roots
+    from nas_nb.datasets import list_data
+    from nas_nb.images import shown_roots
 
     rows = [
         [
@@ -373,14 +374,14 @@ def data_list(args: argparse.Namespace) -> int:  # exit status
 
 def data_get(args: argparse.Namespace) -> int:  # with `names`
     "Download data sets, checked."
-    from nas_nb.data import get_data
+    from nas_nb.datasets import get_data
 
     return _each(args.names, get_data)
 
 
 def data_verify(args: argparse.Namespace) -> int:  # with `names`
     "Read data sets again, whatever is kept, and compare the checksums that are known (default: all that are here)."
-    from nas_nb.data import list_data, verify_data
+    from nas_nb.datasets import list_data, verify_data
 
     return _each(
         args.names or [r["name"] for r in list_data() if not r["state"].startswith("not here")], verify_data
@@ -389,13 +390,13 @@ def data_verify(args: argparse.Namespace) -> int:  # with `names`
 
 def data_add(args: argparse.Namespace) -> int:  # with `name` and `path`
     "Check one's own images or text and copy them to where they are found by a name."
-    from nas_nb.data import add_data
+    from nas_nb.datasets import add_data
 
     return _each([args.name], lambda name: add_data(name, args.path))
 
 
 def _each(names, do) -> int:
-    from nas_nb.data import DataError
+    from nas_nb.images import DataError
 
     status = 0
     for name in names:
@@ -547,7 +548,7 @@ def explain(
     error: BaseException,  # whatever ended a command
 ) -> tuple[str, int]:  # a line, and the exit status
     "What to say of an error."
-    data = sys.modules.get("nas_nb.data")  # who raised a `DataError` has imported it
+    data = sys.modules.get("nas_nb.images")  # who raised a `DataError` has imported it
     if isinstance(error, Refused):
         return str(error), 2
     if isinstance(error, KeyboardInterrupt):

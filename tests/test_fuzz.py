@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from nas_nb import cli, compare
+from nas_nb.batches import Augment
 from nas_nb.core import check_parameters, parse_value, resolve
-from nas_nb.data import Augment
 from nas_nb.training import Recipe
 
 TRIED = Counter()

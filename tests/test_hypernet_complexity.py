@@ -11,7 +11,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from nas_nb.cells import CellNetwork, Genotype, decode, discretise
-from nas_nb.data import Images
+from nas_nb.images import Images
 from nas_nb.operations import DARTS_OPS
 from nas_nb.papers import hypernet_complexity as H
 from nas_nb.report import _known

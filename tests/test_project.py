@@ -75,7 +75,7 @@ MODULES = sorted(
     for p in (ROOT / "nas_nb").rglob("*.py")
     if p.stem not in ("__init__", "_modidx")
 )
-PLAIN = {"nas_nb.core", "nas_nb.records", "nas_nb.files"} | {
+PLAIN = {"nas_nb.core", "nas_nb.study", "nas_nb.files"} | {
     f"nas_nb.{m}" for m in ("cli", "compare", "jobs", "notebooks", "report")
 }  # what the command line needs
 
@@ -99,7 +99,7 @@ for name in [*plain, "torch", *others]:
     run = subprocess.run([sys.executable, "-c", code, *lists], cwd=ROOT, capture_output=True, text=True)
     found = {name: set(heavy) for name, *heavy in map(str.split, run.stdout.splitlines())}
     assert sorted(found) == MODULES, run.stderr
-    draws = {"nas_nb.draw", "nas_nb.explore", "nas_nb.plots", "nas_nb.tdga", "nas_nb.vgg"} | {
+    draws = {"nas_nb.draw", "nas_nb.explore", "nas_nb.plots", "nas_nb.tdga", "nas_nb.vgg_pictures"} | {
         m for m in MODULES if m.startswith("nas_nb.papers.")
     }
     for name, heavy in found.items():
