@@ -30,7 +30,7 @@ def _git(*words: str) -> str:
 
 # %% ../nbs/06c_compare.ipynb #at-head
 def _at_head(folder: str, ending: str) -> tuple[dict[str, str], str]:
-    "Files of a folder at `HEAD`, and which commit that is; raises `OSError` where git has none of this project."
+    "Files of a folder at `HEAD`, and which commit that is; raises `OSError` where git has none of it."
     commit = _git("rev-parse", "--short", "HEAD").strip()
     if not _git("ls-tree", "--name-only", commit, "settings.ini"):
         raise OSError("this folder is not tracked by the repository around it")
@@ -53,7 +53,7 @@ def committed(
 
 # %% ../nbs/06c_compare.ipynb #read-text
 def read_text(path: Path) -> str:
-    "A file's text, empty if there is none; bytes that are not UTF-8 are replaced, which can still be compared."
+    "A file's text, empty if there is none; bytes that are not UTF-8 are replaced."
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 # %% ../nbs/06c_compare.ipynb #fingerprints
