@@ -113,6 +113,7 @@ def made_by(
     fn, data: str = "", device=None
 ) -> dict:  # `data`: hash of the data set, empty where there is none
     "What decides the bits of a result."
+    import torch
 
     return dict(
         code=code_hash(fn),
@@ -126,6 +127,7 @@ def made_by(
 
 def machine(device=None) -> dict:
     "What is good to know about where a run took place: processor, cores, system, versions."
+    import torch
 
     name = torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else _cpu_name()
     versions = {p: metadata.version(p) for p in ("torch", "numpy", "matplotlib")}
