@@ -20,17 +20,9 @@ from nas_nb.asng import Space, make_samples
 from nas_nb.core import root
 from nas_nb.explore import explore
 from nas_nb.files import Checkpoint
-from nas_nb.papers import asng_nas
-from nas_nb.papers.asng_nas import (
-    METHODS,
-    Trials,
-    cost,
-    expected,
-    hitting_times,
-    predicted_median,
-    score,
-    trace,
-)
+from nas_nb.papers import asng_figures, asng_runs
+from nas_nb.papers.asng_figures import predicted_median, score
+from nas_nb.papers.asng_runs import METHODS, Trials, cost, expected, hitting_times, trace
 
 PROBLEM = dict(D=6, K=4, horizon=2000)
 
@@ -69,7 +61,7 @@ def test_the_sgd_step_is_torch_sgd_with_momentum_on_the_mean_of_the_samples():
 def test_a_trial_is_the_same_alone_in_a_crowd_and_after_others_have_left(method):
     grid = dict(delta0=[0.5, 0.02], eps_x=[0.05, 0.005], max_updates=900, **PROBLEM)
     crowd = np.array(hitting_times(method, seeds=40, **grid)["updates"])
-    assert len(np.unique(crowd[crowd > 0] // asng_nas.EVERY)) > 2  # trials left at different times
+    assert len(np.unique(crowd[crowd > 0] // asng_runs.EVERY)) > 2  # trials left at different times
     for seed in (0, 13, 39):
         alone = np.array(hitting_times(method, seeds=1, seed=seed, **grid)["updates"])
         assert (alone[..., 0] == crowd[..., seed]).all()
@@ -123,7 +115,7 @@ def test_the_slider_of_notebook_51_moves_through_every_step_length():
     titles = []
 
     def draw(axes, i):
-        asng_nas.draw_trace(axes, i, log, delta0)
+        asng_figures.draw_trace(axes, i, log, delta0)
         titles.append(axes[0].get_title(loc="left") or axes[0].get_title())
 
     view = explore(draw, range(3), "δ⁰", sheet=[0, 2], rows=3, format=lambda i: f"{delta0[i]:.3g}", live=True)
@@ -137,7 +129,7 @@ def test_the_slider_of_notebook_51_moves_through_every_step_length():
 def test_ten_thousand_trials_fit_in_two_gigabytes():
     code = (
         "import resource, torch\n"
-        "from nas_nb.papers.asng_nas import Trials\n"
+        "from nas_nb.papers.asng_runs import Trials\n"
         "with torch.inference_mode():\n"
         "    t = Trials('ASNG', range(10_000), 0.1, 0.05, D=30, K=5, horizon=100_000)\n"
         "    for _ in range(5): t.update()\n"
@@ -186,8 +178,8 @@ SMALL = dict(eps_x=[0.05], seeds=2, max_updates=100, **PROBLEM)
         (lambda: score([1, math.nan]), "at least one trial"),
         (lambda: score("abc"), "at least one trial"),
         (lambda: score([1j]), "at least one trial"),
-        (lambda: asng_nas.with_spread(3.0), "at least one trial"),
-        (lambda: asng_nas.median_step(None), "at least one trial"),
+        (lambda: asng_figures.with_spread(3.0), "at least one trial"),
+        (lambda: asng_figures.median_step(None), "at least one trial"),
         (lambda: predicted_median([1, 2], 1.5), "n must be"),
         (lambda: predicted_median({1, 2}, 3), "at least one trial"),
     ],
@@ -284,7 +276,7 @@ def test_an_altered_checkpoint_is_refused(tmp_path, change):
 
 
 def figure4_of(updates: dict, factors=(0.0, 1.0)):
-    return asng_nas.table4(
+    return asng_figures.table4(
         {m: dict(result=dict(updates=u)) for m, u in updates.items()}, factors, [1.0, 0.1], [0.05]
     )
 
@@ -294,23 +286,23 @@ NEVER, ALWAYS = [[[0, 0], [0, 0]]], [[[10, 12], [11, 11]]]
 
 def test_where_nothing_succeeds_the_figures_are_drawn():
     df = figure4_of(dict.fromkeys(METHODS, NEVER))
-    plt.close(asng_nas.plot_figure4(df, 300, "nothing"))
-    none = asng_nas.with_spread([0, 0])
+    plt.close(asng_figures.plot_figure4(df, 300, "nothing"))
+    none = asng_figures.with_spread([0, 0])
     more = pd.DataFrame(
         [
-            dict(eps_x=0.05, utility=u, lam=n, trials=2) | asng_nas.median_step([0, 0]) | none
+            dict(eps_x=0.05, utility=u, lam=n, trials=2) | asng_figures.median_step([0, 0]) | none
             for u in ("rank", "mean")
             for n in (2, 4)
         ]
     )
     for end in ("", "_sd", "_low", "_low_sd", "_high", "_high_sd"):
         more[f"evaluations{end}"] = more[f"median{end}"]
-    fig = asng_nas.plot_lambda(more, "nothing")
+    fig = asng_figures.plot_lambda(more, "nothing")
     fig.canvas.draw()
     assert {t.get_text() for ax in fig.axes for t in ax.texts} == {"no trial succeeded"}
     plt.close("all")
     assert not any(
-        asng_nas.clearly(more, what, u, sign)
+        asng_figures.clearly(more, what, u, sign)
         for what in ("median", "evaluations", "delta")
         for u in ("rank", "mean")
         for sign in (-1, 1)
@@ -318,7 +310,7 @@ def test_where_nothing_succeeds_the_figures_are_drawn():
 
 
 def test_no_claim_holds_by_an_infinity_or_for_want_of_data():
-    ratios = lambda df: {m: asng_nas.spread_over_delta0(df, m, 300) for m in METHODS}
+    ratios = lambda df: {m: asng_figures.spread_over_delta0(df, m, 300) for m in METHODS}
     nothing, empty = (
         figure4_of(dict.fromkeys(METHODS, NEVER)),
         figure4_of({}).reindex(columns=["method", "success_rate", "eps_x", "score", "trials"]),
@@ -326,16 +318,16 @@ def test_no_claim_holds_by_an_infinity_or_for_want_of_data():
     others = figure4_of(dict(ASNG=NEVER, SNG=ALWAYS, Adam=ALWAYS))
     half = figure4_of(dict(ASNG=[[[10, 12], [0, 0]]], SNG=NEVER, Adam=NEVER))
     for df in (nothing, others, half):
-        assert not asng_nas.eased(df, ratios(df)) and not asng_nas.every_setting(df, "ASNG")
-    assert not asng_nas.every_setting(empty, "ASNG") and not asng_nas.eased(
+        assert not asng_figures.eased(df, ratios(df)) and not asng_figures.every_setting(df, "ASNG")
+    assert not asng_figures.every_setting(empty, "ASNG") and not asng_figures.eased(
         empty, dict(ASNG=1.0, SNG=9.0, Adam=9.0)
     )
     right = figure4_of(dict(ASNG=ALWAYS, SNG=[[[10, 12], [0, 0]]], Adam=[[[10, 12], [90, 90]]]))
     assert ratios(right) == pytest.approx(
         dict(ASNG=1.0, SNG=600 / 11, Adam=90 / 11)
     )  # 0 of 2: as if 1 of 2 at update 300
-    assert asng_nas.eased(right, ratios(right))
-    assert not asng_nas.eased(right, dict(ASNG=1.0, SNG=math.nan, Adam=9.0)) and not asng_nas.eased(
+    assert asng_figures.eased(right, ratios(right))
+    assert not asng_figures.eased(right, dict(ASNG=1.0, SNG=math.nan, Adam=9.0)) and not asng_figures.eased(
         right, dict(ASNG=1.0, SNG=math.inf, Adam=9.0)
     )
 
@@ -343,14 +335,14 @@ def test_no_claim_holds_by_an_infinity_or_for_want_of_data():
 def test_one_success_is_not_clearly_anything():
     rows = lambda few, many: pd.DataFrame(
         [
-            dict(eps_x=0.05, utility="rank", lam=n, trials=len(u)) | asng_nas.with_spread(u)
+            dict(eps_x=0.05, utility="rank", lam=n, trials=len(u)) | asng_figures.with_spread(u)
             for n, u in ((2, few), (4, many))
         ]
     )
-    assert asng_nas.fewer(rows([90, 91, 92], [10, 11, 12]), "median", "rank")
+    assert asng_figures.fewer(rows([90, 91, 92], [10, 11, 12]), "median", "rank")
     for few, many in (([90], [10]), ([90, 0, 0], [10, 11, 12]), ([90, 91, 92], [0, 0, 12])):
-        assert not asng_nas.fewer(rows(few, many), "median", "rank")
-    assert not asng_nas.fewer(rows([90], [10]), "median", "mean")
+        assert not asng_figures.fewer(rows(few, many), "median", "rank")
+    assert not asng_figures.fewer(rows([90], [10]), "median", "mean")
 
 
 @pytest.mark.gpu
@@ -399,7 +391,7 @@ def test_the_progress_bar_is_full_at_the_end(monkeypatch, max_updates, ends):
             seen.append((self.n, self.total))
             super().close()
 
-    monkeypatch.setattr(asng_nas, "progress", lambda **settings: Bar(**settings, file=io.StringIO()))
+    monkeypatch.setattr(asng_runs, "progress", lambda **settings: Bar(**settings, file=io.StringIO()))
     hitting_times("ASNG", [1.0], [0.05], seeds=3, max_updates=max_updates, **PROBLEM)
     n, total = seen[0]
     assert n == total and (n < max_updates) == (ends == "early")

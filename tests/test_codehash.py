@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 import warnings
 import weakref
 from string import Template
@@ -30,8 +29,8 @@ from hypothesis import strategies as st
 from nas_nb import asng, codehash, streams
 from nas_nb.codehash import code_hash
 from nas_nb.core import root
-from nas_nb.papers import asng_nas
-from nas_nb.papers.asng_nas import hitting_times
+from nas_nb.papers import asng_figures
+from nas_nb.papers.asng_runs import hitting_times
 
 
 def module(tmp_path, monkeypatch, name, source):
@@ -126,8 +125,8 @@ def test_the_code_hash_follows_what_the_run_reaches(tmp_path, monkeypatch, name,
 
 
 def as_notebook(change=lambda source: source):
-    "Run the exported cells of notebook 51 as a notebook does, in a module `__main__` whose cells are in the line cache."
-    cells = json.loads((root() / "nbs" / "51_asng_nas.ipynb").read_text())["cells"]
+    "Run the exported cells of notebook 51a as a notebook does, in a module `__main__` whose cells are in the line cache."
+    cells = json.loads((root() / "nbs" / "51a_asng_runs.ipynb").read_text())["cells"]
     space = dict(__name__="__main__")
     for cell in cells:
         source = change("".join(cell["source"]))
@@ -192,7 +191,7 @@ def test_the_code_hash_is_the_same_in_every_process():
     first, second = run("1"), run("2")
     assert first.returncode == 0, first.stderr
     assert first.stdout.split() == second.stdout.split()
-    assert {"asng_nas.hitting_times", "hypernet_complexity.search_runs", "tdga_runs.tdga_run"} <= {
+    assert {"asng_runs.hitting_times", "hypernet_complexity.search_runs", "tdga_runs.tdga_run"} <= {
         x.split("=")[0] for x in first.stdout.split()
     }
 
@@ -296,7 +295,7 @@ def test_the_code_hash_reaches_the_optimiser_and_not_the_plots(monkeypatch):
     monkeypatch.setattr(streams, "random_bits", streams.uniform)
     assert code_hash(hitting_times) != before
     monkeypatch.undo()
-    monkeypatch.setattr(asng_nas, "plot_figure4", None)
+    monkeypatch.setattr(asng_figures, "plot_figure4", None)
     assert code_hash(hitting_times) == before
 
 
@@ -800,11 +799,11 @@ import json, sys, warnings
 sys.path.insert(0, sys.argv[1])
 warnings.simplefilter("error", UserWarning)
 from nas_nb.codehash import code_hash
-from nas_nb.papers import asng_cifar10, asng_nas, hypernet_complexity, tdga_runs
+from nas_nb.papers import cifar10_runs, asng_runs, hypernet_complexity, tdga_runs
 print(json.dumps({name: code_hash(getattr(m, name)) for m, names in {
-    tdga_runs: ("darts_run", "tdga_run", "random_run", "retrain_run", "worth_run"), asng_nas: ("hitting_times", "run_until_found"),
-    hypernet_complexity: ("search_runs",), asng_cifar10: ("search_run", "cost_run")}.items() for name in names}
-    | dict(retrain_52=code_hash(hypernet_complexity.retrain_run), retrain_55=code_hash(asng_cifar10.retrain_run))))
+    tdga_runs: ("darts_run", "tdga_run", "random_run", "retrain_run", "worth_run"), asng_runs: ("hitting_times", "run_until_found"),
+    hypernet_complexity: ("search_runs",), cifar10_runs: ("search_run", "cost_run")}.items() for name in names}
+    | dict(retrain_52=code_hash(hypernet_complexity.retrain_run), retrain_55=code_hash(cifar10_runs.retrain_run))))
 """
 IN_CELLS = {"search_runs", "retrain_52", "search_run", "retrain_55", "cost_run"}
 ON_VGG = {"darts_run", "tdga_run", "random_run", "retrain_run", "worth_run"}
@@ -841,7 +840,7 @@ def papers(tmp_path_factory):
         ([("operations.py", "again = [nn.ReLU(),", "again = [nn.Tanh(),")], IN_CELLS),
         ([("operations.py", "nn.MaxPool2d(k, stride, k // 2)", "nn.AvgPool2d(k, stride, k // 2)"),
           ("vgg.py", "def _pooled(x, level):", "# another comment\n\n\ndef _pooled(x,\n            level):"), ("core.py", "THREADS = 2", "UNRELATED = THREADS = 2  # two")], IN_CELLS),
-        ([("vgg.py", "F.max_pool2d(x.", "F.avg_pool2d(x."), ("papers/asng_nas.py", "METHODS = dict(ASNG=ASNG, SNG=SNG,", "METHODS = dict(ASNG=ASNG, SNG=ASNG,")], ON_VGG | {"hitting_times"}),
+        ([("vgg.py", "F.max_pool2d(x.", "F.avg_pool2d(x."), ("papers/asng_runs.py", "METHODS = dict(ASNG=ASNG, SNG=SNG,", "METHODS = dict(ASNG=ASNG, SNG=ASNG,")], ON_VGG | {"hitting_times"}),
     ],
     ids=["relu", "pool", "vgg and methods"],
 )  # fmt: skip
@@ -852,7 +851,7 @@ def test_a_changed_operation_changes_the_runs_that_use_it_and_no_other(papers, e
 
 def test_asking_again_is_cheap(monkeypatch):
     "Documents ask a hundred times: what was read once is not parsed again."
-    from nas_nb.papers.asng_cifar10 import search_run
+    from nas_nb.papers.cifar10_runs import search_run
 
     first, asked = code_hash(search_run), []
     monkeypatch.setattr(codehash.ast, "parse", lambda *args, **kwargs: asked.append(args))

@@ -5,6 +5,14 @@
 # %% auto #0
 __all__ = ['PROFILES', 'EXPECTED']
 
+# %% ../../nbs/50_tdga_darts_vgg19.ipynb #imports
+import numpy as np
+import pandas as pd
+
+from ..datasets import load_images
+from ..plots import headline
+from ..vgg_pictures import draw_shortcuts
+
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #profiles
 PROFILES = dict(
     paper=dict(
