@@ -12,7 +12,7 @@ __all__ = ['LEVELS', 'SEARCHES', 'TICKS', 'POPULATION', 'WORDS_OF_POPULATION', '
            'words_of_entropy', 'judge_temperature', 'population_table', 'draw_population', 'view_population', 'gains',
            'draw_points', 'plot_ablations', 'words_of_ablations', 'judge_fixed', 'plot_best', 'best_table',
            'words_of_best', 'rivals_of', 'retrain_plan', 'with_accuracy', 'plot_retrained', 'ahead_of',
-           'words_of_retrained', 'judge_scratch', 'scratch_cited', 'whole_speed', 'check_course']
+           'words_of_retrained', 'judge_scratch', 'scratch_cited', 'speed_table', 'whole_speed', 'check_course']
 
 # %% ../../nbs/50b_tdga_figures.ipynb #figs-imports
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ import pandas as pd
 from ..explore import explore
 from .tdga_runs import SPACE, to_bits
 from ..plots import PAPER, STYLE, headline
-from ..vgg import draw_shortcuts
+from ..vgg_pictures import draw_shortcuts
 
 # %% ../../nbs/50b_tdga_figures.ipynb #records
 def records_of(*runs: dict[str, list[dict]]) -> list[dict]:
@@ -613,6 +613,12 @@ def scratch_cited(df: pd.DataFrame, kinds: pd.DataFrame) -> dict[str, str]:
 # %% ../../nbs/50b_tdga_figures.ipynb #speed-columns
 SPEED = ["generation", "different individuals", "plain loop, 1/s", "ours, 1/s"]
 SPEED += ["times faster", "by prefix", "by the rest"]
+
+# %% ../../nbs/50b_tdga_figures.ipynb #speed-table-of
+def speed_table(timed: dict) -> pd.DataFrame:  # a record of `speed_run`
+    "A row for each population; prints on which machine it was measured."
+    print("measured on", timed["run"]["device"])
+    return pd.DataFrame(timed["result"]["rows"], columns=SPEED)
 
 # %% ../../nbs/50b_tdga_figures.ipynb #whole-speed
 def whole_speed(measured: pd.DataFrame, last: dict) -> pd.Series:  # `last`: the row of the last generation

@@ -24,19 +24,30 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
+from ..batches import Augment, Batches, eval_batches, resize, split
+from ..datasets import load_images
+from ..images import Images
+from ..judging import At
+from ..population import population_logits, shared_layers
+from ..study import run_key
+
 # %% ../../nbs/50a_tdga_runs.ipynb #runs-own-imports
+from ..batches import Augment, Batches, eval_batches, resize, split
 from ..codehash import code_hash
 from ..core import progress
-from ..data import Augment, Batches, Images, eval_batches, load_images, resize, split
+from ..datasets import load_images
 from ..estimate import passes
 from ..files import Checkpoint, alone, check_state, run_lock
-from ..records import run_key
+from ..images import Images
+from ..judging import At
+from ..population import population_logits, shared_layers
 from ..relaxations import Weights, hard, one_hot
-from ..search import At, search
+from ..search import search
 from ..streams import check_seeds, normal, square_root, uniform
+from ..study import run_key
 from ..tdga import TDGA
 from ..training import Recipe, fit
-from ..vgg import VGG, ShortcutSpace, population_logits, shared_layers
+from ..vgg import VGG, ShortcutSpace
 
 # %% ../../nbs/50a_tdga_runs.ipynb #space
 SPACE = ShortcutSpace()
