@@ -208,7 +208,7 @@ def run_speed(profile: str) -> None:
     "The tables of `91_speed` that are measured on the device, as `speed.json`."
     from nas_nb.core import get_device
     from nas_nb.files import to_json, write_atomic
-    from nas_nb.records import machine
+    from nas_nb.study import machine
 
     tables = {name: table.reset_index().to_dict("list") for name, table in execute("91_speed", SPEED).items()}
     path = write_atomic(

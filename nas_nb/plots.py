@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from .files import to_json, write_atomic
-from .records import Study, record_key
+from .study import Study, record_key
 
 # %% ../nbs/04_plots.ipynb #theme
 COLORS = (

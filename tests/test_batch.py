@@ -297,7 +297,7 @@ def test_why_a_kernel_died(project):
 
 
 COMPUTES = """import torch
-from nas_nb.records import Study
+from nas_nb.study import Study
 
 def compute(trials, seed, device, ckpt):
     "Two operations whose last bits depend on the number of threads."

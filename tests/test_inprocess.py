@@ -267,7 +267,7 @@ def test_needed_cells():
 
 
 def test_a_run_has_the_same_code_hash_as_in_a_notebook(tmp_path, monkeypatch):
-    from nas_nb.records import code_hash
+    from nas_nb.codehash import code_hash
 
     cell = Cell("own", "def double(x):\n    # a comment\n    return 2 * x\n")
     inprocess.run_cell(cell, namespace := dict(__name__="__main__"))

@@ -29,10 +29,10 @@ from ..data import Augment, Batches, Images, eval_batches, load_images, resize, 
 from ..estimate import passes
 from ..files import Checkpoint, alone, check_state, run_lock
 from ..plots import PAPER, STYLE, headline
-from ..records import run_key
 from ..relaxations import Weights, hard, one_hot
 from ..search import At, search
 from ..streams import check_seeds, normal, square_root, uniform
+from ..study import run_key
 from ..tdga import TDGA
 from ..training import Recipe, fit
 from ..vgg import VGG, ShortcutSpace, draw_shortcuts, population_logits, shared_layers

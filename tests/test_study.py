@@ -20,7 +20,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nas_nb import files, records
+from nas_nb import files
+from nas_nb import study as records
 from nas_nb.core import resolve, root
 from nas_nb.data import DataError
 from nas_nb.files import (
@@ -35,7 +36,7 @@ from nas_nb.files import (
     write_atomic,
 )
 from nas_nb.papers.asng_runs import hitting_times
-from nas_nb.records import Study, read_record, seal
+from nas_nb.study import Study, read_record, seal
 
 SMALL = dict(
     method="ASNG", delta0=[1.0, 0.02], eps_x=[0.02], seeds=8, max_updates=1500, horizon=1500, D=16, K=5
@@ -58,7 +59,7 @@ def study(tmp_path):
 
 
 def test_the_report_tells_the_command_line_what_keeps_bits_from_being_equal(tmp_path, monkeypatch):
-    monkeypatch.setattr("nas_nb.records.compute_portably", lambda profile: "last digits will differ")
+    monkeypatch.setattr("nas_nb.study.compute_portably", lambda profile: "last digits will differ")
     study = Study("51_asng_nas", dict(paper=dict(n=3), quick={}, smoke={}), device="cpu", threads=1)
     study.folder = tmp_path
     study.report()
@@ -72,9 +73,9 @@ import contextlib, io, json, os, random, shutil, signal, sys, time, traceback
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from nas_nb import records
+from nas_nb import study as records
 from nas_nb.files import OutOfTime, write_atomic
-from nas_nb.records import Study
+from nas_nb.study import Study
 
 folder, marks = Path(sys.argv[1]), Path(sys.argv[1]) / "marks"
 
@@ -573,7 +574,7 @@ def test_elsewhere_an_interrupt_is_what_it_always_was(study):
 
 CELL = """
 import time
-from nas_nb.records import Study
+from nas_nb.study import Study
 study = Study("51_asng_nas", dict(paper={}, quick={}, smoke={}), device="cpu", threads=1)
 study.cache, study.folder = __import__("pathlib").Path("cache"), __import__("pathlib").Path("figures")
 def count(n, seed, device, ckpt):

@@ -1,0 +1,53 @@
+"""Fill in the numbers that the notebooks' texts cite from committed claims; --check only says what is old."""
+
+import argparse
+import ast
+import json
+from pathlib import Path
+
+from nas_nb.claims import cite, fill_answer
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def refill(
+    path: Path,  # a notebook
+) -> tuple[str, str, list[str]]:  # its text before and after, and which citations have no number
+    "A notebook with its numbers filled in; the answer of a `summary` fills itself in and is only checked."
+    before = path.read_text(encoding="utf-8")
+    notebook, problems = json.loads(before), []
+    for cell in notebook["cells"]:
+        text, missing = "".join(cell["source"]), []
+        if cell["cell_type"] == "markdown":
+            filled, missing = cite(text, path.stem)
+            if filled != text:
+                cell["source"] = filled.splitlines(keepends=True)
+        elif text.startswith("summary("):
+            name, answer = (part.value for part in ast.parse(text).body[0].value.args[:2])
+            _, missing = fill_answer(answer, name)
+        problems += [f"{path.name} [{cell['id']}]: {problem}" for problem in missing]
+    after = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    return before, after if json.loads(before) != notebook else before, problems
+
+
+def main(
+    check: bool,  # change nothing
+    folder: Path = ROOT / "nbs",
+) -> int:  # exit status: 1 if a number is old or missing
+    problems = []
+    for path in sorted(folder.glob("*.ipynb")):
+        before, after, missing = refill(path)
+        problems += missing
+        if before != after and check:
+            problems.append(f"{path.name} cites old numbers: run `python tools/cite.py`")
+        elif before != after:
+            path.write_text(after, encoding="utf-8")
+            print(f"filled in {path.name}")
+    print("\n".join(problems) or "every citation has its number")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only say which numbers are old or missing")
+    raise SystemExit(main(parser.parse_args().check))
