@@ -20,14 +20,14 @@ help:
 env:
 	@command -v $(PYTHON) >/dev/null || \
 		{ echo "$(PYTHON) not found: install Python 3.11 or newer, or name it: make PYTHON=python3.12 figures" >&2; exit 1; }
-	@$(PYTHON) tests/setup_venv.py $(VENV)
+	@$(PYTHON) tools/setup_venv.py $(VENV)
 
 figures: env
 	$(BIN)/nas-nb figures
 
 test: env
 	@echo "== 1/4 exported modules in step with the notebooks"
-	$(BIN)/python tests/check_sync.py
+	$(BIN)/python tools/check_sync.py
 	@echo "== 2/4 pytest, with the lint of the notebooks"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 	@echo "== 3/4 every notebook as its own test (smoke profile)"
@@ -43,17 +43,17 @@ lab: env
 		$$([ "$$(id -u)" != 0 ] || echo --allow-root)
 
 outputs: figures
-	$(NUMPY) $(BIN)/python tests/keep_outputs.py
+	$(NUMPY) $(BIN)/python tools/keep_outputs.py
 	$(BIN)/nbdev_clean
 
 readme: env
-	$(BIN)/python tests/build_readme.py
+	$(BIN)/python tools/build_readme.py
 
 # Without the environment above: on a machine with torch, for minutes (nbs/06d_inprocess.ipynb). ONLY=tests, speed or runs; DOCS="52 55".
 DEVICE = cuda
 PROFILE = paper
 gpu:
-	@$(PYTHON) tests/gpu.py $(DOCS) --device $(DEVICE) --profile $(PROFILE) $(if $(TIME),--time-limit $(TIME)) $(if $(ONLY),--only $(ONLY)) \
+	@$(PYTHON) tools/gpu.py $(DOCS) --device $(DEVICE) --profile $(PROFILE) $(if $(TIME),--time-limit $(TIME)) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(OUT),--out "$(OUT)")
 
 gpu-bundle: env
@@ -63,6 +63,6 @@ gpu-bundle: env
 
 clean:
 	rm -rf $(VENV) $(VENV).installing build dist *.egg-info _docs _proc .pytest_cache .hypothesis figures/smoke nbs/.last_checked
-	find nbs nas_nb tests \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	find nbs nas_nb tests tools \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 	find figures -type f \( -name .stamp.json -o -name '.*.lock' -o -name report.json -o -name '*.ipynb' \) -exec rm -f {} +
 	@echo "kept: data/ (downloads and cached runs) and the committed figures"

@@ -24,8 +24,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from .batch import PARAMETERS, Refused, duration, pick
+from .cli import duration
 from .core import ORDER, root
+from .notebooks import PARAMETERS, Refused, pick
 
 # %% ../nbs/06d_inprocess.ipynb #cells
 class Cell(NamedTuple):
@@ -222,7 +223,7 @@ def tasks(
     profile: str, device: str, only: str, notebooks: list[str]
 ) -> list[tuple[str, Callable]]:  # `only`: see `main`; `notebooks`: names
     "What is to be done, in order: what it is called, and how."
-    from nas_nb.batch import read_notebook
+    from nas_nb.notebooks import read_notebook
 
     found = [("tests", run_tests), ("speed", lambda: run_speed(profile))]
     for s in SLICES:
@@ -355,7 +356,8 @@ def bundle(
     most: int = 2**26,  # bytes, all in all
 ) -> int:  # bytes that lie in the folder now
     "Copy the data sets of the documents; raises `Refused` for one that is not here, and for more than may travel."
-    from nas_nb.data import data_roots, list_data
+    from nas_nb.datasets import list_data
+    from nas_nb.images import data_roots
 
     at = {row["name"]: row["where"] for row in list_data() if not row["state"].startswith("not here")}
     if lacking := [name for name in names if name not in at]:

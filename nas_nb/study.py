@@ -438,7 +438,7 @@ def about(
     **config,  # what the configuration of runs on this data set holds, such as source="cifar10"
 ) -> dict:
     "What is known of a data set: of the one at hand, else of the one that all committed records were made with; raises what `load` raises."
-    from nas_nb.data import DataError  # draws in torch
+    from nas_nb.images import DataError
 
     try:
         return load()

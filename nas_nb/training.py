@@ -26,8 +26,9 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
+from .batches import Augment, Batches, eval_batches
 from .core import check_fields, progress
-from .data import Augment, Batches, eval_batches, load_images
+from .datasets import load_images
 from .files import Checkpoint, check_optimizer, check_state
 
 # %% ../nbs/02_training.ipynb #recipe

@@ -10,10 +10,14 @@ import pytest
 import torch
 from scipy.stats import kendalltau, ttest_ind
 
+from nas_nb.batches import resize
 from nas_nb.cells import ASNG_CELL, DARTS_CELL, CellNetwork, Genotype, encode
 from nas_nb.core import resolve
-from nas_nb.papers import asng_cifar10 as doc
-from nas_nb.search import random_architecture
+from nas_nb.judging import random_architecture
+from nas_nb.papers import cifar10_figures as figures
+from nas_nb.papers import cifar10_runs as doc
+from nas_nb.papers.asng_cifar10 import PROFILES
+from nas_nb.papers.protocol import difference, in_words, mean_sd, parts_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = dict(
@@ -37,13 +41,13 @@ def searched(method, space, steps=2, ranked=(), **more):
 
 
 def test_the_halves_are_disjoint_and_alike():
-    parts, _ = doc.parts_of("digits", 0)
+    parts, _ = parts_of("digits", 0)
     weights, theta, train = (parts[name] for name in ("weights", "theta", "train"))
     assert abs(len(weights) - len(theta)) <= 1 and len(weights) + len(theta) == len(train)
     assert max(abs(a - b) for a, b in zip(weights.counts(), theta.counts())) <= 1
     seen = lambda part: sorted(map(bytes, part.x.flatten(1).numpy()))
     assert sorted(seen(weights) + seen(theta)) == seen(train)
-    assert doc.parts_of("digits", 4)[0]["test"].shape == (1, 4, 4)
+    assert parts_of("digits", 4)[0]["test"].shape == (1, 4, 4)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +76,7 @@ def test_random_search_takes_the_best_of_its_tries():
 
 
 def test_probabilities_are_those_that_a_method_draws_by():
-    images = doc.parts_of("digits", 0)[0]["test"]
+    images = parts_of("digits", 0)[0]["test"]
     for space in doc.SPACES.values():
         for name in ("ASNG", "REINFORCE"):
             _, method = doc.begin(name, space, images, 2, 3, 10, 0)
@@ -110,7 +114,7 @@ def test_a_retraining_keeps_to_its_budget(space):
     assert (
         found["parameters"] <= 20_000
         and found["channels"] > 2
-        and found["n"] == len(doc.parts_of("digits", 0)[0]["test"])
+        and found["n"] == len(parts_of("digits", 0)[0]["test"])
     )
     wider = CellNetwork(doc.SPACES[space], (1, 8, 8), 10, found["channels"] + 1, 3, g)
     assert sum(p.numel() for p in wider.parameters()) > 20_000
@@ -125,8 +129,8 @@ def test_the_published_retraining_has_drop_path_and_an_auxiliary_head(monkeypatc
         assert isinstance(network.train()(batches(0)[0]), tuple)  # logits and auxiliary logits
         return [dict(correct=1, n=2)]
 
-    images = doc.parts_of("digits", 0)[0]
-    large = {name: doc.resize(part, 32) for name, part in images.items()}
+    images = parts_of("digits", 0)[0]
+    large = {name: resize(part, 32) for name, part in images.items()}
     monkeypatch.setattr(
         doc, "parts_of", lambda *_: (large, dict(mean=(0.3,), std=(0.3,), channels_last=True))
     )
@@ -202,20 +206,18 @@ def test_cost_on_a_gpu():
 
 def test_every_profile_moves_alpha_equally_far():
     for profile in ("paper", "cpu", "quick"):
-        cfg = SimpleNamespace(**resolve(doc.PROFILES, profile))
+        cfg = SimpleNamespace(**resolve(PROFILES, profile))
         assert cfg.lr_alpha * cfg.steps == pytest.approx(3e-4 * 19_550, rel=0.03)
 
 
 def test_every_search_has_a_label_of_its_own():
-    cfg = SimpleNamespace(**resolve(doc.PROFILES, "cpu"))  # `paper` does without second order
+    cfg = SimpleNamespace(**resolve(PROFILES, "cpu"))  # `paper` does without second order
     rows = doc.plan(cfg)
     assert {r["method"] for r in rows} == set(doc.MAKERS)
     assert len({r["label"] for r in rows}) == len(rows) == 3 + 7 + 2
     assert {r["delta0"] for r in rows} == {1.0, round(140**-0.5, 6), round(1 / 140, 6)}
     assert all(
-        hasattr(
-            doc.begin(r["method"], ASNG_CELL, doc.parts_of("digits", 0)[0]["test"], 2, 3, 9, 0)[1], "tell"
-        )
+        hasattr(doc.begin(r["method"], ASNG_CELL, parts_of("digits", 0)[0]["test"], 2, 3, 9, 0)[1], "tell")
         for r in rows
         if r["space"] == "ASNG"
     )
@@ -232,7 +234,7 @@ def test_table_1_holds_the_document_and_says_what_was_not_run():
         ]
     )
     costs = pd.DataFrame([dict(space="ASNG", method="ASNG", search_time=7.0, MB=2.0)])
-    table = doc.table1(ours, costs).set_index(["space", "method"])
+    table = figures.table1(ours, costs).set_index(["space", "method"])
     row = table.loc[("ASNG", "ASNG")]
     assert (row["error"], row["runs"], row["search_time"], row["document_days"], row["document_error"]) == (
         4.0,
@@ -249,7 +251,7 @@ def test_table_1_holds_the_document_and_says_what_was_not_run():
 def test_an_interval_of_a_difference_of_two_is_welchs_and_has_its_level():
     rng = np.random.default_rng(0)
     a, b = rng.normal(0, 1, (1500, 3)), rng.normal(0, 3, (1500, 6))
-    found = np.array([doc.difference((1, x), (-1, y)) for x, y in zip(a, b)])
+    found = np.array([difference((1, x), (-1, y)) for x, y in zip(a, b)])
     missed = ((found[:, 1] > 0) | (found[:, 2] < 0)).mean()
     assert 0.02 < missed < 0.08  # 5 %
     for x, y, (mean, low, high) in zip(a[:5], b[:5], found):
@@ -261,15 +263,15 @@ def test_an_interval_of_leads_over_two_baselines():
     rng = np.random.default_rng(1)
     draw = lambda mean, sd, n: rng.normal(mean, sd, (1500, n))
     runs = zip(draw(10, 1, 3), draw(30, 2, 3), draw(9, 1, 6), draw(29, 2, 6))
-    found = np.array([doc.difference((1, a), (-1, b), (-1, c), (1, d)) for a, b, c, d in runs])
+    found = np.array([difference((1, a), (-1, b), (-1, c), (1, d)) for a, b, c, d in runs])
     assert 0.02 < ((found[:, 1] > 0) | (found[:, 2] < 0)).mean() < 0.08
     assert abs(found[:, 0].mean()) < 0.2
 
 
 def test_words_for_errors_and_differences():
-    assert doc.mean_sd(pd.Series([1.0, 3.0])) == "2.00 ± 1.41 %" and doc.mean_sd(pd.Series([2.0])) == "2.00 %"
-    assert doc.in_words((-1.0, -2.0, 0.5)) == "-1.00 (-2.00 to +0.50) points"
-    assert doc.in_words(doc.difference((1, [1.0]), (-1, [2.0, 3.0]))) == "-1.50 points"
+    assert mean_sd(pd.Series([1.0, 3.0])) == "2.00 ± 1.41 %" and mean_sd(pd.Series([2.0])) == "2.00 %"
+    assert in_words((-1.0, -2.0, 0.5)) == "-1.00 (-2.00 to +0.50) points"
+    assert in_words(difference((1, [1.0]), (-1, [2.0, 3.0]))) == "-1.50 points"
 
 
 def test_tau_and_the_lead_over_the_number_of_parameters():
@@ -289,7 +291,7 @@ def test_tau_and_the_lead_over_the_number_of_parameters():
         for s in range(3)
         for i in range(n)
     ]
-    found = doc.taus_of(pd.DataFrame(rows), times=200)
+    found = figures.taus_of(pd.DataFrame(rows), times=200)
     good, bad = found.loc["good"], found.loc["bad"]
     assert (
         good["low"] < good["tau"] < good["high"]
@@ -300,7 +302,7 @@ def test_tau_and_the_lead_over_the_number_of_parameters():
     assert bad["low"] < 0 < bad["high"] and bad["lead_low"] < 0
     assert good["by_parameters"] == pytest.approx(kendalltau(parameters, alone).statistic)
     one = pd.DataFrame(rows).query("method == 'good' and seed == 0")
-    assert doc.taus_of(one, times=2).loc["good", "tau"] == pytest.approx(
+    assert figures.taus_of(one, times=2).loc["good", "tau"] == pytest.approx(
         kendalltau(one["shared"], one["alone"]).statistic
     )
 
@@ -317,7 +319,7 @@ def test_every_committed_search_was_retrained_and_the_table_is_made_of_these():
         if r["label"] == "retrain"
     }
     searches = [r for r in records if r["label"].startswith("search-")]
-    cfg = SimpleNamespace(**resolve(doc.PROFILES, "cpu"))
+    cfg = SimpleNamespace(**resolve(PROFILES, "cpu"))
     assert (
         len(searches) == cfg.seeds * len(doc.plan(cfg)) and len(retrained) == len(searches) + 3 * cfg.random
     )

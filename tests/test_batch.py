@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-import nas_nb.batch as batch
+from nas_nb import cli, compare, jobs, notebooks, report
 from nas_nb.core import resolve, root
 from nas_nb.files import run_lock
 
@@ -53,7 +53,7 @@ def write(project: Path, id: str, *code: str, parameters=PARAMETERS, tag="parame
 
 
 def command(*words):
-    return [sys.executable, "-m", "nas_nb.batch", *map(str, words)]
+    return [sys.executable, "-m", "nas_nb.cli", *map(str, words)]
 
 
 def run(project: Path, *words, **env):
@@ -190,7 +190,7 @@ def test_time_limit(project):
     write(project, "11_long", "time.sleep(60)", DRAWS)
     write(project, "12_next", "time.sleep(60)", DRAWS)
     write(project, "13_last", DRAWS)
-    code = "import sys, nas_nb.batch as b; b.GRACE = 1; sys.exit(b.main(sys.argv[1:]))"
+    code = "import sys, nas_nb.cli as b, nas_nb.jobs as j; j.GRACE = 1; sys.exit(b.main(sys.argv[1:]))"
     words = [sys.executable, "-c", code, "figures", "--force", "--jobs", "2", "--time-limit", "4s"]
     result = subprocess.run(words, cwd=project, capture_output=True, text=True, timeout=50)
     assert result.returncode == 3
@@ -262,7 +262,7 @@ def test_a_notebook_that_hangs_is_ended_and_the_others_run(project):
 
 
 def test_limits_of_a_notebook():
-    args = lambda *words: batch.prepare(batch.parser().parse_args(["figures", "51", *words]))[0].limit
+    args = lambda *words: cli.prepare(cli.parser().parse_args(["figures", "51", *words]))[0].limit
     assert args() == 1800 and args("--profile", "smoke") == 600 and args("--profile", "paper") == float("inf")
     assert args("--notebook-limit", "1m") == args("--profile", "paper", "--notebook-limit", "1m") == 60
 
@@ -317,13 +317,13 @@ study.report()"""
 def test_the_number_of_jobs_changes_no_bit(tmp_path):
     "Even where the machine suggests other numbers of threads."
     found = []
-    for jobs in (1, 3):
-        project = tmp_path / str(jobs)
+    for at_once in (1, 3):
+        project = tmp_path / str(at_once)
         (project / "nbs").mkdir(parents=True)
         (project / "settings.ini").write_text(OURS)
         for id in ("10_a", "11_b", "12_c"):
             write(project, id, COMPUTES.format(id=id))
-        result = run(project, "figures", "--jobs", jobs, OMP_NUM_THREADS=str(jobs))
+        result = run(project, "figures", "--jobs", at_once, OMP_NUM_THREADS=str(at_once))
         assert result.returncode == 0, result.stdout
         records = [json.loads(p.read_text()) for p in sorted(project.glob("data/runs/*/*/record.json"))]
         assert len(records) == 9 and all(r.pop("run") for r in records)
@@ -470,8 +470,8 @@ def test_a_kernel_that_does_not_start_is_tried_twice(project, monkeypatch):
     job = dict(
         notebook=str(write(project, "10_demo", DRAWS)), copy="", parameters={}, cell=str(project / "cell")
     )
-    assert batch._execute(job) == "" and len(attempts) == 2
-    assert batch._execute(job) == "RuntimeError: later" and len(attempts) == 4
+    assert jobs._execute(job) == "" and len(attempts) == 2
+    assert jobs._execute(job) == "RuntimeError: later" and len(attempts) == 4
     assert (project / "cell").read_text() == "cell 1/5"
 
 
@@ -523,7 +523,7 @@ def still(tmp_path_factory):
 )
 def test_mistakes_get_one_line(still, words, says, monkeypatch, capfd):
     monkeypatch.chdir(still)
-    assert batch.main(words.split()) == 2
+    assert cli.main(words.split()) == 2
     out, err = capfd.readouterr()
     assert says in err and err.count("\n") == 1 and out == ""
     assert not (still / "figures").exists()
@@ -532,7 +532,7 @@ def test_mistakes_get_one_line(still, words, says, monkeypatch, capfd):
 def test_mistakes_and_help_are_cheap(still):
     "What makes an answer slow is an import; through the real process once, for the exit status and the missing traceback."
     code = (
-        "import sys, nas_nb.batch as b\n"
+        "import sys, nas_nb.cli as b\n"
         "try: status = b.main(sys.argv[1:])\n"
         "except SystemExit as e: status = e.code\n"
         "print('heavy', {'torch', 'papermill', 'pandas', 'numpy', 'matplotlib', 'tqdm'} & set(sys.modules)); sys.exit(status)"
@@ -568,16 +568,16 @@ def test_broken_notebooks_are_refused(project, broken, says, monkeypatch, capsys
     write(project, "10_demo", DRAWS)
     write(project, "11_broken", DRAWS, **broken)
     write(project, "12_once", DRAWS, profiles="PROFILES = dict(quick=dict(trials=1))")
-    assert batch.main(["figures"]) == 2
+    assert cli.main(["figures"]) == 2
     err = capsys.readouterr().err
     assert "nbs/11_broken.ipynb" in err and says in err and err.count("\n") == 1
-    assert batch.main(["figures", "10", "12", "--seeds", "7", "--dry-run"]) == 0  # the sound ones can be run
+    assert cli.main(["figures", "10", "12", "--seeds", "7", "--dry-run"]) == 0  # the sound ones can be run
     assert [line.split()[4] for line in capsys.readouterr().out.splitlines()[1:]] == [
         "7",
         "-",
     ]  # one knows no seeds
-    assert batch.main(["figures", "12", "--seeds", "7"]) == 2
-    assert batch.main(["list"]) == 0
+    assert cli.main(["figures", "12", "--seeds", "7"]) == 2
+    assert cli.main(["list"]) == 0
 
 
 def test_a_missing_profile_is_no_failure(still):
@@ -606,8 +606,17 @@ def test_outside_a_checkout(tmp_path):
     "As installed from a wheel: the package alone, no notebooks above it."
     package = tmp_path / "site" / "nas_nb"
     package.mkdir(parents=True)
-    for name in ("__init__.py", "core.py", "bits.py", "batch.py"):
-        shutil.copy(Path(batch.__file__).parent / name, package)
+    for name in (
+        "__init__.py",
+        "core.py",
+        "bits.py",
+        "cli.py",
+        "compare.py",
+        "jobs.py",
+        "notebooks.py",
+        "report.py",
+    ):
+        shutil.copy(Path(cli.__file__).parent / name, package)
     result = run(tmp_path, "figures", PYTHONPATH=str(package.parent))
     assert (result.returncode, result.stderr.count("\n")) == (
         2,
@@ -678,12 +687,12 @@ def test_comparison_with_git(project, monkeypatch, why):
     ]
 
     # a claim that changed its verdict makes a figure within the spread a different one; a picture that changed is named
-    job = batch.Job(batch.Notebook("10_demo", "", (), True, {}, {}, ""), "quick", {}, status="cached")
+    job = jobs.Job(notebooks.Notebook("10_demo", "", (), True, {}, {}, ""), "quick", {}, status="cached")
     monkeypatch.chdir(project)
-    (job.before, _), job.prints = batch.committed(job.folder), batch.fingerprints(job.folder)
+    (job.before, _), job.prints = compare.committed(job.folder), compare.fingerprints(job.folder)
     (out / "claims.csv").write_text("claim,verdict\nc1 (n = 3),reproduced\nc2,inconclusive\n")
     (out / "same.svg").write_text("<svg></svg>")
-    text = batch.report([job])
+    text = report.report([job])
     assert f"near   different{why}" in text and f"same   same data, other svg{why}" in text
     assert ["10", "c2", "reproduced (quick)", "inconclusive"] in [
         re.split("  +", line) for line in text.splitlines()
@@ -692,7 +701,7 @@ def test_comparison_with_git(project, monkeypatch, why):
     # without another reason it is the one that the notebook found out about its own arithmetic
     if not why:
         (out / "report.json").write_text(json.dumps(dict(figures=["far"], problem="last digits will differ")))
-        assert "far  different (last digits will differ)" in batch.report([job])
+        assert "far  different (last digits will differ)" in report.report([job])
 
     # what another profile drew since is not what is committed of it
     (project / "figures/cpu/10_demo/claims.csv").write_text(
@@ -700,9 +709,9 @@ def test_comparison_with_git(project, monkeypatch, why):
     )
     (project / "figures/paper/10_demo").mkdir(parents=True)
     (project / "figures/paper/10_demo/claims.csv").write_text("claim,verdict\nc2,reproduced\n")
-    assert batch.best_verdicts(job) == {"c# (n = #)": "not reproduced (cpu)", "c#": "reproduced (quick)"}
+    assert report.best_verdicts(job) == {"c# (n = #)": "not reproduced (cpu)", "c#": "reproduced (quick)"}
     git("add", "-A"), git("commit", "-qm", "redrawn")
-    assert batch.best_verdicts(job) == {"c# (n = #)": "reproduced (cpu)", "c#": "reproduced (paper)"}
+    assert report.best_verdicts(job) == {"c# (n = #)": "reproduced (cpu)", "c#": "reproduced (paper)"}
 
 
 @pytest.mark.parametrize(
@@ -739,9 +748,9 @@ def test_comparison_with_git(project, monkeypatch, why):
 )
 def test_compare(old, new, expected):
     reason = " (other torch: 9)" if expected != "identical" else ""
-    assert batch.compare(old, new, why="other torch: 9") == expected + reason
-    assert batch.compare(old, new) == ("identical" if expected == "identical" else "different")
-    assert batch.compare(old, new, same_verdicts=False, why="other torch: 9") == (
+    assert compare.compare(old, new, why="other torch: 9") == expected + reason
+    assert compare.compare(old, new) == ("identical" if expected == "identical" else "different")
+    assert compare.compare(old, new, same_verdicts=False, why="other torch: 9") == (
         "identical" if expected == "identical" else "different (other torch: 9)"
     )
 
@@ -754,10 +763,10 @@ def test_claims_and_runs(project, monkeypatch, capsys):
         (folder / "claims.csv").write_text(
             f"claim,source,document,ours,verdict\nit works,sec. 2,0.5,0.4,seen on {profile}\n"
         )
-    assert batch.main(["claims"]) == 0
+    assert cli.main(["claims"]) == 0
     out = capsys.readouterr().out
     assert "seen on quick" in out and "seen on paper" in out
-    assert batch.main(["claims", "--profile", "paper"]) == 0
+    assert cli.main(["claims", "--profile", "paper"]) == 0
     assert "seen on quick" not in capsys.readouterr().out
 
     runs = project / "data" / "runs"
@@ -769,17 +778,17 @@ def test_claims_and_runs(project, monkeypatch, capsys):
     ):
         (runs / document / key).mkdir(parents=True)
         (runs / document / key / file).write_text(json.dumps(dict(document=document, label="f=0.5", seed=7)))
-    assert batch.main(["runs", "list", "--document", "asng"]) == 0
+    assert cli.main(["runs", "list", "--document", "asng"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert [line[:5] for line in lines] == [
         ["asng", "aa11", "f=0.5", "7", "done"],
         ["asng", "bb22", "-", "-", "checkpoint"],
     ]
-    assert batch.main(["runs", "list", "--document", "tdga"]) == 0
+    assert cli.main(["runs", "list", "--document", "tdga"]) == 0
     assert [line.split()[4] for line in capsys.readouterr().out.splitlines()[1:]] == ["done", "weights"]
-    assert batch.main(["runs", "rm", "aa"]) == 0
+    assert cli.main(["runs", "rm", "aa"]) == 0
     assert sorted(p.name for p in runs.glob("*/*")) == ["bb22", "cc33", "dd44"]
-    assert batch.main(["runs", "rm", "--document", "asng"]) == 0 and batch.main(["runs", "rm", "--all"]) == 0
+    assert cli.main(["runs", "rm", "--document", "asng"]) == 0 and cli.main(["runs", "rm", "--all"]) == 0
     assert not list(runs.glob("*/*"))
 
 
@@ -792,7 +801,7 @@ def test_long_claims_are_wrapped_not_cut(project, monkeypatch, capsys):
     )
     for width in 80, 132:
         monkeypatch.setenv("COLUMNS", str(width))
-        assert batch.main(["claims"]) == 0
+        assert cli.main(["claims"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert max(map(len, lines)) <= width and len(lines) > 5
         start, end = lines[0].index("claim"), lines[0].index("verdict")
@@ -806,7 +815,7 @@ def test_the_plan_and_the_list_tell_seeds_and_times(project, monkeypatch, capsys
     monkeypatch.chdir(project)
 
     def plan(*words):
-        assert batch.main(["figures", "--dry-run", *words]) == 0
+        assert cli.main(["figures", "--dry-run", *words]) == 0
         return [re.split("  +", line)[3:] for line in capsys.readouterr().out.splitlines()[1:]]
 
     assert plan() == [["5", "auto", "-", "1 min"], ["-", "auto", "-", "1 min"]]
@@ -821,7 +830,7 @@ def test_the_plan_and_the_list_tell_seeds_and_times(project, monkeypatch, capsys
     path.write_text(
         path.read_text().replace("EXPECTED = dict(", "EXPECTED = dict(paper='5 h on a GPU (estimated)', ")
     )
-    assert batch.main(["list"]) == 0
+    assert cli.main(["list"]) == 0
     assert "paper (5 h on a GPU (estimated))" in capsys.readouterr().out
     assert plan("--profile", "paper")[0][-1] == "5 h on a GPU (estimated)"
 
@@ -844,7 +853,7 @@ def test_odd_things_among_the_runs(project, monkeypatch, capsys):
     (runs / "asng" / "round").symlink_to(runs / "asng" / "round")
     (runs / "asng" / "outside").symlink_to(project / "nbs")
     (runs / "asng" / "done" / "nowhere").symlink_to(runs / "gone")
-    assert batch.main(["runs", "list"]) == 0
+    assert cli.main(["runs", "list"]) == 0
     out, err = capsys.readouterr()
     rows = {line.split()[1]: line.split() for line in out.splitlines()[1:]}
     assert err == "" and set(rows) == {"done", "future", "past", "broken", "folder", "empty", "busy"}
@@ -858,14 +867,14 @@ def test_odd_things_among_the_runs(project, monkeypatch, capsys):
 
     lock = run_lock(runs / "asng" / "busy")
     assert lock.take()
-    assert batch.main(["runs", "rm", "--all"]) == 1
+    assert cli.main(["runs", "rm", "--all"]) == 1
     assert (
         f"left alone, process {os.getpid()} on {platform.node()} is computing it: asng busy\nremoved 6 runs"
         in capsys.readouterr().out
     )
     lock.release()
     assert (runs / "asng" / "busy" / "record.json").exists() and (project / "nbs").is_dir()
-    assert batch.main(["runs", "rm", "busy"]) == 0 and not (runs / "asng" / "busy").exists()
+    assert cli.main(["runs", "rm", "busy"]) == 0 and not (runs / "asng" / "busy").exists()
     assert sorted(p.name for p in (runs / "asng").iterdir()) == [
         "file",
         "nowhere",
@@ -876,7 +885,7 @@ def test_odd_things_among_the_runs(project, monkeypatch, capsys):
 
 def test_every_example_of_the_help_is_a_command_that_works():
     "On the real project, without executing anything."
-    lines = [line.split("  ")[1] for line in batch.EXAMPLES.splitlines() if line.startswith("  nas-nb")]
+    lines = [line.split("  ")[1] for line in cli.EXAMPLES.splitlines() if line.startswith("  nas-nb")]
     assert len(lines) >= 6
     for line in lines:
         words = line.removeprefix("nas-nb").split()
@@ -885,7 +894,7 @@ def test_every_example_of_the_help_is_a_command_that_works():
         if words[:2] == ["runs", "rm"]:
             words = ["runs", "list", *words[2:]]  # the same selection, nothing removed
         run = subprocess.run(
-            [sys.executable, "-m", "nas_nb.batch", *words], cwd=root(), capture_output=True, text=True
+            [sys.executable, "-m", "nas_nb.cli", *words], cwd=root(), capture_output=True, text=True
         )
         missing = words[0] == "runs" and "unknown document" in run.stderr  # nothing of it was computed here
         assert run.returncode == 0 or missing, (line, run.stderr)
@@ -907,9 +916,9 @@ def test_every_example_of_the_help_is_a_command_that_works():
 )
 def test_values_out_of_range_are_refused_before_anything_starts(pair, says):
     profiles = dict(paper=dict(trials=8, eps=0.5, first=0, rates=(0.1, 1), none=()), quick=dict(rates=()))
-    nb = batch.Notebook("10_demo", "Demo", (), True, profiles, {}, "")
-    with pytest.raises(batch.Refused, match=says):
-        batch.overrides([pair], [nb], "quick")
+    nb = notebooks.Notebook("10_demo", "Demo", (), True, profiles, {}, "")
+    with pytest.raises(notebooks.Refused, match=says):
+        notebooks.overrides([pair], [nb], "quick")
     with pytest.raises(ValueError, match=says):
         resolve(profiles, "quick", pair)
 
@@ -917,8 +926,8 @@ def test_values_out_of_range_are_refused_before_anything_starts(pair, says):
 def test_the_items_of_an_empty_list_are_like_those_of_a_larger_profile():
     "For the command line and for the notebook."
     profiles = dict(paper=dict(rates=(0.1, 1)), quick=dict(rates=()))
-    nb = batch.Notebook("10_demo", "Demo", (), True, profiles, {}, "")
-    assert batch.overrides(["rates=2,0.5"], [nb], "quick") == {"10_demo": "rates=2,0.5"}
+    nb = notebooks.Notebook("10_demo", "Demo", (), True, profiles, {}, "")
+    assert notebooks.overrides(["rates=2,0.5"], [nb], "quick") == {"10_demo": "rates=2,0.5"}
     assert (
         resolve(profiles, "quick", "rates=2,0.5")["rates"] == (2.0, 0.5)
         and resolve(profiles, "quick")["rates"] == ()
@@ -927,7 +936,7 @@ def test_the_items_of_an_empty_list_are_like_those_of_a_larger_profile():
 
 def test_seeds_given_twice_are_refused():
     run = subprocess.run(
-        [sys.executable, "-m", "nas_nb.batch", "figures", "51", "--seeds", "3", "--set", "seeds=4", "--dry-run"],
+        [sys.executable, "-m", "nas_nb.cli", "figures", "51", "--seeds", "3", "--set", "seeds=4", "--dry-run"],
         cwd=root(), capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 2 and run.stderr.count("\n") == 1 and "give one" in run.stderr
@@ -1015,7 +1024,7 @@ HERE, HEAD = {"größe.csv": "x\n2\n"}, {"größe.csv": "x\n1\n"}
 
 def test_what_the_figures_are_compared_with(tracked):
     commit = git(tracked, "rev-parse", "--short", "HEAD").strip()
-    assert batch.committed("figures/quick/10_demo") == (HEAD, f"HEAD, {commit}")
+    assert compare.committed("figures/quick/10_demo") == (HEAD, f"HEAD, {commit}")
 
 
 def test_variables_of_git_do_not_lead_elsewhere(tracked, tmp_path_factory, monkeypatch):
@@ -1029,7 +1038,7 @@ def test_variables_of_git_do_not_lead_elsewhere(tracked, tmp_path_factory, monke
         GIT_CEILING_DIRECTORIES=tracked.parent,
     ).items():
         monkeypatch.setenv(name, str(value))
-    found, basis = batch.committed("figures/quick/10_demo")
+    found, basis = compare.committed("figures/quick/10_demo")
     assert found == HEAD and basis.startswith("HEAD, ")
 
 
@@ -1039,14 +1048,14 @@ def test_a_checkout_inside_another_repository(tracked):
     (inner / "nbs").mkdir()
     (inner / "settings.ini").write_text(OURS)
     os.chdir(inner)
-    found, basis = batch.committed("figures/quick/10_demo")
+    found, basis = compare.committed("figures/quick/10_demo")
     assert (
         found == HERE
         and basis == "the files as they lay there (this folder is not tracked by the repository around it)"
     )
     git(tracked, "add", "-A"), git(tracked, "commit", "-qm", "with it")
     (inner / "figures/quick/10_demo/größe.csv").write_text("x\n3\n")
-    found, basis = batch.committed("figures/quick/10_demo")
+    found, basis = compare.committed("figures/quick/10_demo")
     assert found == HERE and basis.startswith("HEAD, ")
 
 
@@ -1072,7 +1081,7 @@ def test_where_git_does_not_answer(tracked, monkeypatch, how, why):
         shutil.rmtree(tracked / ".git")
         if how == "new":
             git(tracked, "init", "-q")
-    found, basis = batch.committed("figures/quick/10_demo")
+    found, basis = compare.committed("figures/quick/10_demo")
     assert found == HERE and basis.startswith("the files as they lay there (") and why in basis
 
 
@@ -1184,7 +1193,7 @@ def test_damaged_tables_of_claims(project, monkeypatch, capsys):
         (project / "figures" / "quick" / name).mkdir(parents=True)
         (project / "figures" / "quick" / name / "claims.csv").write_bytes(text)
     (project / "figures" / "quick" / "folder" / "claims.csv").mkdir(parents=True)
-    assert batch.main(["claims"]) == 1
+    assert cli.main(["claims"]) == 1
     out, err = capsys.readouterr()
     assert "seen" in out and "x" * 200_000 in "".join(out.split())
     assert (
@@ -1232,7 +1241,7 @@ def test_notebooks_that_cannot_be_read_stand_in_the_list(project, monkeypatch, c
     write(project, "14_odd", DRAWS, profiles="PROFILES = dict(quick=5)\nEXPECTED = 5")
     write(project, "15_odd", DRAWS, profiles="PROFILES = dict(quick=dict(a=None, b=[1, 'x'], c=dict(d=1)))")
     write(project, "16_\x1b[31mred\udcff", DRAWS)
-    assert batch.main(["list"]) == 0
+    assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
     assert (
         out.count("cannot be read") == 3
@@ -1241,8 +1250,8 @@ def test_notebooks_that_cannot_be_read_stand_in_the_list(project, monkeypatch, c
         and "\x1b" not in out
     )
     for key in "abc":
-        assert batch.main(["figures", "15", "--set", f"{key}=1", "--dry-run"]) == 2
-    assert batch.main(["figures", "\x1b[2J"]) == 2
+        assert cli.main(["figures", "15", "--set", f"{key}=1", "--dry-run"]) == 2
+    assert cli.main(["figures", "\x1b[2J"]) == 2
     assert "\x1b" not in capsys.readouterr().err
 
 
@@ -1250,9 +1259,9 @@ def test_notebooks_are_read_once(project, monkeypatch):
     monkeypatch.chdir(project)
     for i in range(20):
         write(project, f"{i + 10}_demo", DRAWS)
-    read, real = [], batch.read_notebook
-    monkeypatch.setattr(batch, "read_notebook", lambda path: read.append(path) or real(path))
-    assert len(batch.select([f"{i + 10}" for i in range(20)])) == 20 == len(read)
+    read, real = [], notebooks.read_notebook
+    monkeypatch.setattr(notebooks, "read_notebook", lambda path: read.append(path) or real(path))
+    assert len(notebooks.select([f"{i + 10}" for i in range(20)])) == 20 == len(read)
 
 
 @pytest.mark.parametrize("words", [["list"], ["figures"], ["claims"], ["runs", "list"]])
@@ -1264,7 +1273,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(project, monkeypatch, capsys, 
     for name in ("figures", "data/runs"):
         (project / name).mkdir(parents=True)
     monkeypatch.setattr(Path, "iterdir", refuse)
-    assert batch.main(words) == 1
+    assert cli.main(words) == 1
     assert capsys.readouterr().err.endswith(": Permission denied\n")
 
 
@@ -1274,7 +1283,7 @@ def test_a_link_among_the_runs_is_not_followed(project, monkeypatch, capsys):
     mine.mkdir(parents=True)
     (project / "data" / "runs").mkdir(parents=True)
     (project / "data" / "runs" / "doc").symlink_to(mine.parent)
-    assert batch.main(["runs", "rm", "--document", "doc"]) == 2 and batch.main(["runs", "rm", "--all"]) == 0
+    assert cli.main(["runs", "rm", "--document", "doc"]) == 2 and cli.main(["runs", "rm", "--all"]) == 0
     assert mine.is_dir()
 
 
@@ -1282,7 +1291,7 @@ def test_a_folder_that_was_removed_is_named(tmp_path):
     gone = tmp_path / "gone"
     for words in (["list"], ["data", "list"]):
         gone.mkdir()
-        code = f"import os, sys, nas_nb.batch as b; os.rmdir({str(gone)!r}); sys.exit(b.main({words}))"
+        code = f"import os, sys, nas_nb.cli as b; os.rmdir({str(gone)!r}); sys.exit(b.main({words}))"
         result = subprocess.run([sys.executable, "-c", code], cwd=gone, capture_output=True, text=True)
         assert (result.returncode, result.stderr) == (
             2,
@@ -1305,9 +1314,9 @@ def test_every_error_is_one_line(still, monkeypatch, capsys, error, code, tmp_pa
         raise error
 
     monkeypatch.chdir(still)
-    monkeypatch.setattr(batch, "show_list", fail)
-    monkeypatch.setattr(batch.tempfile, "tempdir", str(tmp_path))
-    assert batch.main(["list"]) == code
+    monkeypatch.setattr(cli, "show_list", fail)
+    monkeypatch.setattr(cli.tempfile, "tempdir", str(tmp_path))
+    assert cli.main(["list"]) == code
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and err.startswith("nas-nb: ") and "Traceback" not in err
     if code == 70:
@@ -1318,7 +1327,7 @@ def test_every_error_is_one_line(still, monkeypatch, capsys, error, code, tmp_pa
 @pytest.mark.parametrize("words", ["list", "figures --dry-run"])
 def test_output_that_cannot_be_written(still, words):
     for ending, code in (">/dev/full", 1), (">&-", 0), ("2>&-", 0):
-        line = f"{sys.executable} -m nas_nb.batch {words} {ending}"
+        line = f"{sys.executable} -m nas_nb.cli {words} {ending}"
         result = subprocess.run(line, shell=True, cwd=still, capture_output=True, text=True)
         assert result.returncode == code and result.stderr.count("\n") == (code == 1), (line, result.stderr)
 
@@ -1340,5 +1349,5 @@ def test_output_that_cannot_be_written(still, words):
 )
 def test_odd_numbers_are_refused(still, words, monkeypatch, capfd):
     monkeypatch.chdir(still)
-    assert batch.main(["figures", "--dry-run", *words]) == 2
+    assert cli.main(["figures", "--dry-run", *words]) == 2
     assert capfd.readouterr().err.count("\n") == 1

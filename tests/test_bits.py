@@ -67,7 +67,7 @@ def test_set_from_outside_all_act():
 
 @pinned
 def test_torch_can_still_be_told_after_the_imports_of_a_document():
-    code = "import nas_nb.papers.asng_cifar10, nas_nb.plots as p; p.set_theme(); from nas_nb.bits import *; print(compute_portably('quick'))"
+    code = "import nas_nb.papers.cifar10_runs, nas_nb.plots as p; p.set_theme(); from nas_nb.bits import *; print(compute_portably('quick'))"
     assert python(code, **NUMPY) == ""
 
 
@@ -183,7 +183,11 @@ def test_a_document_emulated(tmp_path):
 ELSEWHERE = {
     "_modidx",
     "__init__",
-    "batch",
+    "cli",
+    "compare",
+    "jobs",
+    "notebooks",
+    "report",
     "plots",
     "explore",
     "draw",

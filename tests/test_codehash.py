@@ -191,7 +191,7 @@ def test_the_code_hash_is_the_same_in_every_process():
     first, second = run("1"), run("2")
     assert first.returncode == 0, first.stderr
     assert first.stdout.split() == second.stdout.split()
-    assert {"asng_runs.hitting_times", "hypernet_complexity.search_runs", "tdga_darts_vgg19.tdga_run"} <= {
+    assert {"asng_runs.hitting_times", "hypernet_complexity.search_runs", "tdga_runs.tdga_run"} <= {
         x.split("=")[0] for x in first.stdout.split()
     }
 
@@ -799,11 +799,11 @@ import json, sys, warnings
 sys.path.insert(0, sys.argv[1])
 warnings.simplefilter("error", UserWarning)
 from nas_nb.codehash import code_hash
-from nas_nb.papers import asng_cifar10, asng_runs, hypernet_complexity, tdga_darts_vgg19
+from nas_nb.papers import cifar10_runs, asng_runs, hypernet_complexity, tdga_runs
 print(json.dumps({name: code_hash(getattr(m, name)) for m, names in {
-    tdga_darts_vgg19: ("darts_run", "tdga_run", "random_run", "retrain_run", "worth_run"), asng_runs: ("hitting_times", "run_until_found"),
-    hypernet_complexity: ("search_runs",), asng_cifar10: ("search_run", "cost_run")}.items() for name in names}
-    | dict(retrain_52=code_hash(hypernet_complexity.retrain_run), retrain_55=code_hash(asng_cifar10.retrain_run))))
+    tdga_runs: ("darts_run", "tdga_run", "random_run", "retrain_run", "worth_run"), asng_runs: ("hitting_times", "run_until_found"),
+    hypernet_complexity: ("search_runs",), cifar10_runs: ("search_run", "cost_run")}.items() for name in names}
+    | dict(retrain_52=code_hash(hypernet_complexity.retrain_run), retrain_55=code_hash(cifar10_runs.retrain_run))))
 """
 IN_CELLS = {"search_runs", "retrain_52", "search_run", "retrain_55", "cost_run"}
 ON_VGG = {"darts_run", "tdga_run", "random_run", "retrain_run", "worth_run"}
@@ -851,7 +851,7 @@ def test_a_changed_operation_changes_the_runs_that_use_it_and_no_other(papers, e
 
 def test_asking_again_is_cheap(monkeypatch):
     "Documents ask a hundred times: what was read once is not parsed again."
-    from nas_nb.papers.asng_cifar10 import search_run
+    from nas_nb.papers.cifar10_runs import search_run
 
     first, asked = code_hash(search_run), []
     monkeypatch.setattr(codehash.ast, "parse", lambda *args, **kwargs: asked.append(args))

@@ -8,14 +8,17 @@ from fake_cuda import FOUND, Waits, fake_cuda, moved
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves
 
-from nas_nb import asng, cells, data, tdga, training, vgg
+from nas_nb import asng, cells, tdga, training, vgg
+from nas_nb import batches as batches_py
 from nas_nb.asng import ASNG, SNG, Adam, Space
+from nas_nb.batches import Augment, Batches, eval_batches
 from nas_nb.cells import ASNG_CELL, CellNetwork, CellSpace, encode
 from nas_nb.darts import DARTS, expected_cost, zero_one
-from nas_nb.data import Augment, Batches, Images, eval_batches
 from nas_nb.hypernet import Hypernet
+from nas_nb.images import Images
+from nas_nb.judging import random_architecture
 from nas_nb.operations import DARTS_OPS
-from nas_nb.papers import tdga_darts_vgg19 as shortcuts
+from nas_nb.papers import tdga_runs as shortcuts
 from nas_nb.relaxations import raw, sigmoid
 from nas_nb.sampling import (
     DSNAS,
@@ -26,7 +29,7 @@ from nas_nb.sampling import (
     resource_costs,
     resource_penalty,
 )
-from nas_nb.search import Distribution, Uniform, random_architecture, search
+from nas_nb.search import Distribution, Uniform, search
 from nas_nb.training import Recipe, StepLog
 from nas_nb.vgg import VGG, ShortcutSpace
 
@@ -238,7 +241,7 @@ WITHIN = {
     "ask": (ASNG, "ask", partial(test_ask_and_tell, ASNG, Space([3, 3]))),
     "tell": (asng, "fisher_categorical", partial(test_ask_and_tell, SNG, Space([3, 3]))),
     "batches": (Batches, "_pixels", partial(test_batches, AUGMENTED[1], True)),
-    "evaluation": (data._Layout, "normalise", test_evaluation_batches),
+    "evaluation": (batches_py._Layout, "normalise", test_evaluation_batches),
     "gates": (VGG, "gates", partial(test_gates_of_shortcuts, "threshold")),
     "population": (vgg, "_product", partial(test_population, "input", "pool", True)),
     "generation": (tdga, "mutate", partial(test_generations, "TDGA")),

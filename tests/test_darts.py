@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from nas_nb.batches import Batches, eval_batches
 from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, discretise, encode, parameter_norms
 from nas_nb.darts import (
     DARTS,
@@ -25,11 +26,13 @@ from nas_nb.darts import (
     signed,
     zero_one,
 )
-from nas_nb.data import Batches, Images, eval_batches
 from nas_nb.files import Checkpoint
 from nas_nb.hypernet import Hypernet, basis
+from nas_nb.images import Images
+from nas_nb.judging import At, inherited, random_architecture
+from nas_nb.parallel import Stack, Together, side_by_side_batches
 from nas_nb.relaxations import gumbel_softmax, raw, sigmoid, softmax
-from nas_nb.search import At, Stack, Together, inherited, random_architecture, search, side_by_side_batches
+from nas_nb.search import search
 from nas_nb.training import Diverged, Recipe, learning_rate
 
 CASES = json.loads((Path(__file__).parent / "darts_cases.json").read_text())

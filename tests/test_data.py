@@ -30,29 +30,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import nas_nb.batch as batch
+import nas_nb.batches as batches_py
 import nas_nb.core as core
-import nas_nb.data as D
-from nas_nb.data import (
-    Augment,
-    Batches,
-    DataError,
-    Images,
-    add_data,
-    data_roots,
-    eval_batches,
-    few_labels,
-    get_data,
-    list_data,
-    load_images,
-    load_text,
-    noisy_labels,
-    resize,
-    split,
-    verify_data,
-)  # fmt: skip
+import nas_nb.datasets as datasets_py
+import nas_nb.formats as formats_py
+import nas_nb.images as images_py
+from nas_nb import jobs
+from nas_nb.batches import Augment, Batches, eval_batches, few_labels, noisy_labels, resize, split
+from nas_nb.datasets import add_data, get_data, list_data, load_images, verify_data
+from nas_nb.images import DataError, Images, data_roots
+from nas_nb.text import load_text
 
-SHARED, OWN_ROOT = os.environ.get("NAS_NB_DATA"), D._own_root
+SHARED, OWN_ROOT = os.environ.get("NAS_NB_DATA"), images_py._own_root
 settings.register_profile("data", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("data")
 CHECKED = settings.get_profile("data")
@@ -63,7 +52,7 @@ def roots(tmp_path, monkeypatch):
     "Two empty roots instead of the real ones: what NAS_NB_DATA names, and that of the checkout with the cache."
     (tmp_path / "given").mkdir()
     monkeypatch.setenv("NAS_NB_DATA", str(tmp_path / "given"))
-    monkeypatch.setattr(D, "_own_root", lambda: tmp_path / "own")
+    monkeypatch.setattr(images_py, "_own_root", lambda: tmp_path / "own")
     monkeypatch.setenv("IN_TEST", "1")
     return tmp_path / "given", tmp_path / "own"
 
@@ -468,7 +457,7 @@ SEEN = {  # file -> its pixels, one row
 
 
 def decoded(content):
-    return D._decode(("train", "a", "1", "it", content))[1].tolist()
+    return formats_py._decode(("train", "a", "1", "it", content))[1].tolist()
 
 
 @pytest.mark.parametrize("case", SEEN)
@@ -681,7 +670,8 @@ def test_bad_arrays(tmp_path, case):
 
 def test_nothing_that_records_hash_depends_on_the_hash_seed():
     "A set is shown in another order in each process, and what functions use counts for the hash of the code."
-    assert [k for k, v in vars(D).items() if isinstance(v, (set, frozenset))] == []
+    modules = batches_py, datasets_py, formats_py, images_py
+    assert [k for m in modules for k, v in vars(m).items() if isinstance(v, (set, frozenset))] == []
 
 
 def test_labels_of_any_integer_kind(tmp_path):
@@ -865,7 +855,7 @@ def test_bombs(tmp_path, monkeypatch):
     with tarfile.open(tmp_path / "a.tar", "w") as t:
         t.addfile(big)
     refused("which is no image", load_images, tmp_path / "a.tar")
-    monkeypatch.setattr(D, "_LIMIT", 10_000)
+    monkeypatch.setattr(formats_py, "_LIMIT", 10_000)
     zeros = {f"train/ant/{i}.png": bytes(5000) for i in range(3)}
     for suffix in (".zip", ".tar.gz", ".tar.xz"):
         refused("more than 10,000 bytes", load_images, archive(tmp_path / f"b{suffix}", zeros))
@@ -941,14 +931,14 @@ def test_the_memory_of_colour_is_counted(tmp_path, monkeypatch):
         tmp_path / "f",
         {f"{s}/a/{i}.png": encoded(Image.new("L", (30, 30))) for s in ("train", "test") for i in range(5)},
     )
-    monkeypatch.setattr(D, "_LIMIT", 10_000)
+    monkeypatch.setattr(formats_py, "_LIMIT", 10_000)
     assert len(load_images(f).train) == 5
     (f / "test" / "a" / "4.png").write_bytes(encoded(Image.new("RGB", (30, 30))))
     refused("all images in colour would have more than 10,000 bytes", load_images, f)
 
 
 def test_memory_that_is_not_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(D, "_decode", lambda item: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr(formats_py, "_decode", lambda item: (_ for _ in ()).throw(MemoryError()))
     refused("f does not fit into memory: make it smaller", load_images, folder(tmp_path / "f", files()))
 
 
@@ -1025,8 +1015,8 @@ def test_a_tar_with_a_damaged_header(tmp_path):
 
 def test_the_docs_say_what_a_tar_cannot_tell():
     for text in (
-        Path(D.__file__).parent.parent / "data" / "README.md",
-        Path(D.__file__).parent.parent / "nbs" / "01_data.ipynb",
+        Path(images_py.__file__).parent.parent / "data" / "README.md",
+        Path(images_py.__file__).parent.parent / "nbs" / "01b_formats.ipynb",
     ):
         assert "has a check sum for each header and none for" in text.read_text()
 
@@ -1090,7 +1080,7 @@ def test_damage(tmp_path_factory, form, how, where, value):
 def uncached(source):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return D._read(D._place(source), fresh=True)[1]["hash"]
+        return datasets_py._read(datasets_py._place(source), fresh=True)[1]["hash"]
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -1127,7 +1117,7 @@ def test_precedence(roots, monkeypatch):
         assert d.about["source"] == names[i % 4] and d.name == "flowers"
         assert d.about.get("also here, not used", []) == (names + names)[i + 1 :]
         assert str(given_) not in json.dumps(d.about)
-        first = D._places("flowers")[0][1]
+        first = datasets_py._places("flowers")[0][1]
         assert first.is_relative_to(given_ if i < 4 else own)
         shutil.rmtree(first) if first.is_dir() else first.unlink()
     refused("neither a file, nor a folder, nor a data set", load_images, "flowers")
@@ -1138,8 +1128,8 @@ def test_precedence(roots, monkeypatch):
 def test_roots(monkeypatch, tmp_path):
     monkeypatch.undo()
     monkeypatch.setenv("NAS_NB_DATA", str(tmp_path))
-    assert data_roots() == [tmp_path.resolve(), Path(D.__file__).resolve().parent.parent / "data"]
-    monkeypatch.setattr(D, "root", lambda: (_ for _ in ()).throw(FileNotFoundError()))
+    assert data_roots() == [tmp_path.resolve(), Path(images_py.__file__).resolve().parent.parent / "data"]
+    monkeypatch.setattr(images_py, "root", lambda: (_ for _ in ()).throw(FileNotFoundError()))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert data_roots()[1] == tmp_path / "xdg" / "nas_nb"
     monkeypatch.delenv("XDG_CACHE_HOME")
@@ -1154,7 +1144,7 @@ def test_a_relative_root_is_one_folder(monkeypatch, tmp_path):
     for place in (project, project / "nbs", tmp_path):
         monkeypatch.chdir(place)
         assert data_roots()[0] == core.data_folder() == project / "some" / "where"
-        assert batch._data(LOADS)[0] == [str(project / "some" / "where"), []]
+        assert jobs._data(LOADS)[0] == [str(project / "some" / "where"), []]
     monkeypatch.setattr(
         core, "root", lambda: (_ for _ in ()).throw(FileNotFoundError())
     )  # outside a checkout
@@ -1172,7 +1162,7 @@ def test_no_home(monkeypatch, tmp_path):
     "A container whose user has neither HOME nor a name (a `~` then stays as it is)."
     monkeypatch.undo()
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    monkeypatch.setattr(D, "root", lambda: (_ for _ in ()).throw(FileNotFoundError()))
+    monkeypatch.setattr(images_py, "root", lambda: (_ for _ in ()).throw(FileNotFoundError()))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     for f, args in (
         (list_data, ()),
@@ -1196,7 +1186,9 @@ def test_a_root_that_is_not_there_is_mentioned(monkeypatch, roots, value):
         warnings.simplefilter("error")
         assert next(r for r in list_data() if r["name"] == "mine")["state"] == "ready"
         load_images(roots[1] / "mine.npz")  # a path is not looked for
-    assert D.shown_roots(", then ").endswith(f"{value} (NAS_NB_DATA, which does not exist), then {roots[1]}")
+    assert images_py.shown_roots(", then ").endswith(
+        f"{value} (NAS_NB_DATA, which does not exist), then {roots[1]}"
+    )
     for load, name in ((load_images, "mine"), (verify_data, "mine"), (load_text, "ptb")):
         with pytest.warns(
             UserWarning, match=f"NAS_NB_DATA names .*{value}, which does not exist: make this folder"
@@ -1235,7 +1227,7 @@ def test_one_place_decides_whether_data_have_changed(roots, monkeypatch):
     "A batch and the cache see the same: every file, however deep, its size and its time."
     f = folder(roots[0] / "mine", {f"top/{n}": b for n, b in files().items()})
     image, states = f / "top" / "train" / "ant" / "0.png", []
-    seen = lambda: (core.listing(f), D._key([f], ""), batch._data(LOADS)[0])
+    seen = lambda: (core.listing(f), datasets_py._key([f], ""), jobs._data(LOADS)[0])
     states.append(seen())
     assert states[0] == seen() and [row[:2] for row in states[0][0]][-1] == [
         "top/train/cat/5.png",
@@ -1309,8 +1301,8 @@ def official_mnist(path, monkeypatch, suffix=".gz"):
     idx(path, suffix)
     content = {p.name: p.read_bytes() for p in path.iterdir()}
     plain = {n.removesuffix(".gz"): gzip.decompress(b) if suffix else b for n, b in content.items()}
-    md5 = {n: hashlib.md5(plain[n]).hexdigest() for n in D._MNIST_MD5}
-    monkeypatch.setattr(D, "_MNIST_MD5", md5)
+    md5 = {n: hashlib.md5(plain[n]).hexdigest() for n in formats_py._MNIST_MD5}
+    monkeypatch.setattr(formats_py, "_MNIST_MD5", md5)
     return content
 
 
@@ -1334,7 +1326,7 @@ def test_mnist_by_its_content(roots, monkeypatch):
     assert (
         "t10k-labels-idx1-ubyte.gz" in told
         and hashlib.md5(labels).hexdigest() in told
-        and D._MNIST_MD5["t10k-labels-idx1-ubyte"] in told
+        and formats_py._MNIST_MD5["t10k-labels-idx1-ubyte"] in told
     )
     assert same(
         load_images(idx(roots[0].parent / "mine")), False, ("0", "1", "2")
@@ -1425,7 +1417,7 @@ def test_cache(tmp_path, roots, monkeypatch):
     path = archive(tmp_path / "a.tar.xz", files())
     first = load_images(path)
     assert [p.name[:2] for p in cached(roots[1])] == ["a-"]
-    monkeypatch.setattr(D, "_decode", None)  # a second time, nothing is decoded
+    monkeypatch.setattr(formats_py, "_decode", None)  # a second time, nothing is decoded
     again = load_images(path)
     assert same(again) and again.about == first.about and again.mean == first.mean
     monkeypatch.undo()
@@ -1437,12 +1429,12 @@ def test_damaged_cache(tmp_path_factory, how, where, value):
     if "cache" not in MADE:
         base = tmp_path_factory.mktemp("cached")
         d = load_images(archive(base / "a.tar", files()))
-        cache = next(p for p in (D._own_root() / "cache").iterdir() if p.name[:2] == "a-")
+        cache = next(p for p in (images_py._own_root() / "cache").iterdir() if p.name[:2] == "a-")
         (base / "a.npz").write_bytes(cache.read_bytes())
         MADE["cache"] = base / "a.npz", cache.read_bytes(), d
     path, whole, d = MADE["cache"]
     path.write_bytes(damaged(whole, how, where, value))
-    got = D._from_cache(path)
+    got = datasets_py._from_cache(path)
     assert got is None or (
         all(torch.equal(getattr(got[0][s], k), getattr(d.splits[s], k)) for s in d.splits for k in "xy")
         and got[1]["hash"] == d.hash
@@ -1504,7 +1496,7 @@ def test_the_cache_is_not_trusted(tmp_path, roots, change):
         assert notes.count(old) == 1
         arrays["notes"] = np.frombuffer(notes.replace(old, new), np.uint8)
     np.savez(cache, **arrays)
-    assert D._from_cache(cache) is None
+    assert datasets_py._from_cache(cache) is None
     again = load_images(path)
     assert (
         same(again)
@@ -1542,18 +1534,18 @@ def test_one_copy_of_what_was_added(tmp_path, roots, form, monkeypatch):
     for name in ("flowers", "more"):
         add_data(name, path)
     assert [p.name.partition("-")[0] for p in cached(roots[1])] == ["flowers", "more"]
-    monkeypatch.setattr(D, "_decoded", None)  # nothing is decoded a second time
+    monkeypatch.setattr(datasets_py, "_decoded", None)  # nothing is decoded a second time
     assert load_images("flowers").hash == load_images("more").hash and len(cached(roots[1])) == 2
 
 
 def test_images_that_change_while_they_are_decoded_are_not_kept(tmp_path, roots, monkeypatch):
-    f, decode = folder(tmp_path / "f", files()), D._decode
+    f, decode = folder(tmp_path / "f", files()), formats_py._decode
 
     def slow(item):
         (f / "train" / "ant" / "0.png").write_bytes(PNG)
         return decode(item)
 
-    monkeypatch.setattr(D, "_decode", slow)
+    monkeypatch.setattr(formats_py, "_decode", slow)
     load_images(f)
     assert not (roots[1] / "cache").exists()
 
@@ -1587,14 +1579,14 @@ def test_a_full_disk(tmp_path):
     "For real: a process that may write no file larger than 20 kB."
     npz(tmp_path / "a.npz", x_train=np.zeros((6, 80, 80), np.uint8), x_test=np.zeros((4, 80, 80), np.uint8))
     code = f"""
-import resource, nas_nb.data as D
+import resource, nas_nb.datasets as datasets_py, nas_nb.images as images_py
 from pathlib import Path
-D._own_root = lambda: Path({str(tmp_path / "own")!r})
+images_py._own_root = lambda: Path({str(tmp_path / "own")!r})
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
-print(len(D.load_images({str(tmp_path / "a.npz")!r}).train), [p.name for p in Path({str(tmp_path / "own/cache")!r}).iterdir()])
+print(len(datasets_py.load_images({str(tmp_path / "a.npz")!r}).train), [p.name for p in Path({str(tmp_path / "own/cache")!r}).iterdir()])
 try:
-    D.add_data("mine", {str(tmp_path / "a.npz")!r})
-except D.DataError as e:
+    datasets_py.add_data("mine", {str(tmp_path / "a.npz")!r})
+except images_py.DataError as e:
     print("refused", e)
 """
     done = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True)
@@ -1729,8 +1721,12 @@ def test_resize():
 def reference(images, size, mean, std, seed, a, step):
     "Crop, flip and cutout as one would write them for a single image."
     epoch, i = divmod(step, len(images) // size)
-    order = D._shuffled(len(images), seed, epoch, D._ORDER)[i * size : (i + 1) * size]
-    u = D.uniform(D.check_seeds(seed), range(step, step + 1), 9 * size, D._AUGMENT).view(9, size).tolist()
+    order = batches_py._shuffled(len(images), seed, epoch, batches_py._ORDER)[i * size : (i + 1) * size]
+    u = (
+        batches_py.uniform(batches_py.check_seeds(seed), range(step, step + 1), 9 * size, batches_py._AUGMENT)
+        .view(9, size)
+        .tolist()
+    )
     out = []
     for b, index in enumerate(order.tolist()):
         x = images.x[index].numpy()
@@ -1813,7 +1809,11 @@ def test_affine():
 
     images = some(64, shape=(3, 9, 12))
     run = lambda **how: Batches(images, 64, (0.0,) * 3, (1 / 255,) * 3, 1, Augment(**how))(0)[0]
-    u = D.uniform(D.check_seeds(1), range(1), 9 * 64, D._AUGMENT).view(9, 64)[5:] * 2 - 1
+    u = (
+        batches_py.uniform(batches_py.check_seeds(1), range(1), 9 * 64, batches_py._AUGMENT).view(9, 64)[5:]
+        * 2
+        - 1
+    )
     plain, turned, larger, moved = run(), run(degrees=30.0), run(zoom=0.3), run(translate=0.25)
     for i in range(64):
         angle, dx, dy, zoom = u[:, i].tolist()
@@ -1965,8 +1965,8 @@ def test_batches_say_what_they_are():
 
 
 def test_what_batches_are_is_computed_once(monkeypatch):
-    batches, count, hash_ = Batches(some(40), 8, (0.5,), (0.2,)), [], D._hash
-    monkeypatch.setattr(D, "_hash", lambda splits: count.append(1) or hash_(splits))
+    batches, count, hash_ = Batches(some(40), 8, (0.5,), (0.2,)), [], images_py._hash
+    monkeypatch.setattr(images_py, "_hash", lambda splits: count.append(1) or hash_(splits))
     [batches(step) for step in range(12)]
     assert count == [] and batches.about == batches.about and count == [1]
 
@@ -2093,7 +2093,7 @@ def server(tmp_path, monkeypatch):
     def mirrors(*ways):
         urls = lambda n: [f"http://127.0.0.1:9/{n}" if w == "refused" else f"{base}/{w}/{n}" for w in ways]
         table = [(urls(n), n, hashlib.md5(b).hexdigest()) for n, b in content.items()]
-        monkeypatch.setattr(D, "_downloads", lambda name: ("MNIST/raw", table))
+        monkeypatch.setattr(datasets_py, "_downloads", lambda name: ("MNIST/raw", table))
 
     mirrors("good")
     yield mirrors
@@ -2179,13 +2179,13 @@ def test_what_cannot_be_downloaded():
 
 
 def test_the_table_of_downloads():
-    where, files_ = D._downloads("mnist")
+    where, files_ = datasets_py._downloads("mnist")
     assert (
         where == "MNIST/raw"
-        and {f.removesuffix(".gz") for _, f, _ in files_} == {*D._MNIST_MD5}
+        and {f.removesuffix(".gz") for _, f, _ in files_} == {*formats_py._MNIST_MD5}
         and all(len(md5) == 32 for *_, md5 in files_)
     )
-    where, ((urls, file, md5),) = D._downloads("cifar10")
+    where, ((urls, file, md5),) = datasets_py._downloads("cifar10")
     assert (where, file, md5) == (
         "",
         "cifar-10-python.tar.gz",
@@ -2247,7 +2247,7 @@ def test_verify(roots, tmp_path, monkeypatch):
     archive(roots[0] / "flowers.tar", files())
     assert "no checksums are known" in verify_data("flowers")
     (cache,) = (p for p in cached(roots[1]) if p.name.startswith("flowers"))
-    monkeypatch.setattr(D, "_decode", lambda item: (_ for _ in ()).throw(DataError("decoded")))
+    monkeypatch.setattr(formats_py, "_decode", lambda item: (_ for _ in ()).throw(DataError("decoded")))
     load_images("flowers")  # from the cache
     refused("decoded", verify_data, "flowers")
     refused("nas-nb data get cifar10", verify_data, "cifar10")
@@ -2316,7 +2316,9 @@ def test_a_name_taken_meanwhile(tmp_path, roots, monkeypatch):
     good = npz(tmp_path / "a.npz")
     for file, its_name in (("mine.npz", "mine"), ("yours.zip", "yours")):
         monkeypatch.setattr(
-            D, "_verified", lambda path, keep: (str((roots[0] / file).write_bytes(b"another's")), None)
+            datasets_py,
+            "_verified",
+            lambda path, keep: (str((roots[0] / file).write_bytes(b"another's")), None),
         )
         refused(f"'{its_name}' is taken", add_data, its_name, good)
         assert (roots[0] / file).read_bytes() == b"another's"
@@ -2402,7 +2404,7 @@ def test_an_error_is_one_line_in_a_log(tmp_path, roots):
     environment = {
         k: v for k, v in os.environ.items() if k not in ("IN_TEST", "NAS_NB_BATCH", "NAS_NB_STATUS")
     }
-    command = [sys.executable, "-m", "nas_nb.batch", "data", "verify", "flowers"]
+    command = [sys.executable, "-m", "nas_nb.cli", "data", "verify", "flowers"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     where = f"{roots[0] / 'flowers'}: val/ant/notes.txt"
     want = f"nas-nb: {where} cannot be read (UnidentifiedImageError: cannot identify image file): remove it, or get it anew\n"
@@ -2424,7 +2426,7 @@ real = pytest.mark.skipif(not SHARED, reason="NAS_NB_DATA is not set")
 @real
 def test_real_mnist(monkeypatch):
     monkeypatch.setenv("NAS_NB_DATA", SHARED)
-    if not D._official("mnist"):
+    if not datasets_py._official("mnist"):
         pytest.skip("no MNIST there")
     d = load_images("mnist")
     assert (
@@ -2440,9 +2442,9 @@ def test_real_mnist(monkeypatch):
 def test_real_cifar10(monkeypatch):
     monkeypatch.setenv("NAS_NB_DATA", SHARED)
     monkeypatch.setattr(
-        D, "_own_root", OWN_ROOT
+        images_py, "_own_root", OWN_ROOT
     )  # with the cache of this checkout: decoding takes a quarter of a minute
-    if not D._places("cifar10"):
+    if not datasets_py._places("cifar10"):
         pytest.skip("no CIFAR-10 there")
     d = load_images("cifar10")
     assert (

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-import nas_nb.batch as batch
+from nas_nb import cli, compare
+from nas_nb.batches import Augment
 from nas_nb.core import check_parameters, parse_value, resolve
-from nas_nb.data import Augment
 from nas_nb.training import Recipe
 
 TRIED = Counter()
@@ -159,10 +159,10 @@ def test_parameters_of_a_wrong_type_are_refused(name, value):
 @example("9" * 400, "h")
 def test_a_duration_is_a_number_of_seconds_or_refused(written, unit):
     TRIED["durations"] += 1
-    for take, word in (batch.duration, written + unit), (batch.at_least_one, written):
+    for take, word in (cli.duration, written + unit), (cli.at_least_one, written):
         try:
             value = take(word)
-        except batch.argparse.ArgumentTypeError:
+        except cli.argparse.ArgumentTypeError:
             continue
         assert word.isascii() and 0 < value < 1e9
 
@@ -197,7 +197,7 @@ def project(tmp_path, monkeypatch, capfd):
 def answer(argv, capfd):
     "Exit status, stdout and stderr of a command line; `--help` is fine."
     try:
-        status = batch.main(list(argv))
+        status = cli.main(list(argv))
     except SystemExit as end:
         status = end.code
     out, err = capfd.readouterr()
@@ -235,7 +235,7 @@ def test_data_that_is_not_there(project, capfd, action, name, path):
 BAD = dict(
     notebooks=words.filter(lambda w: not w.startswith("-") and not ("10_demo".startswith(w) and w)),
     profile=words.filter(lambda w: w not in ("paper", "quick", "smoke", "cpu")),
-    device=text.filter(lambda w: w not in batch.DEVICES),
+    device=text.filter(lambda w: w not in cli.DEVICES),
     seeds=numbers.filter(lambda w: not (w.isdecimal() and int(w) > 0))
     | text.filter(lambda w: not w.isdecimal()),
     jobs=numbers.filter(lambda w: not (w.isdecimal() and int(w) > 0)),
@@ -329,7 +329,7 @@ def test_a_table_of_claims_is_shown_or_named(project, capfd, content):
     except UnicodeDecodeError:
         readable = False
     assert answer(["claims"], capfd) == (not readable)
-    assert batch.committed("figures/quick/10_demo")[0].keys() == {"claims.csv"}
+    assert compare.committed("figures/quick/10_demo")[0].keys() == {"claims.csv"}
 
 
 @given(content=st.binary(max_size=60) | json_values.map(lambda v: json.dumps(v).encode()))
@@ -340,4 +340,4 @@ def test_a_damaged_stamp_is_no_stamp(project, capfd, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     assert answer(["figures", "--dry-run"], capfd) == 0
-    assert batch.main(["figures", "--dry-run"]) == 0 and "would run" in capfd.readouterr().out
+    assert cli.main(["figures", "--dry-run"]) == 0 and "would run" in capfd.readouterr().out

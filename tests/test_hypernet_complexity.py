@@ -10,11 +10,11 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from nas_nb.batch import _known
 from nas_nb.cells import CellNetwork, Genotype, decode, discretise
-from nas_nb.data import Images
+from nas_nb.images import Images
 from nas_nb.operations import DARTS_OPS
 from nas_nb.papers import hypernet_complexity as H
+from nas_nb.report import _known
 
 CASES = json.loads((Path(__file__).parent / "darts_cases.json").read_text())
 SETTINGS = dict(

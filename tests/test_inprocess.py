@@ -19,9 +19,9 @@ import fastcore
 import pytest
 
 from nas_nb import inprocess
-from nas_nb.batch import Refused, notebooks
 from nas_nb.estimate import table
 from nas_nb.inprocess import SLICES, Cell, code_cells, names, needed, with_runs
+from nas_nb.notebooks import Refused, notebooks
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKED = "IPython ipykernel ipywidgets jupyter_client jupyter_core jupyterlab papermill nbclient nbconvert nbformat nbdev execnb ghapi".split()
@@ -38,7 +38,7 @@ sys.meta_path.insert(0, Blocked())
 def bare(tmp_path_factory):
     "A copy of the project, and the environment of a machine without Jupyter; fastcore only as a wheel of the bundle."
     copy = tmp_path_factory.mktemp("bare")
-    for folder, pattern in (("nas_nb", "*.py"), ("nbs", "*.ipynb"), ("tests", "*.py")):
+    for folder, pattern in (("nas_nb", "*.py"), ("nbs", "*.ipynb"), ("tests", "*.py"), ("tools", "*.py")):
         for p in (ROOT / folder).rglob(pattern):
             if ".ipynb_checkpoints" not in p.parts:
                 (copy / p.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
@@ -198,7 +198,9 @@ def test_bad_usage(bare, words, says):
 @pytest.mark.parametrize("notebook", ["50_tdga_darts_vgg19", "52_hypernet_complexity", "55_asng_cifar10"])
 def test_the_hours_are_those_that_the_document_estimates(notebook):
     document = importlib.import_module(f"nas_nb.papers.{notebook.partition('_')[2]}")
-    estimated = table(document.work(SimpleNamespace(**notebooks()[notebook].sizes("paper")))).hours.iloc[-1]
+    runs = next(p.stem for p in [*ROOT.glob(f"nbs/{notebook[:2]}a_*.ipynb"), Path(notebook)])
+    work = importlib.import_module(f"nas_nb.papers.{runs.partition('_')[2]}").work
+    estimated = table(work(SimpleNamespace(**notebooks()[notebook].sizes("paper")))).hours.iloc[-1]
     assert sum(s.hours for s in SLICES if s.notebook == notebook) == pytest.approx(estimated, abs=0.15)
     assert document.EXPECTED["paper"] == f"{estimated:.1f} h on one GPU (estimated)"
 

@@ -75,7 +75,9 @@ MODULES = sorted(
     for p in (ROOT / "nas_nb").rglob("*.py")
     if p.stem not in ("__init__", "_modidx")
 )
-PLAIN = {"nas_nb.core", "nas_nb.batch", "nas_nb.study", "nas_nb.files"}  # what the command line needs
+PLAIN = {"nas_nb.core", "nas_nb.study", "nas_nb.files"} | {
+    f"nas_nb.{m}" for m in ("cli", "compare", "jobs", "notebooks", "report")
+}  # what the command line needs
 
 
 def test_imports_are_cheap():
@@ -97,7 +99,7 @@ for name in [*plain, "torch", *others]:
     run = subprocess.run([sys.executable, "-c", code, *lists], cwd=ROOT, capture_output=True, text=True)
     found = {name: set(heavy) for name, *heavy in map(str.split, run.stdout.splitlines())}
     assert sorted(found) == MODULES, run.stderr
-    draws = {"nas_nb.draw", "nas_nb.explore", "nas_nb.plots", "nas_nb.tdga", "nas_nb.vgg"} | {
+    draws = {"nas_nb.draw", "nas_nb.explore", "nas_nb.plots", "nas_nb.tdga", "nas_nb.vgg_pictures"} | {
         m for m in MODULES if m.startswith("nas_nb.papers.")
     }
     for name, heavy in found.items():
@@ -108,7 +110,7 @@ for name in [*plain, "torch", *others]:
 
 
 def test_the_command_line_answers_without_torch():
-    code = "import sys, nas_nb.batch as b; sys.argv = ['nas-nb', *sys.argv[1:]]\ntry: b.main()\nexcept SystemExit: pass\nprint('LOADED', *sys.modules)"
+    code = "import sys, nas_nb.cli as b; sys.argv = ['nas-nb', *sys.argv[1:]]\ntry: b.main()\nexcept SystemExit: pass\nprint('LOADED', *sys.modules)"
     for args in (["--help"], ["list"], ["figures", "--help"]):
         run = subprocess.run([sys.executable, "-c", code, *args], cwd=ROOT, capture_output=True, text=True)
         said, _, loaded = run.stdout.rpartition("LOADED")
@@ -294,8 +296,8 @@ def test_out_of_step_is_noticed(tmp_path):
 @pytest.fixture
 def clone(tmp_path):
     "What `make` needs of a clone, without an environment."
-    (tmp_path / "tests").mkdir()
-    for name in ("Makefile", "pyproject.toml", "constraints.txt", "tests/setup_venv.py"):
+    (tmp_path / "tools").mkdir()
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "tools/setup_venv.py"):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
@@ -351,7 +353,7 @@ def test_make_explains_itself(clone):
 
 
 def test_old_pythons_can_read_the_set_up():
-    ast.parse((ROOT / "tests" / "setup_venv.py").read_text(), feature_version=(3, 6))
+    ast.parse((ROOT / "tools" / "setup_venv.py").read_text(), feature_version=(3, 6))
     assert ">=%d.%d" % setup_venv.OLDEST == PROJECT["project"]["requires-python"]
 
 

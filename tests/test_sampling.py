@@ -9,9 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from nas_nb.batches import Batches
 from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, CellSpace, decode, discretise
-from nas_nb.data import Batches, Images
 from nas_nb.files import Checkpoint
+from nas_nb.images import Images
 from nas_nb.operations import DARTS_OPS
 from nas_nb.relaxations import gumbel, gumbel_softmax, softmax, straight_through, two_path
 from nas_nb.sampling import (

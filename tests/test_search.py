@@ -15,22 +15,16 @@ import torch.nn.functional as F
 from PIL import Image
 
 from nas_nb.asng import SNG, Adam
+from nas_nb.batches import Augment, Batches, split
 from nas_nb.cells import ASNG_CELL, DARTS_CELL, ENAS_CELL, CellNetwork, CellSpace, Genotype, decode, encode
 from nas_nb.darts import DARTS
-from nas_nb.data import Augment, Batches, load_images, split
+from nas_nb.datasets import load_images
 from nas_nb.files import Checkpoint
+from nas_nb.judging import random_architecture
 from nas_nb.operations import ASNG_OPS
+from nas_nb.parallel import Stack, Together, side_by_side_batches
 from nas_nb.sampling import DSNAS, SNAS, Proxyless, ProxylessReinforce
-from nas_nb.search import (
-    Distribution,
-    SearchRun,
-    Stack,
-    Together,
-    Uniform,
-    random_architecture,
-    search,
-    side_by_side_batches,
-)
+from nas_nb.search import Distribution, SearchRun, Uniform, search
 from nas_nb.training import Diverged, Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -23,7 +23,6 @@ import torch
 from nas_nb import files
 from nas_nb import study as records
 from nas_nb.core import resolve, root
-from nas_nb.data import DataError
 from nas_nb.files import (
     Checkpoint,
     Lock,
@@ -35,6 +34,7 @@ from nas_nb.files import (
     to_json,
     write_atomic,
 )
+from nas_nb.images import DataError
 from nas_nb.papers.asng_runs import hitting_times
 from nas_nb.study import Study, read_record, seal
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import nas_nb.papers.tdga_darts_vgg19 as D
+import nas_nb.papers.tdga_figures as P
+import nas_nb.papers.tdga_runs as D
 from nas_nb import files
 from nas_nb.files import Checkpoint, OutOfTime
 from nas_nb.relaxations import one_hot
@@ -376,7 +377,7 @@ def test_gain_is_measured_with_the_weights_at_the_end():
         for n in ("long", "short")
         for a, x in (("DARTS", 1.9), ("best 1", 1.0))
     ]
-    found = D.gains(pd.DataFrame(rows), pd.DataFrame(levels), 2).set_index("search")["gain"]
+    found = P.gains(pd.DataFrame(rows), pd.DataFrame(levels), 2).set_index("search")["gain"]
     assert found["long"] == pytest.approx(0.1) and found["short"] == pytest.approx(0.9)
 
 
@@ -460,9 +461,9 @@ def test_training_from_scratch():
 def test_tables_and_figures(found):
     rows = [dict(label="x", seed=s, result=r) for s, r in enumerate((found["TDGA"], searched(T=0.01)))]
     runs = {"TDGA": rows, "T = 0": [dict(label="x", seed=0, result=found["T = 0"])]}
-    course, ends = D.by_generation(runs), D.by_level(runs)
+    course, ends = P.by_generation(runs), P.by_level(runs)
     assert len(course) == 12 and course["search"].value_counts().to_dict() == {"TDGA": 8, "T = 0": 4}
-    gained = D.gains(course, ends, 3)
+    gained = P.gains(course, ends, 3)
     first = gained[(gained["search"] == "TDGA") & (gained["seed"] == 0)]["gain"].item()
     assert first == pytest.approx(
         found["TDGA"]["levels"]["DARTS"]["loss"] - found["TDGA"]["rows"][-1]["best"], abs=2e-6
@@ -473,23 +474,23 @@ def test_tables_and_figures(found):
     spread = pd.DataFrame({"differ": [0.2, 0.3], "differ by chance": [0.5, 0.4]}, index=["a", "b"])
     again = pd.DataFrame(dict(architecture=["plain", "best 1"], seed=0, accuracy=[0.5, 0.6]))
     figures = [
-        D.plot_evaluation(course, ends, "5 to 7", "t"), D.plot_entropy(course, {k: v[0] for k, v in runs.items()}, "t"), D.plot_ablations(gained, "t"),
-        D.plot_samplings(samples, spread, "t"), D.plot_retrained(again, "t"),
+        P.plot_evaluation(course, ends, "5 to 7", "t"), P.plot_entropy(course, {k: v[0] for k, v in runs.items()}, "t"), P.plot_ablations(gained, "t"),
+        P.plot_samplings(samples, spread, "t"), P.plot_retrained(again, "t"),
     ]  # fmt: skip
     assert all(isinstance(f, plt.Figure) for f in figures)
     plt.close("all")
 
 
 def test_entropy_map_is_that_of_the_population(found):
-    generations, p = D.loci_of(dict(result=found["TDGA"]))
+    generations, p = P.loci_of(dict(result=found["TDGA"]))
     assert generations == [0, 1, 2, 3]
     h = -(p * np.log(p.clip(1e-12)) + (1 - p) * np.log((1 - p).clip(1e-12)))
     assert np.allclose(h.mean(1), [row["entropy"] for row in found["TDGA"]["rows"]], atol=1e-5)
 
 
 def test_apart():
-    assert D.apart(["1100", "1100", "0011"]) == pytest.approx((2 / 3, 0.5))
-    assert np.isnan(D.apart(["1100"])[0])
+    assert P.apart(["1100", "1100", "0011"]) == pytest.approx((2 / 3, 0.5))
+    assert np.isnan(P.apart(["1100"])[0])
 
 
 def test_the_figure_of_retrained_architectures_names_the_searches_that_found_them():

@@ -17,7 +17,8 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from nas_nb import files, training
-from nas_nb.data import Augment, Batches, eval_batches, load_images
+from nas_nb.batches import Augment, Batches, eval_batches
+from nas_nb.datasets import load_images
 from nas_nb.files import Checkpoint, OutOfTime
 from nas_nb.operations import Depthwise
 from nas_nb.training import (

@@ -12,8 +12,12 @@ import torch
 import torch.nn.functional as F
 from matplotlib.patches import Arc
 
+from nas_nb.batches import resize
 from nas_nb.darts import DARTS
-from nas_nb.data import load_images, resize
+from nas_nb.datasets import load_images
+from nas_nb.judging import At, inherited
+from nas_nb.parallel import Stack, Together, side_by_side_batches
+from nas_nb.population import population_logits, shared_layers
 from nas_nb.relaxations import (
     Weights,
     gumbel,
@@ -26,18 +30,10 @@ from nas_nb.relaxations import (
     threshold,
     two_path,
 )
-from nas_nb.search import At, Stack, Together, inherited, search, side_by_side_batches
+from nas_nb.search import search
 from nas_nb.training import Recipe, evaluate, reestimate_bn
-from nas_nb.vgg import (
-    CHANNELS,
-    LEVEL,
-    VGG,
-    ShortcutSpace,
-    draw_shortcuts,
-    plot_gates,
-    population_logits,
-    shared_layers,
-)
+from nas_nb.vgg import CHANNELS, LEVEL, VGG, ShortcutSpace
+from nas_nb.vgg_pictures import draw_shortcuts, plot_gates
 
 CASE = json.loads((Path(__file__).parent / "vgg_cases.json").read_text())["vgg_01_shortcut_space"]
 VARIANTS = {

@@ -22,15 +22,19 @@ import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
+from ..batches import Augment, Batches, eval_batches, resize
 from ..cells import CellNetwork, CellSpace, Genotype, encode, parameter_counts, parameter_norms
 from ..darts import DARTS, expected_cost, l1, signed
-from ..data import Augment, Batches, Images, eval_batches, load_images, resize
+from ..datasets import load_images
 from ..estimate import passes
 from ..hypernet import Hypernet, basis
+from ..images import Images
+from ..judging import At, inherited, random_architecture
 from ..operations import DARTS_OPS
+from ..parallel import Stack, Together, side_by_side_batches
 from ..plots import PAPER, STYLE, headline
 from ..relaxations import Weights, raw, softmax
-from ..search import At, Stack, Together, inherited, random_architecture, search, side_by_side_batches
+from ..search import search
 from ..training import Recipe, fit
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #space
