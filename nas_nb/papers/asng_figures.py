@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PUBLIC', 'UTILITY_STYLE', 'score', 'resampled', 'interval', 'with_spread', 'median_step', 'table4', 'brief',
-           'with_bars', 'plot_figure4', 'every_setting', 'needs_tuning', 'spread_over_delta0', 'eased', 'never',
-           'found4', 'told4', 'predicted_median', 'against_public', 'plot_public', 'told_public', 'draw_trace',
-           'told_trace', 'view_trace', 'trace_table', 'more_table', 'plot_lambda', 'clearly', 'change', 'changes',
-           'fewer', 'saved', 'told_lambda']
+           'with_bars', 'plot_figure4', 'every_setting', 'needs_tuning', 'spread_over_delta0', 'eased', 'said_spread',
+           'lowest', 'never', 'found4', 'told4', 'predicted_median', 'against_public', 'plot_public', 'comparable',
+           'told_public', 'draw_trace', 'told_trace', 'view_trace', 'trace_table', 'more_table', 'plot_lambda',
+           'clearly', 'ends', 'changes', 'fewer', 'saved', 'grows', 'told_lambda']
 
 # %% ../../nbs/51b_asng_figures.ipynb #figures-imports
 import math
@@ -173,6 +173,17 @@ def eased(df: pd.DataFrame, ratios: dict) -> bool:
     others = [r for method, r in ratios.items() if method != "ASNG"]
     return every_setting(df, "ASNG") and all(math.isfinite(r) and ratios["ASNG"] <= r / 2 for r in others)
 
+# %% ../../nbs/51b_asng_figures.ipynb #band-said
+def said_spread(df: pd.DataFrame, ratios: dict) -> dict:  # a text for each method, such as `≥ 1,207.6`
+    "The ratios in words: at least so much where some setting never succeeds."
+    at_least = {m: "" if every_setting(df, m) else "≥ " for m in ratios}
+    return {m.lower(): f"{at_least[m]}{r:,.1f}" for m, r in ratios.items()}
+
+
+def lowest(df: pd.DataFrame, method: str) -> float:
+    "The rate of success in a method's worst setting."
+    return float(df["success_rate"][df["method"] == method].min())
+
 # %% ../../nbs/51b_asng_figures.ipynb #told4-found
 def never(df: pd.DataFrame, method: str | None = None) -> int:
     "In how many settings no trial succeeded, of one method or of all."
@@ -282,6 +293,11 @@ def plot_public(df: pd.DataFrame, title: str) -> plt.Figure:
     headline(fig, title)
     _axes_public(fig, ax, df, left, right)
     return fig
+
+# %% ../../nbs/51b_asng_figures.ipynb #public-comparable
+def comparable(df: pd.DataFrame) -> bool:
+    "Whether there is a median to draw."
+    return bool(len(df) and df["public_median"].notna().any())
 
 # %% ../../nbs/51b_asng_figures.ipynb #public-told
 def told_public(df: pd.DataFrame) -> tuple[str, str]:
@@ -425,12 +441,13 @@ def clearly(df: pd.DataFrame, what: str, utility: str, sign: int) -> bool:  # 1 
             panels.append(_several(few) and _several(many) and sign * (many[what] - few[what]) > apart)
     return bool(panels) and all(map(bool, panels))
 
+# %% ../../nbs/51b_asng_figures.ipynb #lambda-ratio
+def ends(df: pd.DataFrame, what: str) -> dict:
+    "How many times as large `what` is at the largest λ as at the smallest: least and most, over panels."
+    ratios = pd.Series([many[what] / few[what] for _, _, few, many in _ends(df)])
+    return dict(least=ratios.min(), most=ratios.max())
+
 # %% ../../nbs/51b_asng_figures.ipynb #lambda-change
-def change(df: pd.DataFrame, what: str) -> pd.Series:  # by utility and εₓ
-    "How many times as large `what` is at the largest λ as at the smallest."
-    return pd.Series({(u, e): many[what] / few[what] for u, e, few, many in _ends(df)}, name=what)
-
-
 def changes(df: pd.DataFrame) -> pd.DataFrame:
     "A row for each utility and εₓ: δ, updates and evaluations at the smallest and largest λ, ± one sd."
     names, rows = {"delta": "δ", "median": "updates", "evaluations": "evaluations"}, {}
@@ -448,6 +465,11 @@ def fewer(df: pd.DataFrame, what: str, utility: str) -> bool:
 def saved(df: pd.DataFrame, what: str) -> bool:
     "Whether more samples need clearly less of `what`, by one utility or the other."
     return fewer(df, what, "rank") or fewer(df, what, "mean")
+
+# %% ../../nbs/51b_asng_figures.ipynb #lambda-grows
+def grows(df: pd.DataFrame, what: str) -> bool:
+    "Whether more samples make `what` clearly larger, by both utilities."
+    return clearly(df, what, "rank", 1) and clearly(df, what, "mean", 1)
 
 # %% ../../nbs/51b_asng_figures.ipynb #lambda-told
 def told_lambda(df: pd.DataFrame, max_updates: int) -> tuple[str, str]:
