@@ -7,9 +7,10 @@ __all__ = ['LOGGED_EPOCHS', 'DOCUMENT', 'DOCUMENT_L1', 'RULE_LOOKS', 'SHADES', '
            'last_epoch', 'lam_looks', 'draw_epochs', 'plot_epochs', 'table', 'shrink', 'edge_ops', 'changed',
            'control_table', 'is_soft', 'control_summary', 'draw_control', 'plot_control', 'draw_map', 'plot_map',
            'map_rows', 'edges_moved', 'moves', 'draw_front', 'plot_front', 'skip_rows', 'draw_skips', 'plot_skips',
-           'draw_at_lambda', 'weight_course', 'batch_norm_table', 'lam_gaps', 'words_of_epochs', 'words_of_control',
-           'words_of_map', 'words_of_front', 'words_of_skips', 'words_of_five', 'judge_flat', 'judge_worse',
-           'judge_falls', 'judge_control', 'judge_five', 'best_of', 'judge_comparable', 'judge_batch_norm']
+           'draw_at_lambda', 'one_network', 'explore_lambda', 'weight_course', 'batch_norm_table', 'lam_gaps',
+           'words_of_epochs', 'words_of_control', 'words_of_map', 'words_of_front', 'words_of_skips', 'words_of_five',
+           'judge_flat', 'judge_worse', 'judge_falls', 'judge_control', 'judge_five', 'best_of', 'judge_comparable',
+           'judge_batch_norm']
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #imports
 import matplotlib.pyplot as plt
@@ -20,6 +21,7 @@ from matplotlib.patches import Patch
 
 from ..cells import Genotype
 from ..draw import draw_cell
+from ..explore import explore
 from ..hypernet import basis
 from .hypernet_runs import RULES, SPACE, SPANS, VARIANTS
 from ..plots import PAPER, STYLE, headline
@@ -371,6 +373,22 @@ def draw_at_lambda(axes, one: pd.DataFrame, lam: float, rest: int) -> None:
     below.plot(row["lam"], row["parameters"], "o", color="#d55e00", ms=8)
     below.set(xscale="log", xlabel="λ", ylabel="parameters", ylim=(0, None))
     below.set_title(f"{row['parameters']:,.0f} parameters, {row['inherited']:.1%}")
+
+# %% ../../nbs/52b_hypernet_figures.ipynb #explore-lambda
+def one_network(ends: pd.DataFrame, method: str) -> pd.DataFrame:  # `ends`: from `by_architecture`
+    "Of a method's first seed, the architectures with two edges into each node, by λ."
+    mine = ends[(ends["method"] == method) & (ends["seed"] == 0) & (ends["rule"] == "two")]
+    return mine.sort_values("lam").reset_index(drop=True)
+
+
+def explore_lambda(one: pd.DataFrame, rest: int) -> tuple:  # the view, and its alternative text
+    "`draw_at_lambda` for five λ, with a slider; `one`: from `one_network`."
+    lams, (title, alt) = list(one["lam"]), words_of_five(one)
+    draw = lambda axes, lam: draw_at_lambda(axes, one, lam, rest)
+    size = dict(rows=2, size=(3.4, 2.9), format=lambda lam: f"{lam:.2e}")
+    view = explore(draw, lams, "λ", sheet=lams[::10], **size)
+    headline(view.figure, title)
+    return view, alt
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #faster
 def weight_course(records: dict, rest: int) -> pd.DataFrame:  # `records`: architecture rate → records
