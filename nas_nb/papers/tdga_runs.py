@@ -9,7 +9,7 @@ __all__ = ['SPACE', 'SAMPLINGS', 'to_32', 'parts_of', 'first_images', 'share', '
            'search_statistics', 'search_row', 'best_three', 'levels', 'final_levels', 'evolve', 'search_batches',
            'tdga_run', 'random_bits', 'drawn_before', 'best_of', 'random_run', 'worth_run', 'all_training_images',
            'retrain_run', 'check_sizes', 'one_by_one', 'layer_times', 'timed', 'two_networks', 'mutated', 'speed_run',
-           'step_costs', 'work']
+           'step_costs', 'work', 'slug']
 
 # %% ../../nbs/50a_tdga_runs.ipynb #runs-imports
 import math
@@ -746,3 +746,8 @@ def work(cfg, shape=(3, 32, 32)) -> list[tuple]:  # (runs, number, steps, estima
         ("coins", cfg.seeds, cfg.coins, cost["individual"]),
         ("retraining", 9 * cfg.seeds, cfg.retrain_steps, cost["retrain"]),
     ]
+
+# %% ../../nbs/50a_tdga_runs.ipynb #slug
+def slug(name: str) -> str:
+    "A name as part of a run's label."
+    return name.lower().replace(" / ", "-").replace(" = ", "-").replace(" ", "-")
