@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import torch
 from fastcore.basics import patch
-from .methods import GradientMethod
 from torch import nn
 
 from .cells import CellSpace, Genotype, discretise
 from .files import check_state
+from .methods import GradientMethod
 from .operations import check_positive, check_tensors, check_whole, said
 from .relaxations import Weights, softmax
 from .streams import square_root

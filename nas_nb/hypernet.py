@@ -12,12 +12,12 @@ from numbers import Integral, Real
 
 import torch
 from fastcore.basics import patch
-from .methods import GradientMethod
 from torch import nn
 
 from .cells import CellSpace, Genotype, discretise
 from .darts import check_mixture
 from .files import check_state
+from .methods import GradientMethod
 from .operations import check_whole, said
 from .relaxations import Weights, gumbel, gumbel_softmax, softmax
 from .streams import check_seeds, uniform

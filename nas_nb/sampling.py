@@ -17,11 +17,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from .methods import GradientMethod, SamplingMethod
 from torch import nn
 
 from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
 from .files import check_state
+from .methods import GradientMethod, SamplingMethod
 from .operations import DARTS_OPS, check_positive, check_reals, check_tensors, check_whole, cost, said
 from .relaxations import Weights, check_pairs, gumbel, gumbel_softmax, one_hot, two_path
 from .streams import square_root
