@@ -315,7 +315,8 @@ def search_runs(
         channels_last=not stack,
     )
     desc = f"{len(runs)} searches" if stack else f"{runs[0]['method']}, seed {runs[0]['seed']}"
-    rows = search(*parts, recipe, lr_alpha, 1e-3, unroll, measure, every, runs[0]["seed"], ckpt, desc)
+    watch = dict(measure=measure, every=every, seed=runs[0]["seed"], ckpt=ckpt, desc=desc)
+    rows = search(*parts, recipe, lr=lr_alpha, second_order=unroll, **watch)
     of = lambda row, r: (
         {k: v for k, v in row.items() if k != "train_loss" or not stack} | dict(rows=row["rows"][r])
     )  # that is the mean of all
