@@ -28,6 +28,7 @@ from ..batches import Augment, Batches, eval_batches, resize, split
 from ..datasets import load_images
 from ..images import Images
 from ..judging import At
+from ..methods import GradientMethod
 from ..population import population_logits, shared_layers
 from ..study import run_key
 
@@ -40,6 +41,7 @@ from ..estimate import passes
 from ..files import Checkpoint, alone, check_state, run_lock
 from ..images import Images
 from ..judging import At
+from ..methods import GradientMethod
 from ..population import population_logits, shared_layers
 from ..relaxations import Weights, hard, one_hot
 from ..search import search
@@ -94,7 +96,7 @@ SAMPLINGS = {
 }
 
 # %% ../../nbs/50a_tdga_runs.ipynb #shortcuts
-class Shortcuts(nn.Module):
+class Shortcuts(GradientMethod):
     "α of the shortcuts, and gates made of it: a method for `search`; raises `ValueError` for an unknown way."
 
     def __init__(self, sampling: str, seed: int = 0):
@@ -251,7 +253,8 @@ def train_supernet(
     recipe = Recipe(steps, lr=lr, warmup=steps // 20, weight_decay=5e-4, clip=5.0, bf16=False)
     graph = lambda: dict(graph=to_text(method.bits()))
     every, desc = max(1, steps // looks), f"{method.sampling}, seed {seed}"
-    return search(network, method, train, valid, recipe, lr_alpha, 0.0, False, graph, every, seed, ckpt, desc)
+    watch = dict(measure=graph, every=every, seed=seed, ckpt=ckpt, desc=desc)
+    return search(network, method, train, valid, recipe, lr=lr_alpha, decay=0.0, **watch)
 
 # %% ../../nbs/50a_tdga_runs.ipynb #supernet-folder
 def supernet_folder(sampling: str, seed: int, settings: dict, device, ckpt: Checkpoint) -> Path:
