@@ -338,7 +338,8 @@ def search_runs(
     s = Searches(runs, source, side, channels, size, epochs, epoch_steps, held, device)
     recipe, parts, seed = search_recipe(s.steps, lr, s.alone), s.side_by_side(), runs[0]["seed"]
     desc = f"{runs[0]['method']}, seed {seed}" if s.alone else f"{len(runs)} searches"
-    rows = search(*parts, recipe, lr_alpha, 1e-3, unroll, s.measure, s.every, seed, ckpt, desc)
+    step = dict(lr=lr_alpha, second_order=unroll, measure=s.measure, every=s.every)
+    rows = search(*parts, recipe, seed=seed, ckpt=ckpt, desc=desc, **step)
     return s.ends(rows)
 
 # %% ../../nbs/52a_hypernet_runs.ipynb #retrain
