@@ -58,8 +58,8 @@ CLAIMS = {
 # %% ../../nbs/52_hypernet_complexity.ipynb #claims-control
 CONTROL = dict(
     source="conclusion",
-    criterion="by one of the two rules the operations have at most half as many parameters at the largest λ "
-    "as at the smallest, in every seed",
+    criterion="operations at most half as large at the largest λ as at the smallest, by one of the two "
+    "rules, in every seed",
 )
 THEIRS = CONTROL | dict(document="complexity changes without training; no number")
 OURS = CONTROL | dict(document="not in the document")

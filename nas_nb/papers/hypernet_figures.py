@@ -520,9 +520,8 @@ def judge_falls(published: pd.DataFrame, tested: bool) -> dict:
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-control
 KEEP = (
-    "from the smallest λ to the largest the operations keep {every:.0%} of their parameters (every edge) and "
-    "{two:.0%} (two edges a node), {edges:.0f} of 14 edges change (medians); worst seed, better rule: "
-    "{most:.0%} (n = {n})"
+    "operations keep {every:.0%} of their parameters (every edge) and {two:.0%} (two edges a node), "
+    "{edges:.0f} of 14 edges change (medians); worst seed, better rule: {most:.0%} (n = {n})"
 )
 
 

@@ -269,26 +269,25 @@ class Searches:
 @patch
 def side_by_side(self: Searches) -> tuple:  # network, method and batches as `search` takes them
     "Make a method for each run; several are stacked."
-    stack = None if self.alone else Stack(self.networks)
-    looks = [None if self.alone else partial(stack.of, r) for r in range(len(self.runs))]
+    self.stack = None if self.alone else Stack(self.networks)
+    looks = [None if self.alone else partial(self.stack.of, r) for r in range(len(self.runs))]
     self.methods = [
         make_method(run["method"], network, run["lam"], self.steps, run["seed"], at_present)
         for run, network, at_present in zip(self.runs, self.networks, looks)
     ]
     if self.alone:
         return self.networks[0], self.methods[0], self.trains[0], self.valids[0]
-    self.networks = [stack.network(r) for r in range(len(self.runs))]
     batches = side_by_side_batches(self.trains), side_by_side_batches(self.valids)
-    return stack, Together(self.methods), *batches
+    return self.stack, Together(self.methods), *batches
 
 # %% ../../nbs/52a_hypernet_runs.ipynb #see
 @patch
 def view(self: Searches, r: int) -> tuple:  # what `measured` takes, but for λ
-    "Run `r`: network, method, its λ, and on what it is measured."
-    run = self.runs[r]
+    "Run `r`: its network as it is now, method, its λ, and on what it is measured."
+    run, network = self.runs[r], self.networks[r] if self.alone else self.stack.network(r)
     lams = run["lams"] if run["method"] in VARIANTS else [run["lam"]]
     return (
-        self.networks[r], self.methods[r], lams,
+        network, self.methods[r], lams,
         self.watched, self.norm, self.plain[r], min(8, self.every),
     )  # fmt: skip
 
