@@ -191,7 +191,7 @@ def test_the_code_hash_is_the_same_in_every_process():
     first, second = run("1"), run("2")
     assert first.returncode == 0, first.stderr
     assert first.stdout.split() == second.stdout.split()
-    assert {"asng_runs.hitting_times", "hypernet_complexity.search_runs", "tdga_runs.tdga_run"} <= {
+    assert {"asng_runs.hitting_times", "hypernet_runs.search_runs", "tdga_runs.tdga_run"} <= {
         x.split("=")[0] for x in first.stdout.split()
     }
 
@@ -815,11 +815,11 @@ import json, sys, warnings
 sys.path.insert(0, sys.argv[1])
 warnings.simplefilter("error", UserWarning)
 from nas_nb.codehash import code_hash
-from nas_nb.papers import cifar10_runs, asng_runs, hypernet_complexity, tdga_runs
+from nas_nb.papers import cifar10_runs, asng_runs, hypernet_runs, tdga_runs
 print(json.dumps({name: code_hash(getattr(m, name)) for m, names in {
     tdga_runs: ("darts_run", "tdga_run", "random_run", "retrain_run", "worth_run"), asng_runs: ("hitting_times", "run_until_found"),
-    hypernet_complexity: ("search_runs",), cifar10_runs: ("search_run", "cost_run")}.items() for name in names}
-    | dict(retrain_52=code_hash(hypernet_complexity.retrain_run), retrain_55=code_hash(cifar10_runs.retrain_run))))
+    hypernet_runs: ("search_runs",), cifar10_runs: ("search_run", "cost_run")}.items() for name in names}
+    | dict(retrain_52=code_hash(hypernet_runs.retrain_run), retrain_55=code_hash(cifar10_runs.retrain_run))))
 """
 IN_CELLS = {"search_runs", "retrain_52", "search_run", "retrain_55", "cost_run"}
 ON_VGG = {"darts_run", "tdga_run", "random_run", "retrain_run", "worth_run"}
