@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 import nas_nb.papers.tdga_figures as P
 import nas_nb.papers.tdga_runs as D
-from nas_nb import files
+from nas_nb import files, study
 from nas_nb.files import Checkpoint, OutOfTime
 from nas_nb.relaxations import one_hot
 
@@ -155,7 +155,7 @@ def refused(ckpt, run, damages):
 def test_the_supernet_is_kept_and_read_again(tmp_path):
     ckpt = Checkpoint(tmp_path / "run" / "checkpoint.pt")
     first = D.trained_supernet("Bernoulli", 3, SETTINGS, ckpt=ckpt)
-    (kept,) = tmp_path.rglob("weights.pt")
+    (kept,) = tmp_path.rglob("state.pt")
     alpha = {"alpha": torch.ones(7)}
     damages = [
         lambda s: s.pop("history"),
@@ -184,11 +184,11 @@ def test_force_trains_a_supernet_again_that_is_older(tmp_path, monkeypatch):
     ckpt, trained, train = Checkpoint(tmp_path / "run" / "checkpoint.pt"), [], D.train_supernet
     monkeypatch.setattr(D, "train_supernet", lambda *args, **more: trained.append(1) or train(*args, **more))
     monkeypatch.setattr(
-        D, "code_hash", lambda fn: "0123456789abcdef"
+        study, "code_hash", lambda fn: "0123456789abcdef"
     )  # the list of calls grows, which makes it another function
     begun = time.time()
     D.trained_supernet("threshold", 3, SETTINGS, ckpt=ckpt)
-    (kept,) = tmp_path.rglob("weights.pt")
+    (kept,) = tmp_path.rglob("state.pt")
     monkeypatch.setenv("NAS_NB_FORCE", str(begun - 60))  # it was made since
     D.trained_supernet("threshold", 3, SETTINGS, ckpt=ckpt)
     assert len(trained) == 1
