@@ -26,6 +26,7 @@ from ..batches import Augment, Batches, eval_batches, resize, split
 from ..datasets import load_images
 from ..images import Images
 from ..judging import At
+from ..methods import GradientMethod
 from ..population import population_logits, shared_layers
 from ..study import needed_state
 
@@ -37,6 +38,7 @@ from ..estimate import passes
 from ..files import Checkpoint, check_state
 from ..images import Images
 from ..judging import At
+from ..methods import GradientMethod
 from ..population import population_logits, shared_layers
 from ..relaxations import Weights, hard, one_hot
 from ..search import search
@@ -91,7 +93,7 @@ SAMPLINGS = {
 }
 
 # %% ../../nbs/50a_tdga_runs.ipynb #shortcuts
-class Shortcuts(nn.Module):
+class Shortcuts(GradientMethod):
     "α of the shortcuts, and gates made of it: a method for `search`; raises `ValueError` for an unknown way."
 
     def __init__(self, sampling: str, seed: int = 0):
@@ -127,11 +129,6 @@ def weights(self: Shortcuts, step: int | None = None) -> Weights:
     "What the supernet computes with: a weight for off and one for on."
     gates = self.gates(step)
     return Weights(torch.stack([1 - gates, gates], -1))
-
-# %% ../../nbs/50a_tdga_runs.ipynb #shortcuts-penalty
-@patch
-def penalty(self: Shortcuts, step: int = 0) -> float:
-    return 0.0
 
 # %% ../../nbs/50a_tdga_runs.ipynb #shortcuts-bits
 @patch
@@ -248,7 +245,8 @@ def train_supernet(
     recipe = Recipe(steps, lr=lr, warmup=steps // 20, weight_decay=5e-4, clip=5.0, bf16=False)
     graph = lambda: dict(graph=to_text(method.bits()))
     every, desc = max(1, steps // looks), f"{method.sampling}, seed {seed}"
-    return search(network, method, train, valid, recipe, lr_alpha, 0.0, False, graph, every, seed, ckpt, desc)
+    watch = dict(measure=graph, every=every, seed=seed, ckpt=ckpt, desc=desc)
+    return search(network, method, train, valid, recipe, lr=lr_alpha, decay=0.0, **watch)
 
 # %% ../../nbs/50a_tdga_runs.ipynb #supernet-state
 def supernet_state(sampling: str, seed: int, settings: dict, device="cpu", ckpt=None) -> dict:
