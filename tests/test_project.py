@@ -14,6 +14,7 @@ from pathlib import Path
 
 import build_readme
 import check_sync
+import check_types
 import pytest
 import setup_venv
 from packaging.requirements import Requirement
@@ -290,13 +291,23 @@ def test_out_of_step_is_noticed(tmp_path):
     assert "nas_nb/core.py: not there" in check_sync.out_of_step(tmp_path)
 
 
+def test_a_new_complaint_about_types_is_named():
+    found = {"nas_nb/a.py": ["a:1: error: x", "a:2: error: y"], "nas_nb/b.py": ["b:1: error: z"]}
+    assert check_types.grown(found, {"nas_nb/a.py": 2, "nas_nb/b.py": 1, "nas_nb/gone.py": 3}) == []
+    (only,) = check_types.grown(found, {"nas_nb/a.py": 1, "nas_nb/b.py": 5})
+    assert only.startswith("nas_nb/a.py: 2 complaints of mypy, 1 at most") and "a:2: error: y" in only
+    assert "b.py: 1 complaints of mypy, 0 at most" in check_types.grown(found, {"nas_nb/a.py": 2})[0]
+    assert "== 1/4" in (make := (ROOT / "Makefile").read_text()) and "tools/check_types.py" in make
+
+
 # -- the set-up by make --
 
 
 @pytest.fixture
 def clone(tmp_path):
     "What `make` needs of a clone, without an environment."
-    (tmp_path / "tools").mkdir()
+    for folder in ("tests", "tools"):
+        (tmp_path / folder).mkdir()
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "tools/setup_venv.py"):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path

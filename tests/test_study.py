@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -1004,6 +1005,112 @@ def test_a_committed_record_is_found_whatever_code_made_it_and_says_so(study, ca
     assert "made by code 0123456789abcdef" in capsys.readouterr().out
     study.profile = "quick"
     assert study.run(square, "square", n=3)["result"] == dict(value=9)  # quick always computes
+
+
+def test_whose_records_are_used_is_said_once(study, capsys):
+    study.profile = "cpu"
+    for seed in range(3):
+        study.run(square, "square", seed, n=3)
+    shutil.rmtree(study.cache)
+    assert study.run(square, "square", 0, n=3) and study.run(square, "square", 1, n=3)
+    said = capsys.readouterr().out
+    assert said.count("from records made by code") == 1 and said.startswith("square: from records")
+    (path,) = (p for p in (study.folder / "records").iterdir() if json.loads(p.read_text())["seed"] == 2)
+    record = json.loads(path.read_text())
+    record["made_by"]["code"] = "0123456789abcdef"
+    write_atomic(path, to_json(seal(record)))
+    study.run(square, "square", 2, n=3)
+    assert "made by code 0123456789abcdef" in capsys.readouterr().out
+
+
+def test_the_first_output_says_where_the_figures_come_from(study, monkeypatch):
+    study.profile = "cpu"
+    monkeypatch.setenv("NAS_NB_SHOWN", "quick")
+    assert "figures from" not in repr(study)  # nothing is committed
+    study.run(square, "square", 1, n=3)
+    study.run(square, "square", 2, n=3)
+    says = "figures from 2 committed records, profile cpu"
+    assert f"{says}; running this cell as it stands computes quick\n" in repr(study)
+    monkeypatch.setenv("NAS_NB_SHOWN", "cpu")
+    assert f"{says}\n" in repr(study)
+    monkeypatch.delenv("NAS_NB_SHOWN")  # by hand: whoever runs it has written the profile there
+    assert f"{says}\n" in repr(study)
+    monkeypatch.setenv("NAS_NB_FORCE", "1")
+    assert "figures from" not in repr(study)
+    monkeypatch.delenv("NAS_NB_FORCE")
+    study.own_sizes = True
+    assert "figures from" not in repr(study)
+    study.own_sizes, study.profile = False, "quick"  # always computes
+    assert "figures from" not in repr(study)
+
+
+# -- a state that several runs need --
+
+
+def trained(n, ckpt, add=0):
+    with open(os.environ["TRAINED"], "a") as f:
+        f.write(f"{n} ")
+    return dict(weights=torch.arange(n) + add, steps=n)
+
+
+def from_there(seed, n, device, ckpt):
+    state = records.needed_state(ckpt, trained, "trained", n=n)
+    return dict(total=seed + int(state["weights"].sum()), steps=state["steps"])
+
+
+@pytest.fixture
+def times(tmp_path, monkeypatch):
+    "How often the state was computed."
+    monkeypatch.setenv("TRAINED", str(tmp_path / "trained"))
+    return lambda: len((tmp_path / "trained").read_text().split())
+
+
+def test_a_state_that_several_runs_need_is_computed_once(study, times):
+    totals = [study.run(from_there, "from-there", seed, n=4)["result"]["total"] for seed in range(3)]
+    assert totals == [6, 7, 8] and times() == 1
+    assert study.run(from_there, "from-there", 0, n=5)["result"] == dict(total=10, steps=5) and times() == 2
+    assert from_there(0, 4, "cpu", None) == dict(total=6, steps=4) and times() == 3  # nothing is kept
+    assert len(list(study.cache.glob("trained-*/state.pt"))) == 2
+    assert not list(study.cache.glob("trained-*/checkpoint.pt"))
+
+
+def test_a_needed_state_is_not_computed_where_the_record_is_there(study, times):
+    study.profile = "cpu"
+    record = study.run(from_there, "from-there", 1, n=4)
+    shutil.rmtree(study.cache)
+    assert study.run(from_there, "from-there", 1, n=4) == record and times() == 1
+
+
+def test_code_and_data_decide_whether_a_needed_state_is_the_same(study, times, tmp_path, monkeypatch):
+    ckpt = Checkpoint(tmp_path / "cache" / "run" / "checkpoint.pt")
+    state = records.needed_state(ckpt, trained, "trained", n=3)
+    assert torch.equal(records.needed_state(ckpt, trained, "trained", n=3)["weights"], state["weights"])
+    assert times() == 1
+    records.needed_state(ckpt, trained, "trained", data="other", n=3)
+    assert times() == 2
+    monkeypatch.setattr(records, "code_hash", lambda fn: "0123456789abcdef")
+    records.needed_state(ckpt, trained, "trained", n=3)
+    assert times() == 3
+
+
+def test_force_computes_a_needed_state_again_but_once(study, times, tmp_path, monkeypatch):
+    ckpt = Checkpoint(tmp_path / "cache" / "run" / "checkpoint.pt")
+    records.needed_state(ckpt, trained, "trained", n=3)
+    monkeypatch.setenv("NAS_NB_FORCE", str(time.time() + 60))
+    records.needed_state(ckpt, trained, "trained", n=3)
+    assert times() == 2
+    monkeypatch.setenv("NAS_NB_FORCE", str(time.time() - 60))  # the batch began before
+    records.needed_state(ckpt, trained, "trained", n=3)
+    assert times() == 2
+
+
+def test_a_damaged_needed_state_is_set_aside_and_computed_anew(study, times, tmp_path, capsys):
+    ckpt = Checkpoint(tmp_path / "cache" / "run" / "checkpoint.pt")
+    records.needed_state(ckpt, trained, "trained", n=3)
+    (path,) = (tmp_path / "cache").glob("trained-*/state.pt")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert records.needed_state(ckpt, trained, "trained", n=3)["steps"] == 3 and times() == 2
+    assert "it is damaged" in capsys.readouterr().out
 
 
 def test_a_record_in_which_any_bit_has_changed_gives_no_other_result(study, tmp_path):
