@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
+from .core import check_whole, said
 from .files import check_state
 from nas_nb.operations import (
     ASNG_OPS,
@@ -35,11 +36,9 @@ from nas_nb.operations import (
     check_reals,
     check_shape,
     check_tensors,
-    check_whole,
     conv_bn,
     factorized_reduce,
     relu_conv_bn,
-    said,
     side_by_side,
 )
 from .relaxations import Weights
