@@ -65,34 +65,36 @@ class CellSpace:
     def __post_init__(self):
         _check_space(self)
 
-    @property
-    def edges(self) -> tuple[tuple[int, int], ...]:
-        "(state, node) of each edge, node by node; states 0 and 1 are the inputs, state 2 + i is node i."
-        return (
-            self.wiring
-            if self.wiring is not None
-            else tuple((j, i) for i in range(self.nodes) for j in range(2 + i))
-        )
+# %% ../nbs/11_cells.ipynb #space-edges
+@patch(as_prop=True)
+def edges(self: CellSpace) -> tuple[tuple[int, int], ...]:
+    "(state, node) of each edge, node by node; states 0 and 1 are the inputs, state 2 + i is node i."
+    return (
+        self.wiring
+        if self.wiring is not None
+        else tuple((j, i) for i in range(self.nodes) for j in range(2 + i))
+    )
 
-    @property
-    def sizes(self) -> list[int]:
-        "Number of choices of each variable: the normal cell's, then the reduction cell's."
-        K = len(self.ops)
-        one = (
-            [n for i in range(self.nodes) for n in (2 + i, 2 + i, K, K)]
-            if self.picks
-            else [K] * len(self.edges)
-        )
-        return 2 * one
+# %% ../nbs/11_cells.ipynb #space-sizes
+@patch(as_prop=True)
+def sizes(self: CellSpace) -> list[int]:
+    "Number of choices of each variable: the normal cell's, then the reduction cell's."
+    K = len(self.ops)
+    one = (
+        [n for i in range(self.nodes) for n in (2 + i, 2 + i, K, K)] if self.picks else [K] * len(self.edges)
+    )
+    return 2 * one
 
-    def count(self, keep: int | None = 2) -> int:  # `keep`: as for `discretise`
-        "Number of discrete cells of one kind; raises `ValueError` for a `keep` below 1."
-        _check_keep(keep)
-        if self.picks or keep is None:
-            return math.prod(self.sizes[: len(self.sizes) // 2])
-        K = len(self.ops) - ("none" in self.ops)  # none is never kept
-        into = [sum(1 for _, i in self.edges if i == node) for node in range(self.nodes)]
-        return math.prod(math.comb(n, min(n, keep)) * K ** min(n, keep) for n in into)
+# %% ../nbs/11_cells.ipynb #space-count
+@patch
+def count(self: CellSpace, keep: int | None = 2) -> int:  # `keep`: as for `discretise`
+    "Number of discrete cells of one kind; raises `ValueError` for a `keep` below 1."
+    _check_keep(keep)
+    if self.picks or keep is None:
+        return math.prod(self.sizes[: len(self.sizes) // 2])
+    K = len(self.ops) - ("none" in self.ops)  # none is never kept
+    into = [sum(1 for _, i in self.edges if i == node) for node in range(self.nodes)]
+    return math.prod(math.comb(n, min(n, keep)) * K ** min(n, keep) for n in into)
 
 # %% ../nbs/11_cells.ipynb #spaces
 def _check_space(s):
@@ -107,7 +109,8 @@ def _check_space(s):
             )
     if s.output == "loose" and (not s.picks or s.project == "never"):
         raise ValueError(
-            "CellSpace: output='loose' needs picks=True, and project='search' or 'always', or its size would vary"
+            "CellSpace: output='loose' needs picks=True, and project='search' or 'always', or its size "
+            "would vary"
         )
     if s.picks and s.wiring is not None:
         raise ValueError("CellSpace: with picks=True a node may pick every earlier state; leave wiring out")
@@ -122,7 +125,7 @@ def _check_space(s):
     if idle := sorted(set(range(s.nodes)) - {i for _, i in s.edges}):
         raise ValueError(f"CellSpace: wiring has no edge to node {idle[0]}")
 
-
+# %% ../nbs/11_cells.ipynb #spaces-2
 DARTS_CELL = CellSpace(DARTS_OPS)
 ASNG_CELL = CellSpace(ASNG_OPS, nodes=5, picks=True, output="loose", project="always")
 ENAS_CELL = CellSpace(ENAS_OPS, nodes=5, picks=True, output="loose", project="search")
@@ -140,7 +143,7 @@ def _check_keep(keep):  # edges into a node; None: all
 # %% ../nbs/11_cells.ipynb #genotype
 Node = tuple[tuple[str, int], ...]  # (operation, state) pairs
 
-
+# %% ../nbs/11_cells.ipynb #genotype-Genotype
 class Genotype(NamedTuple):
     "A discrete architecture."
 
@@ -148,10 +151,6 @@ class Genotype(NamedTuple):
     normal_concat: tuple[int, ...]  # states
     reduce: tuple[Node, ...]
     reduce_concat: tuple[int, ...]
-
-    def to_json(self) -> str:
-        "One line of text."
-        return json.dumps(self._asdict())
 
     @staticmethod
     def from_json(text: str) -> "Genotype":
@@ -165,7 +164,13 @@ class Genotype(NamedTuple):
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as e:
             raise ValueError(f"not a genotype ({type(e).__name__}: {e})") from None
 
+# %% ../nbs/11_cells.ipynb #genotype-to-json
+@patch
+def to_json(self: Genotype) -> str:
+    "One line of text."
+    return json.dumps(self._asdict())
 
+# %% ../nbs/11_cells.ipynb #genotype-checked
 _KINDS, _CONCATS = ("normal", "reduce"), ("normal_concat", "reduce_concat")
 
 
@@ -183,7 +188,9 @@ def from_darts(
     # 4, 5])`
     text: str,
 ) -> Genotype:
-    "A genotype as the public DARTS program writes it, with or without `NAME =` in front; raises `ValueError` for any other text."
+    """A genotype as the public DARTS program writes it, with or without `NAME =` in front.
+
+    Raises `ValueError` for any other text."""
     try:
         (statement,) = ast.parse(text.strip()).body
         call = statement.value
@@ -211,7 +218,7 @@ def from_darts(
     ) as e:
         raise ValueError(f"not a genotype as DARTS writes it ({type(e).__name__}: {e})") from None
 
-
+# %% ../nbs/11_cells.ipynb #genotype-darts-literal
 def _literal(node):
     if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "range" and not node.keywords:
         return tuple(range(*map(ast.literal_eval, node.args))[:1000])  # more states than any cell has
@@ -220,7 +227,9 @@ def _literal(node):
 # %% ../nbs/11_cells.ipynb #genotype-write
 @patch
 def to_darts(self: Genotype) -> str:
-    "One line of text as the public DARTS program writes it; raises `ValueError` unless each node has two inputs."
+    """One line of text as the public DARTS program writes it.
+
+    Raises `ValueError` unless each node has two inputs."""
     flat = {}
     for kind in _KINDS:
         nodes, flat[f"{kind}_concat"] = self.cell(kind)
@@ -235,7 +244,7 @@ def _known(kind):
         raise ValueError(f"kind = {said(kind)}: a cell is normal or reduce")
     return kind
 
-
+# %% ../nbs/11_cells.ipynb #genotype-cell-cell
 @patch
 def cell(
     self: Genotype, kind: str
@@ -246,7 +255,7 @@ def cell(
         raise ValueError(f"no {kind} cell: {wrong}")
     return nodes, concat
 
-
+# %% ../nbs/11_cells.ipynb #genotype-cell-faults
 def _faults(kind, nodes, concat):  # in words
     try:
         pairs, states = [(i, op, j) for i, node in enumerate(nodes) for op, j in node], list(concat)
@@ -289,7 +298,7 @@ class Route(NamedTuple):
     op: int
     at: int  # position of its weight among the flattened values
 
-
+# %% ../nbs/11_cells.ipynb #routes-routes
 def routes(
     space: CellSpace,
     w: Weights,
@@ -316,19 +325,22 @@ def routes(
 def _pick(space, w, begin, nodes):
     if w.chosen is None or w.values is not None or any(len(chosen) != 1 for chosen in w.chosen):
         raise ValueError(
-            "the cell's output is what nobody reads, so a mixture of architectures has no meaning here: choose one"
+            "the cell's output is what nobody reads, so a mixture of architectures has no meaning here: "
+            "choose one"
         )
     at = {edge: e for e, edge in enumerate(space.edges)}
     for i, node in enumerate(nodes):
         (a,), (b,), (p,), (q,) = w.chosen[begin + 4 * i : begin + 4 * i + 4]
         node += [Route(at[a, i], p, 0), Route(at[b, i], q, 0)]
 
-
+# %% ../nbs/11_cells.ipynb #pick-genotype-routes
 def genotype_routes(
     space: CellSpace,
     nodes: Sequence[Node],  # of one kind of cell
 ) -> list[list[Route]]:
-    "What a discrete cell computes; raises `ValueError` for operations and edges that the space does not have."
+    """What a discrete cell computes.
+
+    Raises `ValueError` for operations and edges that the space does not have."""
     _check_type(space, CellSpace)
     at, names = {edge: e for e, edge in enumerate(space.edges)}, list(space.ops)
     if wrong := next(_faults("normal", nodes, (0,)), None):
@@ -337,11 +349,13 @@ def genotype_routes(
         for op, j in node:
             if op not in names or (j, i) not in at:
                 raise ValueError(
-                    f"node {i} takes {said(op)} of state {j}: the space has the operations {', '.join(names)} and {len(at)} edges"
+                    f"node {i} takes {said(op)} of state {j}: the space has the operations "
+                    f"{', '.join(names)} and {len(at)} edges"
                 )
     if len(nodes) != space.nodes or (space.picks and any(len(node) != 2 for node in nodes)):
         raise ValueError(
-            f"{len(nodes)} nodes do not fit a space that has {space.nodes}{' with two inputs each' * space.picks}"
+            f"{len(nodes)} nodes do not fit a space that has "
+            f"{space.nodes}{' with two inputs each' * space.picks}"
         )
     return [[Route(at[j, i], names.index(op), 0) for op, j in node] for i, node in enumerate(nodes)]
 
@@ -350,11 +364,13 @@ def weighted_sums(
     terms: Sequence[torch.Tensor],  # (N, C, H, W) each
     weights: torch.Tensor,  # (sums, terms)
 ) -> torch.Tensor:  # (sums, N, C, H, W)
-    "Sums of the same `terms`, (N, C, H, W) each, with different `weights` (sums, terms), as one matrix product → (sums, N, C, H, W)."
+    """Sums of the same `terms`, (N, C, H, W) each, with different `weights` (sums, terms), as one matrix
+    product → (sums, N, C, H, W)."""
     check_tensors(weights=weights, **{f"term {n}": t for n, t in enumerate(terms)})
     if weights.ndim != 2 or weights.shape[1] != len(terms):
         raise ValueError(
-            f"weights {tuple(weights.shape)} do not fit {len(terms)} terms: a row for each sum, a column for each term"
+            f"weights {tuple(weights.shape)} do not fit {len(terms)} terms: a row for each sum, a column "
+            "for each term"
         )
     stacked = torch.stack([t.permute(0, 2, 3, 1) for t in terms])  # channels last stay last
     return (weights @ stacked.flatten(1)).view(-1, *stacked.shape[1:]).permute(0, 1, 4, 2, 3)
@@ -392,7 +408,8 @@ class Cell(nn.Module):
 
 # %% ../nbs/11_cells.ipynb #group
 class Group(NamedTuple):
-    "An operation on edges from one state: on all of them in a mixture, on a single one of a chosen architecture."
+    """An operation on edges from one state: on all of them in a mixture, on a single one of a chosen
+    architecture."""
 
     op: int
     edges: tuple[int, ...]
@@ -409,7 +426,8 @@ def leaving(
 ) -> list[
     tuple[tuple[int, ...], Sequence[torch.Tensor]]
 ]:  # edges, and for each of them what it adds to its node
-    "What goes out from state `s`, `x` (N, C, H, W), with the flattened weights `values` (variables · choices,): terms (N, C, H', W') for edges."
+    """What goes out from state `s`, `x` (N, C, H, W), with the flattened weights `values` (variables ·
+    choices,): terms (N, C, H', W') for edges."""
     shared, weighted, plain, found, ops = {}, {}, {}, [], list(self.space.ops.values())
     for op, edges, at in groups:
         kind, own, w = (
@@ -432,7 +450,7 @@ def leaving(
     found += [(edges, y.chunk(len(edges), 1)) for edges, y in weighted.items()]
     return found + [(edges, weighted_sums(*_columns(pairs)).unbind()) for edges, pairs in plain.items()]
 
-
+# %% ../nbs/11_cells.ipynb #term-columns
 def _columns(pairs):  # (term, its weights on E edges) pairs -> terms, weights (E, terms)
     return [y for y, _ in pairs], torch.stack([w for _, w in pairs], 1)
 
@@ -443,7 +461,7 @@ class Plan(NamedTuple):
     groups: list[list[Group]]
     concat: tuple[int, ...]
 
-
+# %% ../nbs/11_cells.ipynb #cell-forward-forward
 @patch
 def forward(
     self: Cell,
@@ -452,7 +470,9 @@ def forward(
     plan: Plan,
     values: torch.Tensor | None,  # flattened weights
 ) -> list[torch.Tensor]:  # the states of the output
-    "States of the output, (N, C, H', W') each, from `older` and `newer` (N, C, H, W); `values` (variables · choices,): flattened weights."
+    """States of the output, (N, C, H', W') each, from `older` and `newer` (N, C, H, W).
+
+    `values` (variables · choices,): flattened weights."""
     states, terms = [], [[self.first(older)], [self.second(newer)], *([] for _ in range(self.space.nodes))]
     for s, into in enumerate(terms):
         if into:
@@ -466,7 +486,8 @@ def forward(
 
 # %% ../nbs/11_cells.ipynb #merge
 class Merge(nn.Module):
-    "ReLU, 1×1 convolution from some of the nodes, (N, C, H, W) each, to C channels, (N, C, H, W), and batch norm."
+    """ReLU, 1×1 convolution from some of the nodes, (N, C, H, W) each, to C channels, (N, C, H, W), and
+    batch norm."""
 
     def __init__(
         self, channels: int, states: Sequence[int], affine: bool
@@ -479,16 +500,20 @@ class Merge(nn.Module):
             nn.BatchNorm2d(channels, affine=affine),
         )
 
-    def forward(self, states: list[torch.Tensor], concat: Sequence[int]) -> torch.Tensor:
-        "The `states`, (N, C, H, W) each, whose numbers are in `concat` → (N, C, H, W)."
-        weight = torch.cat([self.conv.weight[:, self.at[s]] for s in concat], 1)
-        return self.bn(
-            F.conv2d(torch.cat([s.relu() for s in states], 1), weight)
-        )  # ReLU last would pass back slices without a memory layout
+# %% ../nbs/11_cells.ipynb #merge-forward
+@patch
+def forward(self: Merge, states: list[torch.Tensor], concat: Sequence[int]) -> torch.Tensor:
+    "The `states`, (N, C, H, W) each, whose numbers are in `concat` → (N, C, H, W)."
+    weight = torch.cat([self.conv.weight[:, self.at[s]] for s in concat], 1)
+    return self.bn(
+        F.conv2d(torch.cat([s.relu() for s in states], 1), weight)
+    )  # ReLU last would pass back slices without a memory layout
 
 # %% ../nbs/11_cells.ipynb #network
 class CellNetwork(nn.Module):
-    "The supernet of a space (`network(x, w)`), or the network of a genotype (`network(x)`); raises `ValueError` for sizes that cannot be built."
+    """The supernet of a space (`network(x, w)`), or the network of a genotype (`network(x)`).
+
+    Raises `ValueError` for sizes that cannot be built."""
 
     def __init__(
         self,
@@ -524,7 +549,7 @@ def _kinds(cells):  # of each cell
     check_whole(most=1000, cells=cells)
     return ["reduce" if n in (cells // 3, 2 * cells // 3) else "normal" for n in range(cells)]
 
-
+# %% ../nbs/11_cells.ipynb #network-checks-check-network
 def _check_network(network, aux, **numbers):
     check_whole(**numbers)
     if aux:
@@ -538,33 +563,36 @@ def _check_network(network, aux, **numbers):
     for kind in _KINDS if network.genotype else ():  # also of a kind that these few cells do not have
         genotype_routes(network.space, network.genotype.cell(kind)[0])
 
-
+# %% ../nbs/11_cells.ipynb #network-checks-at-the-end
 def _at_the_end(network, sides):  # pixels behind the last reduction
     return [-(-n >> network.kinds.count("reduce")) for n in sides]
 
-
+# %% ../nbs/11_cells.ipynb #network-checks-check-head
 def _check_head(network, sides):
     found = _at_the_end(network, sides)
     if not all(8 <= n <= 10 for n in found):
         fits = [n << network.kinds.count("reduce") for n in (7, 10)]
         says = f"the auxiliary head takes 8 to 10 pixels each way, and images of {sides[0]}×{sides[1]} pixels have {found[0]}×{found[1]} there"
         raise ValueError(
-            f"{says}: bring them to {fits[0] + 1} to {fits[1]} pixels with data.resize, or leave it out (aux=False)"
+            f"{says}: bring them to {fits[0] + 1} to {fits[1]} pixels with data.resize, or leave it out "
+            "(aux=False)"
         )
 
-
+# %% ../nbs/11_cells.ipynb #network-checks-check-images
 def _check_images(network, x):
     check_tensors(images=x)
     if x.ndim != 4 or x.shape[1] != network.shape[0] or not x.numel() or not x.is_floating_point():
         raise ValueError(
-            f"images {tuple(x.shape)} of {x.dtype} do not fit: real numbers (N, {network.shape[0]}, height, width) are needed"
+            f"images {tuple(x.shape)} of {x.dtype} do not fit: real numbers (N, {network.shape[0]}, "
+            "height, width) are needed"
         )
     if network.training:
         if network.aux:
             _check_head(network, x.shape[2:])
         if len(x) == 1 and (network.aux or math.prod(_at_the_end(network, x.shape[2:])) == 1):
             raise ValueError(
-                "batch norm learns nothing from a single number for each channel: train with two images or more at a time"
+                "batch norm learns nothing from a single number for each channel: train with two images "
+                "or more at a time"
             )
 
 # %% ../nbs/11_cells.ipynb #parts
@@ -577,7 +605,8 @@ def _parts(self: CellNetwork, kind):  # routes that are built (None: all), state
 
 # %% ../nbs/11_cells.ipynb #aux
 def auxiliary_head(c_in: int, classes: int) -> nn.Sequential:
-    "The auxiliary classifier of NASNet, DARTS and ASNG-NAS: (N, c_in, H, W), H and W from 8 to 10, → logits (N, classes)."
+    """The auxiliary classifier of NASNet, DARTS and ASNG-NAS: (N, c_in, H, W), H and W from 8 to 10, →
+    logits (N, classes)."""
     check_whole(c_in=c_in, classes=classes)
     first = [nn.ReLU(), nn.AvgPool2d(5, 3, count_include_pad=False), *conv_bn(c_in, 128, True), nn.ReLU()]
     second = [nn.Conv2d(128, 768, 2, bias=False), nn.BatchNorm2d(768), nn.ReLU()]
@@ -586,7 +615,8 @@ def auxiliary_head(c_in: int, classes: int) -> nn.Sequential:
 # %% ../nbs/11_cells.ipynb #network-plan
 @patch
 def plan(self: CellNetwork, w: Weights | None, kind: str, device) -> Plan:
-    "The plan of a kind of cell: it follows from what is chosen, not from the values, and is kept until something else is chosen."
+    """The plan of a kind of cell: it follows from what is chosen, not from the values, and is kept until
+    something else is chosen."""
     key = (kind, w and w.chosen, w is not None and w.values is not None, device)
     if key not in self.plans:
         nodes, concat = self._parts(kind)
@@ -602,7 +632,7 @@ def plan(self: CellNetwork, w: Weights | None, kind: str, device) -> Plan:
         }
     return self.plans[key]
 
-
+# %% ../nbs/11_cells.ipynb #network-plan-groups
 def _groups(
     space, nodes, dense, device
 ):  # `dense`: everything is computed; `device`: of the weights' positions
@@ -645,7 +675,8 @@ def _check_weights(network, w):
             raise ValueError(f"weights for {len(part)} variables do not fit a space that has {V}")
     if w.values is not None and not space.picks and tuple(w.values.shape) != (V, K):
         raise ValueError(
-            f"weights for {w.values.shape[-1]} choices do not fit a space that has {K} operations: values must be {V} × {K} numbers"
+            f"weights for {w.values.shape[-1]} choices do not fit a space that has {K} operations: values "
+            f"must be {V} × {K} numbers"
         )
 
 # %% ../nbs/11_cells.ipynb #network-forward
@@ -655,7 +686,10 @@ def forward(
     x: torch.Tensor,  # (N, C, H, W)
     w: Weights | None = None,  # needed by a supernet
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-    "Logits (N, classes) for `x` (N, C, H, W); while training with an auxiliary head (logits, auxiliary logits); raises `ValueError` for what does not fit."
+    """Logits (N, classes) for `x` (N, C, H, W).
+
+    While training with an auxiliary head (logits, auxiliary logits); raises `ValueError` for what does
+    not fit."""
     _check_images(self, x), _check_weights(self, w)
     plans = {kind: self.plan(w, kind, x.device) for kind in dict.fromkeys(self.kinds)}
     values = None if w is None or w.values is None else w.values.flatten().to(x.device, non_blocking=True)
@@ -678,7 +712,9 @@ def discretise(
     keep: int
     | None = 2,  # edges kept for each node; None: every edge, with its strongest operation, none included
 ) -> Genotype:
-    "The discrete architecture of dense `weights` (variables, choices); raises `ValueError` for a space with picks and for weights that are NaN."
+    """The discrete architecture of dense `weights` (variables, choices).
+
+    Raises `ValueError` for a space with picks and for weights that are NaN."""
     _check_keep(keep), check_tensors(weights=weights), _check_type(space, CellSpace)
     if space.picks:
         raise ValueError("here an architecture is a list of choices, not a mixture: use `decode`")
@@ -688,7 +724,8 @@ def discretise(
         )
     if weights.isnan().any():
         raise ValueError(
-            f"weights must be {len(space.sizes)} × {len(space.ops)} numbers, and some are NaN: the search diverged, try a smaller learning rate"
+            f"weights must be {len(space.sizes)} × {len(space.ops)} numbers, and some are NaN: the search "
+            "diverged, try a smaller learning rate"
         )
     half, names = len(space.edges), list(space.ops)
     rows, table = weights.detach().tolist(), {}
@@ -703,7 +740,7 @@ def discretise(
         table[kind] = tuple(tuple((op, j) for _, op, j in node if op != "none") for node in nodes)
     return _genotype(space, **table)
 
-
+# %% ../nbs/11_cells.ipynb #discretise-genotype
 def _genotype(space, normal, reduce):
     concat = (lambda nodes: tuple(range(2, 2 + space.nodes))) if space.output == "all" else loose
     return Genotype(normal, concat(normal), reduce, concat(reduce))
@@ -713,7 +750,9 @@ def encode(
     space: CellSpace,
     genotype: Genotype,
 ) -> Weights:
-    "The genotype as weights of the supernet, which puts out what its space says; raises `ValueError` for what the space does not have."
+    """The genotype as weights of the supernet, which puts out what its space says.
+
+    Raises `ValueError` for what the space does not have."""
     _check_type(space, CellSpace), _check_type(genotype, Genotype)
     chosen = []
     for kind in _KINDS:
@@ -754,7 +793,8 @@ def decode(
 def _by_choice(network, measure, zero):  # sum of `measure(weight tensor)` for each variable and choice
     if not isinstance(network, CellNetwork) or (space := network.space).picks or network.genotype is not None:
         raise ValueError(
-            "weights are counted for each edge: it takes a supernet of a space with a variable for each edge (no picks)"
+            "weights are counted for each edge: it takes a supernet of a space with a variable for each "
+            "edge (no picks)"
         )
     zero = network.linear.weight.new_zeros(()) if zero is None else zero
     edges, K = len(space.edges), len(space.ops)
@@ -766,14 +806,17 @@ def _by_choice(network, measure, zero):  # sum of `measure(weight tensor)` for e
                 row[k] = sum(map(measure, cell.own[f"{e}-{k}"].parameters()), row[k])
     return table
 
-
+# %% ../nbs/11_cells.ipynb #counts-parameter-counts
 def parameter_counts(network: CellNetwork) -> torch.Tensor:
-    "How many weights an operation has in all cells of its kind → integers (variables, choices); raises `ValueError` without a variable for each edge."
+    """How many weights an operation has in all cells of its kind → integers (variables, choices).
+
+    Raises `ValueError` without a variable for each edge."""
     return torch.tensor(_by_choice(network, torch.Tensor.numel, 0), device=network.linear.weight.device)
 
-
+# %% ../nbs/11_cells.ipynb #counts-parameter-norms
 def parameter_norms(network: CellNetwork) -> torch.Tensor:
-    "Sum of the 2-norms of an operation's weight tensors in all cells of its kind → (variables, choices), with gradients; raises as `parameter_counts` does."
+    """Sum of the 2-norms of an operation's weight tensors in all cells of its kind → (variables, choices),
+    with gradients; raises as `parameter_counts` does."""
     rows = _by_choice(network, torch.linalg.vector_norm, None)
     return torch.stack([torch.stack(row) for row in rows])
 
@@ -787,7 +830,9 @@ def widest(
     cells: int = 20,
     most: int = 127,  # channels
 ) -> int:
-    "The most channels with which the network of a genotype keeps to the budget; raises `ValueError` if not even one does."
+    """The most channels with which the network of a genotype keeps to the budget.
+
+    Raises `ValueError` if not even one does."""
     check_whole(**{"most channels": most}), check_positive(budget=budget)
 
     def parameters(channels):
@@ -799,7 +844,8 @@ def widest(
     channels = bisect_right(range(1, most + 1), budget, key=parameters)
     if not channels:
         raise ValueError(
-            f"a network of {cells} cells has {parameters(1)} parameters with a single channel, more than the budget of {budget}"
+            f"a network of {cells} cells has {parameters(1)} parameters with a single channel, more than "
+            f"the budget of {budget}"
         )
     return channels
 
@@ -814,7 +860,7 @@ def _picked(text):  # "sep5 1 sep3 0, ..." -> nodes
     words = [node.split() for node in text.split(",")]
     return tuple(((names[p], int(a)), (names[q], int(b))) for p, a, q, b in words)
 
-
+# %% ../nbs/11_cells.ipynb #nasnet-2
 NASNET_A = Genotype(
     normal=_picked("sep5 1 sep3 0, sep5 0 sep3 0, avg 1 id 0, avg 0 avg 0, sep3 1 id 1"),
     normal_concat=(0, 2, 3, 4, 5, 6),
@@ -824,7 +870,9 @@ NASNET_A = Genotype(
 
 # %% ../nbs/11_cells.ipynb #darts-names
 def darts_names(network: CellNetwork) -> dict[str, str]:
-    "Name in a state of the public DARTS program → name in that of the network of a genotype; raises `ValueError` for what DARTS does not have."
+    """Name in a state of the public DARTS program → name in that of the network of a genotype.
+
+    Raises `ValueError` for what DARTS does not have."""
     try:
         modules = {
             "stem.0": "stem.0",
@@ -855,10 +903,11 @@ def darts_names(network: CellNetwork) -> dict[str, str]:
         }
     except (AttributeError, KeyError) as e:
         raise ValueError(
-            f"the public DARTS program has no such network ({type(e).__name__}: {e}): it builds genotypes of DARTS_CELL"
+            f"the public DARTS program has no such network ({type(e).__name__}: {e}): it builds genotypes "
+            "of DARTS_CELL"
         ) from None
 
-
+# %% ../nbs/11_cells.ipynb #darts-names-inside
 def _inside(cell, name):  # of a part of a cell: (name here, name there) of its modules
     part = cell.get_submodule(name)
     if isinstance(part, nn.Sequential) and isinstance(part[-1], Reduce):
@@ -875,11 +924,14 @@ def load_darts(
         str, torch.Tensor
     ],  # `torch.load(path, weights_only=True)` of a checkpoint of the public DARTS program (CIFAR-10)
 ) -> None:
-    "Give a network the weights of a published one, `state` (name → tensor of the published shape); raises `ValueError` for another one's, and then leaves the network as it was."
+    """Give a network the weights of a published one, `state` (name → tensor of the published shape).
+
+    Raises `ValueError` for another one's, and then leaves the network as it was."""
     names, mine = darts_names(network), network.state_dict()
     if not isinstance(state, dict):
         raise ValueError(
-            f"a state is a dict, name → tensor, not {said(state)}: torch.load(path, weights_only=True) gives it"
+            f"a state is a dict, name → tensor, not {said(state)}: torch.load(path, weights_only=True) "
+            "gives it"
         )
     state = {name: x for name, x in state.items() if network.aux or not name.startswith("auxiliary_head.")}
     for name in names.keys() - state.keys():  # torch before 0.4 did not count batches
@@ -888,7 +940,8 @@ def load_darts(
     if strange := sorted(names.keys() ^ state.keys()):
         says = "lacks" if strange[0] in names else "has more than this network:"
         raise ValueError(
-            f"the state {says} {strange[0]}: shape, channels, cells, aux and genotype must be those of the published network"
+            f"the state {says} {strange[0]}: shape, channels, cells, aux and genotype must be those of the "
+            "published network"
         )
     found = {names[name]: x for name, x in state.items()}
     check_state(found, mine, "the state of a DARTS network")

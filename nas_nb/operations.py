@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 
 # %% ../nbs/10_operations.ipynb #checks
@@ -23,7 +24,7 @@ def said(x) -> str:
     text = " ".join(repr(x).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
 
-
+# %% ../nbs/10_operations.ipynb #checks-check-tensors
 def check_tensors(
     **tensors,  # name = tensor
 ) -> None:
@@ -48,14 +49,15 @@ def check_whole(
     most: int = 2**31 - 1,  # beyond that nothing can be built or counted
     **numbers,  # name = number, as they are called where they come from
 ) -> None:
-    "Raises `ValueError` unless each of the named numbers is a whole number (Python's or NumPy's) of at least `least` and at most `most`."
+    """Raises `ValueError` unless each of the named numbers is a whole number (Python's or NumPy's) of at
+    least `least` and at most `most`."""
     for name, n in numbers.items():
         if not isinstance(n, Integral) or isinstance(n, bool) or n < least:
             raise ValueError(f"{name} = {said(n)} must be a whole number of at least {least}")
         if n > most:
             raise ValueError(f"{name} = {n} must be at most {most}")
 
-
+# %% ../nbs/10_operations.ipynb #check-numbers-check-positive
 def check_positive(
     **numbers,  # name = number
 ) -> None:
@@ -64,9 +66,11 @@ def check_positive(
         if not isinstance(x, Real) or not 0 < x < float("inf"):
             raise ValueError(f"{name} = {said(x)} must be a finite number above 0")
 
-
+# %% ../nbs/10_operations.ipynb #check-numbers-check-shape
 def check_shape(shape) -> tuple[int, int, int]:
-    "The shape of an image, (channels, height, width), as a tuple; raises `ValueError` unless it is three whole numbers from 1."
+    """The shape of an image, (channels, height, width), as a tuple.
+
+    Raises `ValueError` unless it is three whole numbers from 1."""
     try:
         channels, height, width = shape
     except (TypeError, ValueError):
@@ -78,13 +82,17 @@ def check_shape(shape) -> tuple[int, int, int]:
 
 # %% ../nbs/10_operations.ipynb #op
 class Op(NamedTuple):
-    "An operation as two functions (channels, stride, affine) -> module; `affine` is False in a search network, True in a final one."
+    """An operation as two functions (channels, stride, affine) -> module.
+
+    `affine` is False in a search network, True in a final one."""
 
     shared: Callable  # the part without weights: the same for all edges from one state
     own: Callable  # the edge's own part
 
     def build(self, channels: int, stride: int = 1, affine: bool = True) -> nn.Module:
-        "The whole operation by itself: (N, channels, H, W) → (N, channels, ⌈H/stride⌉, ⌈W/stride⌉); raises `ValueError` for sizes below 1."
+        """The whole operation by itself: (N, channels, H, W) → (N, channels, ⌈H/stride⌉, ⌈W/stride⌉).
+
+        Raises `ValueError` for sizes below 1."""
         check_whole(channels=channels, stride=stride)
         return nn.Sequential(self.shared(channels, stride, affine), self.own(channels, stride, affine))
 
@@ -98,7 +106,7 @@ def _subgrids(x):  # (N, C, H, W), H and W even -> (4N, C, H/2, W/2): pixels of 
     parts = x.permute(0, 2, 3, 1).reshape(N, H // 2, 2, W // 2, 2, C).permute(2, 4, 0, 1, 3, 5)
     return parts.reshape(4 * N, H // 2, W // 2, C).permute(0, 3, 1, 2)
 
-
+# %% ../nbs/10_operations.ipynb #subgrids-together
 def _together(x):  # the inverse
     N4, C, H, W = x.shape
     parts = x.permute(0, 2, 3, 1).reshape(2, 2, N4 // 4, H, W, C).permute(2, 3, 0, 4, 1, 5)
@@ -106,7 +114,9 @@ def _together(x):  # the inverse
 
 # %% ../nbs/10_operations.ipynb #depthwise
 class Depthwise(nn.Conv2d):
-    "A depthwise convolution, (N, C, H, W) → (N, C, ⌈H/stride⌉, ⌈W/stride⌉); its dilation, 1 or 2, is done on sub-grids."
+    """A depthwise convolution, (N, C, H, W) → (N, C, ⌈H/stride⌉, ⌈W/stride⌉).
+
+    Its dilation, 1 or 2, is done on sub-grids."""
 
     def __init__(self, channels: int, k: int, stride: int = 1, dilation: int = 1):
         check_whole(channels=channels, k=k, stride=stride, dilation=dilation)
@@ -116,33 +126,41 @@ class Depthwise(nn.Conv2d):
             )
         super().__init__(channels, channels, k, stride, dilation * (k // 2), dilation, channels, bias=False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        "`x` (N, C, H, W) → (N, C, H', W'), with its own weight."
-        return self.convolve(x, self.weight)
+# %% ../nbs/10_operations.ipynb #depthwise-forward
+@patch
+def forward(self: Depthwise, x: torch.Tensor) -> torch.Tensor:
+    "`x` (N, C, H, W) → (N, C, H', W'), with its own weight."
+    return self.convolve(x, self.weight)
 
-    def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        "The convolution with several weights, `weight` (E·C, 1, k, k), of one input, `x` (N, C, H, W), or of as many, (N, E·C, H, W) → (N, E·C, H', W')."
-        if self.dilation == (2, 2) and self.stride == (2, 2):
-            return self._plain(_every(x, 2, 2), weight)
-        if self.dilation == (2, 2) and x.shape[2] % 2 == x.shape[3] % 2 == 0:
-            return _together(self._plain(_subgrids(x), weight))
-        return _depthwise(_widen(x, len(weight)), weight, self.stride, self.padding, self.dilation)
+# %% ../nbs/10_operations.ipynb #depthwise-convolve
+@patch
+def convolve(self: Depthwise, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The convolution with several weights, `weight` (E·C, 1, k, k), of one input, `x` (N, C, H, W), or of
+    as many, (N, E·C, H, W) → (N, E·C, H', W')."""
+    if self.dilation == (2, 2) and self.stride == (2, 2):
+        return self._plain(_every(x, 2, 2), weight)
+    if self.dilation == (2, 2) and x.shape[2] % 2 == x.shape[3] % 2 == 0:
+        return _together(self._plain(_subgrids(x), weight))
+    return _depthwise(_widen(x, len(weight)), weight, self.stride, self.padding, self.dilation)
 
-    def _plain(self, x, weight):  # without stride and dilation
-        x, pad = _widen(x, len(weight)), self.kernel_size[0] // 2
-        if (
-            min(x.shape[2:]) < self.kernel_size[0]
-        ):  # torch's gradient for the weights is several times slower there, unless it is padded before
-            x, pad = F.pad(x, [pad] * 4), 0
-        return _depthwise(x, weight, (1, 1), pad)
+# %% ../nbs/10_operations.ipynb #depthwise-plain
+@patch
+def _plain(self: Depthwise, x, weight):  # without stride and dilation
+    x, pad = _widen(x, len(weight)), self.kernel_size[0] // 2
+    if (
+        min(x.shape[2:]) < self.kernel_size[0]
+    ):  # torch's gradient for the weights is several times slower there, unless it is padded before
+        x, pad = F.pad(x, [pad] * 4), 0
+    return _depthwise(x, weight, (1, 1), pad)
 
-
+# %% ../nbs/10_operations.ipynb #depthwise-widen
 def _widen(x, channels):  # (N, C, H, W) -> (N, channels, H, W): repeated
     return x if x.shape[1] == channels else torch.cat([x] * (channels // x.shape[1]), 1)
 
 # %% ../nbs/10_operations.ipynb #depthwise-half
 def _depthwise(x, weight, stride, padding, dilation=1):
-    "In float32 also where bfloat16 is wanted of a processor, if torch's gradients in bfloat16 are 8 to 17 times slower there."
+    """In float32 also where bfloat16 is wanted of a processor, if torch's gradients in bfloat16 are 8 to 17
+    times slower there."""
     if (
         x.device.type == "cpu"
         and torch.is_autocast_enabled("cpu")
@@ -154,7 +172,9 @@ def _depthwise(x, weight, stride, padding, dilation=1):
 
 # %% ../nbs/10_operations.ipynb #pointwise
 class Pointwise(nn.Conv2d):
-    "A 1×1 convolution with a stride, (N, c_in, H, W) → (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉); its pixels are picked first."
+    """A 1×1 convolution with a stride, (N, c_in, H, W) → (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉).
+
+    Its pixels are picked first."""
 
     def __init__(self, c_in: int, c_out: int, stride: int):
         check_whole(c_in=c_in, c_out=c_out, stride=stride)
@@ -165,12 +185,15 @@ class Pointwise(nn.Conv2d):
         return self.convolve(x, self.weight)
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        "The convolution with several weights, `weight` (E·c_out, c_in, 1, 1), of one input, `x` (N, c_in, H, W), or of as many, (N, E·c_in, H, W) → (N, E·c_out, H', W')."
+        """The convolution with several weights, `weight` (E·c_out, c_in, 1, 1), of one input, `x` (N, c_in,
+        H, W), or of as many, (N, E·c_in, H, W) → (N, E·c_out, H', W')."""
         return F.conv2d(_every(x, *self.stride), weight, groups=x.shape[1] // self.in_channels)
 
 # %% ../nbs/10_operations.ipynb #parts
 def conv_bn(c_in: int, c_out: int, affine: bool, k: int = 1, stride: int = 1) -> nn.Sequential:
-    "A convolution and batch norm: (N, c_in, H, W) → (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉) for an odd `k`; raises `ValueError` for sizes below 1."
+    """A convolution and batch norm: (N, c_in, H, W) → (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉) for an odd `k`.
+
+    Raises `ValueError` for sizes below 1."""
     check_whole(c_in=c_in, c_out=c_out, k=k, stride=stride)
     convolution = (
         Pointwise(c_in, c_out, stride)
@@ -179,18 +202,20 @@ def conv_bn(c_in: int, c_out: int, affine: bool, k: int = 1, stride: int = 1) ->
     )
     return nn.Sequential(convolution, nn.BatchNorm2d(c_out, affine=affine))
 
-
+# %% ../nbs/10_operations.ipynb #parts-separable
 def _separable(channels, k, stride, dilation, affine):
     return [Depthwise(channels, k, stride, dilation), *conv_bn(channels, channels, affine)]
 
-
+# %% ../nbs/10_operations.ipynb #parts-relu-conv-bn
 def relu_conv_bn(c_in: int, c_out: int, affine: bool) -> nn.Sequential:
-    "ReLU, 1×1 convolution, batch norm: how a cell brings its inputs, (N, c_in, H, W), to its own number of channels, (N, c_out, H, W)."
+    """ReLU, 1×1 convolution, batch norm: how a cell brings its inputs, (N, c_in, H, W), to its own number
+    of channels, (N, c_out, H, W)."""
     return nn.Sequential(nn.ReLU(), *conv_bn(c_in, c_out, affine))
 
 # %% ../nbs/10_operations.ipynb #reduce
 class Reduce(nn.Module):
-    "Half the size without losing pixels, (N, c_in, H, W) → (N, c_out, ⌈H/2⌉, ⌈W/2⌉): 1×1 convolutions of stride 2, one of them a pixel further, and batch norm."
+    """Half the size without losing pixels, (N, c_in, H, W) → (N, c_out, ⌈H/2⌉, ⌈W/2⌉): 1×1 convolutions of
+    stride 2, one of them a pixel further, and batch norm."""
 
     def __init__(self, c_in: int, c_out: int, affine: bool):  # `c_out`: even, half of it for each convolution
         super().__init__()
@@ -202,11 +227,13 @@ class Reduce(nn.Module):
         self.even, self.odd = (nn.Conv2d(c_in, c_out // 2, 1, 2, bias=False) for _ in range(2))
         self.bn = nn.BatchNorm2d(c_out, affine=affine)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        "`x` (N, c_in, H, W) → (N, c_out, ⌈H/2⌉, ⌈W/2⌉)."
-        return self.bn(_halve(x, [self]))
+# %% ../nbs/10_operations.ipynb #reduce-forward
+@patch
+def forward(self: Reduce, x: torch.Tensor) -> torch.Tensor:
+    "`x` (N, c_in, H, W) → (N, c_out, ⌈H/2⌉, ⌈W/2⌉)."
+    return self.bn(_halve(x, [self]))
 
-
+# %% ../nbs/10_operations.ipynb #reduce-halve
 def _halve(x, modules):  # the convolutions of several modules, of one input or of as many
     groups, (H, W) = x.shape[1] // modules[0].even.in_channels, x.shape[2:]
     pixels, halves = x.permute(0, 2, 3, 1), []
@@ -217,9 +244,11 @@ def _halve(x, modules):  # the convolutions of several modules, of one input or 
         halves.append(F.conv2d(part.permute(0, 3, 1, 2), weight, groups=groups).chunk(len(modules), 1))
     return torch.cat([half for pair in zip(*halves) for half in pair], 1)
 
-
+# %% ../nbs/10_operations.ipynb #reduce-factorized-reduce
 def factorized_reduce(c_in: int, c_out: int, affine: bool) -> nn.Sequential:
-    "ReLU and `Reduce`: what DARTS, ASNG-NAS and SNAS do where a skip connection halves the size; raises `ValueError` for an odd `c_out`."
+    """ReLU and `Reduce`: what DARTS, ASNG-NAS and SNAS do where a skip connection halves the size.
+
+    Raises `ValueError` for an odd `c_out`."""
     return nn.Sequential(nn.ReLU(), Reduce(c_in, c_out, affine))
 
 # %% ../nbs/10_operations.ipynb #beside
@@ -232,7 +261,7 @@ def _known(
         return m.bias is None and m.padding_mode == "zeros"
     return type(m) in (nn.Sequential, nn.ReLU, nn.Identity, Depthwise, Pointwise, Reduce)
 
-
+# %% ../nbs/10_operations.ipynb #beside-side-by-side
 def side_by_side(
     modules: Sequence[nn.Module],  # E modules that differ in their weights only
     x: torch.Tensor,  # (N, C, H, W), the input of all
@@ -243,14 +272,15 @@ def side_by_side(
     With layers of unknown kinds, or without parameters, they are computed one by one; raises `ValueError` for factors that do not fit."""
     if not len(modules) or factors is not None and tuple(factors.shape) != (len(modules),):
         raise ValueError(
-            f"{len(modules)} modules need as many factors, and at least one of each, not {None if factors is None else tuple(factors.shape)}"
+            f"{len(modules)} modules need as many factors, and at least one of each, not "
+            f"{None if factors is None else tuple(factors.shape)}"
         )
     one = modules[0]
     if all(map(_known, one.modules())) and next(one.parameters(), None) is not None:
         return _beside(modules, x, factors)
     return _scaled(torch.cat([m(x) for m in modules], 1), factors)
 
-
+# %% ../nbs/10_operations.ipynb #beside-scaled
 def _scaled(y, factors):
     return (
         y if factors is None else y * factors.repeat_interleave(y.shape[1] // len(factors)).view(1, -1, 1, 1)
@@ -285,7 +315,7 @@ def _beside(modules, x, factors):
         y = one(x)
     return _scaled(y, factors)
 
-
+# %% ../nbs/10_operations.ipynb #beside-layers-batch-norm
 def _batch_norm(norms, x, factors):
     one = norms[0]
     mean, var = (torch.cat([getattr(n, name) for n in norms]) for name in ("running_mean", "running_var"))
@@ -308,11 +338,11 @@ def _relu(channels, stride, affine):
 def _max(channels, stride, affine, k=3):
     return nn.MaxPool2d(k, stride, k // 2)
 
-
+# %% ../nbs/10_operations.ipynb #shared-mean
 def _mean(channels, stride, affine, padding_counts=False):
     return nn.AvgPool2d(3, stride, 1, count_include_pad=padding_counts)
 
-
+# %% ../nbs/10_operations.ipynb #shared-normalised
 def _normalised(pool):
     "Pooling with batch norm behind it while searching, as in DARTS."
 
@@ -336,7 +366,7 @@ class Zero(nn.Module):
         "`x` (N, C, H, W) → zeros (N, C, ⌈H/stride⌉, ⌈W/stride⌉)."
         return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
 
-
+# %% ../nbs/10_operations.ipynb #own-sep
 def _sep(k, channels, stride, affine):  # behind the shared ReLU
     again = [nn.ReLU(), *_separable(channels, k, 1, 1, affine)]
     return nn.Sequential(*_separable(channels, k, stride, 1, affine), *again)
@@ -349,7 +379,7 @@ def _dil(k, channels, stride, affine):
 def _conv(k, channels, stride, affine):
     return conv_bn(channels, channels, affine, k, stride)
 
-
+# %% ../nbs/10_operations.ipynb #own-two-convs
 def _two_convs(k, channels, stride, affine):  # 1×k, then k×1
     first = nn.Conv2d(channels, channels, (1, k), (1, stride), (0, k // 2), bias=False)
     second = nn.Conv2d(channels, channels, (k, 1), (stride, 1), (k // 2, 0), bias=False)
@@ -359,7 +389,7 @@ def _two_convs(k, channels, stride, affine):  # 1×k, then k×1
 def _skip(channels, stride, affine):
     return nn.Identity() if stride == 1 else factorized_reduce(channels, channels, affine)
 
-
+# %% ../nbs/10_operations.ipynb #own-skip-conv
 def _skip_conv(channels, stride, affine):
     return (
         nn.Identity()
@@ -372,7 +402,6 @@ _SEP = {f"sep_conv_{k}x{k}": Op(_relu, partial(_sep, k)) for k in (3, 5, 7)}
 _DIL = {f"dil_conv_{k}x{k}": Op(_relu, partial(_dil, k)) for k in (3, 5)}
 _COUNTED = partial(_mean, padding_counts=True)
 _NORMAL_MAX, _NORMAL_MEAN = _normalised(_max), _normalised(_mean)
-
 DARTS_OPS = {
     "none": Op(_nothing, lambda channels, stride, affine: Zero(stride)),
     "max_pool_3x3": Op(_NORMAL_MAX, _nothing),
@@ -414,13 +443,15 @@ class Cost(NamedTuple):
     parameters: int  # trainable numbers
     multiply_adds: int  # of convolutions and linear layers, for one image
 
-
+# %% ../nbs/10_operations.ipynb #cost-cost
 @torch.no_grad()
 def cost(
     module: nn.Module,
     shape: tuple[int, int, int],  # (C, H, W) of the input
 ) -> Cost:
-    "Parameters and multiply-adds of a module for an input of `shape` (C, H, W); it is left as it was; raises `ValueError` for sizes below 1."
+    """Parameters and multiply-adds of a module for an input of `shape` (C, H, W); it is left as it was.
+
+    Raises `ValueError` for sizes below 1."""
     from torch.utils.flop_counter import FlopCounterMode  # draws in triton
 
     if not isinstance(module, nn.Module):

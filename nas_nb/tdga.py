@@ -89,7 +89,7 @@ _WEIGHTS = (
 )
 CAPACITY, OPTIMUM = 744, 1099
 
-
+# %% ../nbs/21_tdga.ipynb #knapsack-knapsack
 def knapsack(
     genes: torch.Tensor,  # (..., 30), 1 for an item that is taken, 0 for one that is left
 ) -> torch.Tensor:  # (...), float64: minus the value; 0 for a choice heavier than `CAPACITY`
@@ -117,7 +117,7 @@ def _check_u(u, shape):
     if tuple(u.shape) != shape:
         raise ValueError(f"u must hold a uniform number for each place, {shape}, not {tuple(u.shape)}")
 
-
+# %% ../nbs/21_tdga.ipynb #operators-crossover
 def crossover(
     genes: torch.Tensor,  # (..., n, M); an individual without a neighbour (n odd, the last) stays as it is
     swap: float,  # probability that a gene changes places, 0 to 1
@@ -153,7 +153,7 @@ def _alleles_of(choices, M, device):  # as a tensor
         )
     return choices
 
-
+# %% ../nbs/21_tdga.ipynb #mutate-mutate
 def mutate(
     genes: torch.Tensor,  # (..., n, M), integers or real numbers
     rate: float,  # probability that a gene changes, 0 to 1
@@ -170,7 +170,8 @@ def mutate(
         choices = _alleles_of(choices, genes.shape[-1], genes.device)
     if choices.shape not in ((), genes.shape[-1:]):
         raise ValueError(
-            f"choices must be one integer, or one for each of {genes.shape[-1]} loci; not {tuple(choices.shape)}"
+            f"choices must be one integer, or one for each of {genes.shape[-1]} loci; not "
+            f"{tuple(choices.shape)}"
         )
     further = 1 + (u / rate * (choices - 1)).long()  # below the rate, u / rate is uniform in [0, 1) once more
     return torch.where(u < rate, (genes + further) % choices, genes).to(genes.dtype)
@@ -186,7 +187,9 @@ def random_genes(
     choices: int | torch.Tensor = 2,  # alleles of a gene; one number, or (M,)
     device="cpu",
 ) -> torch.Tensor:  # (runs, n, M) int64
-    "Populations of uniformly drawn integer genes → (runs, n, M), with `choices` alleles, a number or (M,); raises `ValueError` for seeds, sizes and choices that are none."
+    """Populations of uniformly drawn integer genes → (runs, n, M), with `choices` alleles, a number or (M,).
+
+    Raises `ValueError` for seeds, sizes and choices that are none."""
     check_whole(n=n, M=M)
     choices = _alleles_of(choices, M, device)
     u = uniform(check_seeds(seeds, device), range(1), n * M, _FIRST, torch.float64)[0]
@@ -204,16 +207,19 @@ def _alleles(genes) -> torch.Tensor:
         )
     if genes.ndim < 2 or not genes.numel():
         raise ValueError(
-            f"genes must have the shape (..., individuals, loci), at least 1 of each, not {tuple(genes.shape)}"
+            "genes must have the shape (..., individuals, loci), at least 1 of each, not "
+            f"{tuple(genes.shape)}"
         )
     return genes
 
-
+# %% ../nbs/21_tdga.ipynb #entropy-locus-entropy
 def locus_entropy(
     # (..., n, M) integers: n individuals; leading dimensions are independent populations
     genes: torch.Tensor,
 ) -> torch.Tensor:  # (..., M), nats, 0 to ln(number of alleles)
-    "Shannon entropy of the alleles at each locus, `genes` (…, n, M) → (…, M), in nats; raises `ValueError` for alleles that are not integers."
+    """Shannon entropy of the alleles at each locus, `genes` (…, n, M) → (…, M), in nats.
+
+    Raises `ValueError` for alleles that are not integers."""
     genes = _alleles(genes)
     share = (genes[..., None] == genes.unique()).to(torch.float64).mean(-3)
     return torch.special.entr(share).sum(-1)
@@ -226,11 +232,12 @@ def _energies(energies, genes) -> torch.Tensor:  # a copy, float64
         raise ValueError("energies must be numbers, one for each individual: these are none") from None
     if energies.shape != (shape := genes.shape[:-1]):
         raise ValueError(
-            f"energies must have the shape {tuple(shape)}, one for each individual, not {tuple(energies.shape)}"
+            f"energies must have the shape {tuple(shape)}, one for each individual, not "
+            f"{tuple(energies.shape)}"
         )
     return energies
 
-
+# %% ../nbs/21_tdga.ipynb #free-energy-temperature
 def _temperature(T, like: torch.Tensor) -> torch.Tensor:  # one for each population, float64
     try:
         T = torch.as_tensor(T, dtype=torch.float64, device=like.device).expand(like.shape)
@@ -244,13 +251,15 @@ def _temperature(T, like: torch.Tensor) -> torch.Tensor:  # one for each populat
         )
     return T
 
-
+# %% ../nbs/21_tdga.ipynb #free-energy-free-energy
 def free_energy(
     energies: torch.Tensor,  # (..., n)
     genes: torch.Tensor,  # (..., n, M) integers
     T,  # ≥ 0, in units of energy; one number, or one for each population (...)
 ) -> torch.Tensor:  # (...), in units of energy
-    "F = ⟨E⟩ − T Σ H (Mori et al., 1996) of `energies` (…, n) and `genes` (…, n, M) → (…); raises `ValueError` for T < 0 or alleles that are not integers."
+    """F = ⟨E⟩ − T Σ H (Mori et al., 1996) of `energies` (…, n) and `genes` (…, n, M) → (…).
+
+    Raises `ValueError` for T < 0 or alleles that are not integers."""
     energies = _energies(energies, genes := _alleles(genes))
     T = _temperature(T, energies[..., 0])
     return energies.mean(-1) - T * locus_entropy(genes).sum(-1)
@@ -263,7 +272,8 @@ def select(
     T,  # ≥ 0, in units of energy; one number, or one for each population (...)
     replacement: bool = True,  # whether a member may be chosen more than once
 ) -> torch.Tensor:  # (..., n) pool indices, in the order of selection
-    "Greedy minimisation of F (section 3.2, step 7): `energies` (…, P), `genes` (…, P, M) → (…, n) pool indices; raises `ValueError` as `free_energy` does, and for too small a pool."
+    """Greedy minimisation of F (section 3.2, step 7): `energies` (…, P), `genes` (…, P, M) → (…, n) pool
+    indices; raises `ValueError` as `free_energy` does, and for too small a pool."""
     energies = _energies(energies, genes := _alleles(genes))
     T = _temperature(T, energies[..., 0])
     if not isinstance(n, Integral) or n < 1:
@@ -271,7 +281,8 @@ def select(
     (P, M), finite = genes.shape[-2:], energies.isfinite()
     if (there := int(finite.sum(-1).min())) < (needed := 1 if replacement else n):
         raise ValueError(
-            f"a pool has finite energies for only {there} of its {P} members, and {needed} must be found among them"
+            f"a pool has finite energies for only {there} of its {P} members, and {needed} must be found "
+            "among them"
         )
     count = torch.arange(n + 1, dtype=torch.float64, device=genes.device)
     price = torch.special.xlogy(count, count).diff()  # f(c + 1) - f(c)
@@ -303,14 +314,14 @@ def _positive(**values):
         if not fine:
             raise ValueError(f"{name} must be finite and greater than 0, not {' '.join(str(value).split())}")
 
-
+# %% ../nbs/21_tdga.ipynb #schedule-constant
 def constant(
     T,  # ≥ 0; one number, or one for each run
 ) -> Callable:
     "Always the same temperature; a plain number given to `TDGA` means this."
     return lambda generation, entropy, last: T
 
-
+# %% ../nbs/21_tdga.ipynb #schedule-geometric
 def geometric(
     first: float,  # temperature of the first selection, > 0
     last: float,  # after `generations` selections, > 0; held from then on
@@ -326,7 +337,9 @@ def entropy_feedback(
     first,  # temperature of the first selection, > 0; one number, or one for each run
     rate: float = 1.0,  # > 0; a tenth of a nat too little heats by a factor exp(rate / 10) in each generation
 ) -> Callable:
-    "Heat when the genes vary less than `target`, cool when more; raises `ValueError` for a value that is not positive."
+    """Heat when the genes vary less than `target`, cool when more.
+
+    Raises `ValueError` for a value that is not positive."""
     _positive(target=target, first=first, rate=rate)
     return lambda generation, entropy, last: (
         first if last is None else last * (rate * (target - entropy)).exp()
@@ -334,7 +347,9 @@ def entropy_feedback(
 
 # %% ../nbs/21_tdga.ipynb #ga
 class SimpleGA:
-    "A genetic algorithm with tournaments of three and an elite; raises `ValueError` for input that does not fit together."
+    """A genetic algorithm with tournaments of three and an elite.
+
+    Raises `ValueError` for input that does not fit together."""
 
     def __init__(
         self,
@@ -361,7 +376,8 @@ class SimpleGA:
         )
         if len(self.seeds) != len(self.population):
             raise ValueError(
-                f"there are {len(self.population)} runs and {len(self.seeds)} seeds: give one seed for each run"
+                f"there are {len(self.population)} runs and {len(self.seeds)} seeds: give one seed for "
+                "each run"
             )
         self.mutation, self.swap, self.elite, self.express = (
             mutation,
@@ -385,7 +401,7 @@ def _real_or_whole(genes):
         raise ValueError(f"genes must be integers or real numbers, not {genes.dtype}")
     return genes
 
-
+# %% ../nbs/21_tdga.ipynb #ga-inside-check-genes
 @patch
 def _check_genes(self: SimpleGA, genes):
     if genes.is_floating_point():
@@ -393,16 +409,18 @@ def _check_genes(self: SimpleGA, genes):
             raise ValueError("genes must be finite numbers: look at what they were computed from")
     elif ((genes < 0) | (genes >= self.choices)).any():
         raise ValueError(
-            f"genes lie between {genes.min()} and {genes.max()}, but alleles are 0 to choices - 1: set choices"
+            f"genes lie between {genes.min()} and {genes.max()}, but alleles are 0 to choices - 1: set "
+            "choices"
         )
 
-
+# %% ../nbs/21_tdga.ipynb #ga-inside-told
 @patch
 def _told(self: SimpleGA, pool, sizes):  # what `tell` is about: a pool of the caller's own, or what was asked
     if pool is None:
         if self.pool is None:
             raise ValueError(
-                "nothing was asked: call ask, evaluate what it gives, then tell; or hand in a pool of your own"
+                "nothing was asked: call ask, evaluate what it gives, then tell; or hand in a pool of "
+                "your own"
             )
         return self.pool
     (runs, _, M), kind = self.population.shape, self.population.dtype
@@ -415,7 +433,8 @@ def _told(self: SimpleGA, pool, sizes):  # what `tell` is about: a pool of the c
         or pool.dtype != kind
     ):
         raise ValueError(
-            f"this pool, {tuple(pool.shape)} of {pool.dtype}, must be ({runs}, {sizes.start} or more, {M}) of {kind}"
+            f"this pool, {tuple(pool.shape)} of {pool.dtype}, must be ({runs}, {sizes.start} or more, {M}) "
+            f"of {kind}"
         )
     self._check_genes(pool)
     return pool.clone()
@@ -426,11 +445,12 @@ def _checked(self: SimpleGA, energies, genes):
     energies = _energies(energies, genes)
     if (lost := ~energies.isfinite().any(1)).any():
         raise ValueError(
-            f"run {lost.nonzero()[0].item()} has no individual with a finite energy: there is nothing to select"
+            f"run {lost.nonzero()[0].item()} has no individual with a finite energy: there is nothing to "
+            "select"
         )
     return energies
 
-
+# %% ../nbs/21_tdga.ipynb #ga-random-uniform
 @patch
 def _uniform(self: SimpleGA, stream, *shape):  # (runs, *shape)
     u = uniform(
@@ -442,7 +462,7 @@ def _uniform(self: SimpleGA, stream, *shape):  # (runs, *shape)
 def _take(x: torch.Tensor, picks: torch.Tensor) -> torch.Tensor:  # x: (runs, P) or (runs, P, M); copies
     return x[torch.arange(len(x), device=x.device)[:, None], picks]
 
-
+# %% ../nbs/21_tdga.ipynb #ga-settle-settle
 @patch
 def _settle(self: SimpleGA, genes, energies):
     "These are the population now."
@@ -454,7 +474,7 @@ def _settle(self: SimpleGA, genes, energies):
     )  # (runs, M), (runs,)
     self.entropy = locus_entropy(self.express(genes)).mean(-1)  # (runs,), nats per locus
 
-
+# %% ../nbs/21_tdga.ipynb #ga-settle-vary
 @patch
 def _vary(self: SimpleGA, parents, keep):  # keep: whether the parents, mutated, stand before the children
     n, M = parents.shape[1:]
@@ -475,7 +495,7 @@ def ask(self: SimpleGA) -> torch.Tensor:  # (runs, n, M); the elite is the last
         self.pool[:, -1] = self.best
     return self.pool.clone()
 
-
+# %% ../nbs/21_tdga.ipynb #ga-step-tell
 @patch
 def tell(
     self: SimpleGA,
@@ -494,7 +514,9 @@ def tell(
 
 # %% ../nbs/21_tdga.ipynb #tdga
 class TDGA(SimpleGA):
-    "The thermodynamical genetic algorithm; arguments as for `SimpleGA`, and `ValueError` also for a negative temperature."
+    """The thermodynamical genetic algorithm.
+
+    Arguments as for `SimpleGA`, and `ValueError` also for a negative temperature."""
 
     def __init__(
         self,
@@ -515,19 +537,21 @@ class TDGA(SimpleGA):
         super().__init__(population, energies, seeds, mutation, swap, choices, express, elite)
         self._set_temperature(None)
 
-    def _set_temperature(self, last):  # (runs,): that of the next selection
-        self.temperature = _temperature(
-            self.schedule(self.generation, self.entropy, last), self.entropy
-        ).clone()
+# %% ../nbs/21_tdga.ipynb #tdga-set-temperature
+@patch
+def _set_temperature(self: TDGA, last):  # (runs,): that of the next selection
+    self.temperature = _temperature(self.schedule(self.generation, self.entropy, last), self.entropy).clone()
 
-    def ask(
-        self,
-    ) -> torch.Tensor:  # (runs, 2n + 1, M): mutated parents, mutated children, elite; 2n without elite
-        "The pool of the next selection, (runs, 2n + 1, M), to be evaluated; the same until `tell`."
-        self.pool = self._vary(self.population, keep=True)
-        if self.elite:
-            self.pool = torch.cat([self.pool, self.best[:, None]], 1)
-        return self.pool.clone()
+# %% ../nbs/21_tdga.ipynb #tdga-ask
+@patch
+def ask(
+    self: TDGA,
+) -> torch.Tensor:  # (runs, 2n + 1, M): mutated parents, mutated children, elite; 2n without elite
+    "The pool of the next selection, (runs, 2n + 1, M), to be evaluated; the same until `tell`."
+    self.pool = self._vary(self.population, keep=True)
+    if self.elite:
+        self.pool = torch.cat([self.pool, self.best[:, None]], 1)
+    return self.pool.clone()
 
 # %% ../nbs/21_tdga.ipynb #tdga-tell
 @patch
@@ -557,10 +581,12 @@ def state_dict(self: SimpleGA) -> dict:
     names = ("seeds", "population", "energies", "best", "best_energy", "entropy", "temperature")
     return dict(generation=self.generation) | {n: getattr(self, n).clone() for n in names if hasattr(self, n)}
 
-
+# %% ../nbs/21_tdga.ipynb #resume-load-state-dict
 @patch
 def load_state_dict(self: SimpleGA, state: dict) -> None:
-    "Go on from a state, to the same result; raises `ValueError` for one of another search, and for one that was altered."
+    """Go on from a state, to the same result.
+
+    Raises `ValueError` for one of another search, and for one that was altered."""
     mine = self.state_dict()
     shapes = lambda d: {name: tuple(getattr(x, "shape", ())) for name, x in d.items()}
     if (
@@ -569,7 +595,8 @@ def load_state_dict(self: SimpleGA, state: dict) -> None:
         or not torch.equal(mine["seeds"].cpu(), torch.as_tensor(state["seeds"]).cpu())
     ):
         raise ValueError(
-            "the state is of another search: kind of search, seeds and the population's shape must be the same"
+            "the state is of another search: kind of search, seeds and the population's shape must be the "
+            "same"
         )
     check_state(
         state,
@@ -590,12 +617,15 @@ def load_state_dict(self: SimpleGA, state: dict) -> None:
 def success(
     df: pd.DataFrame,  # columns method, seed, generation, best
 ) -> pd.DataFrame:  # a row for each method: found, runs, low, high (Wilson's 95 % interval of the share)
-    "How many runs hold the knapsack's optimum in their last generation; raises `ValueError` for a table without the columns."
+    """How many runs hold the knapsack's optimum in their last generation.
+
+    Raises `ValueError` for a table without the columns."""
     from scipy.stats import binomtest
 
     if missing := {"method", "seed", "generation", "best"} - set(df.columns):
         raise ValueError(
-            f"the table has no column {', '.join(sorted(missing))}: a row for each method, seed and generation is needed"
+            f"the table has no column {', '.join(sorted(missing))}: a row for each method, seed and "
+            "generation is needed"
         )
     last = df[df.generation == df.generation.max()]
     rows = []
@@ -604,7 +634,7 @@ def success(
         rows.append((method, found, runs, *binomtest(found, runs).proportion_ci(method="wilson")))
     return pd.DataFrame(rows, columns=["method", "found", "runs", "low", "high"])
 
-
+# %% ../nbs/21_tdga.ipynb #plot-looks
 def _looks(methods) -> dict:  # TDGA from dark (the first) to bright, the baseline in its own colour
     hot = [m for m in methods if m.startswith("TDGA")]
     colors = dict(

@@ -64,10 +64,11 @@ class Recipe:
             self, steps=lambda v: v > 0, optimizer=lambda v: v in ("sgd", "momentum", "adam"), **fine
         )
 
-    @property
-    def about(self) -> dict:
-        "What a run records."
-        return {k: v for k, v in asdict(self).items() if k != "bf16_cpu" or v}
+# %% ../nbs/02_training.ipynb #recipe-about
+@patch(as_prop=True)
+def about(self: Recipe) -> dict:
+    "What a run records."
+    return {k: v for k, v in asdict(self).items() if k != "bf16_cpu" or v}
 
 # %% ../nbs/02_training.ipynb #counts
 def check_counts(
@@ -90,7 +91,7 @@ def learning_rate(
     done = (step - recipe.warmup) / (recipe.steps - recipe.warmup)
     return recipe.lr_end + (recipe.lr - recipe.lr_end) * (1 + math.cos(math.pi * done)) / 2
 
-
+# %% ../nbs/02_training.ipynb #lr-make-optimizer
 def make_optimizer(
     model: nn.Module,
     recipe: Recipe,
@@ -110,19 +111,22 @@ class Score(NamedTuple):
     n: int
     loss: float  # mean cross-entropy, nats
 
-    @property
-    def accuracy(self) -> float:  # 0 to 1
-        return self.correct / self.n
-
-    def interval(self, confidence: float = 0.95) -> tuple[float, float]:  # 0 to 1
-        "The exact binomial confidence interval of the accuracy."
-        from scipy.stats import binomtest
-
-        return tuple(map(float, binomtest(self.correct, self.n).proportion_ci(confidence)))
-
     def __str__(self):
         low, high = self.interval()
         return f"{self.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}, n = {self.n})"
+
+# %% ../nbs/02_training.ipynb #score-accuracy
+@patch(as_prop=True)
+def accuracy(self: Score) -> float:  # 0 to 1
+    return self.correct / self.n
+
+# %% ../nbs/02_training.ipynb #score-interval
+@patch
+def interval(self: Score, confidence: float = 0.95) -> tuple[float, float]:  # 0 to 1
+    "The exact binomial confidence interval of the accuracy."
+    from scipy.stats import binomtest
+
+    return tuple(map(float, binomtest(self.correct, self.n).proportion_ci(confidence)))
 
 
 def _logits(out):  # a model with an auxiliary head returns (logits, auxiliary logits) while training
@@ -132,13 +136,16 @@ def _logits(out):  # a model with an auxiliary head returns (logits, auxiliary l
 class Diverged(ArithmeticError):
     "A loss, a weight or a statistic is not finite any more."
 
-
+# %% ../nbs/02_training.ipynb #evaluate-evaluate
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,  # returns logits (B, classes)
     batches: Iterable,  # of (x, y), as from `eval_batches`
 ) -> Score:
-    "Evaluate logits (B, classes) on labels (B,) in inference mode; every module is left in the mode in which it was. Raises `Diverged` for outputs that are no numbers, `ValueError` without images."
+    """Evaluate logits (B, classes) on labels (B,) in inference mode.
+
+    Every module is left in the mode in which it was. Raises `Diverged` for outputs that are no numbers,
+    `ValueError` without images."""
     modes, n, correct, losses = {m: m.training for m in model.modules()}, 0, [], []
     model.eval()
     try:
@@ -166,7 +173,9 @@ def reestimate_bn(
     batches: Callable,  # batches(step) -> (x, y)
     n: int,  # number of batches, ≥ 1
 ) -> None:
-    "Replace all batch-norm statistics by their mean over `n` batches (x, y), x (B, C, H, W); raises `ValueError` for n < 1."
+    """Replace all batch-norm statistics by their mean over `n` batches (x, y), x (B, C, H, W).
+
+    Raises `ValueError` for n < 1."""
     check_counts(1, n=n)
     torch.optim.swa_utils.update_bn((batches(t)[0] for t in range(n)), model)
 
@@ -185,19 +194,24 @@ class StepLog:
         self.columns, self.path, self.about, self.note, self.seen, self.saved = columns, path, about, "", 0, 0
         self.values = torch.full((steps, len(columns)), math.nan, device=device)
 
-    def begin(
-        self, step: int, desc: str
-    ) -> None:  # `step`: number of steps whose numbers are in `values` already
-        "Show the bar and begin the file, which is written anew: a process that was killed may have logged more than it saved."
-        self.saved = step
-        self.bar, self.time = progress(desc=desc, total=len(self.values), initial=step), time.monotonic()
-        self._write("w", [",".join(("step", *self.columns)) + "\n"])
-        self.read(step)
+# %% ../nbs/02_training.ipynb #log-begin
+@patch
+def begin(
+    self: StepLog, step: int, desc: str
+) -> None:  # `step`: number of steps whose numbers are in `values` already
+    """Show the bar and begin the file, which is written anew: a process that was killed may have logged
+    more than it saved."""
+    self.saved = step
+    self.bar, self.time = progress(desc=desc, total=len(self.values), initial=step), time.monotonic()
+    self._write("w", [",".join(("step", *self.columns)) + "\n"])
+    self.read(step)
 
-    def put(self, step: int, *numbers) -> None:  # tensors without axes, or floats
-        "Keep the numbers of a step without waiting for them."
-        for column, number in enumerate(numbers):
-            self.values[step, column] = number
+# %% ../nbs/02_training.ipynb #log-put
+@patch
+def put(self: StepLog, step: int, *numbers) -> None:  # tensors without axes, or floats
+    "Keep the numbers of a step without waiting for them."
+    for column, number in enumerate(numbers):
+        self.values[step, column] = number
 
 # %% ../nbs/02_training.ipynb #log-read
 @patch
@@ -211,7 +225,7 @@ def look(self: StepLog, step: int) -> None:  # `step`: number of steps done
         self.bar.update(step - self.bar.n)
         self.time = time.monotonic()
 
-
+# %% ../nbs/02_training.ipynb #log-read-read
 @patch
 def read(self: StepLog, step: int) -> None:
     "Write what is new to the file; raises `Diverged` at the first number that is not finite."
@@ -223,7 +237,7 @@ def read(self: StepLog, step: int) -> None:
             if not math.isfinite(x):
                 self.stop(f"the {name} is {x}", i)
 
-
+# %% ../nbs/02_training.ipynb #log-read-stop
 @patch
 def stop(self: StepLog, what: str, step: int) -> None:
     "Close the bar and raise `Diverged`."
@@ -247,7 +261,8 @@ def _write(self: StepLog, mode: str, lines: list[str]):
 
 # %% ../nbs/02_training.ipynb #drop-path
 class DropPath(nn.Module):
-    "Drop path (Huang et al. 2016): while training, each image's path is zero with chance `p`, and those that stay are scaled up."
+    """Drop path (Huang et al. 2016): while training, each image's path is zero with chance `p`, and those
+    that stay are scaled up."""
 
     def __init__(
         self,
@@ -258,16 +273,20 @@ class DropPath(nn.Module):
             raise ValueError(f"the chance to drop a path is at least 0 and below 1, not {p}")
         self.p = p
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (N, …), both
-        if not self.training or self.p == 0:
-            return x
-        keep = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(1 - self.p)
-        return x * keep.div_(1 - self.p)
+# %% ../nbs/02_training.ipynb #drop-path-forward
+@patch
+def forward(self: DropPath, x: torch.Tensor) -> torch.Tensor:  # (N, …), both
+    if not self.training or self.p == 0:
+        return x
+    keep = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(1 - self.p)
+    return x * keep.div_(1 - self.p)
 
-    def extra_repr(self):
-        return f"p={self.p}"
+# %% ../nbs/02_training.ipynb #drop-path-extra-repr
+@patch
+def extra_repr(self: DropPath):
+    return f"p={self.p}"
 
-
+# %% ../nbs/02_training.ipynb #drop-path-drop-paths
 def drop_paths(model: nn.Module) -> list[nn.Module]:
     "All modules for drop path: `DropPath`, and torchvision's `StochasticDepth`."
     ops = sys.modules.get(
@@ -281,7 +300,8 @@ def training_loss(
     y: torch.Tensor,  # int64 (B,)
     recipe: Recipe,
 ) -> torch.Tensor:
-    "Cross-entropy of logits (B, classes) and labels (B,) with label smoothing, a tensor without axes, plus `aux` times that of the auxiliary head; raises `ValueError` if `aux` > 0 and there is none."
+    """Cross-entropy of logits (B, classes) and labels (B,) with label smoothing, a tensor without axes,
+    plus `aux` times that of the auxiliary head; raises `ValueError` if `aux` > 0 and there is none."""
     if recipe.aux and not isinstance(out, tuple):
         raise ValueError(
             f"recipe: aux = {recipe.aux}, but the model returns no auxiliary logits while training"
@@ -298,12 +318,14 @@ def half_precision(recipe: Recipe, device: torch.device) -> bool:
     "Whether training computes in bfloat16 there."
     return dict(cuda=recipe.bf16, cpu=recipe.bf16_cpu).get(device.type, False)
 
-
+# %% ../nbs/02_training.ipynb #half-precision-check-processor
 def check_processor(recipe: Recipe, device: torch.device) -> None:
-    "Raise `ValueError` if the recipe wants of this processor what it does not have: without AVX512_BF16 bfloat16 is slower than float32."
+    """Raise `ValueError` if the recipe wants of this processor what it does not have: without AVX512_BF16
+    bfloat16 is slower than float32."""
     if recipe.bf16_cpu and device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
         raise ValueError(
-            "recipe: bf16_cpu = True, but this processor does not multiply bfloat16 (it has no AVX512_BF16): bf16_cpu=False"
+            "recipe: bf16_cpu = True, but this processor does not multiply bfloat16 (it has no "
+            "AVX512_BF16): bf16_cpu=False"
         )
 
 # %% ../nbs/02_training.ipynb #step-parts
@@ -313,11 +335,13 @@ def batch_loss(
     y: torch.Tensor,  # int64 (B,)
     recipe: Recipe,
 ) -> torch.Tensor:
-    "The training loss of images (B, C, H, W) and labels (B,), a tensor without axes; in bfloat16 where the recipe wants it."
+    """The training loss of images (B, C, H, W) and labels (B,), a tensor without axes.
+
+    In bfloat16 where the recipe wants it."""
     with torch.autocast(x.device.type, torch.bfloat16) if half_precision(recipe, x.device) else nullcontext():
         return training_loss(model(x), y, recipe)
 
-
+# %% ../nbs/02_training.ipynb #step-parts-descend
 def descend(
     loss: torch.Tensor,
     optimizer: torch.optim.Optimizer,
@@ -378,7 +402,8 @@ class Run:
         self.paths = drop_paths(model) if recipe.drop_path else []
         if recipe.drop_path and not self.paths:
             raise ValueError(
-                f"recipe: drop_path = {recipe.drop_path}, but the model has no DropPath (nor torchvision's StochasticDepth)"
+                f"recipe: drop_path = {recipe.drop_path}, but the model has no DropPath (nor torchvision's "
+                "StochasticDepth)"
             )
         self.log = StepLog(
             recipe.steps, columns, self.device, ckpt and ckpt.path.with_suffix(".log.csv"), recipe
@@ -388,20 +413,26 @@ class Run:
             self.resume(saved)
         self.log.begin(self.step, desc)
 
-    def prepare(self) -> None:
-        "Seed the step and set its learning rate."
-        seed_step(self.seed, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.recipe)
+# %% ../nbs/02_training.ipynb #run-prepare
+@patch
+def prepare(self: Run) -> None:
+    "Seed the step and set its learning rate."
+    seed_step(self.seed, self.step)
+    for group in self.optimizer.param_groups:
+        group["lr"] = learning_rate(self.step, self.recipe)
 
-    def evaluates(self, step: int) -> bool:
-        "Whether the history has a row for this number of steps."
-        return step == self.recipe.steps or (self.every > 0 and step % self.every == 0)
+# %% ../nbs/02_training.ipynb #run-evaluates
+@patch
+def evaluates(self: Run, step: int) -> bool:
+    "Whether the history has a row for this number of steps."
+    return step == self.recipe.steps or (self.every > 0 and step % self.every == 0)
 
-    def batch(self, batches: Callable) -> tuple[torch.Tensor, torch.Tensor]:
-        "The step's batch in the recipe's memory layout."
-        x, y = batches(self.step)
-        return x.contiguous(memory_format=self.layout) if x.ndim == 4 else x, y
+# %% ../nbs/02_training.ipynb #run-batch
+@patch
+def batch(self: Run, batches: Callable) -> tuple[torch.Tensor, torch.Tensor]:
+    "The step's batch in the recipe's memory layout."
+    x, y = batches(self.step)
+    return x.contiguous(memory_format=self.layout) if x.ndim == 4 else x, y
 
 # %% ../nbs/02_training.ipynb #advance
 @patch
@@ -414,7 +445,7 @@ def advance(self: Run) -> None:
     self.log.put(self.step, descend(loss, self.optimizer, self.recipe))
     self.step += 1
 
-
+# %% ../nbs/02_training.ipynb #advance-go
 @patch
 def go(self: Run, valid: Callable | None) -> list[dict]:
     "All steps that are left."
@@ -442,7 +473,7 @@ def check(self: Run) -> None:
     if not nn.utils.get_total_norm(numbers).isfinite():
         self.log.stop("a weight or a statistic is not finite", self.step)
 
-
+# %% ../nbs/02_training.ipynb #resume-state
 @patch
 def state(self: Run) -> dict:
     "What the rest of the training follows from, if it is good."
@@ -453,7 +484,7 @@ def state(self: Run) -> dict:
         about=self.about, batches=self.sources, step=self.step, values=self.log.values, history=self.history
     )
 
-
+# %% ../nbs/02_training.ipynb #resume-resume
 @patch
 def resume(self: Run, saved: dict) -> None:
     "Go on from a state that was examined."
@@ -469,7 +500,7 @@ def _same(saved, own) -> bool:
     except RuntimeError:  # tensors where there were none
         return False
 
-
+# %% ../nbs/02_training.ipynb #differ-differ
 def _differ(saved, own) -> str:  # names of what is not the same in two descriptions
     both = isinstance(saved, dict) and isinstance(own, dict)
     return (
@@ -491,14 +522,16 @@ def _whole(self: Run, step: int, values: torch.Tensor, rows: list) -> bool:
     there = [row["step"] for row in rows if good(row) and math.isfinite(row["train_loss"])]
     return there == due and len(there) == len(rows) and bool(values[:step].isfinite().all())
 
-
+# %% ../nbs/02_training.ipynb #examine-examine
 @patch
 def examine(self: Run, saved: dict) -> None:
-    "Raise `ValueError` if a state is of another model, recipe, seed, rhythm of evaluations or data, or was altered."
+    """Raise `ValueError` if a state is of another model, recipe, seed, rhythm of evaluations or data, or
+    was altered."""
     name = self.ckpt.path.name
     if not _same(saved.get("about"), self.about):
         raise ValueError(
-            f"{name} is the checkpoint of another model, recipe, seed or `every`: remove it, or name another file"
+            f"{name} is the checkpoint of another model, recipe, seed or `every`: remove it, or name "
+            "another file"
         )
     like = dict(model=self.model.state_dict(), step=0, values=self.log.values, history=[], batches=[])
     saved = dict(batches=[], optimizer=None) | saved
@@ -506,7 +539,8 @@ def examine(self: Run, saved: dict) -> None:
     for kept, own in zip(saved["batches"], self.sources):
         if kept is not None and own is not None and not _same(kept, own):
             raise ValueError(
-                f"{name} was begun with other batches (not the same: {_differ(kept, own)}): go on with those, remove it, or name another file"
+                f"{name} was begun with other batches (not the same: {_differ(kept, own)}): go on with "
+                "those, remove it, or name another file"
             )
     check_optimizer(saved["optimizer"], self.optimizer, f"the optimizer in {name}")
     if not self._whole(saved["step"], saved["values"], saved["history"]):
@@ -543,11 +577,15 @@ def fit(
 ) -> list[
     dict
 ]:  # a row for each evaluation: step, train_loss (mean since the row before) and, with `valid`, loss, correct, n
-    "Train on `batches(step)`, images (B, C, H, W) and labels (B,), from the checkpoint on if there is one; a row for each evaluation. Raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has passed."
+    """Train on `batches(step)`, images (B, C, H, W) and labels (B,), from the checkpoint on if there is one.
+
+    A row for each evaluation. Raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has
+    passed."""
     check_counts(0, every=every, seed=seed)
     if not callable(batches) or not (valid is None or callable(valid)):
         raise ValueError(
-            "`batches` is a function of the step, and `valid` one that returns batches: lambda: eval_batches(…)"
+            "`batches` is a function of the step, and `valid` one that returns batches: lambda: "
+            "eval_batches(…)"
         )
     return Run(model.train(), batches, recipe, seed, every, ckpt, desc).go(valid)
 
@@ -560,7 +598,7 @@ def conv_norm(
     "A 3×3 convolution with batch norm."
     return nn.Sequential(nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out))
 
-
+# %% ../nbs/02_training.ipynb #small-cnn-small-cnn
 def small_cnn(
     shape: tuple[int, int, int],  # (C, H, W) of an image, H and W at least 4
     classes: int,
@@ -586,7 +624,7 @@ class Block(nn.Module):
         short = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more)) if self.more else x
         return (self.second(self.first(x).relu_()) + short).relu_()
 
-
+# %% ../nbs/02_training.ipynb #resnet-resnet20
 def resnet20(
     shape: tuple[int, int, int],  # (C, H, W) of an image
     classes: int,
@@ -665,9 +703,10 @@ def curves(
             )
     return pd.DataFrame(rows, columns=["data", "seed", "epoch", "step", "error", "train_loss", "n"])
 
-
+# %% ../nbs/02_training.ipynb #table-final
 def final(table):  # of `curves`; a pandas DataFrame with a row for each data set
-    "The test error (%) after the last epoch: mean and standard deviation over the seeds, and the binomial interval of one run at the mean."
+    """The test error (%) after the last epoch: mean and standard deviation over the seeds, and the binomial
+    interval of one run at the mean."""
     last = table[table.epoch == table.groupby("data").epoch.transform("max")].groupby("data", sort=False)
     shown = last.agg(
         epochs=("epoch", "first"),

@@ -233,20 +233,15 @@ def test_the_code_hash_sees_all_of_a_value(one, other):
     assert all(a != b for a, b in zip(hashes(one), hashes(other)))
 
 
-CHANNELS = torch.tensor([0.5, 0.25]), torch.tensor([0, 0])
 TENSORS = {  # how to make one of a tensor of two rows and two columns
     "sparse": torch.Tensor.to_sparse, "sparse, not coalesced": lambda x: torch.sparse_coo_tensor([[0, 0], [1, 1]], x[1]),
     "rows": torch.Tensor.to_sparse_csr, "columns": torch.Tensor.to_sparse_csc, "blocks of rows": lambda x: x.to_sparse_bsr((1, 1)), "blocks of columns": lambda x: x.to_sparse_bsc((1, 1)),
-    "parameter": lambda x: torch.nn.Parameter(x.to_sparse()), "conjugated": lambda x: (1j * x).conj(), "negated": lambda x: (1j * x).conj().imag, "of one number": lambda x: x[1, ::2],
-    "quantized": lambda x: torch.quantize_per_tensor(x, 0.5, 0, torch.quint8), "its scale": lambda x: torch.quantize_per_tensor(torch.zeros(2), float(x.sum()), 0, torch.qint8),
-    "its zero": lambda x: torch.quantize_per_tensor(torch.zeros(2), 0.5, int(x.sum()), torch.qint32),
-    "quantized by channel": lambda x: torch.quantize_per_channel(x, *CHANNELS, 0, torch.qint8), "scales of channels": lambda x: torch.quantize_per_channel(torch.zeros(2, 2), x[1], CHANNELS[1], 0, torch.qint8),
-    "mkldnn": torch.Tensor.to_mkldnn, "nested": lambda x: torch.nested.nested_tensor([x[0], x[1, :1]]), "jagged": lambda x: torch.nested.nested_tensor([x[0], x[1, :1]], layout=torch.jagged),
+    "parameter": lambda x: torch.nn.Parameter(x.to_sparse()), "of sizes": lambda x: torch.zeros(int(x.sum()), 9).to_sparse(), "conjugated": lambda x: (1j * x).conj(), "negated": lambda x: (1j * x).conj().imag, "of one number": lambda x: x[1, ::2],
     "form of meta": lambda x: torch.zeros(int(x.sum()), device="meta"),
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:.*(quantize|Sparse|nested tensors)")
+@pytest.mark.filterwarnings("ignore:.*Sparse")
 @pytest.mark.parametrize("make", TENSORS.values(), ids=TENSORS)
 def test_the_code_hash_sees_the_values_of_every_kind_of_tensor(make):
     one, same, other = (make(torch.tensor([[0, 1.0], [last, 2]])) for last in (2, 2, 3))
@@ -254,6 +249,27 @@ def test_the_code_hash_sees_the_values_of_every_kind_of_tensor(make):
         hashes = [code_hash(lambda x=x: x) for x in (one, same, other)]
     assert hashes[0] == hashes[1] != hashes[2]
     assert not [w for w in warned if "code hash" in str(w.message)]
+
+
+@pytest.mark.filterwarnings("ignore:.*(quantize|nested tensors)")
+@pytest.mark.parametrize(
+    "make, kind",
+    [
+        (lambda x: torch.quantize_per_tensor(x, 0.5, 0, torch.quint8), "quantized"),
+        (lambda x: torch.quantize_per_channel(x, x[0] + 0.5, x[1].long(), 0, torch.qint8), "quantized"),
+        (torch.Tensor.to_mkldnn, "MKL-DNN"),
+        (lambda x: torch.nested.nested_tensor([x[0], x[1, :1]]), "nested"),
+        (lambda x: torch.nested.nested_tensor([x[0], x[1, :1]], layout=torch.jagged), "nested"),
+    ],
+)
+def test_a_tensor_that_is_not_followed_is_refused(make, kind):
+    weight = make(torch.tensor([[0, 1.0], [0, 2]]))
+
+    def run():
+        return weight
+
+    with pytest.raises(ValueError, match=rf"run.<closure> is a {kind} tensor, which is not followed"):
+        code_hash(run)
 
 
 def test_a_tensor_that_shows_no_values_is_named():

@@ -55,7 +55,7 @@ def _check_trials(method, D, K, horizon, lam):
     if max(D, K, horizon, lam) >= 2**31:
         raise ValueError("D, K, horizon and lam must be below 2**31")
 
-
+# %% ../../nbs/51a_asng_runs.ipynb #checked-row
 def _row(seeds):
     return [seeds] if np.ndim(seeds) == 0 else seeds
 
@@ -157,7 +157,7 @@ def load(
 # %% ../../nbs/51a_asng_runs.ipynb #run-leave
 EVERY = 100  # updates between two looks at who has finished
 
-
+# %% ../../nbs/51a_asng_runs.ipynb #run-leaving
 def _leave(trials: Trials, alive, hit, step) -> tuple:
     "Those who have succeeded leave the batch."
     going = hit == 0
@@ -251,6 +251,16 @@ def _note(log: dict, t: int, opt) -> None:
     for key, value in values.items():
         log[key].append([float(f"{v:.4g}") for v in value.flatten().tolist()])
 
+# %% ../../nbs/51a_asng_runs.ipynb #trace-when
+def _when(updates: int, points: int) -> set:
+    return set(np.unique(np.geomspace(1, updates, points).astype(int)).tolist())
+
+# %% ../../nbs/51a_asng_runs.ipynb #trace-same
+def _same(seed: int, delta0) -> list:
+    if not isinstance(delta0, (list, tuple)):
+        raise ValueError(f"delta0 must be a list of numbers, not {delta0!r}")
+    return [seed] * len(delta0)
+
 # %% ../../nbs/51a_asng_runs.ipynb #trace
 @torch.inference_mode()
 def trace(
@@ -267,11 +277,8 @@ def trace(
 ) -> dict:  # lists over time: `update`; `delta`, `snr` = ‖s‖²/α, `gamma` (δ⁰ each), `theta` (D·δ⁰)
     "δ, ‖s‖²/α, γ and the right categories' θ over time, one ASNG trial for each δ⁰. Raises `ValueError`."
     check_whole(updates=updates, points=points)
-    if not isinstance(delta0, (list, tuple)):
-        raise ValueError(f"delta0 must be a list of numbers, not {delta0!r}")
-    trials = Trials("ASNG", [seed] * len(delta0), delta0, eps_x, D, K, horizon, device=device)
-    log = {key: [] for key in ("update", "delta", "snr", "gamma", "theta")}
-    when = set(np.unique(np.geomspace(1, updates, points).astype(int)).tolist())
+    trials = Trials("ASNG", _same(seed, delta0), delta0, eps_x, D, K, horizon, device=device)
+    log, when = {k: [] for k in ("update", "delta", "snr", "gamma", "theta")}, _when(updates, points)
     for t in progress(range(1, updates + 1), desc="inside one run"):
         trials.update()
         if t in when:

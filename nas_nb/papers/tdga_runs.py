@@ -9,7 +9,7 @@ __all__ = ['SPACE', 'SAMPLINGS', 'to_32', 'parts_of', 'first_images', 'share', '
            'search_statistics', 'search_row', 'best_three', 'levels', 'final_levels', 'evolve', 'search_batches',
            'tdga_run', 'random_bits', 'drawn_before', 'best_of', 'random_run', 'worth_run', 'all_training_images',
            'retrain_run', 'check_sizes', 'one_by_one', 'layer_times', 'timed', 'two_networks', 'mutated', 'speed_run',
-           'step_costs', 'work']
+           'step_costs', 'work', 'slug']
 
 # %% ../../nbs/50a_tdga_runs.ipynb #runs-imports
 import math
@@ -28,6 +28,7 @@ from ..batches import Augment, Batches, eval_batches, resize, split
 from ..datasets import load_images
 from ..images import Images
 from ..judging import At
+from ..methods import GradientMethod
 from ..population import population_logits, shared_layers
 from ..study import run_key
 
@@ -40,6 +41,7 @@ from ..estimate import passes
 from ..files import Checkpoint, alone, check_state, run_lock
 from ..images import Images
 from ..judging import At
+from ..methods import GradientMethod
 from ..population import population_logits, shared_layers
 from ..relaxations import Weights, hard, one_hot
 from ..search import search
@@ -94,7 +96,7 @@ SAMPLINGS = {
 }
 
 # %% ../../nbs/50a_tdga_runs.ipynb #shortcuts
-class Shortcuts(nn.Module):
+class Shortcuts(GradientMethod):
     "α of the shortcuts, and gates made of it: a method for `search`; raises `ValueError` for an unknown way."
 
     def __init__(self, sampling: str, seed: int = 0):
@@ -251,7 +253,8 @@ def train_supernet(
     recipe = Recipe(steps, lr=lr, warmup=steps // 20, weight_decay=5e-4, clip=5.0, bf16=False)
     graph = lambda: dict(graph=to_text(method.bits()))
     every, desc = max(1, steps // looks), f"{method.sampling}, seed {seed}"
-    return search(network, method, train, valid, recipe, lr_alpha, 0.0, False, graph, every, seed, ckpt, desc)
+    watch = dict(measure=graph, every=every, seed=seed, ckpt=ckpt, desc=desc)
+    return search(network, method, train, valid, recipe, lr=lr_alpha, decay=0.0, **watch)
 
 # %% ../../nbs/50a_tdga_runs.ipynb #supernet-folder
 def supernet_folder(sampling: str, seed: int, settings: dict, device, ckpt: Checkpoint) -> Path:
@@ -746,3 +749,8 @@ def work(cfg, shape=(3, 32, 32)) -> list[tuple]:  # (runs, number, steps, estima
         ("coins", cfg.seeds, cfg.coins, cost["individual"]),
         ("retraining", 9 * cfg.seeds, cfg.retrain_steps, cost["retrain"]),
     ]
+
+# %% ../../nbs/50a_tdga_runs.ipynb #slug
+def slug(name: str) -> str:
+    "A name as part of a run's label."
+    return name.lower().replace(" / ", "-").replace(" = ", "-").replace(" ", "-")
