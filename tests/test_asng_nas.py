@@ -162,8 +162,14 @@ SMALL = dict(eps_x=[0.05], seeds=2, max_updates=100, **PROBLEM)
         (lambda: Trials("ASNG", [0], 0.1, 0.05, **PROBLEM | dict(K=1)), "K must be"),
         (lambda: Trials("ASNG", [0], 0.1, 0.05, **PROBLEM | dict(horizon=0)), "horizon must be"),
         (lambda: Trials("ASNG", [0], 0.1, 0.05, lam=1, **PROBLEM), "lam must be"),
-        (lambda: hitting_times("ASNG", [0.1], **SMALL | dict(seeds="3")), "seeds = .* must be a whole number"),
-        (lambda: hitting_times("ASNG", [0.1], **SMALL | dict(seeds=1.5)), "seeds = .* must be a whole number"),
+        (
+            lambda: hitting_times("ASNG", [0.1], **SMALL | dict(seeds="3")),
+            "seeds = .* must be a whole number",
+        ),
+        (
+            lambda: hitting_times("ASNG", [0.1], **SMALL | dict(seeds=1.5)),
+            "seeds = .* must be a whole number",
+        ),
         (lambda: hitting_times("ASNG", [0.1], **SMALL | dict(seeds=0)), "seeds = .* must be a whole number"),
         (lambda: hitting_times("ASNG", [0.1], **SMALL, seed=-1), "at least 0"),
         (lambda: hitting_times("ASNG", [0.1], **SMALL, seed=2**31 - 1), "less than"),
