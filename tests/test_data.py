@@ -501,11 +501,9 @@ VISUAL = np.arange(1, 61, dtype=np.uint8).reshape(4, 5, 3)  # as it should be se
 
 def stored_as(visual, orientation):
     "By the table of the EXIF standard: at which side of the picture the stored row 0 and column 0 lie."
-    row, column = (
-        "top left, top right, bottom right, bottom left, left top, right top, right bottom, left bottom".split(
-            ", "
-        )[orientation - 1].split()
-    )
+    sides = "top left, top right, bottom right, bottom left"
+    sides += ", left top, right top, right bottom, left bottom"
+    row, column = sides.split(", ")[orientation - 1].split()
     if row in ("left", "right"):
         visual = visual.transpose(1, 0, 2)
     return np.ascontiguousarray(
