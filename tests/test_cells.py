@@ -36,9 +36,23 @@ from nas_nb.cells import (
     weighted_sums,
     widest,
 )
-from nas_nb.draw import describe, draw_cell, op_label, op_legend, op_look
-from nas_nb.operations import ASNG_OPS, DARTS_OPS, ENAS_OPS, NASNET_OPS, Cost, Depthwise, Op, Reduce, check_shape, cost, factorized_reduce, relu_conv_bn, side_by_side
 from nas_nb.core import check_whole
+from nas_nb.draw import describe, draw_cell, op_label, op_legend, op_look
+from nas_nb.operations import (
+    ASNG_OPS,
+    DARTS_OPS,
+    ENAS_OPS,
+    NASNET_OPS,
+    Cost,
+    Depthwise,
+    Op,
+    Reduce,
+    check_shape,
+    cost,
+    factorized_reduce,
+    relu_conv_bn,
+    side_by_side,
+)
 from nas_nb.relaxations import Weights, one_hot, sigmoid, softmax, straight_through, threshold, two_path
 
 CASES = json.loads((Path(__file__).parent / "cells_cases.json").read_text())
