@@ -119,4 +119,4 @@ def main(notebooks: list[Path]) -> str:  # what is wrong, "" if nothing
 
 if __name__ == "__main__":
     chosen = [ROOT / "nbs" / f"{name}.ipynb" for name in sys.argv[1:]]
-    sys.exit(main(chosen or sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))))
+    sys.exit(main(chosen or sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))) or None)
