@@ -36,20 +36,25 @@ from pathlib import Path
 
 from .core import parse_bare
 
+# %% ../nbs/03b_codehash.ipynb #nodes
+def _nodes(source: str) -> dict:  # (name, first line) -> its syntax tree
+    "The functions in a text; a relative import keeps the last part of its module's name."
+    nodes = {}
+    for node in ast.walk(parse_bare(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            nodes[node.name, min(n.lineno for n in (node, *node.decorator_list))] = node
+        elif isinstance(node, ast.ImportFrom):
+            node.level, node.module = 0, (node.module or "").rpartition(".")[2]
+    return nodes
+
 # %% ../nbs/03b_codehash.ipynb #text
 @functools.lru_cache(64)
 def _functions(source: str) -> dict:  # code object -> its syntax tree
     "All functions that a file or a cell defines, without comments and docstrings."
     try:
-        todo, tree = [compile(source, "<source>", "exec", dont_inherit=True)], parse_bare(source)
+        todo, nodes = [compile(source, "<source>", "exec", dont_inherit=True)], _nodes(source)
     except (SyntaxError, ValueError):
         return {}
-    nodes = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            nodes[node.name, min(n.lineno for n in (node, *node.decorator_list))] = node
-        elif isinstance(node, ast.ImportFrom):
-            node.level, node.module = 0, (node.module or "").rpartition(".")[2]
     for code in todo:  # it grows: functions within functions
         todo += filter(inspect.iscode, code.co_consts)
     return {c: nodes[c.co_name, c.co_firstlineno] for c in todo if (c.co_name, c.co_firstlineno) in nodes}
@@ -134,13 +139,18 @@ _OF_MODULES = {
 def _is_ours(x) -> bool:
     return inspect.ismodule(x) and _origin(x.__name__) is None
 
+# %% ../nbs/03b_codehash.ipynb #looks-up
+def _looks_up(name: str, attributes: list, fn) -> bool:
+    "Whether a function looks something up by a text."
+    by_text = name in ("eval", "exec", "globals", "__import__") and name not in fn.__globals__
+    return by_text or "import_module" in (name, *attributes)
+
 # %% ../nbs/03b_codehash.ipynb #reads
 def _reads(fn, trail) -> dict:
     "The values of the global names that a function reads."
     found = {}
     for name, *attributes in _uses(fn.__code__)[0]:
-        by_text = name in ("eval", "exec", "globals", "__import__") and name not in fn.__globals__
-        if by_text or "import_module" in (name, *attributes):
+        if _looks_up(name, attributes, fn):
             _warn(trail, f"uses {'.'.join((name, *attributes))}: what it looks up by a text")
         if name in _OF_MODULES or name not in fn.__globals__:
             continue
@@ -267,7 +277,7 @@ _DECIDE_NOTHING = (*_WEAK, *_LOCKS, logging.Logger, type(os.environ))
 def _loaded(module: str, name: str):
     return getattr(sys.modules.get(module), name, None)
 
-
+# %% ../nbs/03b_codehash.ipynb #kinds-2
 def _is_global_generator(x) -> bool:
     known = ("numpy.random.mtrand", "_rand"), ("torch", "default_generator")
     return x is random._inst or any(x is _loaded(*place) for place in known)
@@ -313,18 +323,20 @@ def _path(trail) -> str:  # `run.helper.LOCK`
         names.append(name)
     return ".".join(name for name in reversed(names) if isinstance(name, str))  # not the places in a list
 
-
+# %% ../nbs/03b_codehash.ipynb #warn-2
 @functools.cache
 def _say(text: str) -> None:  # once
     warnings.warn(text, stacklevel=2)
 
-
+# %% ../nbs/03b_codehash.ipynb #warn-3
 def _warn(trail, why: str) -> None:
     _say(f"{_path(trail)} {why} is not part of the code hash")
 
 # %% ../nbs/03b_codehash.ipynb #parts
 _ATOMS = {type(None), bool, int, float, complex, str, type(...), type(NotImplemented)}
 _SHARED = _ATOMS | {tuple, bytes, frozenset}  # whether equal ones are one object is up to the compiler
+
+# %% ../nbs/03b_codehash.ipynb #attributes
 _ATTRIBUTES = {  # kind → the attributes that count, by the name they get
     types.MethodType: dict(function="__func__", self="__self__"),
     functools._lru_cache_wrapper: dict(function="__wrapped__", parameters="cache_parameters"),
@@ -359,6 +371,11 @@ def _module(x, trail):
         return f"module {x.__name__} of {origin}", {}
     return "module", {k: v for k, v in sorted(vars(x).items()) if k not in _OF_MODULES}
 
+# %% ../nbs/03b_codehash.ipynb #set
+def _set(x, trail, seen):
+    held = sorted(_digest(v, trail, seen) for v in x)
+    return f"set {held}", dict(kind=type(x), attributes=getattr(x, "__dict__", None))
+
 # %% ../nbs/03b_codehash.ipynb #rules
 def _parts(x, trail, seen):
     "A label, and what to look at next by name."
@@ -367,8 +384,7 @@ def _parts(x, trail, seen):
     if rule := _RULES.get(type(x)):
         return rule(x, trail)
     if isinstance(x, set | frozenset):
-        held = sorted(_digest(v, trail, seen) for v in x)
-        return f"set {held}", dict(kind=type(x), attributes=getattr(x, "__dict__", None))
+        return _set(x, trail, seen)
     if isinstance(x, type):
         return _class(x, trail)
     if inspect.ismodule(x):

@@ -16,6 +16,8 @@ import io
 import itertools
 import json
 import math
+
+# %% ../nbs/03a_files.ipynb #imports-2
 import os
 import platform
 import re
@@ -47,11 +49,14 @@ def write_atomic(
     except BaseException as e:
         if part:
             Path(part).unlink(missing_ok=True)
-        if isinstance(e, OSError):  # what went wrong does not name the file, nor what to do
-            remedy = "free some space, or mend what else is wrong; the same command then goes on"
-            raise OSError(e.errno, f"{e.strerror or e} ({remedy})", str(path)) from None
-        raise
+        raise _with_remedy(e, path) from None
     return path
+
+# %% ../nbs/03a_files.ipynb #remedy
+def _with_remedy(error: BaseException, path: Path) -> BaseException:
+    remedy = "free some space, or mend what else is wrong; the same command then goes on"
+    said = f"{getattr(error, 'strerror', None) or error} ({remedy})"
+    return OSError(error.errno, said, str(path)) if isinstance(error, OSError) else error
 
 # %% ../nbs/03a_files.ipynb #write-through
 def _write_through(handle: int, data: bytes) -> None:
@@ -116,18 +121,20 @@ class Lock:
         self.path, self.own = Path(path), None
         self.lock = FileLock(self.path, thread_local=False, fallback_to_soft=False, on_acquired=self._sign)
 
-    def _sign(self, file: int) -> None:
-        "Write our name into the lock's file, if it is one."
-        self.own = None
-        with contextlib.suppress(OSError):  # a full disk: then nobody learns who holds it
-            text = os.read(file, 300).decode(errors="replace")
-            if text and not _HOLDER.fullmatch(text):
-                return
-            self.own = os.fstat(file)
-            os.ftruncate(file, 0)
-            os.lseek(file, 0, os.SEEK_SET)
-            host = re.sub(r"[^\w.-]", "-", platform.node())
-            os.write(file, f"process {os.getpid()} on {host}".encode())
+# %% ../nbs/03a_files.ipynb #lock-sign
+@patch
+def _sign(self: Lock, file: int) -> None:
+    "Write our name into the lock's file, if it is one."
+    self.own = None
+    with contextlib.suppress(OSError):  # a full disk: then nobody learns who holds it
+        text = os.read(file, 300).decode(errors="replace")
+        if text and not _HOLDER.fullmatch(text):
+            return
+        self.own = os.fstat(file)
+        os.ftruncate(file, 0)
+        os.lseek(file, 0, os.SEEK_SET)
+        host = re.sub(r"[^\w.-]", "-", platform.node())
+        os.write(file, f"process {os.getpid()} on {host}".encode())
 
 # %% ../nbs/03a_files.ipynb #lock-take
 @patch
@@ -231,7 +238,7 @@ def _free_place(path: Path) -> Path:
         if not os.path.lexists(aside) or _same(path, aside):
             return aside
 
-
+# %% ../nbs/03a_files.ipynb #free-place-2
 def _same(one: Path, other: Path) -> bool:  # two files
     try:
         return filecmp.cmp(one, other, shallow=False)
@@ -265,7 +272,7 @@ def _seconds(given) -> float:
         raise ValueError(f"the seconds between two checkpoints must be a number of at least 0, not {given!r}")
     return seconds
 
-
+# %% ../nbs/03a_files.ipynb #ckpt-seconds-2
 def _sum(data: bytes) -> bytes:  # 64 hexadecimal digits
     return hashlib.sha256(data).hexdigest().encode()
 
@@ -384,7 +391,7 @@ def save(self: Checkpoint, state: dict) -> None:
     write_atomic(self.path, buffer.getvalue() + _sum(buffer.getbuffer()))
     self.saved = time.monotonic()
 
-
+# %% ../nbs/03a_files.ipynb #ckpt-save-2
 @patch(as_prop=True)
 def seconds(self: Checkpoint) -> float:  # spent computing, earlier processes included
     return self.before + time.monotonic() - self.started
@@ -409,24 +416,28 @@ def _misfit_tensor(loaded, like, where: str) -> str:
     strange = ~loaded.isfinite() & (True if like.is_meta else like.isfinite().to(loaded.device))
     return f"{where} is not finite" if strange.any() else ""
 
+# %% ../nbs/03a_files.ipynb #misfit-inner
+def _pairs(loaded, like):  # None: they are no containers of one kind and length
+    "What stands at the same place in two dicts, lists or tuples, and where."
+    if isinstance(like, dict) and isinstance(loaded, dict):
+        return ((loaded[k], like[k], k) for k in like)
+    if isinstance(like, (list, tuple)) and type(loaded) is type(like) and len(like) in (0, len(loaded)):
+        return zip(loaded, like, range(len(like)))
+
 # %% ../nbs/03a_files.ipynb #misfit
 def _misfit(loaded, like, where: str) -> str:
     "What is wrong with a state; empty if nothing is."
     import torch
 
-    inner = None
     if torch.is_tensor(like):
         return _misfit_tensor(loaded, like, where)
     if isinstance(like, float) and type(loaded) in (int, float):
         return f"{where} is {loaded}" if math.isfinite(like) and not math.isfinite(loaded) else ""
-    if isinstance(like, dict) and isinstance(loaded, dict):
-        if odd := sorted(map(str, loaded.keys() ^ like.keys())):
-            return f"{where} has other entries: {', '.join(odd[:5])}"
-        inner = ((loaded[k], like[k], k) for k in like)
-    elif isinstance(like, (list, tuple)) and type(loaded) is type(like) and len(like) in (0, len(loaded)):
-        inner = zip(loaded, like, range(len(like)))
-    if inner is not None:
-        return next(filter(None, (_misfit(a, b, f"{where}.{k}") for a, b, k in inner)), "")
+    if isinstance(like, dict) and isinstance(loaded, dict) and loaded.keys() != like.keys():
+        odd = sorted(map(str, loaded.keys() ^ like.keys()))
+        return f"{where} has other entries: {', '.join(odd[:5])}"
+    if (pairs := _pairs(loaded, like)) is not None:
+        return next(filter(None, (_misfit(a, b, f"{where}.{k}") for a, b, k in pairs)), "")
     same = type(loaded) is type(like) and not isinstance(like, (list, tuple))
     return "" if same else f"{where} is {_kind(loaded)}, not {_kind(like)}"
 
@@ -454,6 +465,17 @@ def _keeps(optimizer) -> dict:
     probe.step()
     return dict(probe.state[two])
 
+# %% ../nbs/03a_files.ipynb #optimizer-like
+def _like(optimizer, begun) -> dict:
+    "What the state of an optimiser looks like, for the parameters in `begun`; the others had no gradient."
+    import torch
+
+    keeps = _keeps(optimizer)
+    shaped = {k for k, v in keeps.items() if torch.is_tensor(v) and v.shape == (2,)}  # as the parameter is
+    like = lambda p: keeps | dict.fromkeys(shaped, torch.empty_like(p, device="meta"))
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    return {i: like(p) for i, p in enumerate(params) if isinstance(begun, dict) and i in begun}
+
 # %% ../nbs/03a_files.ipynb #check-optimizer
 def check_optimizer(
     loaded,  # what was read: a `state_dict` of an optimiser
@@ -461,16 +483,9 @@ def check_optimizer(
     what: str = "the optimizer",  # what it is called in the error
 ) -> None:
     "Raise `ValueError` unless `loaded` is a state of this optimiser, with its settings but for the rate."
-    import torch
-
-    keeps, groups = _keeps(optimizer), optimizer.state_dict()["param_groups"]
-    shaped = {k for k, v in keeps.items() if torch.is_tensor(v) and v.shape == (2,)}  # as the parameter is
-    like = lambda p: keeps | dict.fromkeys(shaped, torch.empty_like(p, device="meta"))
-    params = [p for group in optimizer.param_groups for p in group["params"]]
     begun = loaded.get("state") if isinstance(loaded, dict) else {}
-    begun = begun if isinstance(begun, dict) else {}  # a parameter without gradient is not there
-    state = {i: like(p) for i, p in enumerate(params) if i in begun}
-    check_state(loaded, dict(state=state, param_groups=groups), what)
+    groups = optimizer.state_dict()["param_groups"]
+    check_state(loaded, dict(state=_like(optimizer, begun), param_groups=groups), what)
     fixed = lambda groups: [{k: v for k, v in group.items() if k != "lr"} for group in groups]
     if fixed(loaded["param_groups"]) != fixed(groups):
         says = "has other settings than this one: remove it, or use the one that belongs here"
