@@ -1,4 +1,5 @@
-"Document asng-nas, table 1: what a search, a retraining and a measurement of cost return, and what is made of them."
+"""Document asng-nas, table 1: what a search, a retraining and a measurement of cost return, and what is made
+of them."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Portable arithmetic: the same bits on every x86-64 processor with AVX2, natively and, where Debian's `qemu-user` is, emulated."""
+"""Portable arithmetic: the same bits on every x86-64 processor with AVX2, natively and, where Debian's
+`qemu-user` is, emulated."""
 
 import ast
 import json

@@ -1,4 +1,5 @@
-"""Data: every form and every way in which it can be broken, splits, batches against a slow reference, downloads from a server on this machine."""
+"""Data: every form and every way in which it can be broken, splits, batches against a slow reference,
+downloads from a server on this machine."""
 
 import gzip
 import hashlib
@@ -49,7 +50,8 @@ CHECKED = settings.get_profile("data")
 
 @pytest.fixture(autouse=True)
 def roots(tmp_path, monkeypatch):
-    "Two empty roots instead of the real ones: what NAS_NB_DATA names, and that of the checkout with the cache."
+    """Two empty roots instead of the real ones: what NAS_NB_DATA names, and that of the checkout with the
+    cache."""
     (tmp_path / "given").mkdir()
     monkeypatch.setenv("NAS_NB_DATA", str(tmp_path / "given"))
     monkeypatch.setattr(images_py, "_own_root", lambda: tmp_path / "own")
@@ -259,7 +261,8 @@ NAMES = [
 
 @pytest.mark.parametrize("names", NAMES)
 def test_classes_of_any_name(tmp_path, names):
-    "Digits that are no numbers, other scripts, spaces: the same classes whatever the form; and the number of a class is that of its name."
+    """Digits that are no numbers, other scripts, spaces: the same classes whatever the form; and the number
+    of a class is that of its name."""
     content = {
         f"{s}/{c}/1.png": encoded(np.full((2, 2), i, np.uint8))
         for s in ("train", "test")
@@ -403,11 +406,13 @@ def test_modes(tmp_path):
     assert d.train.shape == (3, 5, 4) and d.about["form"] == "image folder (GIF/JPEG/WEBP)"
 
 
-# What a person sees: transparency on white, upright. The files are written by hand, bit by bit, so that Pillow is not its own judge.
+# What a person sees: transparency on white, upright. The files are written by hand, bit by bit, so that
+# Pillow is not its own judge.
 
 
 def png(rows, bits, kind, *chunks):
-    "A PNG: `rows` of bytes as they are stored, `kind` 0 grey, 2 colour, 3 palette, 4 grey and alpha, 6 colour and alpha."
+    """A PNG: `rows` of bytes as they are stored, `kind` 0 grey, 2 colour, 3 palette, 4 grey and alpha, 6
+    colour and alpha."""
     chunk = lambda name, data: (
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
     )
@@ -1789,7 +1794,8 @@ def test_no_history(steps, seed):
 
 
 def test_the_augmentation_of_a_batch_does_not_change_its_images():
-    "Order and labels depend on the seed and the step, whatever is done to the images, and the source stays as it is."
+    """Order and labels depend on the seed and the step, whatever is done to the images, and the source stays
+    as it is."""
     images = some(40, shape=(3, 6, 6))
     before = images.x.clone()
     labels = [
@@ -2050,7 +2056,8 @@ def test_bad_text(tmp_path, roots):
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    "Serves `content` under /good/; /short/ stops half-way, /wrong/ changes a byte, /hang/ never answers, everything else is 404."
+    """Serves `content` under /good/; /short/ stops half-way, /wrong/ changes a byte, /hang/ never answers,
+    everything else is 404."""
 
     content, asked, stop = {}, [], threading.Event()
 
@@ -2399,7 +2406,8 @@ def test_archives_of_splits_in_capitals(tmp_path):
 
 
 def test_an_error_is_one_line_in_a_log(tmp_path, roots):
-    "What `nas-nb` says about an image goes to a file without a progress bar in front, and names the data set."
+    """What `nas-nb` says about an image goes to a file without a progress bar in front, and names the data
+    set."""
     folder(roots[0] / "flowers", files() | {"val/ant/notes.txt": b"hello"})
     environment = {
         k: v for k, v in os.environ.items() if k not in ("IN_TEST", "NAS_NB_BATCH", "NAS_NB_STATUS")

@@ -1,4 +1,5 @@
-"""`make gpu` on the CPU, at the size of a test, with everything unimportable that a bare machine with a GPU lacks."""
+"""`make gpu` on the CPU, at the size of a test, with everything unimportable that a bare machine with a GPU
+lacks."""
 
 import builtins
 import importlib
@@ -36,7 +37,8 @@ sys.meta_path.insert(0, Blocked())
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    "A copy of the project, and the environment of a machine without Jupyter; fastcore only as a wheel of the bundle."
+    """A copy of the project, and the environment of a machine without Jupyter; fastcore only as a wheel of
+    the bundle."""
     copy = tmp_path_factory.mktemp("bare")
     for folder, pattern in (("nas_nb", "*.py"), ("nbs", "*.ipynb"), ("tests", "*.py"), ("tools", "*.py")):
         for p in (ROOT / folder).rglob(pattern):
@@ -357,7 +359,8 @@ def test_a_bundle(tmp_path, monkeypatch):
 
 
 def unbound(cells):
-    "Names that a cell reads and that neither it nor an earlier one binds, as 'cell: name'; an export may read those of later exports, in functions."
+    """Names that a cell reads and that neither it nor an earlier one binds, as 'cell: name'; an export may
+    read those of later exports, in functions."""
     bound, read = zip(*(names(cell.source) for cell in cells))
     exported = [cell.source.startswith("#| export") for cell in cells]
     module = set().union(*(b for b, e in zip(bound, exported) if e))
