@@ -82,7 +82,8 @@ PLAIN = {"nas_nb.core", "nas_nb.study", "nas_nb.files"} | {
 
 
 def test_imports_are_cheap():
-    "What a module does not need at once is imported where it is used; `torch._dynamo`, scipy.stats and seaborn take a second each."
+    """What a module does not need at once is imported where it is used; `torch._dynamo`, scipy.stats and
+    seaborn take a second each."""
     code = """
 import importlib, os, sys
 heavy, plain, others = map(str.split, sys.argv[1:])

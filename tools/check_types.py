@@ -1,7 +1,8 @@
-"""Whether a module has more of mypy's complaints than tools/types.json allows; --update writes the numbers anew.
+"""Whether a module has more of mypy's complaints than tools/types.json allows; --update writes the numbers
+anew.
 
-About half of the complaints are about methods that `@patch` adds, which mypy cannot follow. The numbers may only
-go down, module by module, so a new complaint is either a mistake or worth a better annotation.
+About half of the complaints are about methods that `@patch` adds, which mypy cannot follow. The numbers
+may only go down, module by module, so a new complaint is either a mistake or worth a better annotation.
 """
 
 import json
