@@ -1,9 +1,4 @@
-<<<<<<< HEAD
 "Document asng-nas, table 1: what searches, trainings and measurements of cost return, and their use."
-=======
-"""Document asng-nas, table 1: what a search, a retraining and a measurement of cost return, and what is made
-of them."""
->>>>>>> 01226cd320c4dfcabb1d654d98a98fc56988cccf
 
 import json
 from pathlib import Path

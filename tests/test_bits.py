@@ -1,9 +1,4 @@
-<<<<<<< HEAD
 """Portable arithmetic: the same bits on x86-64 processors with AVX2, natively and emulated by `qemu-user`."""
-=======
-"""Portable arithmetic: the same bits on every x86-64 processor with AVX2, natively and, where Debian's
-`qemu-user` is, emulated."""
->>>>>>> 01226cd320c4dfcabb1d654d98a98fc56988cccf
 
 import ast
 import json
