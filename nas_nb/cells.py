@@ -316,13 +316,14 @@ def routes(
     return nodes
 
 # %% ../nbs/11_cells.ipynb #pick
+_ONE = (
+    "a cell of this space outputs only its unused nodes; a mixture uses every node, so nothing would be left"
+)
+
+
 def _pick(space, w, begin, nodes):
     if w.chosen is None or w.values is not None or any(len(chosen) != 1 for chosen in w.chosen):
-        raise ValueError(
-            "the cell's output is what no other node reads, so a mixture of architectures has no meaning "
-            "here: "
-            "choose one"
-        )
+        raise ValueError(f"{_ONE}: choose one architecture")
     at = {edge: e for e, edge in enumerate(space.edges)}
     for i, node in enumerate(nodes):
         (a,), (b,), (p,), (q,) = w.chosen[begin + 4 * i : begin + 4 * i + 4]
@@ -585,7 +586,8 @@ def _check_head(network, sides):
     found = _at_the_end(network, sides)
     if not all(8 <= n <= 10 for n in found):
         fits = [n << network.kinds.count("reduce") for n in (7, 10)]
-        says = f"the auxiliary head takes 8 to 10 pixels each way, and images of {sides[0]}×{sides[1]} pixels have {found[0]}×{found[1]} there"
+        sizes = f"images of {sides[0]}×{sides[1]} pixels have {found[0]}×{found[1]} there"
+        says = f"the auxiliary head takes 8 to 10 pixels each way, and {sizes}"
         raise ValueError(
             f"{says}: bring them to {fits[0] + 1} to {fits[1]} pixels with data.resize, or leave it out "
             "(aux=False)"
