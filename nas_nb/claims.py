@@ -46,11 +46,13 @@ class _Recorder(Formatter):
         self.open.append(name)
         return super().get_field(name, args, kwargs)
 
-    def format_field(self, value, spec):
-        text, name = super().format_field(value, spec), self.open.pop()
-        if self.texts.setdefault(name, text) != text:
-            raise ValueError(f"{name} is written in two ways, {self.texts[name]} and {text}: use two names")
-        return text
+# %% ../nbs/03c_claims.ipynb #recorder-2
+@patch
+def format_field(self: _Recorder, value, spec):
+    text, name = format(value, spec), self.open.pop()
+    if self.texts.setdefault(name, text) != text:
+        raise ValueError(f"{name} is written in two ways, {self.texts[name]} and {text}: use two names")
+    return text
 
 # %% ../nbs/03c_claims.ipynb #fill
 def fill(
@@ -87,7 +89,7 @@ ICONS = {
     "seen at small scale": "🔎",
 }
 
-
+# %% ../nbs/03c_claims.ipynb #decide-2
 def decide(
     holds: bool | None,  # whether the criterion is met; None: these runs cannot tell
     tested: bool = True,
@@ -118,10 +120,12 @@ class Table:
         lines.insert(1, [":--"] * len(self.headings))
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
-    def __repr__(self) -> str:
-        lines = [self.headings, *self.rows]
-        widths = [max(map(len, column)) for column in zip(*lines)]
-        return "\n".join("  ".join(x.ljust(w) for x, w in zip(line, widths)).rstrip() for line in lines)
+# %% ../nbs/03c_claims.ipynb #table-2
+@patch
+def __repr__(self: Table) -> str:
+    lines = [self.headings, *self.rows]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join("  ".join(x.ljust(w) for x, w in zip(line, widths)).rstrip() for line in lines)
 
 # %% ../nbs/03c_claims.ipynb #verdict
 class Verdict(str):
@@ -132,17 +136,19 @@ class Verdict(str):
         self.row = row
         return self
 
-    def _table(self) -> Table:
-        row, source = self.row, f" ({self.row['source']})" if self.row["source"] else ""
-        document, ours, criterion = row["document"] + source, row["ours"], row["criterion"]
-        lines = [["document", document], ["ours", ours], ["criterion", criterion]]
-        return Table([f"{ICONS.get(self, '•')} {self}", row["claim"]], lines)
-
     def _repr_markdown_(self) -> str:
         return self._table()._repr_markdown_()
 
     def _repr_pretty_(self, printer, cycle):
         printer.text(self.plain())
+
+# %% ../nbs/03c_claims.ipynb #verdict-table
+@patch
+def _table(self: Verdict) -> Table:
+    row, source = self.row, f" ({self.row['source']})" if self.row["source"] else ""
+    document, ours, criterion = row["document"] + source, row["ours"], row["criterion"]
+    lines = [["document", document], ["ours", ours], ["criterion", criterion]]
+    return Table([f"{ICONS.get(self, '•')} {self}", row["claim"]], lines)
 
 # %% ../nbs/03c_claims.ipynb #plain
 @patch
@@ -162,13 +168,15 @@ class Verdicts:
     def __repr__(self) -> str:
         return "\n\n".join(Verdict(row).plain() for row in self.rows)
 
-    def _repr_markdown_(self) -> str:
-        lines = ["| verdict | claim, and how it is decided | document | ours |", "| :-- | :-- | :-- | :-- |"]
-        for row in map(Verdict, self.rows):
-            (icon, claim), *rest = map(_safe_row, (row._table().headings, *row._table().rows))
-            document, ours, criterion = (text for _, text in rest)
-            lines.append(f"| {icon} | **{claim}**<br>*{criterion}* | {document} | {ours} |")
-        return "\n".join(lines)
+# %% ../nbs/03c_claims.ipynb #verdicts-markdown
+@patch
+def _repr_markdown_(self: Verdicts) -> str:
+    lines = ["| verdict | claim, and how it is decided | document | ours |", "| :-- | :-- | :-- | :-- |"]
+    for row in map(Verdict, self.rows):
+        (icon, claim), *rest = map(_safe_row, (row._table().headings, *row._table().rows))
+        document, ours, criterion = (text for _, text in rest)
+        lines.append(f"| {icon} | **{claim}**<br>*{criterion}* | {document} | {ours} |")
+    return "\n".join(lines)
 
 # %% ../nbs/03c_claims.ipynb #safe-row
 def _safe_row(row: list[str]) -> list[str]:
@@ -216,7 +224,12 @@ def _document(name: str) -> str:
     found = {path.name for path in (root() / "figures").glob(f"*/{name}_*")}
     return found.pop() if len(found) == 1 else name
 
+# %% ../nbs/03c_claims.ipynb #texts
+def _texts(row: dict) -> dict:
+    "What can be cited of a claim."
+    return row["numbers"] | {k: row[k] for k in COLUMNS[1:-1]}
 
+# %% ../nbs/03c_claims.ipynb #cited-2
 def cited(
     key: str,  # a claim's id and a number's name, `flat.apart`
     document: str,  # the document, or its number
@@ -227,8 +240,7 @@ def cited(
     if id not in rows:
         known = ", ".join(id for id, row in rows.items() if row["id"]) or "no claim with an id"
         raise LookupError(f"{document} has no committed claim {id} (known: {known})")
-    row = rows[id]
-    texts = row["numbers"] | {k: row[k] for k in COLUMNS[1:-1]} | dict(profile=profile)
+    texts = _texts(rows[id]) | dict(profile=profile)
     if name not in texts:
         raise LookupError(f"the claim {id} of {document} has no number {name} (known: {', '.join(texts)})")
     return texts[name]
@@ -236,25 +248,31 @@ def cited(
 # %% ../nbs/03c_claims.ipynb #citation
 CITATION = re.compile(r"(<!-- (?:(\w+):)?([\w-]+\.[^\s>]+) -->)(.*?)(<!-- / -->)", re.DOTALL)
 
+# %% ../nbs/03c_claims.ipynb #substitute
+def _substitute(pattern: re.Pattern, text: str, number, otherwise) -> tuple[str, list[str]]:
+    "Put `number(match)` in place of each match, or `otherwise(match)` and a problem where there is none."
+    problems = []
+
+    def found(match):
+        try:
+            return number(match)
+        except LookupError as error:
+            problems.append(error.args[0])
+            return otherwise(match)
+
+    return pattern.sub(found, text), problems
+
 # %% ../nbs/03c_claims.ipynb #cite
 def cite(
     text: str,  # Markdown
     document: str,  # that is meant where a citation names none
 ) -> tuple[str, list[str]]:  # the text with its numbers, and what has no number
     "Fill in the numbers that a text cites; what cannot be found stays as it is."
-    problems = []
-
-    def number(match):
-        begin, other, key, _, end = match.groups()
-        try:
-            return begin + cited(key, other or document) + end
-        except LookupError as error:
-            problems.append(error.args[0])
-            return match[0]
-
+    number = lambda m: m[1] + cited(m[3], m[2] or document) + m[5]
     parts = re.split(r"(?ms)(^```.*?^```)", text)  # blocks of code are the odd parts
-    parts[::2] = [CITATION.sub(number, part) for part in parts[::2]]
-    return "".join(parts), problems
+    filled = [_substitute(CITATION, part, number, lambda m: m[0]) for part in parts[::2]]
+    parts[::2] = [part for part, _ in filled]
+    return "".join(parts), [problem for _, problems in filled for problem in problems]
 
 # %% ../nbs/03c_claims.ipynb #answer
 ANSWER = re.compile(r"\{([\w-]+\.[^{}\s]+)\}")  # {flat.apart}
@@ -265,16 +283,7 @@ def fill_answer(
     document: str,
 ) -> tuple[str, list[str]]:  # the text, and what has no number
     "Fill in the numbers of a summary's answer; what has none becomes `…`."
-    problems = []
-
-    def number(match):
-        try:
-            return _safe(cited(match[1], document))
-        except LookupError as error:
-            problems.append(error.args[0])
-            return "…"
-
-    return ANSWER.sub(number, answer), problems
+    return _substitute(ANSWER, answer, lambda m: _safe(cited(m[1], document)), lambda m: "…")
 
 # %% ../nbs/03c_claims.ipynb #show-text
 def _show_text(text: str) -> None:
@@ -283,12 +292,15 @@ def _show_text(text: str) -> None:
     display({"text/markdown": text, "text/plain": text}, raw=True)
 
 # %% ../nbs/03c_claims.ipynb #show-figure
-def _show_figure(path: Path) -> None:
+def _show_figure(path: Path) -> list[str]:  # what is wrong
     from IPython.display import Image, display
 
+    if not path.is_file():
+        return [f"the figure {path.stem} is not committed yet"]
     alt, png = path.with_suffix(".json"), path.read_bytes()
     text = json.loads(alt.read_text(encoding="utf-8")).get("alt", "") if alt.is_file() else ""
     display(Image(png, width=int.from_bytes(png[16:20]) // 2, alt=text))
+    return []
 
 # %% ../nbs/03c_claims.ipynb #summary
 def summary(
@@ -302,10 +314,8 @@ def summary(
     (profile, rows), (text, problems) = committed_claims(name), fill_answer(answer, name)
     picture = root() / "figures" / profile / name / f"{figure}.png"
     _show_text(text)
-    if figure and picture.is_file():
-        _show_figure(picture)
-    elif figure:
-        problems.append(f"the figure {figure} is not committed yet")
+    if figure:
+        problems += _show_figure(picture)
     if profile:
         _show_text(f"*Profile `{profile}`: figure and verdicts come from its committed records.*")
         display(Verdicts(list(rows.values())))

@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 import torch
 from fastcore.basics import patch
-from .methods import GradientMethod
 from torch import nn
 
 from .cells import CellSpace, Genotype, discretise
+from .core import check_whole, said
 from .files import check_state
-from .operations import check_positive, check_tensors, check_whole, said
+from .methods import GradientMethod
+from .operations import check_positive, check_tensors
 from .relaxations import Weights, softmax
 from .streams import square_root
 

@@ -12,13 +12,13 @@ from numbers import Integral, Real
 
 import torch
 from fastcore.basics import patch
-from .methods import GradientMethod
 from torch import nn
 
 from .cells import CellSpace, Genotype, discretise
+from .core import check_whole, said
 from .darts import check_mixture
 from .files import check_state
-from .operations import check_whole, said
+from .methods import GradientMethod
 from .relaxations import Weights, gumbel, gumbel_softmax, softmax
 from .streams import check_seeds, uniform
 

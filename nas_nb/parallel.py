@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 from fastcore.basics import patch
-from .methods import GradientMethod
 from torch import nn
 
 from .cells import CellNetwork
 from .darts import run_norms, scaled
+from .methods import GradientMethod
 from .relaxations import Weights
 
 # %% ../nbs/28_parallel.ipynb #team

@@ -17,12 +17,13 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from .methods import GradientMethod, SamplingMethod
 from torch import nn
 
 from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
+from .core import check_whole, said
 from .files import check_state
-from .operations import DARTS_OPS, check_positive, check_reals, check_tensors, check_whole, cost, said
+from .methods import GradientMethod, SamplingMethod
+from .operations import DARTS_OPS, check_positive, check_reals, check_tensors, cost
 from .relaxations import Weights, check_pairs, gumbel, gumbel_softmax, one_hot, two_path
 from .streams import square_root
 

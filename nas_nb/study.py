@@ -96,7 +96,7 @@ def _commits(self: Study) -> bool:
     asked = os.environ.get("NAS_NB_FIGURES") == "committed"
     return self.profile == "smoke" or (asked and not changed)
 
-
+# %% ../nbs/03_study.ipynb #study-where-2
 @patch
 def _take_folders(self: Study) -> None:
     "Where runs are cached (`cache`), what is committed (`home`), and where figures go (`folder`)."
@@ -110,7 +110,7 @@ def kept(self: Study) -> bool:
     "Whether records are kept beside the figures."
     return self.profile in ("cpu", "paper")
 
-
+# %% ../nbs/03_study.ipynb #kept-2
 @patch
 def report(self: Study) -> None:
     "What the command line reads when the notebook has run."
@@ -139,7 +139,7 @@ def _where(self: Study) -> str:
         return f"figures go to {folder} (git ignores it; nas-nb figures writes the committed ones)\n"
     return f"figures go to {folder}" + " (git ignores it)" * (self.profile == "smoke") + "\n"
 
-
+# %% ../nbs/03_study.ipynb #where-2
 @patch
 def __repr__(self: Study) -> str:
     values = "\n".join(f"  {k} = {v!r}" for k, v in self.values.items())
@@ -194,7 +194,7 @@ def _cpu_name() -> str:
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 
-
+# %% ../nbs/03_study.ipynb #cpu-name-2
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -202,7 +202,7 @@ def now() -> str:
 def run_key(identity: dict) -> str:  # 16 hexadecimal digits
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-
+# %% ../nbs/03_study.ipynb #run-2
 def record_key(
     record: dict,  # as `Study.run` returns it
 ) -> str:
@@ -266,7 +266,7 @@ def _json(x, what: str, **settings):
     except (TypeError, ValueError, RecursionError) as e:
         raise ValueError(f"{what} is not what JSON can hold: {e}") from None
 
-
+# %% ../nbs/03_study.ipynb #fit-2
 def _distinct(pairs) -> dict:  # a `dict` with 1 and "1" would lose one of them
     if len(found := dict(pairs)) < len(pairs):
         raise ValueError(f"two keys are the same as text, among {', '.join(found)}")
@@ -573,7 +573,7 @@ def _small(self: Study) -> bool:
     "Whether the runs are too small for a verdict of the profile's rank."
     return self.profile in ("quick", "smoke") or self.own_sizes
 
-
+# %% ../nbs/03_study.ipynb #verdict-2
 @patch
 def verdict(self: Study, id: str) -> Verdict:
     "The verdict of a claim that was judged; as a cell's last value it shows the claim."
@@ -602,7 +602,7 @@ def claim(self: Study, claim, source, document, ours, criterion, holds, tested=T
     self.claims = [c for c in self.claims if c["claim"] != claim] + [row]
     return verdict
 
-
+# %% ../nbs/03_study.ipynb #claims-old-2
 @patch
 def _save_old(self: Study):  # a pandas DataFrame
     import pandas as pd

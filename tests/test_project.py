@@ -187,11 +187,20 @@ def test_readme_is_built_from_the_index():
     assert (ROOT / "README.md").read_text(encoding="utf-8") == build_readme.readme(), "run make readme"
 
 
-@pytest.mark.parametrize("page", ["README.md", "data/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "data/README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_links_lead_somewhere(page):
     path = ROOT / page
     targets = [m[2].partition("#")[0] for m in build_readme.LINK.finditer(path.read_text(encoding="utf-8"))]
     assert [t for t in targets if not (path.parent / t).exists()] == []
+
+
+def test_the_citation_names_what_this_is():
+    cff = dict(re.findall(r"(?m)^([a-z-]+): *(.*)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8")))
+    settings = read_settings()
+    assert {"cff-version", "message", "title", "authors"} <= cff.keys() and cff["cff-version"] == "1.2.0"
+    assert cff["version"] == settings["version"] and cff["license"] == PROJECT["project"]["license"]
+    assert f'- name: "{settings["author"]}"' in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"## {settings['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_readme_builder(tmp_path):

@@ -67,7 +67,7 @@ def test_the_report_tells_the_command_line_what_keeps_bits_from_being_equal(tmp_
     assert json.loads((tmp_path / "report.json").read_text())["problem"] == "last digits will differ"
 
 
-# -- what only happens to processes: a fresh one, with torch at hand, forks those that are killed, wait or run out of disk --
+# -- what only happens to processes: a fresh one forks those that are killed, wait or run out of disk --
 
 WARM = """
 import contextlib, io, json, os, random, shutil, signal, sys, time, traceback
@@ -88,7 +88,8 @@ def walk(n, seed, device, ckpt):
     mark("R" if saved else "B")
     i, x = (saved["i"], saved["x"]) if saved else (0, torch.zeros(WIDTH, dtype=torch.float64))
     for i in range(i, n):
-        x = torch.sin(1.7 * x + torch.randn(WIDTH, generator=torch.Generator().manual_seed(1000 * seed + i), dtype=torch.float64))
+        generator = torch.Generator().manual_seed(1000 * seed + i)
+        x = torch.sin(1.7 * x + torch.randn(WIDTH, generator=generator, dtype=torch.float64))
         mark(".")
         time.sleep(PACE)
         ckpt.tick(lambda: dict(i=i + 1, x=x))
@@ -147,7 +148,8 @@ moments = random.Random(seed)
 small = %r
 phases, marked = {}, {}
 for number in range(20):
-    fn, config = (hitting_times, small | dict(seed=number)) if number == 13 else (walk, dict(n=40, seed=number))
+    fn, config = walk, dict(n=40, seed=number)
+    if number == 13: fn, config = hitting_times, small | dict(seed=number)
     began = time.monotonic()
     whole = study(folder / "whole").run(fn, "x", **config)
     takes, where = time.monotonic() - began, folder / f"killed-{number}"
@@ -163,7 +165,8 @@ for number in range(20):
         status = ended(pid)
         assert status == (-9 if kill else 0) or (kill and status == 0), status
         left = [p.name for p in where.glob("cache/x-*/*")]
-        phase = "early" if not left else "late" if "record.json" in left else "write" if any(p.startswith(".") for p in left) else "between"
+        writes = any(p.startswith(".") for p in left)
+        phase = "early" if not left else "late" if "record.json" in left else "write" if writes else "between"
         phases[phase] = phases.get(phase, 0) + (status == -9)
     (path,) = where.rglob("record.json")
     assert content(json.loads(path.read_text())) == content(whole), (seed, number)
@@ -433,7 +436,8 @@ def half(n, seed, device, ckpt):
     "In the middle of a step its state is of no use: `x` is new and `i` is old."
     state = ckpt.load() or dict(i=0, x=torch.zeros(WIDTH, dtype=torch.float64))
     while state["i"] < n:
-        noise = torch.randn(WIDTH, generator=torch.Generator().manual_seed(1000 * seed + state["i"]), dtype=torch.float64)
+        generator = torch.Generator().manual_seed(1000 * seed + state["i"])
+        noise = torch.randn(WIDTH, generator=generator, dtype=torch.float64)
         state["x"] += noise
         mark(".")
         time.sleep(0.001)
@@ -444,7 +448,8 @@ def half(n, seed, device, ckpt):
 
 def trained(n, seed, device, ckpt):
     torch.manual_seed(seed)
-    net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.BatchNorm1d(16), torch.nn.Dropout(0.2), torch.nn.Linear(16, 3))
+    nn = torch.nn
+    net = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.Linear(16, 3))
     def batches(step):
         mark(".")
         time.sleep(0.002)
@@ -465,7 +470,8 @@ for number in range(8):
     for _ in range(moments.choice([1, 2, 3])):
         before, ready = len(marks.read_text()), moments.randrange(1, 15)
         pid = fork(run)
-        wait_for(lambda: len(marks.read_text()) >= before + ready or os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+        has_ended = lambda: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        wait_for(lambda: len(marks.read_text()) >= before + ready or has_ended())
         os.kill(pid, signal.SIGINT)
         status = ended(pid)
         assert status in (0, 9), status
@@ -641,7 +647,8 @@ def attempt(body):
         error = ""
     except Exception as e: error = f"{type(e).__name__}: {e}"
     full(limited[0])
-    print(json.dumps(dict(error=error, said=out.getvalue(), left=sorted(p.name for p in folder.glob("cache/*/*")), marks=marks.read_text())))
+    left = sorted(p.name for p in folder.glob("cache/*/*"))
+    print(json.dumps(dict(error=error, said=out.getvalue(), left=left, marks=marks.read_text())))
     marks.write_text("")
 """
 
@@ -764,7 +771,7 @@ def test_a_run_is_computed_once(study):
 
 @pytest.fixture
 def notes_calls(monkeypatch):
-    "For a function that notes its calls in a list of its own: what the list holds would make it another function."
+    "For a function that notes its calls in a list: what the list holds would make it another function."
     monkeypatch.setattr(records, "code_hash", lambda fn: "0123456789abcdef")
 
 

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
+from ..core import check_whole
 from ..explore import Explorer, explore
-from .asng_runs import METHODS, check_whole, trace
+from .asng_runs import METHODS, trace
 from ..plots import PAPER, STYLE, headline
 
 # %% ../../nbs/51b_asng_figures.ipynb #trials-given
@@ -154,7 +155,7 @@ def every_setting(df: pd.DataFrame, method: str, rate: float = 0.0) -> bool:
     rates = df.loc[df["method"] == method, "success_rate"]
     return bool(len(rates) and (rates > 0).all() and (rates >= rate).all())
 
-
+# %% ../../nbs/51b_asng_figures.ipynb #band-tuning
 def needs_tuning(df: pd.DataFrame, method: str) -> bool:
     "Whether in some panel one step length never succeeds while another does."
     panels = df[df["method"] == method].groupby("eps_x")["success_rate"]
@@ -179,7 +180,7 @@ def said_spread(df: pd.DataFrame, ratios: dict) -> dict:  # a text for each meth
     at_least = {m: "" if every_setting(df, m) else "≥ " for m in ratios}
     return {m.lower(): f"{at_least[m]}{r:,.1f}" for m, r in ratios.items()}
 
-
+# %% ../../nbs/51b_asng_figures.ipynb #band-lowest
 def lowest(df: pd.DataFrame, method: str) -> float:
     "The rate of success in a method's worst setting."
     return float(df["success_rate"][df["method"] == method].min())
@@ -189,7 +190,7 @@ def never(df: pd.DataFrame, method: str | None = None) -> int:
     "In how many settings no trial succeeded, of one method or of all."
     return int((df["success_rate"][(df["method"] == method) | (method is None)] == 0).sum())
 
-
+# %% ../../nbs/51b_asng_figures.ipynb #told4-findings
 def found4(df: pd.DataFrame, max_updates: int, horizon: int) -> tuple[bool, bool]:
     "Whether ASNG succeeds from every start, and whether both others have to be tuned."
     robust = every_setting(df, "ASNG", 0.9 if max_updates >= horizon else 0)
@@ -431,7 +432,7 @@ def _ends(df: pd.DataFrame) -> list[tuple]:
 def _several(row: pd.Series) -> bool:
     return row["success_rate"] * row["trials"] > 1.5
 
-
+# %% ../../nbs/51b_asng_figures.ipynb #lambda-clearly
 def clearly(df: pd.DataFrame, what: str, utility: str, sign: int) -> bool:  # 1 for larger, -1 for smaller
     "Whether `what` at the largest λ is clearly on this side of that at the smallest, in every panel."
     panels = []
@@ -447,12 +448,16 @@ def ends(df: pd.DataFrame, what: str) -> dict:
     ratios = pd.Series([many[what] / few[what] for _, _, few, many in _ends(df)])
     return dict(least=ratios.min(), most=ratios.max())
 
+# %% ../../nbs/51b_asng_figures.ipynb #lambda-short
+def _short(x: float) -> str:
+    return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.2g}" if abs(x) < 0.1 else f"{x:.2f}"
+
 # %% ../../nbs/51b_asng_figures.ipynb #lambda-change
 def changes(df: pd.DataFrame) -> pd.DataFrame:
     "A row for each utility and εₓ: δ, updates and evaluations at the smallest and largest λ, ± one sd."
     names, rows = {"delta": "δ", "median": "updates", "evaluations": "evaluations"}, {}
     for u, e, *both in _ends(df):
-        said = lambda k: " → ".join(f"{r[k]:,.4g} ± {r[f'{k}_sd']:,.2g}" for r in both)
+        said = lambda k: " → ".join(f"{_short(r[k])} ± {_short(r[f'{k}_sd'])}" for r in both)
         rows[f"{u}, εₓ = {e:g}"] = {name: said(k) for k, name in names.items()}
     return pd.DataFrame(rows).T
 
@@ -461,7 +466,7 @@ def fewer(df: pd.DataFrame, what: str, utility: str) -> bool:
     "Whether `what` is clearly lower at the largest λ than at the smallest, in every panel."
     return clearly(df, what, utility, -1)
 
-
+# %% ../../nbs/51b_asng_figures.ipynb #lambda-saved
 def saved(df: pd.DataFrame, what: str) -> bool:
     "Whether more samples need clearly less of `what`, by one utility or the other."
     return fewer(df, what, "rank") or fewer(df, what, "mean")

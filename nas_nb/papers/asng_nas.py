@@ -39,6 +39,10 @@ CLAIMS = {
         document="settings without success",
         criterion="for each of the two, some panel has a δ⁰ without success and one with",
     ),
+}
+
+# %% ../../nbs/51_asng_nas.ipynb #claims-eased
+CLAIMS |= {
     "eased": dict(
         claim="ASNG eases the influence of δ⁰",
         source="section 3.1, last paragraph",

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'SEARCHES', 'TICKS', 'POPULATION', 'WORDS_OF_POPULATION', 'NAMES', 'SPEED', 'records_of', 'MeanSD',
-           'by_sampling', 'apart', 'spread_of', 'sampling_table', 'draw_accuracies', 'draw_apart', 'plot_samplings',
-           'words_of_samplings', 'judge_sampling', 'judge_spread', 'by_generation', 'by_level', 'level_table',
-           'with_worth', 'to_compare', 'draw_course', 'draw_level', 'draw_levels', 'plot_evaluation', 'main_course',
-           'at_generation', 'how_many', 'words_of_evaluation', 'on_test', 'judge_beyond', 'judge_random', 'leak_table',
-           'leak_numbers', 'judge_late', 'loci_of', 'entropy_of', 'draw_entropy', 'draw_map', 'plot_entropy',
-           'words_of_entropy', 'judge_temperature', 'population_table', 'draw_population', 'view_population', 'gains',
-           'draw_points', 'plot_ablations', 'words_of_ablations', 'judge_fixed', 'plot_best', 'best_table',
-           'words_of_best', 'rivals_of', 'retrain_plan', 'with_accuracy', 'plot_retrained', 'ahead_of',
-           'words_of_retrained', 'judge_scratch', 'scratch_cited', 'speed_table', 'whole_speed', 'check_course']
+           'by_sampling', 'apart', 'spread_of', 'draw_accuracies', 'draw_apart', 'plot_samplings', 'words_of_samplings',
+           'judge_sampling', 'judge_spread', 'by_generation', 'by_level', 'level_table', 'with_worth', 'to_compare',
+           'draw_course', 'draw_level', 'draw_levels', 'plot_evaluation', 'main_course', 'at_generation', 'how_many',
+           'words_of_evaluation', 'on_test', 'judge_beyond', 'judge_random', 'leak_table', 'leak_numbers', 'judge_late',
+           'loci_of', 'entropy_of', 'draw_entropy', 'draw_map', 'plot_entropy', 'words_of_entropy', 'judge_temperature',
+           'population_table', 'draw_population', 'view_population', 'gains', 'draw_points', 'plot_ablations',
+           'words_of_ablations', 'judge_fixed', 'plot_best', 'best_table', 'words_of_best', 'rivals_of', 'retrain_plan',
+           'with_accuracy', 'plot_retrained', 'ahead_of', 'words_of_retrained', 'judge_scratch', 'scratch_cited',
+           'speed_table', 'whole_speed', 'check_course']
 
 # %% ../../nbs/50b_tdga_figures.ipynb #figs-imports
 from collections.abc import Sequence
@@ -67,13 +67,6 @@ def spread_of(first: pd.DataFrame) -> pd.DataFrame:  # columns differ, differ by
     "How far the graphs of the seeds are apart, a row for each sampling."
     found = {name: apart(rows["graph"]) for name, rows in first.groupby("sampling", sort=False)}
     return pd.DataFrame(found, index=["differ", "differ by chance"]).T
-
-# %% ../../nbs/50b_tdga_figures.ipynb #sampling-table
-def sampling_table(first: pd.DataFrame, spread: pd.DataFrame) -> pd.DataFrame:
-    "Accuracies on the images for fitness, loss, and number of shortcuts."
-    columns = {"mixture": "as trained", "accuracy": "graph", "loss": "loss", "open": "shortcuts"}
-    means = first.groupby("sampling", sort=False)[[*columns]].mean().rename(columns=columns)
-    return means.join(spread).round(3)
 
 # %% ../../nbs/50b_tdga_figures.ipynb #draw-accuracies
 def draw_accuracies(ax: plt.Axes, df: pd.DataFrame, rows: dict) -> None:  # `rows`: sampling -> height
@@ -132,8 +125,7 @@ def judge_sampling(first: pd.DataFrame) -> dict:
     second = per.drop(columns="threshold").mean().idxmax()
     ahead = per["threshold"] - per[second]
     error = ahead.std() / len(ahead) ** 0.5 if len(ahead) > 1 else 0.0
-    ours = "accuracy of the graph with shared weights {threshold:.2f} %, "
-    ours += "best of the others {second:.2f} % ({rival}; n = {n})"
+    ours = "its graph {threshold:.2f} %, best of the others {second:.2f} % ({rival}; n = {n})"
     numbers = dict(threshold=MeanSD(per["threshold"]), second=MeanSD(per[second]), rival=second, n=len(per))
     cited = dict(ahead=f"{ahead.mean():.1f}", error=f"{error:.1f}", least=f"{ahead.min():.1f}")
     return dict(ours=ours, holds=bool(ahead.mean() > error)) | numbers | cited
@@ -170,7 +162,8 @@ def by_level(runs: dict) -> pd.DataFrame:
 # %% ../../nbs/50b_tdga_figures.ipynb #level-table
 def level_table(ends: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     "Means over seeds of what was measured of each architecture."
-    return ends.groupby(["search", "architecture"], sort=False)[[*columns]].mean().round(4)
+    means = ends.groupby(["search", "architecture"], sort=False)[[*columns]].mean()
+    return means[~means.duplicated()].round(4)  # plain VGG19 and others are the same in each search
 
 # %% ../../nbs/50b_tdga_figures.ipynb #with-worth
 def with_worth(compared: pd.DataFrame, worth: Sequence[dict]) -> pd.DataFrame:  # records of `worth_run`
@@ -275,13 +268,12 @@ def on_test(compared: pd.DataFrame, what: str) -> pd.DataFrame:
 def judge_beyond(compared: pd.DataFrame, ends: pd.DataFrame) -> dict:
     "Whether TDGA's best is above all baselines on all test images."
     accuracy, loss, own = (on_test(compared, what) for what in ("test_accuracy", "test_loss", "loss"))
-    names = {"best": "best 1", "plain": "plain", "all": "all", "darts": "DARTS", "random": "random"}
-    ours = "accuracy on all test images (and loss): TDGA's best {best:.2f} % ({best_loss:.3f}), plain VGG19 "
-    ours += "{plain:.2f} % ({plain_loss:.3f}), all shortcuts {all:.2f} % ({all_loss:.3f}), graph of DARTS "
-    ours += "{darts:.2f} % ({darts_loss:.3f}), random {random:.2f} % ({random_loss:.3f}) (n = {n})"
+    names = dict(best="best 1", plain="plain", all="all", darts="DARTS")
+    ours = "TDGA's best {best:.2f} %, graph of DARTS {darts:.2f} %, all shortcuts {all:.2f} %, "
+    ours += "plain VGG19 {plain:.2f} % (n = {n})"
     numbers = {k: MeanSD(100 * accuracy[name]) for k, name in names.items()}
-    numbers |= {f"{k}_loss": loss[name].mean() for k, name in names.items()}
-    cited = {f"{k}_own": f"{own[name].mean():.3f}" for k, name in names.items()} | leak_numbers(ends)
+    cited = {f"{k}_loss": f"{loss[name].mean():.3f}" for k, name in names.items()}
+    cited |= {f"{k}_own": f"{own[name].mean():.3f}" for k, name in names.items()} | leak_numbers(ends)
     rivals = accuracy[["plain", "all", "DARTS"]].max(axis=1)
     return dict(ours=ours, holds=bool((accuracy["best 1"] > rivals).all()), n=len(loss)) | numbers | cited
 
@@ -289,13 +281,12 @@ def judge_beyond(compared: pd.DataFrame, ends: pd.DataFrame) -> dict:
 def judge_random(compared: pd.DataFrame, course: pd.DataFrame) -> dict:
     "Whether TDGA's best is above the best of as many random architectures."
     accuracy, own = (on_test(compared, what) for what in ("test_accuracy", "loss"))
-    ours = "accuracy on all test images {best:.2f} %, best of the random ones {random:.2f} % "
-    ours += "(loss on the images for fitness {best_own:.3f}, {random_own:.3f}; n = {n})"
+    ours = "TDGA's best {best:.2f} %, best of the random ones {random:.2f} % (n = {n})"
     numbers = {k: MeanSD(100 * accuracy[a]) for k, a in (("best", "best 1"), ("random", "random"))}
-    numbers |= dict(best_own=own["best 1"].mean(), random_own=own["random"].mean(), n=len(own))
+    numbers |= dict(best_own=f"{own['best 1'].mean():.3f}", random_own=f"{own['random'].mean():.3f}")
     tried = course[course["search"] == "TDGA"].groupby("seed")["distinct"].max().mean()
     holds = bool((accuracy["best 1"] > accuracy["random"]).all())
-    return dict(ours=ours, holds=holds, tried=f"{tried:,.0f}") | numbers
+    return dict(ours=ours, holds=holds, n=len(own), tried=f"{tried:,.0f}") | numbers
 
 # %% ../../nbs/50b_tdga_figures.ipynb #leak
 def leak_table(ends: pd.DataFrame) -> pd.DataFrame:
@@ -325,13 +316,11 @@ def judge_late(course: pd.DataFrame, generations: int) -> dict:
     third, of = min(50, generations // 3), course[course["search"] == "TDGA"]
     at = lambda g: of[of["generation"] == g].set_index("seed")[["best", "mean"]]
     middle, end = at(third), at(generations)
-    ours = "loss of the best {middle:.4f} in generation {third}, {end:.4f} in generation {last}; "
-    ours += "mean of the population {middle_mean:.4f}, {end_mean:.4f} (n = {n})"
-    numbers = dict(middle=MeanSD(middle["best"]), end=MeanSD(end["best"]), third=third, last=generations)
-    numbers |= dict(middle_mean=MeanSD(middle["mean"]), end_mean=MeanSD(end["mean"]), n=len(end))
-    falls = (middle - end).mean()
-    cited = dict(fall=f"{falls['best']:.3f}", fall_mean=f"{falls['mean']:.3f}")
-    return dict(ours=ours, holds=bool((end < middle).all(axis=None))) | numbers | cited
+    ours = "from generation {third} to {last} the loss of the best falls by {fall:.4f}, "
+    ours += "the mean of the population by {fall_mean:.4f} (n = {n})"
+    numbers = dict(third=third, last=generations, n=len(end))
+    numbers |= dict(fall=MeanSD((middle - end)["best"]), fall_mean=MeanSD((middle - end)["mean"]))
+    return dict(ours=ours, holds=bool((end < middle).all(axis=None))) | numbers
 
 # %% ../../nbs/50b_tdga_figures.ipynb #loci
 def loci_of(record: dict) -> tuple[list[int], np.ndarray]:  # generations, (generations, M)
@@ -357,10 +346,10 @@ def draw_entropy(ax: plt.Axes, course: pd.DataFrame) -> None:
     ax.text(0, np.log(2), " at most: ln 2", va="bottom", fontsize=7, color="0.25")
     ax.legend(loc="upper right", bbox_to_anchor=(1, 0.92))
 
-# %% ../../nbs/50b_tdga_figures.ipynb #draw-map
+# %% ../../nbs/50b_tdga_figures.ipynb #ticks
 TICKS = (3, 6, 8, 10, 12, 14, 16)  # targets that are named
 
-
+# %% ../../nbs/50b_tdga_figures.ipynb #draw-map
 def draw_map(ax: plt.Axes, record: dict, name: str):  # the image, for a colour bar
     "The entropy of each position against generation."
     first = {j: n for n, (_, j) in reversed([*enumerate(SPACE.positions)])}  # target -> its first position
@@ -399,11 +388,12 @@ def judge_temperature(course: pd.DataFrame, compared: pd.DataFrame, T: float, ge
     "Whether a temperature above 0 finds a lower loss."
     end = course[course["generation"] == generations].pivot(index="seed", columns="search", values="best")
     warm, cold = end["TDGA"], end["T = 0"]
-    ours = "loss of the best {warm:.4f} at T = {T:g}, {cold:.4f} at T = 0, difference {apart:.4f} (n = {n})"
-    numbers = dict(warm=MeanSD(warm), cold=MeanSD(cold), apart=MeanSD(warm - cold), T=T, n=len(end))
+    ours = "loss of the best at T = {T:g} minus that at T = 0: {apart:.4f} (n = {n})"
+    numbers = dict(apart=MeanSD(warm - cold), T=T, n=len(end))
     best = compared[compared["architecture"] == "best 1"].groupby("search")["test_loss"].mean()
     kept = at_generation(course, generations)["entropy"]
-    cited = dict(warm_test=f"{best['TDGA']:.3f}", cold_test=f"{best['T = 0']:.3f}")
+    cited = dict(warm=f"{warm.mean():.3f}", cold=f"{cold.mean():.3f}")
+    cited |= dict(warm_test=f"{best['TDGA']:.3f}", cold_test=f"{best['T = 0']:.3f}")
     cited |= dict(warm_entropy=f"{kept['TDGA']:.2f}", cold_entropy=f"{kept['T = 0']:.2f}")
     return dict(ours=ours, holds=bool((warm < cold).all())) | numbers | cited
 
@@ -493,9 +483,8 @@ def judge_fixed(gained: pd.DataFrame, ends: pd.DataFrame, generation: int) -> di
     gain, loss = (gained.pivot(index="seed", columns="search", values=what) for what in ("gain", "best"))
     more, lower = gain["TDGA"] - gain["weights trained"], loss["weights trained"] - loss["TDGA"]
     better, worse = (more > 0).all() and (lower > 0).all(), (more < 0).all() and (lower < 0).all()
-    ours = "loss of the best below that of the graph of DARTS by {fixed:.3f} with fixed, {trained:.3f} with "
-    ours += "trained weights, after {generation} generations "
-    ours += "(that loss itself: {fixed_loss:.3f}, {trained_loss:.3f}; n = {n})"
+    ours = "after {generation} generations gain {fixed:.3f} with fixed, {trained:.3f} with trained weights; "
+    ours += "loss itself {fixed_loss:.3f}, {trained_loss:.3f} (n = {n})"
     numbers = dict(fixed=MeanSD(gain["TDGA"]), trained=MeanSD(gain["weights trained"]), n=len(gain))
     numbers |= dict(fixed_loss=MeanSD(loss["TDGA"]), trained_loss=MeanSD(loss["weights trained"]))
     darts = ends[ends["architecture"] == "DARTS"].groupby("search")["loss"].mean()
@@ -548,13 +537,13 @@ def with_accuracy(plan: pd.DataFrame, tested: Sequence[dict]) -> pd.DataFrame:  
     "The plan with the test accuracy of each."
     return plan.assign(accuracy=[r["result"]["correct"] / r["result"]["n"] for r in tested])
 
-# %% ../../nbs/50b_tdga_figures.ipynb #plot-retrained
+# %% ../../nbs/50b_tdga_figures.ipynb #names
 NAMES = dict(
     plain="plain VGG19", all="all shortcuts", DARTS="graph of DARTS", random="best of as many random"
 )
 NAMES |= {f"best {n}": f"TDGA, best {n}" for n in (1, 2, 3)}
 
-
+# %% ../../nbs/50b_tdga_figures.ipynb #plot-retrained
 def plot_retrained(df: pd.DataFrame, title: str) -> plt.Figure:  # columns architecture, seed, accuracy
     "Test accuracy after training from scratch, a point for each run."
     fig, ax = plt.subplots(figsize=(6.5, 0.9 + 0.33 * df["architecture"].nunique()))
@@ -592,9 +581,8 @@ def judge_scratch(df: pd.DataFrame, steps: int) -> dict:
     gap = kinds["best"] - kinds["plain"]
     error = gap.std() / len(gap) ** 0.5 if len(gap) > 1 else 0.0
     ours = (
-        "test accuracy {best:.2f} % after {steps:,} steps, plain VGG19 {plain:.2f} %, difference {gap:.2f} "
+        "after {steps:,} steps {best:.2f} %, plain VGG19 {plain:.2f} %, difference {gap:.2f} points (n = {n})"
     )
-    ours += "points (three trainings of each for every search, n = {n})"
     numbers = dict(best=MeanSD(kinds["best"]), plain=MeanSD(kinds["plain"]), gap=MeanSD(gap), n=len(gap))
     return (
         dict(ours=ours, holds=bool(gap.mean() > 2 * error), steps=steps) | numbers | scratch_cited(df, kinds)
@@ -615,23 +603,20 @@ SPEED = ["generation", "different individuals", "plain loop, 1/s", "ours, 1/s"]
 SPEED += ["times faster", "by prefix", "by the rest"]
 
 # %% ../../nbs/50b_tdga_figures.ipynb #speed-table-of
-def speed_table(timed: dict) -> pd.DataFrame:  # a record of `speed_run`
-    "A row for each population; prints on which machine it was measured."
-    print("measured on", timed["run"]["device"])
-    return pd.DataFrame(timed["result"]["rows"], columns=SPEED)
+def speed_table(timed: dict, last: dict) -> pd.DataFrame:  # a record of `speed_run`; the last generation
+    "A row for each population; prints on which machine it was measured, and what the whole search gains."
+    measured = pd.DataFrame(timed["result"]["rows"], columns=SPEED)
+    print(f"measured on {timed['run']['device']}; {whole_speed(measured, last)}")
+    return measured.round(2)
 
 # %% ../../nbs/50b_tdga_figures.ipynb #whole-speed
-def whole_speed(measured: pd.DataFrame, last: dict) -> pd.Series:  # `last`: the row of the last generation
+def whole_speed(measured: pd.DataFrame, last: dict) -> str:  # `last`: the row of the last generation
     "How much faster the whole search is than a plain loop that looks nothing up."
     plain, ours = measured[["plain loop, 1/s", "ours, 1/s"]].median()
-    cache = last["asked"] / last["distinct"]
-    shared = last["layers"] / (16 * last["distinct"])  # a layer that several share counts once
-    counts = {"evaluations asked for": last["asked"], "computed": last["distinct"]}
-    counts |= {"share of their layers": shared}
-    speeds = {"plain loop, 1/s (median)": plain, "ours, 1/s (median)": ours}
-    speeds |= {"ours with look-ups, 1/s": ours * cache, "times faster by the cache": cache}
-    by = {"times faster by prefix and the rest": ours / plain, "times faster by all": ours / plain * cache}
-    return pd.Series(counts | speeds | by).round(2)
+    asked, distinct = last["asked"], last["distinct"]
+    text = f"of {asked:,} evaluations asked for {distinct:,} were computed, "
+    text += f"with {last['layers'] / (16 * distinct):.0%} of their layers; "
+    return text + f"with look-ups the whole search is {ours / plain * asked / distinct:.1f} times as fast"
 
 # %% ../../nbs/50b_tdga_figures.ipynb #check-course
 def check_course(course: pd.DataFrame) -> None:
