@@ -416,7 +416,7 @@ def test_a_space_of_ones_own():
 def test_what_is_refused_in_one_sentence(supernet):
     dense = Weights(torch.rand(40, 6))
     for call, says in (
-        (lambda: CellNetwork(ASNG_CELL, channels=4, cells=1)(some().float(), dense), "nobody reads"),
+        (lambda: CellNetwork(ASNG_CELL, channels=4, cells=1)(some().float(), dense), "outputs only its unused nodes"),
         (lambda: supernet(some()), "needs weights"),
         (lambda: supernet(some(), softmax(torch.zeros(14, 8))), "14 variables do not fit"),
         (
@@ -885,7 +885,7 @@ REFUSED = {
     ),
     "dense on ENAS": (
         lambda: CellNetwork(ENAS_CELL, **SMALL)(some().float(), Weights(torch.rand(40, 6))),
-        "nobody reads",
+        "outputs only its unused nodes",
     ),
     "two choices on ENAS": (
         lambda: CellNetwork(ENAS_CELL, **SMALL)(some().float(), Weights(None, ((0, 1),) * 40)),
