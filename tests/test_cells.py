@@ -416,7 +416,10 @@ def test_a_space_of_ones_own():
 def test_what_is_refused_in_one_sentence(supernet):
     dense = Weights(torch.rand(40, 6))
     for call, says in (
-        (lambda: CellNetwork(ASNG_CELL, channels=4, cells=1)(some().float(), dense), "outputs only its unused nodes"),
+        (
+            lambda: CellNetwork(ASNG_CELL, channels=4, cells=1)(some().float(), dense),
+            "outputs only its unused nodes",
+        ),
         (lambda: supernet(some()), "needs weights"),
         (lambda: supernet(some(), softmax(torch.zeros(14, 8))), "14 variables do not fit"),
         (
