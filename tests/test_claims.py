@@ -255,7 +255,9 @@ def test_the_tool_fills_and_checks(project, capsys):
         'summary("52_demo", "{flat.apart}", "a-figure")',
         "# <!-- flat.apart -->9<!-- / -->",
     ]
-    notebook(project, ("markdown", "<!-- no.n -->1<!-- / -->"), ("code", 'summary("52_demo", "{flat.m}")'))
+    notebook(
+        project, ("markdown", "<!-- no.n -->1<!-- / -->"), ("code", 'a = "{flat.m}"\nsummary("52_demo", a)')
+    )
     assert tool.main(False, project / "nbs") == 1
     out = capsys.readouterr().out
     assert "52_demo.ipynb [c0]: 52_demo has no committed claim no" in out and "[c1]: the claim flat" in out
