@@ -1,9 +1,4 @@
-<<<<<<< HEAD
-"""Document asng-nas, table 1: what a search, a retraining and a measurement of cost return, and what is made
-of them."""
-=======
 "Document asng-nas, table 1: what searches, trainings and measurements of cost return, and their use."
->>>>>>> d4ca73a1a994f77cb30910891f966ebadfba997e
 
 import json
 from pathlib import Path

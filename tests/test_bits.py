@@ -1,9 +1,4 @@
-<<<<<<< HEAD
-"""Portable arithmetic: the same bits on every x86-64 processor with AVX2, natively and, where Debian's
-`qemu-user` is, emulated."""
-=======
 """Portable arithmetic: the same bits on x86-64 processors with AVX2, natively and emulated by `qemu-user`."""
->>>>>>> d4ca73a1a994f77cb30910891f966ebadfba997e
 
 import ast
 import json

@@ -1,12 +1,7 @@
-<<<<<<< HEAD
-"""Data: every form and every way in which it can be broken, splits, batches against a slow reference,
-downloads from a server on this machine."""
-=======
 """Data: every form and every way in which it can be broken, splits, batches, downloads.
 
 Batches are compared with a slow reference, and files are downloaded from a server on this machine.
 """
->>>>>>> d4ca73a1a994f77cb30910891f966ebadfba997e
 
 import gzip
 import hashlib
@@ -57,12 +52,7 @@ CHECKED = settings.get_profile("data")
 
 @pytest.fixture(autouse=True)
 def roots(tmp_path, monkeypatch):
-<<<<<<< HEAD
-    """Two empty roots instead of the real ones: what NAS_NB_DATA names, and that of the checkout with the
-    cache."""
-=======
     "Two empty roots instead of the real ones: NAS_NB_DATA, and that of the checkout with the cache."
->>>>>>> d4ca73a1a994f77cb30910891f966ebadfba997e
     (tmp_path / "given").mkdir()
     monkeypatch.setenv("NAS_NB_DATA", str(tmp_path / "given"))
     monkeypatch.setattr(images_py, "_own_root", lambda: tmp_path / "own")
@@ -272,12 +262,7 @@ NAMES = [
 
 @pytest.mark.parametrize("names", NAMES)
 def test_classes_of_any_name(tmp_path, names):
-<<<<<<< HEAD
-    """Digits that are no numbers, other scripts, spaces: the same classes whatever the form; and the number
-    of a class is that of its name."""
-=======
     "Names in other scripts, with spaces: the same classes in each form, numbered like their names."
->>>>>>> d4ca73a1a994f77cb30910891f966ebadfba997e
     content = {
         f"{s}/{c}/1.png": encoded(np.full((2, 2), i, np.uint8))
         for s in ("train", "test")
@@ -426,12 +411,7 @@ def test_modes(tmp_path):
 
 
 def png(rows, bits, kind, *chunks):
-<<<<<<< HEAD
-    """A PNG: `rows` of bytes as they are stored, `kind` 0 grey, 2 colour, 3 palette, 4 grey and alpha, 6
-    colour and alpha."""
-=======
     "A PNG: `rows` of bytes as stored; `kind` 0 grey, 2 colour, 3 palette, 4 and 6 with alpha."
->>>>>>> d4ca73a1a994f77cb30910891f966ebadfba997e
     chunk = lambda name, data: (
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
     )
@@ -1813,12 +1793,7 @@ def test_no_history(steps, seed):
 
 
 def test_the_augmentation_of_a_batch_does_not_change_its_images():
-<<<<<<< HEAD
-    """Order and labels depend on the seed and the step, whatever is done to the images, and the source stays
-    as it is."""
-=======
     "Order and labels depend on seed and step, whatever is done to the images; the source stays as it is."
->>>>>>> d4ca73a1a994f77cb30910891f966ebadfba997e
     images = some(40, shape=(3, 6, 6))
     before = images.x.clone()
     labels = [
@@ -2079,12 +2054,7 @@ def test_bad_text(tmp_path, roots):
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-<<<<<<< HEAD
-    """Serves `content` under /good/; /short/ stops half-way, /wrong/ changes a byte, /hang/ never answers,
-    everything else is 404."""
-=======
     "Serves `content` under /good/; /short/ stops half-way, /wrong/ changes a byte, /hang/ never answers."
->>>>>>> d4ca73a1a994f77cb30910891f966ebadfba997e
 
     content, asked, stop = {}, [], threading.Event()
 
@@ -2433,12 +2403,7 @@ def test_archives_of_splits_in_capitals(tmp_path):
 
 
 def test_an_error_is_one_line_in_a_log(tmp_path, roots):
-<<<<<<< HEAD
-    """What `nas-nb` says about an image goes to a file without a progress bar in front, and names the data
-    set."""
-=======
     "What `nas-nb` says about an image has no progress bar in front, and names the data set."
->>>>>>> d4ca73a1a994f77cb30910891f966ebadfba997e
     folder(roots[0] / "flowers", files() | {"val/ant/notes.txt": b"hello"})
     environment = {
         k: v for k, v in os.environ.items() if k not in ("IN_TEST", "NAS_NB_BATCH", "NAS_NB_STATUS")
