@@ -26,8 +26,13 @@ figures: env
 	$(BIN)/nas-nb figures
 
 test: env
-	@echo "== 1/4 exported modules in step with the notebooks"
+	@echo "== 1/4 exported modules in step with the notebooks; ruff; types"
 	$(BIN)/python tools/check_sync.py
+	$(BIN)/ruff check nbs tests tools
+	$(BIN)/ruff format --check --quiet nbs tests tools
+	$(BIN)/ruff check --quiet --isolated --select F821 nas_nb
+	$(BIN)/python tools/cite.py --check
+	$(BIN)/python tools/check_types.py
 	@echo "== 2/4 pytest, with the lint of the notebooks"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 	@echo "== 3/4 every notebook as its own test (smoke profile)"
@@ -62,7 +67,7 @@ gpu-bundle: env
 	@$(BIN)/python -c "import nas_nb.inprocess as i; raise SystemExit(i.main_bundle())"
 
 clean:
-	rm -rf $(VENV) $(VENV).installing build dist *.egg-info _docs _proc .pytest_cache .hypothesis figures/smoke nbs/.last_checked
+	rm -rf $(VENV) $(VENV).installing build dist *.egg-info _docs _proc .pytest_cache .hypothesis .mypy_cache .ruff_cache figures/smoke nbs/.last_checked
 	find nbs nas_nb tests tools \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 	find figures -type f \( -name .stamp.json -o -name '.*.lock' -o -name report.json -o -name '*.ipynb' \) -exec rm -f {} +
 	@echo "kept: data/ (downloads and cached runs) and the committed figures"

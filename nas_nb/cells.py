@@ -23,7 +23,13 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
+from .core import check_whole, said
 from .files import check_state
+from .relaxations import Weights
+from .training import DropPath
+
+# %% ../nbs/11_cells.ipynb #imports-operations
+from .core import check_whole, said
 from nas_nb.operations import (
     ASNG_OPS,
     DARTS_OPS,
@@ -35,15 +41,11 @@ from nas_nb.operations import (
     check_reals,
     check_shape,
     check_tensors,
-    check_whole,
     conv_bn,
     factorized_reduce,
     relu_conv_bn,
-    said,
     side_by_side,
 )
-from .relaxations import Weights
-from .training import DropPath
 
 # %% ../nbs/11_cells.ipynb #space
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class CellSpace:
     nodes: int = 4
     # False: a variable for each edge (DARTS); True: a node picks two pairs of input and operation (ENAS)
     picks: bool = False
-    output: str = "all"  # "all" nodes, or the "loose" ones, which nobody reads
+    output: str = "all"  # "all" nodes, or the "loose" ones, which no other node reads
     # bring the output back to the cell's number of channels: "never", "search" (ENAS) or "always"
     # (ASNG-NAS)
     project: str = "never"
@@ -65,52 +67,55 @@ class CellSpace:
     def __post_init__(self):
         _check_space(self)
 
-    @property
-    def edges(self) -> tuple[tuple[int, int], ...]:
-        "(state, node) of each edge, node by node; states 0 and 1 are the inputs, state 2 + i is node i."
-        return (
-            self.wiring
-            if self.wiring is not None
-            else tuple((j, i) for i in range(self.nodes) for j in range(2 + i))
-        )
+# %% ../nbs/11_cells.ipynb #space-edges
+@patch(as_prop=True)
+def edges(self: CellSpace) -> tuple[tuple[int, int], ...]:
+    "(state, node) of each edge, node by node; states 0 and 1 are the inputs, state 2 + i is node i."
+    return (
+        self.wiring
+        if self.wiring is not None
+        else tuple((j, i) for i in range(self.nodes) for j in range(2 + i))
+    )
 
-    @property
-    def sizes(self) -> list[int]:
-        "Number of choices of each variable: the normal cell's, then the reduction cell's."
-        K = len(self.ops)
-        one = (
-            [n for i in range(self.nodes) for n in (2 + i, 2 + i, K, K)]
-            if self.picks
-            else [K] * len(self.edges)
-        )
-        return 2 * one
+# %% ../nbs/11_cells.ipynb #space-sizes
+@patch(as_prop=True)
+def sizes(self: CellSpace) -> list[int]:
+    "Number of choices of each variable: the normal cell's, then the reduction cell's."
+    K = len(self.ops)
+    one = (
+        [n for i in range(self.nodes) for n in (2 + i, 2 + i, K, K)] if self.picks else [K] * len(self.edges)
+    )
+    return 2 * one
 
-    def count(self, keep: int | None = 2) -> int:  # `keep`: as for `discretise`
-        "Number of discrete cells of one kind; raises `ValueError` for a `keep` below 1."
-        _check_keep(keep)
-        if self.picks or keep is None:
-            return math.prod(self.sizes[: len(self.sizes) // 2])
-        K = len(self.ops) - ("none" in self.ops)  # none is never kept
-        into = [sum(1 for _, i in self.edges if i == node) for node in range(self.nodes)]
-        return math.prod(math.comb(n, min(n, keep)) * K ** min(n, keep) for n in into)
+# %% ../nbs/11_cells.ipynb #space-count
+@patch
+def count(self: CellSpace, keep: int | None = 2) -> int:  # `keep`: as for `discretise`
+    "Number of discrete cells of one kind; raises `ValueError` for a `keep` below 1."
+    _check_keep(keep)
+    if self.picks or keep is None:
+        return math.prod(self.sizes[: len(self.sizes) // 2])
+    K = len(self.ops) - ("none" in self.ops)  # none is never kept
+    into = [sum(1 for _, i in self.edges if i == node) for node in range(self.nodes)]
+    return math.prod(math.comb(n, min(n, keep)) * K ** min(n, keep) for n in into)
 
 # %% ../nbs/11_cells.ipynb #spaces
-def _check_space(s):
+def _check_fields(s):
     if not isinstance(s.ops, dict) or not s.ops or not all(isinstance(op, Op) for op in s.ops.values()):
         raise ValueError("CellSpace: ops must be a dict with at least one name and its Op")
     if type(s.nodes) is not int or not 1 <= s.nodes <= 100:
         raise ValueError(f"CellSpace: nodes = {said(s.nodes)} must be a whole number from 1 to 100")
     for field, known in (("output", ("all", "loose")), ("project", ("never", "search", "always"))):
-        if getattr(s, field) not in known:
-            raise ValueError(
-                f"CellSpace: {field} = {said(getattr(s, field))} must be one of {', '.join(known)}"
-            )
+        if (found := getattr(s, field)) not in known:
+            raise ValueError(f"CellSpace: {field} = {said(found)} must be one of {', '.join(known)}")
     if s.output == "loose" and (not s.picks or s.project == "never"):
-        raise ValueError(
-            "CellSpace: output='loose' needs picks=True, and project='search' or 'always', or its size would vary"
-        )
+        needs = "needs picks=True, and project='search' or 'always', or its size would vary"
+        raise ValueError(f"CellSpace: output='loose' {needs}")
     if s.picks and s.wiring is not None:
         raise ValueError("CellSpace: with picks=True a node may pick every earlier state; leave wiring out")
+
+# %% ../nbs/11_cells.ipynb #spaces-wiring
+def _check_space(s):
+    _check_fields(s)
     states = [(j, i) for i in range(s.nodes) for j in range(2 + i)]
     if not isinstance(s.edges, (tuple, list)):
         raise ValueError(f"CellSpace: wiring = {said(s.edges)} must be pairs (state, node)")
@@ -122,7 +127,7 @@ def _check_space(s):
     if idle := sorted(set(range(s.nodes)) - {i for _, i in s.edges}):
         raise ValueError(f"CellSpace: wiring has no edge to node {idle[0]}")
 
-
+# %% ../nbs/11_cells.ipynb #spaces-2
 DARTS_CELL = CellSpace(DARTS_OPS)
 ASNG_CELL = CellSpace(ASNG_OPS, nodes=5, picks=True, output="loose", project="always")
 ENAS_CELL = CellSpace(ENAS_OPS, nodes=5, picks=True, output="loose", project="search")
@@ -140,7 +145,7 @@ def _check_keep(keep):  # edges into a node; None: all
 # %% ../nbs/11_cells.ipynb #genotype
 Node = tuple[tuple[str, int], ...]  # (operation, state) pairs
 
-
+# %% ../nbs/11_cells.ipynb #genotype-Genotype
 class Genotype(NamedTuple):
     "A discrete architecture."
 
@@ -148,10 +153,6 @@ class Genotype(NamedTuple):
     normal_concat: tuple[int, ...]  # states
     reduce: tuple[Node, ...]
     reduce_concat: tuple[int, ...]
-
-    def to_json(self) -> str:
-        "One line of text."
-        return json.dumps(self._asdict())
 
     @staticmethod
     def from_json(text: str) -> "Genotype":
@@ -165,7 +166,13 @@ class Genotype(NamedTuple):
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as e:
             raise ValueError(f"not a genotype ({type(e).__name__}: {e})") from None
 
+# %% ../nbs/11_cells.ipynb #genotype-to-json
+@patch
+def to_json(self: Genotype) -> str:
+    "One line of text."
+    return json.dumps(self._asdict())
 
+# %% ../nbs/11_cells.ipynb #genotype-checked
 _KINDS, _CONCATS = ("normal", "reduce"), ("normal_concat", "reduce_concat")
 
 
@@ -176,51 +183,49 @@ def _checked(**parts):  # lists and tuples -> a genotype
     return g
 
 # %% ../nbs/11_cells.ipynb #genotype-darts
+_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, SyntaxError)
+_UNREADABLE += (OverflowError, MemoryError, RecursionError)
+
+
 @patch(cls_method=True)
 def from_darts(
     cls: Genotype,
-    # `Genotype(normal=[('sep_conv_3x3', 0), …], normal_concat=range(2, 6), reduce=[…], reduce_concat=[2, 3,
-    # 4, 5])`
-    text: str,
+    text: str,  # `Genotype(normal=[('sep_conv_3x3', 0), …], normal_concat=range(2, 6), reduce=[…], …)`
 ) -> Genotype:
-    "A genotype as the public DARTS program writes it, with or without `NAME =` in front; raises `ValueError` for any other text."
+    """A genotype as the public DARTS program writes it, with or without `NAME =` in front.
+
+    Raises `ValueError` for any other text."""
     try:
-        (statement,) = ast.parse(text.strip()).body
-        call = statement.value
-        if getattr(call.func, "id", getattr(call.func, "attr", "")) != "Genotype":
-            raise ValueError("it is no call of Genotype")
-        values = list(zip(cls._fields, call.args)) + [(k.arg, k.value) for k in call.keywords]
-        parts = {name: _literal(value) for name, value in values}
-        if (
-            len(values) != 4
-            or parts.keys() != set(cls._fields)
-            or any(len(parts[kind]) % 2 for kind in _KINDS)
-        ):
-            raise ValueError(f"it needs {', '.join(cls._fields)}, each once, and two pairs for each node")
-        pairs = {kind: [parts[kind][n : n + 2] for n in range(0, len(parts[kind]), 2)] for kind in _KINDS}
-        return _checked(**parts | pairs)
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        SyntaxError,
-        OverflowError,
-        MemoryError,
-        RecursionError,
-    ) as e:
+        return _checked(**_arguments(text, cls._fields))
+    except _UNREADABLE as e:
         raise ValueError(f"not a genotype as DARTS writes it ({type(e).__name__}: {e})") from None
 
-
+# %% ../nbs/11_cells.ipynb #genotype-darts-literal
 def _literal(node):
     if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "range" and not node.keywords:
         return tuple(range(*map(ast.literal_eval, node.args))[:1000])  # more states than any cell has
     return ast.literal_eval(node)
 
+# %% ../nbs/11_cells.ipynb #genotype-arguments
+def _arguments(text, fields):
+    (statement,) = ast.parse(text.strip()).body
+    call = statement.value
+    if getattr(call.func, "id", getattr(call.func, "attr", "")) != "Genotype":
+        raise ValueError("it is no call of Genotype")
+    values = list(zip(fields, call.args)) + [(k.arg, k.value) for k in call.keywords]
+    parts = {name: _literal(value) for name, value in values}
+    odd = parts.keys() == set(fields) and any(len(parts[kind]) % 2 for kind in _KINDS)
+    if len(values) != 4 or parts.keys() != set(fields) or odd:
+        raise ValueError(f"it needs {', '.join(fields)}, each once, and two pairs for each node")
+    pairs = {kind: [parts[kind][n : n + 2] for n in range(0, len(parts[kind]), 2)] for kind in _KINDS}
+    return parts | pairs
+
 # %% ../nbs/11_cells.ipynb #genotype-write
 @patch
 def to_darts(self: Genotype) -> str:
-    "One line of text as the public DARTS program writes it; raises `ValueError` unless each node has two inputs."
+    """One line of text as the public DARTS program writes it.
+
+    Raises `ValueError` unless each node has two inputs."""
     flat = {}
     for kind in _KINDS:
         nodes, flat[f"{kind}_concat"] = self.cell(kind)
@@ -235,7 +240,7 @@ def _known(kind):
         raise ValueError(f"kind = {said(kind)}: a cell is normal or reduce")
     return kind
 
-
+# %% ../nbs/11_cells.ipynb #genotype-cell-cell
 @patch
 def cell(
     self: Genotype, kind: str
@@ -246,32 +251,30 @@ def cell(
         raise ValueError(f"no {kind} cell: {wrong}")
     return nodes, concat
 
-
-def _faults(kind, nodes, concat):  # in words
+# %% ../nbs/11_cells.ipynb #genotype-cell-faults
+def _faults(kind, nodes, concat):
     try:
         pairs, states = [(i, op, j) for i, node in enumerate(nodes) for op, j in node], list(concat)
     except (TypeError, ValueError):
         yield "a node is a list of pairs (operation, state), and the output a list of states"
         return
     yield from (f"{said(x)} is the name of no operation" for _, x, _ in pairs if type(x) is not str)
-    yield from (
-        f"{said(x)} is no state: states are whole numbers"
-        for x in [*(j for *_, j in pairs), *states]
-        if type(x) is not int
-    )
-    yield from (
-        f"node {i} reads state {j}, which is not there yet" for i, _, j in pairs if not 0 <= j < 2 + i
-    )
-    yield from (
-        f"the output reads state {s}, which is not there yet" for s in states if not 0 <= s < 2 + len(nodes)
-    )
+    numbers = [*(j for *_, j in pairs), *states]
+    yield from (f"{said(x)} is no state: states are whole numbers" for x in numbers if type(x) is not int)
+    early = [(i, j) for i, _, j in pairs if not 0 <= j < 2 + i]
+    yield from (f"node {i} reads state {j}, which is not there yet" for i, j in early)
+    yield from _output_faults(kind, len(nodes), states)
+
+# %% ../nbs/11_cells.ipynb #genotype-output-faults
+def _output_faults(kind, n, states):
+    late = [s for s in states if not 0 <= s < 2 + n]
+    yield from (f"the output reads state {s}, which is not there yet" for s in late)
     yield from (f"the output reads state {s} twice" for s in states if states.count(s) > 1)
-    yield from ("its output is empty" for _ in [0] if not states)
-    yield from (
-        f"its output is of half the size, so state {s}, an input, cannot be part of it"
-        for s in states
-        if kind == "reduce" and s < 2
-    )
+    if not states:
+        yield "its output is empty"
+    inputs = [s for s in states if kind == "reduce" and s < 2]
+    half = "its output is of half the size"
+    yield from (f"{half}, so state {s}, an input, cannot be part of it" for s in inputs)
 
 # %% ../nbs/11_cells.ipynb #genotype-loose
 def loose(nodes: Sequence[Node]) -> tuple[int, ...]:
@@ -289,7 +292,7 @@ class Route(NamedTuple):
     op: int
     at: int  # position of its weight among the flattened values
 
-
+# %% ../nbs/11_cells.ipynb #routes-routes
 def routes(
     space: CellSpace,
     w: Weights,
@@ -316,19 +319,23 @@ def routes(
 def _pick(space, w, begin, nodes):
     if w.chosen is None or w.values is not None or any(len(chosen) != 1 for chosen in w.chosen):
         raise ValueError(
-            "the cell's output is what nobody reads, so a mixture of architectures has no meaning here: choose one"
+            "the cell's output is what no other node reads, so a mixture of architectures has no meaning "
+            "here: "
+            "choose one"
         )
     at = {edge: e for e, edge in enumerate(space.edges)}
     for i, node in enumerate(nodes):
         (a,), (b,), (p,), (q,) = w.chosen[begin + 4 * i : begin + 4 * i + 4]
         node += [Route(at[a, i], p, 0), Route(at[b, i], q, 0)]
 
-
+# %% ../nbs/11_cells.ipynb #pick-genotype-routes
 def genotype_routes(
     space: CellSpace,
     nodes: Sequence[Node],  # of one kind of cell
 ) -> list[list[Route]]:
-    "What a discrete cell computes; raises `ValueError` for operations and edges that the space does not have."
+    """What a discrete cell computes.
+
+    Raises `ValueError` for operations and edges that the space does not have."""
     _check_type(space, CellSpace)
     at, names = {edge: e for e, edge in enumerate(space.edges)}, list(space.ops)
     if wrong := next(_faults("normal", nodes, (0,)), None):
@@ -337,11 +344,13 @@ def genotype_routes(
         for op, j in node:
             if op not in names or (j, i) not in at:
                 raise ValueError(
-                    f"node {i} takes {said(op)} of state {j}: the space has the operations {', '.join(names)} and {len(at)} edges"
+                    f"node {i} takes {said(op)} of state {j}: the space has the operations "
+                    f"{', '.join(names)} and {len(at)} edges"
                 )
     if len(nodes) != space.nodes or (space.picks and any(len(node) != 2 for node in nodes)):
         raise ValueError(
-            f"{len(nodes)} nodes do not fit a space that has {space.nodes}{' with two inputs each' * space.picks}"
+            f"{len(nodes)} nodes do not fit a space that has "
+            f"{space.nodes}{' with two inputs each' * space.picks}"
         )
     return [[Route(at[j, i], names.index(op), 0) for op, j in node] for i, node in enumerate(nodes)]
 
@@ -350,11 +359,13 @@ def weighted_sums(
     terms: Sequence[torch.Tensor],  # (N, C, H, W) each
     weights: torch.Tensor,  # (sums, terms)
 ) -> torch.Tensor:  # (sums, N, C, H, W)
-    "Sums of the same `terms`, (N, C, H, W) each, with different `weights` (sums, terms), as one matrix product → (sums, N, C, H, W)."
+    """Sums of the same `terms`, (N, C, H, W) each, with different `weights` (sums, terms), as one matrix
+    product → (sums, N, C, H, W)."""
     check_tensors(weights=weights, **{f"term {n}": t for n, t in enumerate(terms)})
     if weights.ndim != 2 or weights.shape[1] != len(terms):
         raise ValueError(
-            f"weights {tuple(weights.shape)} do not fit {len(terms)} terms: a row for each sum, a column for each term"
+            f"weights {tuple(weights.shape)} do not fit {len(terms)} terms: a row for each sum, a column "
+            "for each term"
         )
     stacked = torch.stack([t.permute(0, 2, 3, 1) for t in terms])  # channels last stay last
     return (weights @ stacked.flatten(1)).view(-1, *stacked.shape[1:]).permute(0, 1, 4, 2, 3)
@@ -375,28 +386,51 @@ class Cell(nn.Module):
         super().__init__()
         self.space, self.stride, affine = space, 2 if reduction else 1, built is not None
         bring = factorized_reduce if after_reduction else relu_conv_bn
-        self.first, self.second = (
-            bring(widths[0], channels, affine),
-            relu_conv_bn(widths[1], channels, affine),
-        )
+        self.first = bring(widths[0], channels, affine)
+        self.second = relu_conv_bn(widths[1], channels, affine)
         self.shared, self.own, self.drop = nn.ModuleDict(), nn.ModuleDict(), DropPath() if affine else None
-        every = ((e, k) for e in range(len(space.edges)) for k in range(len(space.ops)))
-        ops = list(space.ops.values())
-        self.kinds = {op.shared: n for n, op in enumerate({op.shared: op for op in ops}.values())}
-        for e, k in every if built is None else sorted({r[:2] for node in built for r in node}):
-            state, op = space.edges[e][0], ops[k]
-            stride = self.stride if state < 2 else 1
-            if (key := f"{state}-{self.kinds[op.shared]}") not in self.shared:
-                self.shared[key] = op.shared(channels, stride, affine)
-            self.own[f"{e}-{k}"] = op.own(channels, stride, affine)
+        self._build(channels, affine, built)
+
+# %% ../nbs/11_cells.ipynb #cell-build
+@patch
+def _build(self: Cell, channels, affine, built):
+    space, ops = self.space, list(self.space.ops.values())
+    self.kinds = {op.shared: n for n, op in enumerate({op.shared: op for op in ops}.values())}
+    every = ((e, k) for e in range(len(space.edges)) for k in range(len(space.ops)))
+    for e, k in every if built is None else sorted({r[:2] for node in built for r in node}):
+        state, op = space.edges[e][0], ops[k]
+        stride = self.stride if state < 2 else 1
+        if (key := f"{state}-{self.kinds[op.shared]}") not in self.shared:
+            self.shared[key] = op.shared(channels, stride, affine)
+        self.own[f"{e}-{k}"] = op.own(channels, stride, affine)
 
 # %% ../nbs/11_cells.ipynb #group
 class Group(NamedTuple):
-    "An operation on edges from one state: on all of them in a mixture, on a single one of a chosen architecture."
+    """An operation on edges from one state: on all of them in a mixture, on a single one of a chosen
+    architecture."""
 
     op: int
     edges: tuple[int, ...]
     at: torch.Tensor | slice | None  # positions of the weights, on the device; None: all 1
+
+# %% ../nbs/11_cells.ipynb #term-parts
+@patch
+def _parts_of(self: Cell, group, values):
+    own = [self.own[f"{e}-{group.op}"] for e in group.edges]
+    return own, None if group.at is None else values[group.at]
+
+
+@patch
+def _shared(self: Cell, op, s, x, shared):
+    kind = self.kinds[list(self.space.ops.values())[op].shared]
+    if kind not in shared:
+        shared[kind] = self.shared[f"{s}-{kind}"](x)
+    return shared[kind]
+
+
+@patch
+def _dropped(self: Cell, y, x):
+    return y if self.drop is None or y is x else self.drop(y)
 
 # %% ../nbs/11_cells.ipynb #term
 @patch
@@ -406,33 +440,25 @@ def leaving(
     x: torch.Tensor,  # (N, C, H, W), the state
     groups: list[Group],
     values: torch.Tensor | None,  # flattened weights
-) -> list[
-    tuple[tuple[int, ...], Sequence[torch.Tensor]]
-]:  # edges, and for each of them what it adds to its node
-    "What goes out from state `s`, `x` (N, C, H, W), with the flattened weights `values` (variables · choices,): terms (N, C, H', W') for edges."
-    shared, weighted, plain, found, ops = {}, {}, {}, [], list(self.space.ops.values())
-    for op, edges, at in groups:
-        kind, own, w = (
-            self.kinds[ops[op].shared],
-            [self.own[f"{e}-{op}"] for e in edges],
-            None if at is None else values[at],
-        )
-        if kind not in shared:
-            shared[kind] = self.shared[f"{s}-{kind}"](x)
+) -> list[tuple[tuple[int, ...], Sequence[torch.Tensor]]]:  # edges, and what each of them adds to its node
+    """What goes out from state `s`, `x` (N, C, H, W): terms (N, C, H', W') for edges.
+
+    `values` (variables · choices,): the flattened weights."""
+    shared, weighted, plain, found = {}, {}, {}, []
+    for group in groups:
+        own, w = self._parts_of(group, values)
+        y = self._shared(group.op, s, x, shared)
         if len(own) > 1 and not isinstance(own[0], nn.Identity):
-            y = side_by_side(own, shared[kind], w)
-            weighted[edges] = weighted[edges] + y if edges in weighted else y
-            continue
-        y = own[0](shared[kind])
-        y = y if self.drop is None or y is x else self.drop(y)
-        if w is None:
-            found.append((edges, [y] * len(edges)))
+            y = side_by_side(own, y, w)
+            weighted[group.edges] = weighted[group.edges] + y if group.edges in weighted else y
+        elif w is None:
+            found.append((group.edges, [self._dropped(own[0](y), x)] * len(group.edges)))
         else:
-            plain.setdefault(edges, []).append((y, w))
+            plain.setdefault(group.edges, []).append((self._dropped(own[0](y), x), w))
     found += [(edges, y.chunk(len(edges), 1)) for edges, y in weighted.items()]
     return found + [(edges, weighted_sums(*_columns(pairs)).unbind()) for edges, pairs in plain.items()]
 
-
+# %% ../nbs/11_cells.ipynb #term-columns
 def _columns(pairs):  # (term, its weights on E edges) pairs -> terms, weights (E, terms)
     return [y for y, _ in pairs], torch.stack([w for _, w in pairs], 1)
 
@@ -443,7 +469,7 @@ class Plan(NamedTuple):
     groups: list[list[Group]]
     concat: tuple[int, ...]
 
-
+# %% ../nbs/11_cells.ipynb #cell-forward-forward
 @patch
 def forward(
     self: Cell,
@@ -452,7 +478,9 @@ def forward(
     plan: Plan,
     values: torch.Tensor | None,  # flattened weights
 ) -> list[torch.Tensor]:  # the states of the output
-    "States of the output, (N, C, H', W') each, from `older` and `newer` (N, C, H, W); `values` (variables · choices,): flattened weights."
+    """States of the output, (N, C, H', W') each, from `older` and `newer` (N, C, H, W).
+
+    `values` (variables · choices,): flattened weights."""
     states, terms = [], [[self.first(older)], [self.second(newer)], *([] for _ in range(self.space.nodes))]
     for s, into in enumerate(terms):
         if into:
@@ -466,7 +494,8 @@ def forward(
 
 # %% ../nbs/11_cells.ipynb #merge
 class Merge(nn.Module):
-    "ReLU, 1×1 convolution from some of the nodes, (N, C, H, W) each, to C channels, (N, C, H, W), and batch norm."
+    """ReLU, 1×1 convolution from some of the nodes, (N, C, H, W) each, to C channels, (N, C, H, W), and
+    batch norm."""
 
     def __init__(
         self, channels: int, states: Sequence[int], affine: bool
@@ -479,16 +508,20 @@ class Merge(nn.Module):
             nn.BatchNorm2d(channels, affine=affine),
         )
 
-    def forward(self, states: list[torch.Tensor], concat: Sequence[int]) -> torch.Tensor:
-        "The `states`, (N, C, H, W) each, whose numbers are in `concat` → (N, C, H, W)."
-        weight = torch.cat([self.conv.weight[:, self.at[s]] for s in concat], 1)
-        return self.bn(
-            F.conv2d(torch.cat([s.relu() for s in states], 1), weight)
-        )  # ReLU last would pass back slices without a memory layout
+# %% ../nbs/11_cells.ipynb #merge-forward
+@patch
+def forward(self: Merge, states: list[torch.Tensor], concat: Sequence[int]) -> torch.Tensor:
+    "The `states`, (N, C, H, W) each, whose numbers are in `concat` → (N, C, H, W)."
+    weight = torch.cat([self.conv.weight[:, self.at[s]] for s in concat], 1)
+    return self.bn(
+        F.conv2d(torch.cat([s.relu() for s in states], 1), weight)
+    )  # ReLU last would pass back slices without a memory layout
 
 # %% ../nbs/11_cells.ipynb #network
 class CellNetwork(nn.Module):
-    "The supernet of a space (`network(x, w)`), or the network of a genotype (`network(x)`); raises `ValueError` for sizes that cannot be built."
+    """The supernet of a space (`network(x, w)`), or the network of a genotype (`network(x)`).
+
+    Raises `ValueError` for sizes that cannot be built."""
 
     def __init__(
         self,
@@ -498,8 +531,7 @@ class CellNetwork(nn.Module):
         channels: int = 16,  # of the first cell
         cells: int = 8,
         genotype: Genotype | None = None,  # None: the supernet
-        # an auxiliary head after cell ⌊2L/3⌋, for 8 to 10 pixels each way there, as of 32×32 images
-        aux: bool = False,
+        aux: bool = False,  # a head after cell ⌊2L/3⌋, for 8 to 10 pixels each way there
     ):
         super().__init__()
         self.space, self.shape, self.genotype, self.plans = space, check_shape(shape), genotype, {}
@@ -507,24 +539,30 @@ class CellNetwork(nn.Module):
         _check_network(self, aux, classes=classes, channels=channels)
         self.stem = conv_bn(self.shape[0], 3 * channels, True, 3)
         self.cells, self.merges, self.aux = nn.ModuleList(), nn.ModuleList(), None
-        widths, before = (3 * channels, 3 * channels), False
-        for n, kind in enumerate(self.kinds):
-            channels *= 2 if (reduction := kind == "reduce") else 1
-            built, concat = self._parts(kind)
-            self.cells.append(Cell(space, widths, channels, reduction, before, built))
-            project = space.project == "always" or (space.project == "search" and not genotype)
-            self.merges.append(Merge(channels, concat, genotype is not None) if project else None)
-            widths, before = (widths[1], channels if project else len(concat) * channels), reduction
-            if aux and n == 2 * cells // 3:
-                self.aux = auxiliary_head(widths[1], classes)
-        self.linear = nn.Linear(widths[1], classes)
+        self.linear = nn.Linear(self._stack(channels, classes, aux), classes)
+
+# %% ../nbs/11_cells.ipynb #network-stack
+@patch
+def _stack(self: CellNetwork, channels, classes, aux):
+    space, genotype = self.space, self.genotype
+    widths, before = (3 * channels, 3 * channels), False
+    project = space.project == "always" or (space.project == "search" and not genotype)
+    for n, kind in enumerate(self.kinds):
+        channels *= 2 if (reduction := kind == "reduce") else 1
+        built, concat = self._parts(kind)
+        self.cells.append(Cell(space, widths, channels, reduction, before, built))
+        self.merges.append(Merge(channels, concat, genotype is not None) if project else None)
+        widths, before = (widths[1], channels if project else len(concat) * channels), reduction
+        if aux and n == 2 * len(self.kinds) // 3:
+            self.aux = auxiliary_head(widths[1], classes)
+    return widths[1]
 
 # %% ../nbs/11_cells.ipynb #network-checks
 def _kinds(cells):  # of each cell
     check_whole(most=1000, cells=cells)
     return ["reduce" if n in (cells // 3, 2 * cells // 3) else "normal" for n in range(cells)]
 
-
+# %% ../nbs/11_cells.ipynb #network-checks-check-network
 def _check_network(network, aux, **numbers):
     check_whole(**numbers)
     if aux:
@@ -538,33 +576,36 @@ def _check_network(network, aux, **numbers):
     for kind in _KINDS if network.genotype else ():  # also of a kind that these few cells do not have
         genotype_routes(network.space, network.genotype.cell(kind)[0])
 
-
+# %% ../nbs/11_cells.ipynb #network-checks-at-the-end
 def _at_the_end(network, sides):  # pixels behind the last reduction
     return [-(-n >> network.kinds.count("reduce")) for n in sides]
 
-
+# %% ../nbs/11_cells.ipynb #network-checks-check-head
 def _check_head(network, sides):
     found = _at_the_end(network, sides)
     if not all(8 <= n <= 10 for n in found):
         fits = [n << network.kinds.count("reduce") for n in (7, 10)]
         says = f"the auxiliary head takes 8 to 10 pixels each way, and images of {sides[0]}×{sides[1]} pixels have {found[0]}×{found[1]} there"
         raise ValueError(
-            f"{says}: bring them to {fits[0] + 1} to {fits[1]} pixels with data.resize, or leave it out (aux=False)"
+            f"{says}: bring them to {fits[0] + 1} to {fits[1]} pixels with data.resize, or leave it out "
+            "(aux=False)"
         )
 
-
+# %% ../nbs/11_cells.ipynb #network-checks-check-images
 def _check_images(network, x):
     check_tensors(images=x)
     if x.ndim != 4 or x.shape[1] != network.shape[0] or not x.numel() or not x.is_floating_point():
         raise ValueError(
-            f"images {tuple(x.shape)} of {x.dtype} do not fit: real numbers (N, {network.shape[0]}, height, width) are needed"
+            f"images {tuple(x.shape)} of {x.dtype} do not fit: real numbers (N, {network.shape[0]}, "
+            "height, width) are needed"
         )
     if network.training:
         if network.aux:
             _check_head(network, x.shape[2:])
         if len(x) == 1 and (network.aux or math.prod(_at_the_end(network, x.shape[2:])) == 1):
             raise ValueError(
-                "batch norm learns nothing from a single number for each channel: train with two images or more at a time"
+                "batch norm learns nothing from a single number for each channel: train with two images "
+                "or more at a time"
             )
 
 # %% ../nbs/11_cells.ipynb #parts
@@ -577,7 +618,8 @@ def _parts(self: CellNetwork, kind):  # routes that are built (None: all), state
 
 # %% ../nbs/11_cells.ipynb #aux
 def auxiliary_head(c_in: int, classes: int) -> nn.Sequential:
-    "The auxiliary classifier of NASNet, DARTS and ASNG-NAS: (N, c_in, H, W), H and W from 8 to 10, → logits (N, classes)."
+    """The auxiliary classifier of NASNet, DARTS and ASNG-NAS: (N, c_in, H, W), H and W from 8 to 10, →
+    logits (N, classes)."""
     check_whole(c_in=c_in, classes=classes)
     first = [nn.ReLU(), nn.AvgPool2d(5, 3, count_include_pad=False), *conv_bn(c_in, 128, True), nn.ReLU()]
     second = [nn.Conv2d(128, 768, 2, bias=False), nn.BatchNorm2d(768), nn.ReLU()]
@@ -586,7 +628,8 @@ def auxiliary_head(c_in: int, classes: int) -> nn.Sequential:
 # %% ../nbs/11_cells.ipynb #network-plan
 @patch
 def plan(self: CellNetwork, w: Weights | None, kind: str, device) -> Plan:
-    "The plan of a kind of cell: it follows from what is chosen, not from the values, and is kept until something else is chosen."
+    """The plan of a kind of cell: it follows from what is chosen, not from the values, and is kept until
+    something else is chosen."""
     key = (kind, w and w.chosen, w is not None and w.values is not None, device)
     if key not in self.plans:
         nodes, concat = self._parts(kind)
@@ -602,7 +645,7 @@ def plan(self: CellNetwork, w: Weights | None, kind: str, device) -> Plan:
         }
     return self.plans[key]
 
-
+# %% ../nbs/11_cells.ipynb #network-plan-groups
 def _groups(
     space, nodes, dense, device
 ):  # `dense`: everything is computed; `device`: of the weights' positions
@@ -619,34 +662,35 @@ def _groups(
         ]
 
 # %% ../nbs/11_cells.ipynb #network-weights
+_SUPERNET, _GENOTYPE = "a supernet needs weights", "the network of a genotype takes no weights"
+_WEIGHTS = "weights come as `Weights` with values or choices, for example softmax(alpha) or one_hot(choices)"
+_CHOSEN = "the choices of weights are a tuple with a tuple of whole numbers for each variable"
+
+
 def _check_weights(network, w):
-    space = network.space
-    if (w is None) != (network.genotype is not None):
-        raise ValueError(
-            "a supernet needs weights: network(x, w)"
-            if w is None
-            else "the network of a genotype takes no weights: network(x)"
-        )
-    if w is None:
-        return
-    if not isinstance(w, Weights) or w.values is None and w.chosen is None:
-        raise ValueError(
-            "weights come as `Weights` with values or choices, for example softmax(alpha) or one_hot(choices)"
-        )
+    if w is None and network.genotype is None:
+        raise ValueError(f"{_SUPERNET}: network(x, w)")
+    if w is not None and network.genotype is not None:
+        raise ValueError(f"{_GENOTYPE}: network(x)")
+    if w is not None:
+        if not isinstance(w, Weights) or w.values is None and w.chosen is None:
+            raise ValueError(_WEIGHTS)
+        _check_variables(network.space, w)
+
+# %% ../nbs/11_cells.ipynb #network-variables
+def _check_variables(space, w):
     V, K = len(space.sizes), len(space.ops)
     if w.values is not None:
         check_reals(values=w.values)
-    if w.chosen is not None and not (
-        isinstance(w.chosen, tuple) and all(isinstance(c, tuple) for c in w.chosen)
-    ):
-        raise ValueError("the choices of weights are a tuple with a tuple of whole numbers for each variable")
+    tuples = isinstance(w.chosen, tuple) and all(isinstance(c, tuple) for c in w.chosen)
+    if w.chosen is not None and not tuples:
+        raise ValueError(_CHOSEN)
     for part in w:  # values and choices
         if part is not None and len(part) != V:
             raise ValueError(f"weights for {len(part)} variables do not fit a space that has {V}")
     if w.values is not None and not space.picks and tuple(w.values.shape) != (V, K):
-        raise ValueError(
-            f"weights for {w.values.shape[-1]} choices do not fit a space that has {K} operations: values must be {V} × {K} numbers"
-        )
+        says = f"weights for {w.values.shape[-1]} choices do not fit a space that has {K} operations"
+        raise ValueError(f"{says}: values must be {V} × {K} numbers")
 
 # %% ../nbs/11_cells.ipynb #network-forward
 @patch
@@ -655,7 +699,10 @@ def forward(
     x: torch.Tensor,  # (N, C, H, W)
     w: Weights | None = None,  # needed by a supernet
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-    "Logits (N, classes) for `x` (N, C, H, W); while training with an auxiliary head (logits, auxiliary logits); raises `ValueError` for what does not fit."
+    """Logits (N, classes) for `x` (N, C, H, W).
+
+    While training with an auxiliary head (logits, auxiliary logits); raises `ValueError` for what does
+    not fit."""
     _check_images(self, x), _check_weights(self, w)
     plans = {kind: self.plan(w, kind, x.device) for kind in dict.fromkeys(self.kinds)}
     values = None if w is None or w.values is None else w.values.flatten().to(x.device, non_blocking=True)
@@ -671,39 +718,44 @@ def forward(
     )  # `mean` would pass back a gradient without a memory layout
     return logits if aux is None else (logits, aux)
 
+# %% ../nbs/11_cells.ipynb #discretise-check-dense
+def _check_dense(space, weights):
+    if space.picks:
+        raise ValueError("here an architecture is a list of choices, not a mixture: use `decode`")
+    shape = len(space.sizes), len(space.ops)
+    says = f"weights must be {shape[0]} × {shape[1]} numbers"
+    if tuple(weights.shape) != shape:
+        raise ValueError(f"{says}, not {tuple(weights.shape)}")
+    if weights.isnan().any():
+        raise ValueError(f"{says}, and some are NaN: the search diverged, try a smaller learning rate")
+
+# %% ../nbs/11_cells.ipynb #discretise-strongest
+def _strongest(space, rows, keep):
+    names, nodes = list(space.ops), [[] for _ in range(space.nodes)]
+    allowed = [k for k in range(len(names)) if keep is None or names[k] != "none"]
+    for row, (j, i) in zip(rows, space.edges):
+        best = max(allowed, key=row.__getitem__)
+        nodes[i].append((row[best], names[best], j))
+    if keep is not None:
+        nodes = [sorted(node, key=lambda edge: -edge[0])[:keep] for node in nodes]
+    return tuple(tuple((op, j) for _, op, j in node if op != "none") for node in nodes)
+
 # %% ../nbs/11_cells.ipynb #discretise
 def discretise(
     space: CellSpace,
     weights: torch.Tensor,  # (variables, choices), for example softmax(alpha)
-    keep: int
-    | None = 2,  # edges kept for each node; None: every edge, with its strongest operation, none included
+    # edges kept for each node; None: every edge, with its strongest operation, none included
+    keep: int | None = 2,
 ) -> Genotype:
-    "The discrete architecture of dense `weights` (variables, choices); raises `ValueError` for a space with picks and for weights that are NaN."
+    """The discrete architecture of dense `weights` (variables, choices).
+
+    Raises `ValueError` for a space with picks and for weights that are NaN."""
     _check_keep(keep), check_tensors(weights=weights), _check_type(space, CellSpace)
-    if space.picks:
-        raise ValueError("here an architecture is a list of choices, not a mixture: use `decode`")
-    if tuple(weights.shape) != (len(space.sizes), len(space.ops)):
-        raise ValueError(
-            f"weights must be {len(space.sizes)} × {len(space.ops)} numbers, not {tuple(weights.shape)}"
-        )
-    if weights.isnan().any():
-        raise ValueError(
-            f"weights must be {len(space.sizes)} × {len(space.ops)} numbers, and some are NaN: the search diverged, try a smaller learning rate"
-        )
-    half, names = len(space.edges), list(space.ops)
-    rows, table = weights.detach().tolist(), {}
-    for kind, begin in (("normal", 0), ("reduce", half)):
-        nodes = [[] for _ in range(space.nodes)]
-        for e, (j, i) in enumerate(space.edges):
-            allowed = [k for k in range(len(names)) if keep is None or names[k] != "none"]
-            best = max(allowed, key=lambda k: rows[begin + e][k])
-            nodes[i].append((rows[begin + e][best], names[best], j))
-        if keep is not None:
-            nodes = [sorted(node, key=lambda edge: -edge[0])[:keep] for node in nodes]
-        table[kind] = tuple(tuple((op, j) for _, op, j in node if op != "none") for node in nodes)
-    return _genotype(space, **table)
+    _check_dense(space, weights)
+    rows, half = weights.detach().tolist(), len(space.edges)
+    return _genotype(space, _strongest(space, rows[:half], keep), _strongest(space, rows[half:], keep))
 
-
+# %% ../nbs/11_cells.ipynb #discretise-genotype
 def _genotype(space, normal, reduce):
     concat = (lambda nodes: tuple(range(2, 2 + space.nodes))) if space.output == "all" else loose
     return Genotype(normal, concat(normal), reduce, concat(reduce))
@@ -713,7 +765,8 @@ def encode(
     space: CellSpace,
     genotype: Genotype,
 ) -> Weights:
-    "The genotype as weights of the supernet, which puts out what its space says; raises `ValueError` for what the space does not have."
+    """The genotype as weights of the supernet; outputs follow the space, not the genotype's `concat`.
+    Raises `ValueError` for what the space does not have."""
     _check_type(space, CellSpace), _check_type(genotype, Genotype)
     chosen = []
     for kind in _KINDS:
@@ -754,7 +807,8 @@ def decode(
 def _by_choice(network, measure, zero):  # sum of `measure(weight tensor)` for each variable and choice
     if not isinstance(network, CellNetwork) or (space := network.space).picks or network.genotype is not None:
         raise ValueError(
-            "weights are counted for each edge: it takes a supernet of a space with a variable for each edge (no picks)"
+            "weights are counted for each edge: it takes a supernet of a space with a variable for each "
+            "edge (no picks)"
         )
     zero = network.linear.weight.new_zeros(()) if zero is None else zero
     edges, K = len(space.edges), len(space.ops)
@@ -766,18 +820,26 @@ def _by_choice(network, measure, zero):  # sum of `measure(weight tensor)` for e
                 row[k] = sum(map(measure, cell.own[f"{e}-{k}"].parameters()), row[k])
     return table
 
-
+# %% ../nbs/11_cells.ipynb #counts-parameter-counts
 def parameter_counts(network: CellNetwork) -> torch.Tensor:
-    "How many weights an operation has in all cells of its kind → integers (variables, choices); raises `ValueError` without a variable for each edge."
+    """How many weights an operation has in all cells of its kind → integers (variables, choices).
+
+    Raises `ValueError` without a variable for each edge."""
     return torch.tensor(_by_choice(network, torch.Tensor.numel, 0), device=network.linear.weight.device)
 
-
+# %% ../nbs/11_cells.ipynb #counts-parameter-norms
 def parameter_norms(network: CellNetwork) -> torch.Tensor:
-    "Sum of the 2-norms of an operation's weight tensors in all cells of its kind → (variables, choices), with gradients; raises as `parameter_counts` does."
+    """Sum of the 2-norms of an operation's weight tensors in all cells of its kind → (variables, choices),
+    with gradients; raises as `parameter_counts` does."""
     rows = _by_choice(network, torch.linalg.vector_norm, None)
     return torch.stack([torch.stack(row) for row in rows])
 
 # %% ../nbs/11_cells.ipynb #widest
+def _parameters(*args):
+    with torch.device("meta"):
+        return sum(p.numel() for p in CellNetwork(*args).parameters())
+
+
 def widest(
     space: CellSpace,
     genotype: Genotype,
@@ -787,20 +849,13 @@ def widest(
     cells: int = 20,
     most: int = 127,  # channels
 ) -> int:
-    "The most channels with which the network of a genotype keeps to the budget; raises `ValueError` if not even one does."
+    "The most channels within the budget; raises `ValueError` if not even one does."
     check_whole(**{"most channels": most}), check_positive(budget=budget)
-
-    def parameters(channels):
-        with torch.device("meta"):
-            return sum(
-                p.numel() for p in CellNetwork(space, shape, classes, channels, cells, genotype).parameters()
-            )
-
+    parameters = lambda channels: _parameters(space, shape, classes, channels, cells, genotype)
     channels = bisect_right(range(1, most + 1), budget, key=parameters)
     if not channels:
-        raise ValueError(
-            f"a network of {cells} cells has {parameters(1)} parameters with a single channel, more than the budget of {budget}"
-        )
+        says = f"a network of {cells} cells has {parameters(1)} parameters with a single channel"
+        raise ValueError(f"{says}, more than the budget of {budget}")
     return channels
 
 # %% ../nbs/11_cells.ipynb #nasnet
@@ -814,7 +869,7 @@ def _picked(text):  # "sep5 1 sep3 0, ..." -> nodes
     words = [node.split() for node in text.split(",")]
     return tuple(((names[p], int(a)), (names[q], int(b))) for p, a, q, b in words)
 
-
+# %% ../nbs/11_cells.ipynb #nasnet-2
 NASNET_A = Genotype(
     normal=_picked("sep5 1 sep3 0, sep5 0 sep3 0, avg 1 id 0, avg 0 avg 0, sep3 1 id 1"),
     normal_concat=(0, 2, 3, 4, 5, 6),
@@ -823,42 +878,35 @@ NASNET_A = Genotype(
 )
 
 # %% ../nbs/11_cells.ipynb #darts-names
+_OUTER = {
+    "stem.0": "stem.0",
+    "stem.1": "stem.1",
+    "linear": "classifier",
+    "aux.9": "auxiliary_head.classifier",
+}
+_OUTER |= {f"aux.{n}": f"auxiliary_head.features.{n}" for n in range(9)}
+_TWICE = "a node that takes one operation of one state twice has one set of weights for both here"
+_BUILDS = "it builds genotypes of DARTS_CELL"
+
+
 def darts_names(network: CellNetwork) -> dict[str, str]:
-    "Name in a state of the public DARTS program → name in that of the network of a genotype; raises `ValueError` for what DARTS does not have."
+    """Name in a state of the public DARTS program → name in that of the network of a genotype.
+
+    Raises `ValueError` for what DARTS does not have."""
     try:
-        modules = {
-            "stem.0": "stem.0",
-            "stem.1": "stem.1",
-            "linear": "classifier",
-            "aux.9": "auxiliary_head.classifier",
-        }
-        modules |= {f"aux.{n}": f"auxiliary_head.features.{n}" for n in range(9)}
+        modules = dict(_OUTER)
         for n, (cell, kind) in enumerate(zip(network.cells, network.kinds)):
-            pairs = [
-                r for node in genotype_routes(network.space, network.genotype.cell(kind)[0]) for r in node
-            ]
-            built = {f"own.{r.edge}-{r.op}": f"_ops.{m}" for m, r in enumerate(pairs)} | dict(
-                first="preprocess0", second="preprocess1"
-            )
-            if len(built) < len(pairs) + 2:
-                raise ValueError(
-                    "a node that takes one operation of one state twice has one set of weights for both here"
-                )
-            modules |= {
-                f"cells.{n}.{ours}{a}": f"cells.{n}.{theirs}{b}"
-                for ours, theirs in built.items()
-                for a, b in _inside(cell, ours)
-            }
-        return {
-            f"{modules[path]}.{leaf}": f"{path}.{leaf}"
-            for path, _, leaf in (key.rpartition(".") for key in network.state_dict())
-        }
+            modules |= _cell_names(network, n, cell, kind)
+        keys = (key.rpartition(".") for key in network.state_dict())
+        return {f"{modules[path]}.{leaf}": f"{path}.{leaf}" for path, _, leaf in keys}
     except (AttributeError, KeyError) as e:
-        raise ValueError(
-            f"the public DARTS program has no such network ({type(e).__name__}: {e}): it builds genotypes of DARTS_CELL"
-        ) from None
+        says = f"the public DARTS program has no such network ({type(e).__name__}: {e})"
+        raise ValueError(f"{says}: {_BUILDS}") from None
 
+# %% ../nbs/11_cells.ipynb #darts-must
+_MUST = "shape, channels, cells, aux and genotype must be those of the published network"
 
+# %% ../nbs/11_cells.ipynb #darts-names-inside
 def _inside(cell, name):  # of a part of a cell: (name here, name there) of its modules
     part = cell.get_submodule(name)
     if isinstance(part, nn.Sequential) and isinstance(part[-1], Reduce):
@@ -868,28 +916,35 @@ def _inside(cell, name):  # of a part of a cell: (name here, name there) of its 
     )  # ReLU, shared by all edges from a state, is not among an edge's own modules
     return [(f".{i}", f".op.{i + ahead}") for i, _ in enumerate(part.children())]
 
+# %% ../nbs/11_cells.ipynb #darts-cell-names
+def _cell_names(network, n, cell, kind):
+    pairs = [r for node in genotype_routes(network.space, network.genotype.cell(kind)[0]) for r in node]
+    built = {f"own.{r.edge}-{r.op}": f"_ops.{m}" for m, r in enumerate(pairs)}
+    built |= dict(first="preprocess0", second="preprocess1")
+    if len(built) < len(pairs) + 2:
+        raise ValueError(_TWICE)
+    each = ((ours, theirs, a, b) for ours, theirs in built.items() for a, b in _inside(cell, ours))
+    return {f"cells.{n}.{ours}{a}": f"cells.{n}.{theirs}{b}" for ours, theirs, a, b in each}
+
 # %% ../nbs/11_cells.ipynb #darts-load
 def load_darts(
     network: CellNetwork,  # of the published genotype
-    state: dict[
-        str, torch.Tensor
-    ],  # `torch.load(path, weights_only=True)` of a checkpoint of the public DARTS program (CIFAR-10)
+    state: dict[str, torch.Tensor],  # `torch.load(path, weights_only=True)` of a published checkpoint
 ) -> None:
-    "Give a network the weights of a published one, `state` (name → tensor of the published shape); raises `ValueError` for another one's, and then leaves the network as it was."
+    """Give a network the weights of a published one, `state` (name → tensor of the published shape).
+
+    Raises `ValueError` for another one's, and then leaves the network as it was."""
     names, mine = darts_names(network), network.state_dict()
     if not isinstance(state, dict):
-        raise ValueError(
-            f"a state is a dict, name → tensor, not {said(state)}: torch.load(path, weights_only=True) gives it"
-        )
+        says = f"a state is a dict, name → tensor, not {said(state)}"
+        raise ValueError(f"{says}: torch.load(path, weights_only=True) gives it")
     state = {name: x for name, x in state.items() if network.aux or not name.startswith("auxiliary_head.")}
-    for name in names.keys() - state.keys():  # torch before 0.4 did not count batches
+    for name in names.keys() - state.keys():
         if name.endswith("num_batches_tracked"):
             state[name] = mine[names[name]]
     if strange := sorted(names.keys() ^ state.keys()):
         says = "lacks" if strange[0] in names else "has more than this network:"
-        raise ValueError(
-            f"the state {says} {strange[0]}: shape, channels, cells, aux and genotype must be those of the published network"
-        )
+        raise ValueError(f"the state {says} {strange[0]}: {_MUST}")
     found = {names[name]: x for name, x in state.items()}
     check_state(found, mine, "the state of a DARTS network")
     network.load_state_dict(found)

@@ -15,6 +15,8 @@ import textwrap
 from pathlib import Path
 from string import Formatter
 
+from fastcore.basics import patch
+
 from .core import root
 
 # %% ../nbs/03c_claims.ipynb #check-claims
@@ -44,33 +46,39 @@ class _Recorder(Formatter):
         self.open.append(name)
         return super().get_field(name, args, kwargs)
 
-    def format_field(self, value, spec):
-        name, text = self.open.pop(), super().format_field(value, spec)
-        if self.texts.setdefault(name, text) != text:
-            raise ValueError(f"{name} is written in two ways, {self.texts[name]} and {text}: use two names")
-        return text
+# %% ../nbs/03c_claims.ipynb #recorder-2
+@patch
+def format_field(self: _Recorder, value, spec):
+    text, name = format(value, spec), self.open.pop()
+    if self.texts.setdefault(name, text) != text:
+        raise ValueError(f"{name} is written in two ways, {self.texts[name]} and {text}: use two names")
+    return text
 
 # %% ../nbs/03c_claims.ipynb #fill
 def fill(
     ours: str,  # a format string: "differ by {apart:.2f} points (n = {n})"
     numbers: dict,  # a value for each field, and texts that only prose cites
 ) -> tuple[str, dict]:  # the text, and the numbers as they are written in it
-    "Format a text and keep each of its numbers; raises `ValueError` that names a number without value or use."
+    "Format a text and keep its numbers; raises `ValueError` that names a number without value or use."
     recorder = _Recorder()
     try:
         text = recorder.vformat(ours, (), numbers)
     except (LookupError, AttributeError, TypeError) as error:
         field = recorder.open[-1] if recorder.open else "?"
-        raise ValueError(
-            f"the number {field} of {ours!r} has no value that can be written: {error}"
-        ) from None
-    used = {re.split(r"[.\[]", name)[0] for name in recorder.texts}
+        why = f"has no value that can be written: {error}"
+        raise ValueError(f"the number {field} of {ours!r} {why}") from None
+    return text, recorder.texts | _only_cited(ours, numbers, recorder.texts)
+
+# %% ../nbs/03c_claims.ipynb #only-cited
+def _only_cited(ours: str, numbers: dict, written: dict) -> dict:
+    "The texts that stand in no field, for prose to cite."
+    used = {re.split(r"[.\[]", name)[0] for name in written}
     rest = {name: value for name, value in numbers.items() if name not in used}
     for name in (name for name, value in rest.items() if not isinstance(value, (str, int))):
         raise ValueError(f"the number {name} is no field of {ours!r}: add it there, or pass it as text")
     for name in set(numbers) & set(COLUMNS):
         raise ValueError(f"a number cannot be called {name}: that is a column of claims.csv")
-    return text, recorder.texts | {name: str(value) for name, value in rest.items()}
+    return {name: str(value) for name, value in rest.items()}
 
 # %% ../nbs/03c_claims.ipynb #decide
 ICONS = {
@@ -81,7 +89,7 @@ ICONS = {
     "seen at small scale": "🔎",
 }
 
-
+# %% ../nbs/03c_claims.ipynb #decide-2
 def decide(
     holds: bool | None,  # whether the criterion is met; None: these runs cannot tell
     tested: bool = True,
@@ -94,13 +102,13 @@ def decide(
         return "inconclusive"
     return "seen at small scale" if small else ("reproduced" if holds else "not reproduced")
 
-# %% ../nbs/03c_claims.ipynb #table
+# %% ../nbs/03c_claims.ipynb #safe
 def _safe(text: str) -> str:
-    "Text for a cell of a Markdown table: nothing in it is markup."
+    "Text for a cell of a Markdown table."
     text = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*_|$\[\]~])", r"\\\1", text)
 
-
+# %% ../nbs/03c_claims.ipynb #table
 class Table:
     "Rows of text under headings: a Markdown table in a notebook, aligned lines elsewhere."
 
@@ -108,44 +116,47 @@ class Table:
         self.headings, self.rows = headings, rows
 
     def _repr_markdown_(self) -> str:
-        lines = [self.headings, [":--"] * len(self.headings), *([_safe(x) for x in row] for row in self.rows)]
+        lines = [map(_safe, line) for line in (self.headings, *self.rows)]
+        lines.insert(1, [":--"] * len(self.headings))
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
-    def __repr__(self) -> str:
-        lines = [self.headings, *self.rows]
-        widths = [max(len(x) for x in column) for column in zip(*lines)]
-        return "\n".join("  ".join(x.ljust(w) for x, w in zip(line, widths)).rstrip() for line in lines)
+# %% ../nbs/03c_claims.ipynb #table-2
+@patch
+def __repr__(self: Table) -> str:
+    lines = [self.headings, *self.rows]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join("  ".join(x.ljust(w) for x, w in zip(line, widths)).rstrip() for line in lines)
 
 # %% ../nbs/03c_claims.ipynb #verdict
 class Verdict(str):
-    "A verdict that shows its claim: a text such as `reproduced`, with the claim's row of claims.csv as `row`."
+    "A verdict that shows its claim: a text such as `reproduced`, with the claim's `row` of claims.csv."
 
     def __new__(cls, row: dict):
         self = super().__new__(cls, row["verdict"])
         self.row = row
         return self
 
-    def _lines(self) -> list[list[str]]:
-        row, source = self.row, f" ({self.row['source']})" if self.row["source"] else ""
-        return [
-            ["document", row["document"] + source],
-            ["ours", row["ours"]],
-            ["criterion", row["criterion"]],
-        ]
-
     def _repr_markdown_(self) -> str:
-        return Table(
-            [f"{ICONS.get(self, '•')} {self}", _safe(self.row["claim"])], self._lines()
-        )._repr_markdown_()
+        return self._table()._repr_markdown_()
 
     def _repr_pretty_(self, printer, cycle):
         printer.text(self.plain())
 
-    def plain(self) -> str:
-        "The claim as lines of text."
-        about = [f"{name}: {text}" for name, text in self._lines()]
-        parts = [f"{ICONS.get(self, '•')} {self}: {self.row['claim']}", *about]
-        return "\n".join(textwrap.fill(part, 100, subsequent_indent="    ") for part in parts)
+# %% ../nbs/03c_claims.ipynb #verdict-table
+@patch
+def _table(self: Verdict) -> Table:
+    row, source = self.row, f" ({self.row['source']})" if self.row["source"] else ""
+    document, ours, criterion = row["document"] + source, row["ours"], row["criterion"]
+    lines = [["document", document], ["ours", ours], ["criterion", criterion]]
+    return Table([f"{ICONS.get(self, '•')} {self}", row["claim"]], lines)
+
+# %% ../nbs/03c_claims.ipynb #plain
+@patch
+def plain(self: Verdict) -> str:
+    "The claim as lines of text."
+    table = self._table()
+    lines = [f"{name}: {text}" for name, text in (table.headings, *table.rows)]
+    return "\n".join(textwrap.fill(line, 100, subsequent_indent="    ") for line in lines)
 
 # %% ../nbs/03c_claims.ipynb #verdicts
 class Verdicts:
@@ -154,19 +165,22 @@ class Verdicts:
     def __init__(self, rows: list[dict]):
         self.rows = rows
 
-    def _repr_markdown_(self) -> str:
-        lines = ["| verdict | claim, and how it is decided | document | ours |", "| :-- | :-- | :-- | :-- |"]
-        for row in self.rows:
-            claim, by, document, ours = (_safe(row[k]) for k in ("claim", "criterion", "document", "ours"))
-            icon = ICONS.get(row["verdict"], "•")
-            lines.append(f"| {icon} {row['verdict']} | **{claim}**<br>*{by}* | {document} | {ours} |")
-        return "\n".join(lines)
-
     def __repr__(self) -> str:
         return "\n\n".join(Verdict(row).plain() for row in self.rows)
 
-    def __len__(self) -> int:
-        return len(self.rows)
+# %% ../nbs/03c_claims.ipynb #verdicts-markdown
+@patch
+def _repr_markdown_(self: Verdicts) -> str:
+    lines = ["| verdict | claim, and how it is decided | document | ours |", "| :-- | :-- | :-- | :-- |"]
+    for row in map(Verdict, self.rows):
+        (icon, claim), *rest = map(_safe_row, (row._table().headings, *row._table().rows))
+        document, ours, criterion = (text for _, text in rest)
+        lines.append(f"| {icon} | **{claim}**<br>*{criterion}* | {document} | {ours} |")
+    return "\n".join(lines)
+
+# %% ../nbs/03c_claims.ipynb #safe-row
+def _safe_row(row: list[str]) -> list[str]:
+    return [_safe(text) for text in row]
 
 # %% ../nbs/03c_claims.ipynb #to-csv
 def claims_csv(rows: list[dict]) -> str:
@@ -177,13 +191,13 @@ def claims_csv(rows: list[dict]) -> str:
         writer.writerow(row | dict(numbers=json.dumps(row["numbers"], ensure_ascii=False)))
     return text.getvalue()
 
-
+# %% ../nbs/03c_claims.ipynb #read-claims
 def read_claims(
     path: Path,  # a claims.csv
 ) -> dict[str, dict]:  # id → row; `numbers` is a dict
-    "The claims of a file, none if it is not there; raises `ValueError` that names a file that cannot be read."
+    "The claims of a file, none if there is no file; raises `ValueError` that names what cannot be read."
     try:
-        rows = list(csv.DictReader(io.StringIO(Path(path).read_text(encoding="utf-8"))))
+        rows = csv.DictReader(io.StringIO(Path(path).read_text(encoding="utf-8")))
         rows = [{k: row.get(k) or "" for k in COLUMNS} for row in rows]
         rows = [row | dict(numbers=json.loads(row["numbers"] or "{}")) for row in rows]
     except FileNotFoundError:
@@ -196,7 +210,7 @@ def read_claims(
 def committed_claims(
     document: str,  # the notebook's name, such as `52_hypernet_complexity`
 ) -> tuple[str, dict[str, dict]]:  # the profile, empty if there is none, and its claims
-    "The claims of the largest profile that has some: of `paper` where it decides any, else of `cpu`, else of `quick`."
+    "The claims of the largest profile that has some; those of `paper` count if they decide anything."
     for profile in ("paper", "cpu", "quick"):
         rows = read_claims(root() / "figures" / profile / document / "claims.csv")
         decided = any(row["verdict"] in ("reproduced", "not reproduced") for row in rows.values())
@@ -210,7 +224,12 @@ def _document(name: str) -> str:
     found = {path.name for path in (root() / "figures").glob(f"*/{name}_*")}
     return found.pop() if len(found) == 1 else name
 
+# %% ../nbs/03c_claims.ipynb #texts
+def _texts(row: dict) -> dict:
+    "What can be cited of a claim."
+    return row["numbers"] | {k: row[k] for k in COLUMNS[1:-1]}
 
+# %% ../nbs/03c_claims.ipynb #cited-2
 def cited(
     key: str,  # a claim's id and a number's name, `flat.apart`
     document: str,  # the document, or its number
@@ -221,34 +240,39 @@ def cited(
     if id not in rows:
         known = ", ".join(id for id, row in rows.items() if row["id"]) or "no claim with an id"
         raise LookupError(f"{document} has no committed claim {id} (known: {known})")
-    row = rows[id]
-    texts = row["numbers"] | {k: row[k] for k in COLUMNS[1:-1]} | dict(profile=profile)
+    texts = _texts(rows[id]) | dict(profile=profile)
     if name not in texts:
         raise LookupError(f"the claim {id} of {document} has no number {name} (known: {', '.join(texts)})")
     return texts[name]
 
-# %% ../nbs/03c_claims.ipynb #cite
+# %% ../nbs/03c_claims.ipynb #citation
 CITATION = re.compile(r"(<!-- (?:(\w+):)?([\w-]+\.[^\s>]+) -->)(.*?)(<!-- / -->)", re.DOTALL)
 
+# %% ../nbs/03c_claims.ipynb #substitute
+def _substitute(pattern: re.Pattern, text: str, number, otherwise) -> tuple[str, list[str]]:
+    "Put `number(match)` in place of each match, or `otherwise(match)` and a problem where there is none."
+    problems = []
 
+    def found(match):
+        try:
+            return number(match)
+        except LookupError as error:
+            problems.append(error.args[0])
+            return otherwise(match)
+
+    return pattern.sub(found, text), problems
+
+# %% ../nbs/03c_claims.ipynb #cite
 def cite(
     text: str,  # Markdown
     document: str,  # that is meant where a citation names none
 ) -> tuple[str, list[str]]:  # the text with its numbers, and what has no number
     "Fill in the numbers that a text cites; what cannot be found stays as it is."
-    problems = []
-
-    def number(match):
-        begin, other, key, _, end = match.groups()
-        try:
-            return begin + cited(key, other or document) + end
-        except LookupError as error:
-            problems.append(error.args[0])
-            return match[0]
-
-    parts = re.split(r"(?ms)(^```.*?^```)", text)  # what stands in a block of code is no citation
-    parts[::2] = [CITATION.sub(number, part) for part in parts[::2]]
-    return "".join(parts), problems
+    number = lambda m: m[1] + cited(m[3], m[2] or document) + m[5]
+    parts = re.split(r"(?ms)(^```.*?^```)", text)  # blocks of code are the odd parts
+    filled = [_substitute(CITATION, part, number, lambda m: m[0]) for part in parts[::2]]
+    parts[::2] = [part for part, _ in filled]
+    return "".join(parts), [problem for _, problems in filled for problem in problems]
 
 # %% ../nbs/03c_claims.ipynb #answer
 ANSWER = re.compile(r"\{([\w-]+\.[^{}\s]+)\}")  # {flat.apart}
@@ -259,16 +283,24 @@ def fill_answer(
     document: str,
 ) -> tuple[str, list[str]]:  # the text, and what has no number
     "Fill in the numbers of a summary's answer; what has none becomes `…`."
-    problems = []
+    return _substitute(ANSWER, answer, lambda m: _safe(cited(m[1], document)), lambda m: "…")
 
-    def number(match):
-        try:
-            return _safe(cited(match[1], document))
-        except LookupError as error:
-            problems.append(error.args[0])
-            return "…"
+# %% ../nbs/03c_claims.ipynb #show-text
+def _show_text(text: str) -> None:
+    from IPython.display import display
 
-    return ANSWER.sub(number, answer), problems
+    display({"text/markdown": text, "text/plain": text}, raw=True)
+
+# %% ../nbs/03c_claims.ipynb #show-figure
+def _show_figure(path: Path) -> list[str]:  # what is wrong
+    from IPython.display import Image, display
+
+    if not path.is_file():
+        return [f"the figure {path.stem} is not committed yet"]
+    alt, png = path.with_suffix(".json"), path.read_bytes()
+    text = json.loads(alt.read_text(encoding="utf-8")).get("alt", "") if alt.is_file() else ""
+    display(Image(png, width=int.from_bytes(png[16:20]) // 2, alt=text))
+    return []
 
 # %% ../nbs/03c_claims.ipynb #summary
 def summary(
@@ -280,28 +312,12 @@ def summary(
     from IPython.display import display
 
     (profile, rows), (text, problems) = committed_claims(name), fill_answer(answer, name)
+    picture = root() / "figures" / profile / name / f"{figure}.png"
     _show_text(text)
-    folder = root() / "figures" / profile / name
-    if profile and figure and (folder / f"{figure}.png").is_file():
-        _show_figure(folder / f"{figure}.png")
-    elif figure:
-        problems.append(f"the figure {figure} is not committed yet")
+    if figure:
+        problems += _show_figure(picture)
     if profile:
-        _show_text(f"*Figure and verdicts are those of the profile `{profile}`, from committed records.*")
+        _show_text(f"*Profile `{profile}`: figure and verdicts come from its committed records.*")
         display(Verdicts(list(rows.values())))
-    print("\n".join(problems), end="\n" * bool(problems))
-
-
-def _show_text(text: str) -> None:
-    from IPython.display import display
-
-    display({"text/markdown": text, "text/plain": text}, raw=True)
-
-# %% ../nbs/03c_claims.ipynb #show-figure
-def _show_figure(path: Path) -> None:
-    "Show a committed picture with its alternative text, at half of its pixels' size."
-    from IPython.display import Image, display
-
-    alt, png = path.with_suffix(".json"), path.read_bytes()
-    text = json.loads(alt.read_text(encoding="utf-8")).get("alt", "") if alt.is_file() else ""
-    display(Image(png, width=int.from_bytes(png[16:20]) // 2, alt=text))
+    if problems:
+        print("\n".join(problems))

@@ -20,6 +20,8 @@ import itertools
 import linecache
 import logging
 import os
+
+# %% ../nbs/03b_codehash.ipynb #imports-2
 import random
 import sys
 import sysconfig
@@ -34,33 +36,38 @@ from pathlib import Path
 
 from .core import parse_bare
 
+# %% ../nbs/03b_codehash.ipynb #nodes
+def _nodes(source: str) -> dict:  # (name, first line) -> its syntax tree
+    "The functions in a text; a relative import keeps the last part of its module's name."
+    nodes = {}
+    for node in ast.walk(parse_bare(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            nodes[node.name, min(n.lineno for n in (node, *node.decorator_list))] = node
+        elif isinstance(node, ast.ImportFrom):
+            node.level, node.module = 0, (node.module or "").rpartition(".")[2]
+    return nodes
+
 # %% ../nbs/03b_codehash.ipynb #text
 @functools.lru_cache(64)
 def _functions(source: str) -> dict:  # code object -> its syntax tree
     "All functions that a file or a cell defines, without comments and docstrings."
     try:
-        todo, tree = [compile(source, "<source>", "exec", dont_inherit=True)], parse_bare(source)
+        todo, nodes = [compile(source, "<source>", "exec", dont_inherit=True)], _nodes(source)
     except (SyntaxError, ValueError):
         return {}
-    nodes = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            nodes[node.name, min(n.lineno for n in (node, *node.decorator_list))] = node
-        elif isinstance(node, ast.ImportFrom):
-            node.level, node.module = 0, (node.module or "").rpartition(".")[2]
     for code in todo:  # it grows: functions within functions
         todo += filter(inspect.iscode, code.co_consts)
     return {c: nodes[c.co_name, c.co_firstlineno] for c in todo if (c.co_name, c.co_firstlineno) in nodes}
 
-
+# %% ../nbs/03b_codehash.ipynb #bytecode
 @functools.cache
 def _bytecode(code) -> str:
-    "What runs, without names of files and numbers of lines."
+    "What runs."
     consts = [_bytecode(c) if inspect.iscode(c) else _digest(c) for c in code.co_consts]
     names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
     return f"{code.co_code.hex()} {code.co_exceptiontable.hex()} {code.co_flags} {names} {consts}"
 
-# %% ../nbs/03b_codehash.ipynb #uses
+# %% ../nbs/03b_codehash.ipynb #text-of
 @functools.cache  # a document asks for the same functions a hundred times
 def _text(code, file: str) -> str:  # 64 hexadecimal digits
     "What a function says; code of two files may be equal but for a decorator."
@@ -68,10 +75,10 @@ def _text(code, file: str) -> str:  # 64 hexadecimal digits
     node = _functions("".join(linecache.getlines(file))).get(code)
     return hashlib.sha256((_bytecode(code) if node is None else ast.dump(node)).encode()).hexdigest()
 
-
+# %% ../nbs/03b_codehash.ipynb #uses
 @functools.cache
-def _uses(code) -> tuple:
-    "Global names with the attributes read from them, `('torch', 'nn')`, and imports, `(level, module, names)`; both sorted."
+def _uses(code) -> tuple[list, list]:  # ("torch", "nn") and (level, module, names); both sorted
+    "Global names with the attributes read from them, and imports."
     reads, imports, chain, before = [], set(), [], [0, None]
     for i in dis.get_instructions(code):
         if i.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
@@ -83,10 +90,9 @@ def _uses(code) -> tuple:
         elif i.opname not in ("EXTENDED_ARG", "NOP"):
             chain = []
         before = before if i.opname == "EXTENDED_ARG" else [before[1], i.argval]
-    inner = [_uses(c) for c in code.co_consts if inspect.iscode(c)]
-    return sorted({*map(tuple, reads)}.union(*(r for r, _ in inner))), sorted(
-        imports.union(*(i for _, i in inner))
-    )
+    for inner in filter(inspect.iscode, code.co_consts):
+        reads, imports = [*reads, *_uses(inner)[0]], imports.union(_uses(inner)[1])
+    return sorted({*map(tuple, reads)}), sorted(imports)
 
 # %% ../nbs/03b_codehash.ipynb #origin
 @functools.cache
@@ -94,31 +100,22 @@ def _version(package: str) -> str:  # as one imports it
     "The version of an installed package."
     try:
         return metadata.version(package)
-    except (
-        metadata.PackageNotFoundError
-    ):  # imported by another name than it is installed by, as scikit-learn is
-        return " ".join(
-            sorted(
-                d.version for d in metadata.distributions() if f"\n{package}/" in f"\n{d.read_text('RECORD')}"
-            )
-        )
+    except metadata.PackageNotFoundError:  # scikit-learn is imported by another name than its own
+        owns = lambda d: f"\n{package}/" in f"\n{d.read_text('RECORD')}"
+        return " ".join(sorted(d.version for d in metadata.distributions() if owns(d)))
 
-
+# %% ../nbs/03b_codehash.ipynb #file-of
 def _file(module: str) -> str:  # empty if there is none
     "Where a module lies, whether or not it is imported."
     try:
         spec = getattr(sys.modules.get(module), "__spec__", None) or importlib.util.find_spec(module)
-    except (
-        ImportError,
-        ValueError,
-        AttributeError,
-    ):  # no name of a module, or one that a function was given by hand
+    except (ImportError, ValueError, AttributeError):  # no module's name, or one given by hand
         return ""
     return (spec and spec.origin) or ""
 
-
+# %% ../nbs/03b_codehash.ipynb #origin-of
 @functools.cache
-def _origin(module: str | None) -> str | None:  # None: its code is followed
+def _origin(module: str | None) -> str | None:
     "What stands for the code of a module that is not ours."
     top = (module or "__main__").partition(".")[0]
     if top in ("__main__", "nas_nb") or top.startswith("nas_nb_"):
@@ -126,37 +123,34 @@ def _origin(module: str | None) -> str | None:  # None: its code is followed
     file = Path(_file(top))
     if {"site-packages", "dist-packages"} & {*file.parts}:
         return f"{top} {_version(top)}"
-    if file.is_relative_to(sysconfig.get_path("stdlib")) or (
-        top in sys.stdlib_module_names and not file.is_file()
-    ):
+    built_in = top in sys.stdlib_module_names and not file.is_file()
+    if built_in or file.is_relative_to(sysconfig.get_path("stdlib")):
         return f"python {sys.version_info.major}.{sys.version_info.minor}"
-    compiled = Path(_file(module)).suffix in (".so", ".pyd")
-    return f"{module} {hashlib.sha256(Path(_file(module)).read_bytes()).hexdigest()}" if compiled else None
+    if Path(_file(module)).suffix in (".so", ".pyd"):
+        return f"{module} {hashlib.sha256(Path(_file(module)).read_bytes()).hexdigest()}"
 
-# %% ../nbs/03b_codehash.ipynb #reads
+# %% ../nbs/03b_codehash.ipynb #of-modules
 _OF_MODULES = {
-    "__name__",
-    "__file__",
-    "__package__",
-    "__spec__",
-    "__loader__",
-    "__path__",
-    "__doc__",
-    "__builtins__",
-    "__cached__",
+    *("__name__", "__file__", "__package__", "__spec__", "__loader__", "__path__"),
+    *("__doc__", "__builtins__", "__cached__"),
 }
 
 
 def _is_ours(x) -> bool:
     return inspect.ismodule(x) and _origin(x.__name__) is None
 
+# %% ../nbs/03b_codehash.ipynb #looks-up
+def _looks_up(name: str, attributes: list, fn) -> bool:
+    "Whether a function looks something up by a text."
+    by_text = name in ("eval", "exec", "globals", "__import__") and name not in fn.__globals__
+    return by_text or "import_module" in (name, *attributes)
 
+# %% ../nbs/03b_codehash.ipynb #reads
 def _reads(fn, trail) -> dict:
     "The values of the global names that a function reads."
     found = {}
     for name, *attributes in _uses(fn.__code__)[0]:
-        by_text = name in ("eval", "exec", "globals", "__import__") and name not in fn.__globals__
-        if by_text or "import_module" in (name, *attributes):
+        if _looks_up(name, attributes, fn):
             _warn(trail, f"uses {'.'.join((name, *attributes))}: what it looks up by a text")
         if name in _OF_MODULES or name not in fn.__globals__:
             continue
@@ -174,28 +168,27 @@ def _imports(fn, trail) -> dict:
     for level, name, names in _uses(fn.__code__)[1]:
         try:
             name = importlib.util.resolve_name("." * level + name, package)
-            if (origin := _origin(name)) is not None:
-                found[f"import {name}"] = origin
-                continue
-            module = importlib.import_module(name)
-            parts = {
-                n: getattr(module, n) if hasattr(module, n) else importlib.import_module(f"{name}.{n}")
-                for n in names
-            }
-            found |= {f"import {name}.{n}": part for n, part in parts.items()} or {f"import {name}": module}
-        except Exception as e:  # importing runs code, and what it raises is not ours
+            origin = _origin(name)
+            found |= _imported(name, names) if origin is None else {f"import {name}": origin}
+        except Exception as e:  # of whatever kind
             _warn(trail, f"imports {name}, which fails here ({type(e).__name__}): what is in it")
             found[f"import {name}"] = None
     return found
 
-# %% ../nbs/03b_codehash.ipynb #code
+# %% ../nbs/03b_codehash.ipynb #imported
+def _imported(name: str, names: tuple) -> dict:
+    "A module of ours, or the parts of it that are imported by name."
+    module = importlib.import_module(name)
+    part = lambda n: getattr(module, n) if hasattr(module, n) else importlib.import_module(f"{name}.{n}")
+    return {f"import {name}.{n}": part(n) for n in names} or {f"import {name}": module}
+
+# %% ../nbs/03b_codehash.ipynb #closure
 def _closure(fn) -> dict:
     cells = zip(fn.__code__.co_freevars, fn.__closure__ or ())
-    return {
-        name: cell.cell_contents for name, cell in cells if cell != types.CellType()
-    }  # an empty one is not filled yet
+    empty = types.CellType()  # not filled yet
+    return {name: cell.cell_contents for name, cell in cells if cell != empty}
 
-
+# %% ../nbs/03b_codehash.ipynb #code
 def _function(fn, trail):
     if fn is code_hash:  # a run may ask for the hash of another
         return "code_hash", {}
@@ -203,36 +196,42 @@ def _function(fn, trail):
     made_with = {"<closure>": _closure(fn), "<attributes>": dict(sorted(vars(fn).items()))}
     if (origin := _origin(module)) is None:
         defaults = {"<defaults>": fn.__defaults__, "<keywords>": fn.__kwdefaults__}
-        return f"function {fn.__qualname__} {_text(fn.__code__, fn.__code__.co_filename)}", _reads(
-            fn, trail
-        ) | _imports(fn, trail) | made_with | defaults
-    if origin.startswith("python") and hasattr(
-        fn, "registry"
-    ):  # functools.singledispatch, whose closure counts in the process
-        return "singledispatch", dict(
-            registry={f"{t.__module__}.{t.__qualname__}": f for t, f in fn.registry.items()}
-        )
+        text = _text(fn.__code__, fn.__code__.co_filename)
+        reached = _reads(fn, trail) | _imports(fn, trail) | made_with | defaults
+        return f"function {fn.__qualname__} {text}", reached
+    if origin.startswith("python") and hasattr(fn, "registry"):
+        return "singledispatch", dict(registry=_registry(fn))
     return f"function {module}.{made} of {origin}", made_with if "<locals>" in made else {}
 
+# %% ../nbs/03b_codehash.ipynb #registry
+def _registry(fn) -> dict:
+    return {f"{t.__module__}.{t.__qualname__}": f for t, f in fn.registry.items()}
 
-_OF_CLASSES = {  # where it was made, and what Python keeps there for itself
-    "__module__", "__qualname__", "__doc__", "__firstlineno__", "__static_attributes__", "__dict__", "__weakref__", "__slotnames__", "_abc_impl",
-}  # fmt: skip
+# %% ../nbs/03b_codehash.ipynb #of-classes
+_OF_CLASSES = {
+    *("__module__", "__qualname__", "__doc__", "__firstlineno__", "__static_attributes__"),
+    *("__dict__", "__weakref__", "__slotnames__", "_abc_impl"),
+}
 
 
+def _named(module: str, qualname: str):
+    "What can be imported by this name, None if there is nothing."
+    found = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found
+
+# %% ../nbs/03b_codehash.ipynb #class
 def _class(cls, trail):
-    module = cls.__module__
+    module, name = cls.__module__, cls.__qualname__
     if not isinstance(module, str):  # of a type that C code made
-        return f"class {cls.__qualname__}", {}
-    origin, named = _origin(module), sys.modules.get(module)
-    for part in cls.__qualname__.split("."):
-        named = getattr(named, part, None)
-    if origin is not None and (
-        named is cls or not cls.__flags__ & 1 << 9
-    ):  # a class that C code made may have no name
-        return f"class {module}.{cls.__qualname__} of {origin}", {}
+        return f"class {name}", {}
+    made_by_c = not cls.__flags__ & 1 << 9  # it may have no name
+    origin = _origin(module)
+    if origin is not None and (made_by_c or _named(module, name) is cls):
+        return f"class {module}.{name} of {origin}", {}
     attributes = {k: v for k, v in sorted(vars(cls).items()) if k not in _OF_CLASSES}
-    return f"class {cls.__qualname__}", attributes | {"<bases>": cls.__bases__, "<metaclass>": type(cls)}
+    return f"class {name}", attributes | {"<bases>": cls.__bases__, "<metaclass>": type(cls)}
 
 # %% ../nbs/03b_codehash.ipynb #instance
 def _state(x, state) -> dict:
@@ -242,28 +241,24 @@ def _state(x, state) -> dict:
     if not isinstance(plain, dict | None):  # what its `__getstate__` says
         return {"<state>": state}
     state = {str(k): v for k, v in ((plain or {}) | slots).items()}
-    hooks = {k: v for k, v in state.items() if k.endswith("hooks") or "_hooks_" in k if isinstance(v, dict)}
-    number = {
-        key: i for i, key in enumerate(dict.fromkeys(itertools.chain(*hooks.values())))
-    }  # torch counts them in the process
-    state |= {k: {number[key]: f for key, f in v.items()} for k, v in hooks.items()}
-    return {
-        k: v
-        for k, v in sorted(state.items())
-        if not isinstance(getattr(type(x), k, None), functools.cached_property)
-    }
+    is_cache = lambda k: isinstance(getattr(type(x), k, None), functools.cached_property)
+    return {k: v for k, v in sorted((state | _hooks(state)).items()) if not is_cache(k)}
 
+# %% ../nbs/03b_codehash.ipynb #hooks
+def _hooks(state: dict) -> dict:
+    is_hooks = lambda k, v: isinstance(v, dict) and (k.endswith("hooks") or "_hooks_" in k)
+    hooks = {k: v for k, v in state.items() if is_hooks(k, v)}
+    number = {key: i for i, key in enumerate(dict.fromkeys(itertools.chain(*hooks.values())))}
+    return {k: {number[key]: f for key, f in v.items()} for k, v in hooks.items()}
 
+# %% ../nbs/03b_codehash.ipynb #instance-of
 def _instance(x, trail):
     kind = {"<class>": type(x)}
     try:
         made = copyreg.dispatch_table.get(type(x), lambda x: x.__reduce_ex__(4))(x)
         if isinstance(made, str):  # it can be imported by this name
-            module = next(
-                m
-                for m in (getattr(x, "__module__", None), type(x).__module__, "builtins")
-                if isinstance(m, str)
-            )
+            modules = (getattr(x, "__module__", None), type(x).__module__, "builtins")
+            module = next(m for m in modules if isinstance(m, str))
             return f"{module}.{made} of {_origin(module)}", kind
         by, args, state, items, pairs = (*made, None, None, None)[:5]
         made_of = {"<by>": by, "<args>": args, "<items>": [*(items or ())], "<pairs>": [*(pairs or ())]}
@@ -274,81 +269,51 @@ def _instance(x, trail):
     return "instance", kind | made_of | _state(x, state)
 
 # %% ../nbs/03b_codehash.ipynb #kinds
-_DECIDE_NOTHING = (
-    weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet, logging.Logger,
-    type(threading.Lock()), type(threading.RLock()), type(os.environ),
-)  # fmt: skip
+_WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
+_LOCKS = (type(threading.Lock()), type(threading.RLock()))
+_DECIDE_NOTHING = (*_WEAK, *_LOCKS, logging.Logger, type(os.environ))
 
 
 def _loaded(module: str, name: str):
     return getattr(sys.modules.get(module), name, None)
 
-
+# %% ../nbs/03b_codehash.ipynb #kinds-2
 def _is_global_generator(x) -> bool:
-    return any(
-        x is g
-        for g in (
-            random._inst,
-            _loaded("numpy.random.mtrand", "_rand"),
-            _loaded("torch", "default_generator"),
-        )
-    )
+    known = ("numpy.random.mtrand", "_rand"), ("torch", "default_generator")
+    return x is random._inst or any(x is _loaded(*place) for place in known)
 
-
+# %% ../nbs/03b_codehash.ipynb #unseen
 def _unseen(x, trail):
+    kind = type(x).__name__
     if isinstance(x, Iterator | Awaitable) and not isinstance(x, IOBase):
         remedy = "make it within the function, or keep a list"
         raise ValueError(
-            f"{_path(trail)} is a {type(x).__name__}, which gives something else each time that it is read: {remedy}"
+            f"{_path(trail)} is a {kind}, which gives something else each time that it is read: {remedy}"
         )
-    _warn(trail, f"is a {type(x).__name__}: what it holds")
+    _warn(trail, f"is a {kind}: what it holds")
     return f"unseen {type(x).__qualname__}", {}
 
 # %% ../nbs/03b_codehash.ipynb #tensors
-_BY_ROWS, _BY_COLUMNS = ("crow_indices", "col_indices", "values"), ("ccol_indices", "row_indices", "values")
-_STORED = {  # layout → the methods that give what a tensor holds
-    "torch.sparse_coo": ("is_coalesced", "_indices", "_values"), "torch._mkldnn": ("to_dense",),
-    "torch.sparse_csr": _BY_ROWS, "torch.sparse_bsr": _BY_ROWS, "torch.sparse_csc": _BY_COLUMNS, "torch.sparse_bsc": _BY_COLUMNS,
-}  # fmt: skip
-
-
-def _held(x) -> dict:  # empty for bytes in a row
-    "The plain tensors and the numbers that a tensor consists of."
-    if x.is_nested:
-        return dict(parts=x.unbind())
-    if x.is_quantized:
-        per_tensor, per_channel = (
-            ("q_scale", "q_zero_point"),
-            ("q_per_channel_scales", "q_per_channel_zero_points", "q_per_channel_axis"),
-        )
-        methods = ("stride", "int_repr", *(per_tensor if "per_tensor" in str(x.qscheme()) else per_channel))
-    else:
-        methods = _STORED.get(str(x.layout), ())
-    return {name: getattr(x, name)() for name in ("size", *methods)} if methods else {}
-
-
 def _tensor(x, trail):
-    kind = dict(
-        kind=type(x), attributes={} if x.is_nested else vars(x)
-    )  # a nested one counts its sizes in the process
+    kind = dict(kind=type(x), attributes={} if x.is_nested else vars(x))
+    about = f"tensor {x.dtype} {x.requires_grad}"
+    if x.is_quantized or x.is_nested or x.is_mkldnn:
+        how = "quantized" if x.is_quantized else "nested" if x.is_nested else "MKL-DNN"
+        raise ValueError(f"{_path(trail)} is a {how} tensor, which is not followed: keep a plain one")
     try:
-        if held := _held(x.detach()):
-            return f"tensor {x.dtype} {x.layout} {x.requires_grad}", held | kind
-        about = f"tensor {x.dtype} {tuple(x.shape)} {x.stride()} {x.requires_grad}"
-        if not x.is_meta:
-            plain = (
-                x.detach()
-                .resolve_conj()
-                .resolve_neg()
-                .cpu()
-                .clone(memory_format=_loaded("torch", "contiguous_format"))
-            )
-            about += (
-                " " + hashlib.sha256(plain.flatten().view(_loaded("torch", "uint8")).numpy().data).hexdigest()
-            )
-        return about, kind
+        if "strided" not in str(x.layout):
+            return f"{about} {x.layout}", dict(held=x.detach().__reduce_ex__(4)[1][1:]) | kind
+        values = "" if x.is_meta else _values(x)
+        return f"{about} {tuple(x.shape)} {x.stride()} {values}", kind
     except (RuntimeError, ValueError):  # of torch: there is nothing yet, or it does not say
         return _unseen(x, trail)
+
+# %% ../nbs/03b_codehash.ipynb #tensor-values
+def _values(x) -> str:  # 64 hexadecimal digits
+    "Hash of the bytes of a plain tensor."
+    plain = x.detach().resolve_conj().resolve_neg().cpu()
+    row = plain.clone(memory_format=_loaded("torch", "contiguous_format")).flatten()
+    return hashlib.sha256(row.view(_loaded("torch", "uint8")).numpy().data).hexdigest()
 
 # %% ../nbs/03b_codehash.ipynb #warn
 def _path(trail) -> str:  # `run.helper.LOCK`
@@ -358,33 +323,38 @@ def _path(trail) -> str:  # `run.helper.LOCK`
         names.append(name)
     return ".".join(name for name in reversed(names) if isinstance(name, str))  # not the places in a list
 
-
+# %% ../nbs/03b_codehash.ipynb #warn-2
 @functools.cache
 def _say(text: str) -> None:  # once
     warnings.warn(text, stacklevel=2)
 
-
+# %% ../nbs/03b_codehash.ipynb #warn-3
 def _warn(trail, why: str) -> None:
     _say(f"{_path(trail)} {why} is not part of the code hash")
 
 # %% ../nbs/03b_codehash.ipynb #parts
 _ATOMS = {type(None), bool, int, float, complex, str, type(...), type(NotImplemented)}
 _SHARED = _ATOMS | {tuple, bytes, frozenset}  # whether equal ones are one object is up to the compiler
-_RULES = {
+
+# %% ../nbs/03b_codehash.ipynb #attributes
+_ATTRIBUTES = {  # kind → the attributes that count, by the name they get
+    types.MethodType: dict(function="__func__", self="__self__"),
+    functools._lru_cache_wrapper: dict(function="__wrapped__", parameters="cache_parameters"),
+    contextlib._GeneratorContextManager: dict(function="func", args="args", keywords="kwds"),
+    functools.cached_property: dict(function="func"),
+    staticmethod: dict(function="__func__"),
+    classmethod: dict(function="__func__"),
+    property: dict(get="fget", set="fset", delete="fdel"),
+}
+
+
+def _by_attributes(x, trail):
+    found = {name: getattr(x, attribute) for name, attribute in _ATTRIBUTES[type(x)].items()}
+    return type(x).__name__, found
+
+# %% ../nbs/03b_codehash.ipynb #rules-of
+_RULES = dict.fromkeys(_ATTRIBUTES, _by_attributes) | {
     types.FunctionType: _function,
-    types.MethodType: lambda x, trail: ("method", dict(function=x.__func__, self=x.__self__)),
-    functools._lru_cache_wrapper: lambda x, trail: (
-        "lru_cache",
-        dict(function=x.__wrapped__, parameters=x.cache_parameters()),
-    ),
-    contextlib._GeneratorContextManager: lambda x, trail: (
-        "context manager",
-        dict(function=x.func, args=x.args, keywords=x.kwds),
-    ),  # as a decorator it is made anew
-    functools.cached_property: lambda x, trail: ("cached_property", dict(function=x.func)),
-    staticmethod: lambda x, trail: ("staticmethod", dict(function=x.__func__)),
-    classmethod: lambda x, trail: ("classmethod", dict(function=x.__func__)),
-    property: lambda x, trail: ("property", dict(get=x.fget, set=x.fset, delete=x.fdel)),
     bytes: lambda x, trail: (f"bytes {hashlib.sha256(x).hexdigest()}", {}),
     list: lambda x, trail: ("list", dict(enumerate(x))),
     tuple: lambda x, trail: ("tuple", dict(enumerate(x))),
@@ -395,11 +365,16 @@ _RULES = {
     ctypes.CDLL: _unseen,
 }
 
-
+# %% ../nbs/03b_codehash.ipynb #module
 def _module(x, trail):
     if (origin := _origin(x.__name__)) is not None:
         return f"module {x.__name__} of {origin}", {}
     return "module", {k: v for k, v in sorted(vars(x).items()) if k not in _OF_MODULES}
+
+# %% ../nbs/03b_codehash.ipynb #set
+def _set(x, trail, seen):
+    held = sorted(_digest(v, trail, seen) for v in x)
+    return f"set {held}", dict(kind=type(x), attributes=getattr(x, "__dict__", None))
 
 # %% ../nbs/03b_codehash.ipynb #rules
 def _parts(x, trail, seen):
@@ -409,9 +384,7 @@ def _parts(x, trail, seen):
     if rule := _RULES.get(type(x)):
         return rule(x, trail)
     if isinstance(x, set | frozenset):
-        return f"set {sorted(_digest(v, trail, seen) for v in x)}", dict(
-            kind=type(x), attributes=getattr(x, "__dict__", None)
-        )
+        return _set(x, trail, seen)
     if isinstance(x, type):
         return _class(x, trail)
     if inspect.ismodule(x):
@@ -442,9 +415,8 @@ def _digest(x, trail=None, seen=()) -> str:
 def code_hash(
     fn,  # a function, method, partial or callable instance
 ) -> str:  # 16 hexadecimal digits
-    "Hash of all code and values that decide what `fn` does; raises `ValueError` for what cannot be followed, or warns of it."
+    "Hash of all that decides what `fn` does; raises `ValueError` for what cannot be followed, or warns."
     if not callable(fn):
-        raise ValueError(
-            f"a code hash is of something that can be called, not of {type(fn).__name__}: pass the run's function"
-        )
+        wrong = f"something that can be called, not of {type(fn).__name__}"
+        raise ValueError(f"a code hash is of {wrong}: pass the run's function")
     return _digest(fn, (None, getattr(fn, "__qualname__", type(fn).__name__)))[:16]

@@ -16,8 +16,10 @@ from fastcore.basics import patch
 from torch import nn
 
 from .cells import CellSpace, Genotype, discretise
+from .core import check_whole, said
 from .files import check_state
-from .operations import check_positive, check_tensors, check_whole, said
+from .methods import GradientMethod
+from .operations import check_positive, check_tensors
 from .relaxations import Weights, softmax
 from .streams import square_root
 
@@ -28,6 +30,9 @@ class Step(NamedTuple):
     loss: torch.Tensor  # on the validation batch
     gradients: list[torch.Tensor]  # one for each of the architecture's parameters
 
+# %% ../nbs/20_darts.ipynb #gradient-loss
+_LOSS = "a loss is one number with a gradient, for example F.cross_entropy(network(x, weights), y)"
+
 
 def _called(f):
     if not callable(f):
@@ -37,72 +42,33 @@ def _called(f):
 
 def _loss(x):
     if not torch.is_tensor(x) or x.numel() != 1 or not x.requires_grad:
-        raise ValueError(
-            "a loss is one number with a gradient, for example F.cross_entropy(network(x, weights), y)"
-        )
+        raise ValueError(_LOSS)
     return x
+
+# %% ../nbs/20_darts.ipynb #gradient-parameters
+_PARAMETERS = "there must be at least one parameter, and all must be tensors with requires_grad=True"
+
+
+def _parameters(tensors):
+    tensors = list(tensors) if isinstance(tensors, Iterable) else []
+    if not tensors or not all(torch.is_tensor(t) and t.requires_grad for t in tensors):
+        raise ValueError(_PARAMETERS)
+    return tensors
+
+# %% ../nbs/20_darts.ipynb #gradient-first-order
+def _gradient(loss, of):
+    return list(torch.autograd.grad(_loss(loss), of, materialize_grads=True))
 
 
 def first_order(
     alphas: Sequence[torch.Tensor],  # the architecture's parameters
     valid: Callable,  # () -> the loss on a validation batch
 ) -> Step:
-    """The gradient for `alphas` (any shapes; the gradients have the same) at the present weights; none of the weights' own gradients is computed.
+    """The gradient for `alphas` (any shapes; the gradients have the same) at the present weights.
 
-    Raises `ValueError` for a loss that is not one number."""
+    None of the weights' own gradients is computed. Raises `ValueError` for a loss that is not one number."""
     loss = _loss(_called(valid))
-    return Step(loss.detach(), list(torch.autograd.grad(loss, _parameters(alphas), materialize_grads=True)))
-
-
-def _parameters(tensors):
-    tensors = list(tensors) if isinstance(tensors, Iterable) else []
-    if not tensors or not all(torch.is_tensor(t) and t.requires_grad for t in tensors):
-        raise ValueError(
-            "there must be at least one parameter, and all must be tensors with requires_grad=True"
-        )
-    return tensors
-
-# %% ../nbs/20_darts.ipynb #second-order
-def second_order(
-    alphas: Sequence[torch.Tensor],  # the architecture's parameters
-    valid: Callable,  # () -> the loss on a validation batch, at the weights as they are when it is called
-    weights: Sequence[torch.Tensor],  # the network's; they come back unchanged
-    train: Callable,  # () -> the loss on the training batch
-    xi: float,  # learning rate of the step that is unrolled, > 0
-    drift: Sequence[torch.Tensor]
-    | None = None,  # what momentum and weight decay add to its gradient: see `sgd_drift`
-    radius: float = 0.01,  # ε‖v‖
-    # > 0: so many searches side by side (`27_search`), along the first axis of each weight, with one alpha
-    # each
-    runs: int = 0,
-) -> Step:
-    "The gradient for `alphas` through one step of the `weights` (DARTS, equations 6 to 8); shapes are free, `drift` has those of the weights; raises `ValueError` for what does not fit."
-    alphas, weights = _unrolled(
-        _parameters(alphas), _parameters(weights), valid, train, xi, drift, radius, runs
-    )
-    kept, back = (
-        [w.detach().clone() for w in weights],
-        lambda: torch._foreach_copy_([w.detach() for w in weights], kept),
-    )
-    gradient = lambda loss, of: list(torch.autograd.grad(_loss(loss), of, materialize_grads=True))
-    try:
-        g = gradient(train(), weights)
-        move(weights, g if drift is None else torch._foreach_add(g, list(drift)), -xi)
-        loss = valid()
-        both = gradient(loss, alphas + weights)
-        direct, v = both[: len(alphas)], both[len(alphas) :]
-        eps = radius / (run_norms(v) if runs else nn.utils.get_total_norm(v)).clamp(min=1e-30)
-        aside, sides = scaled(v, eps), []
-        for sign in (1, -1):
-            back()
-            move(weights, aside, sign)
-            sides.append(gradient(train(), alphas))
-    finally:
-        back()
-    return Step(
-        loss.detach(),
-        [d - xi * (p - n) / (2 * e) for d, p, n, e in zip(direct, *sides, eps.expand(len(alphas)))],
-    )
+    return Step(loss.detach(), _gradient(loss, _parameters(alphas)))
 
 # %% ../nbs/20_darts.ipynb #second-order-check
 def _unrolled(alphas, weights, valid, train, xi, drift, radius, runs):
@@ -113,27 +79,74 @@ def _unrolled(alphas, weights, valid, train, xi, drift, radius, runs):
         raise ValueError(f"{len(drift)} tensors of drift do not fit {len(weights)} weights")
     if runs and (len(alphas) != runs or any(w.shape[:1] != (runs,) for w in weights)):
         raise ValueError(
-            f"with runs={runs} there must be as many alphas, and each weight must have {runs} along its first axis"
+            f"with runs={runs} there must be as many alphas, and each weight must have {runs} along its "
+            "first axis"
         )
     return alphas, weights
+
+# %% ../nbs/20_darts.ipynb #second-order-through
+def _restore(weights, kept):
+    torch._foreach_copy_([w.detach() for w in weights], kept)
+
+
+def _through(alphas, valid, weights, train, xi, drift, radius, runs, kept):
+    g = _gradient(train(), weights)
+    move(weights, g if drift is None else torch._foreach_add(g, list(drift)), -xi)
+    loss = valid()
+    both = _gradient(loss, alphas + weights)
+    direct, v = both[: len(alphas)], both[len(alphas) :]
+    eps = radius / (run_norms(v) if runs else nn.utils.get_total_norm(v)).clamp(min=1e-30)
+    aside, sides = scaled(v, eps), []
+    for sign in (1, -1):
+        _restore(weights, kept)
+        move(weights, aside, sign)
+        sides.append(_gradient(train(), alphas))
+    rows = zip(direct, *sides, eps.expand(len(alphas)))
+    return Step(loss.detach(), [d - xi * (p - n) / (2 * e) for d, p, n, e in rows])
+
+# %% ../nbs/20_darts.ipynb #second-order
+def second_order(
+    alphas: Sequence[torch.Tensor],  # the architecture's parameters
+    valid: Callable,  # () -> the loss on a validation batch, at the weights as they are when it is called
+    weights: Sequence[torch.Tensor],  # the network's; they come back unchanged
+    train: Callable,  # () -> the loss on the training batch
+    xi: float,  # learning rate of the step that is unrolled, > 0
+    # what momentum and weight decay add to its gradient: see `sgd_drift`
+    drift: Sequence[torch.Tensor] | None = None,
+    radius: float = 0.01,  # ε‖v‖
+    runs: int = 0,  # > 0: so many searches side by side, along the first axis of each weight, an alpha each
+) -> Step:
+    """The gradient for `alphas` through one step of the `weights` (DARTS, equations 6 to 8).
+
+    Shapes are free, `drift` has those of the weights; raises `ValueError` for what does not fit."""
+    parts = _parameters(alphas), _parameters(weights)
+    alphas, weights = _unrolled(*parts, valid, train, xi, drift, radius, runs)
+    kept = [w.detach().clone() for w in weights]
+    try:
+        return _through(alphas, valid, weights, train, xi, drift, radius, runs, kept)
+    finally:
+        _restore(weights, kept)
 
 # %% ../nbs/20_darts.ipynb #move
 def _each(tensors, others):
     tensors, others = (list(x) if isinstance(x, Iterable) else [] for x in (tensors, others))
     if not tensors or len(tensors) != len(others) or not all(map(torch.is_tensor, tensors + others)):
         raise ValueError(
-            f"{len(tensors)} tensors and {len(others)} directions: lists of tensors are needed, one for each, and at least one"
+            f"{len(tensors)} tensors and {len(others)} directions: lists of tensors are needed, one for "
+            "each, and at least one"
         )
     return tensors, others
 
-
+# %% ../nbs/20_darts.ipynb #move-move
 @torch.no_grad()
 def move(
     tensors: Sequence[torch.Tensor],  # of any shapes
     along: Sequence[torch.Tensor],  # of the same shapes
     by: float,
 ) -> None:
-    "Add `by` times a direction `along` to `tensors` (each of any shape), in place; raises `ValueError` if there are not as many of both."
+    """Add `by` times a direction `along` to `tensors` (each of any shape), in place.
+
+    Raises `ValueError` if there are not as many of both."""
     if not isinstance(by, Real):
         raise ValueError(f"by = {said(by)} must be a number")
     torch._foreach_add_(*_each(tensors, along), alpha=by)
@@ -146,7 +159,7 @@ def run_norms(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         raise ValueError("each tensor has the runs along its first axis: one without axes has none")
     return square_root(torch.stack([t.reshape(len(t), -1).square().sum(1) for t in tensors]).sum(0))
 
-
+# %% ../nbs/20_darts.ipynb #scale-scaled
 def scaled(
     tensors: Sequence[torch.Tensor],  # (runs, …), or of any shapes for a number
     by: torch.Tensor | float,  # (runs,), or a number
@@ -161,20 +174,22 @@ def scaled(
         raise ValueError(f"by = {said(by)} must be a number or a tensor")
     return list(torch._foreach_mul(tensors, by))
 
+# %% ../nbs/20_darts.ipynb #drift-says
+_PLAIN = "only a step of SGD with plain momentum can be unrolled"
+
 # %% ../nbs/20_darts.ipynb #drift
 @torch.no_grad()
 def sgd_drift(
     optimizer: torch.optim.SGD,  # with plain momentum
 ) -> list[torch.Tensor]:  # one for each of its parameters
-    """What the next step of SGD adds to the gradient: momentum times its buffer (nothing before the first step) and weight decay.
+    """What the next step of SGD adds to the gradient: momentum times its buffer, and weight decay.
 
-    A tensor of the parameter's shape for each parameter; raises `ValueError` for an optimiser without plain momentum."""
+    A tensor of the parameter's shape for each parameter; nothing of momentum before the first step.
+    Raises `ValueError` for an optimiser without plain momentum."""
     drift, plain = [], isinstance(optimizer, torch.optim.SGD)
     for group in optimizer.param_groups if plain else [{}]:
         if not plain or group["nesterov"] or group["dampening"] or group["maximize"]:
-            raise ValueError(
-                "only a step of SGD with plain momentum can be unrolled: recipe optimizer='momentum'"
-            )
+            raise ValueError(f"{_PLAIN}: recipe optimizer='momentum'")
         for p in group["params"]:
             buffer = optimizer.state[p].get("momentum_buffer") if p in optimizer.state else None
             decay = group["weight_decay"] * p
@@ -186,57 +201,67 @@ def _same_shape(a, b):
     check_tensors(**{"the first argument": a, "the second argument": b})
     if a.shape != b.shape:
         raise ValueError(
-            f"{tuple(a.shape)} numbers do not fit {tuple(b.shape)}: there must be one for each choice of each variable"
+            f"{tuple(a.shape)} numbers do not fit {tuple(b.shape)}: there must be one for each choice of "
+            "each variable"
         )
 
-
+# %% ../nbs/20_darts.ipynb #penalties-expected-cost
 def expected_cost(
     w: torch.Tensor,  # (variables, choices) weights, for example softmax(alpha)
     costs: torch.Tensor,  # (variables, choices), ≥ 0, for example `parameter_counts`
 ) -> torch.Tensor:  # a number
-    "The mean cost of an architecture that is drawn by the weights `w` (variables, choices); `costs` (variables, choices) → a number."
+    """The mean cost of an architecture that is drawn by the weights `w` (variables, choices).
+
+    `costs` (variables, choices) → a number."""
     _same_shape(w, costs)
     return (w * costs).sum()
 
-
+# %% ../nbs/20_darts.ipynb #penalties-l1
 def l1(alpha: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
-    "Absolute values of the parameters `alpha` (variables, choices), each times its cost, `costs` (variables, choices) → a number."
+    """Absolute values of the parameters `alpha` (variables, choices), each times its cost, `costs`
+    (variables, choices) → a number."""
     _same_shape(alpha, costs)
     return (alpha.abs() * costs).sum()
 
-
+# %% ../nbs/20_darts.ipynb #penalties-signed
 def signed(alpha: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
-    "The third document's published penalty: `alpha` (variables, choices) times `norms` (variables, choices) of weights → a number, not bounded below."
+    """The third document's published penalty: `alpha` (variables, choices) times `norms` (variables,
+    choices) of weights → a number, not bounded below."""
     _same_shape(alpha, norms)
     return (alpha * norms).sum()
 
-
+# %% ../nbs/20_darts.ipynb #penalties-zero-one
 def zero_one(alpha: torch.Tensor) -> torch.Tensor:
-    "Fair DARTS: a number, 0 when all gates sigmoid(`alpha`), (variables, choices), are half open, -1/4 when each is open or closed."
+    """Fair DARTS: a number, 0 when all gates sigmoid(`alpha`), (variables, choices), are half open, -1/4
+    when each is open or closed."""
     check_tensors(alpha=alpha)
     return -((alpha.sigmoid() - 0.5) ** 2).mean()
 
 # %% ../nbs/20_darts.ipynb #mixture
+_NO_MIXTURE = (
+    "a cell of this space outputs only its unused nodes; a mixture uses every node, so nothing is left"
+)
+
+
 def check_mixture(space) -> None:
     "Raises `ValueError` for a space in which a mixture has no meaning, and for what is no space."
     if not hasattr(space, "sizes") or not hasattr(space, "picks"):
         raise ValueError(f"{said(space)} is no search space: take one like DARTS_CELL")
     if space.picks:
-        raise ValueError(
-            "the cell's output is what nobody reads, so a mixture has no meaning here: use a method that samples"
-        )
+        raise ValueError(f"{_NO_MIXTURE} (a mixture has no meaning here): use a method that samples")
 
 # %% ../nbs/20_darts.ipynb #method
-class DARTS(nn.Module):
-    "α of a space, (variables, choices), relaxed; raises `ValueError` for a space in which a mixture has no meaning, and for settings that cannot be."
+class DARTS(GradientMethod):
+    """α of a space, (variables, choices), relaxed.
+
+    Raises `ValueError` for a space in which a mixture has no meaning, and for settings that cannot be."""
 
     def __init__(
         self,
         space: CellSpace,
         relax: Callable = softmax,  # alpha -> Weights; `sigmoid` for Fair DARTS
         penalty: Callable | None = None,  # (alpha, w) -> what is added to the validation loss
-        # add the penalty to the training loss, too, as the third document's program does
-        on_weights: bool = False,
+        on_weights: bool = False,  # add it to the training loss, too, as the third document's program does
         start: float = 1e-3,  # standard deviation of the initial alpha, ≥ 0; 0 for Fair DARTS
         seed: int = 0,  # 0 ≤ seed < 2³¹
     ):
@@ -248,23 +273,31 @@ class DARTS(nn.Module):
         drawn = torch.randn(len(space.sizes), len(space.ops), generator=torch.Generator().manual_seed(seed))
         self.alpha = nn.Parameter(start * drawn)
 
-    def weights(self, step: int = 0) -> Weights:
-        "What the supernet computes with: values (variables, choices)."
-        return self.relax(self.alpha)
+# %% ../nbs/20_darts.ipynb #method-weights
+@patch
+def weights(self: DARTS, step: int = 0) -> Weights:
+    "What the supernet computes with: values (variables, choices)."
+    return self.relax(self.alpha)
 
-    def penalty(self, step: int = 0) -> torch.Tensor | float:
-        "What is added to the validation loss: a number."
-        return self.term(self.alpha, self.weights().values) if self.term else 0.0
+# %% ../nbs/20_darts.ipynb #method-penalty
+@patch
+def penalty(self: DARTS, step: int = 0) -> torch.Tensor | float:
+    "What is added to the validation loss: a number."
+    return self.term(self.alpha, self.weights().values) if self.term else 0.0
 
 # %% ../nbs/20_darts.ipynb #method-architecture
 @patch
 def architecture(self: DARTS, keep: int | None = 2) -> Genotype:
-    "The discrete architecture; `keep`: edges into each node, None for all with their strongest operation. Raises `ValueError` if α is NaN."
+    """The discrete architecture; `keep`: edges into each node, None for all with their strongest operation.
+
+    Raises `ValueError` if α is NaN."""
     return discretise(self.space, self.weights().values, keep)
 
-
+# %% ../nbs/20_darts.ipynb #method-architecture-load-state-dict
 @patch
 def load_state_dict(self: DARTS, state: dict, *args, **kwargs):
-    "Go on from a `state_dict`; raises `ValueError` for one of another space or dtype, and for numbers that are not finite."
+    """Go on from a `state_dict`.
+
+    Raises `ValueError` for one of another space or dtype, and for numbers that are not finite."""
     check_state(state, self.state_dict(), "the state of the method")
     return nn.Module.load_state_dict(self, state, *args, **kwargs)

@@ -16,7 +16,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
 from .cells import Genotype
-from .operations import said
+from .core import said
 
 # %% ../nbs/16_draw.ipynb #looks
 _NO_WEIGHTS = (0, (3, 1.5))  # dashed
@@ -32,9 +32,11 @@ LOOKS = dict(
     none=("0.85", _NO_WEIGHTS),
 )
 
-
+# %% ../nbs/16_draw.ipynb #looks-op-look
 def op_look(op: str) -> dict:
-    "Colour, dash and width of an operation's arrow, from its name alone; raises `ValueError` for what is no name."
+    """Colour, dash and width of an operation's arrow, from its name alone.
+
+    Raises `ValueError` for what is no name."""
     op_label(op)
     color, dash = LOOKS.get(op.split("_")[0], ("#ca9161", "-"))
     kernel = max(map(int, re.findall(r"\d", op)), default=2)
@@ -42,9 +44,11 @@ def op_look(op: str) -> dict:
         color=color, linestyle=dash, linewidth=0.8 + 0.3 * kernel if dash == "-" else 0.6 + 0.2 * kernel
     )
 
-
+# %% ../nbs/16_draw.ipynb #looks-op-label
 def op_label(op: str, short: bool = False) -> str:
-    "An operation's name as it is written in a picture: `sep conv 3×3`, or short `sep 3`; raises `ValueError` for what is no name."
+    """An operation's name as it is written in a picture: `sep conv 3×3`, or short `sep 3`.
+
+    Raises `ValueError` for what is no name."""
     if not isinstance(op, str):
         raise ValueError(f"an operation's name is a text, not {said(op)}")
     if short:
@@ -60,7 +64,7 @@ def _arrows(
         (s, 2 + len(nodes), None) for s in concat
     ]
 
-
+# %% ../nbs/16_draw.ipynb #arrows-live
 def _live(arrows, out):  # states that something comes to, and from which a way leads to the output
     fed, used = {0, 1}, {out}
     for a, b, op in arrows:
@@ -69,7 +73,7 @@ def _live(arrows, out):  # states that something comes to, and from which a way 
         used |= {a} if b in used and op != "none" else set()
     return fed & used | {out}
 
-
+# %% ../nbs/16_draw.ipynb #arrows-ways
 def _ways(arrows, out):  # each arrow as [state, points between, state]; the column of each state and point
     column = {0: 0, 1: 0}
     for s in range(2, out):
@@ -86,7 +90,7 @@ def _crossings(layers, after):
         (a - c) * (b - d) < 0 for pairs in found for i, (a, b) in enumerate(pairs) for c, d in pairs[:i]
     )
 
-
+# %% ../nbs/16_draw.ipynb #order-order
 def _order(layers, before, after, trials=16, sweeps=6):  # of several tries the one with the fewest crossings
     random, best = np.random.default_rng(0), None
     for _ in range(trials):
@@ -133,7 +137,7 @@ class _Layout(NamedTuple):
     out: int
     half: tuple  # half the size of a node
 
-
+# %% ../nbs/16_draw.ipynb #layout-layout
 def _layout(nodes, concat):
     arrows, out = _arrows(nodes, concat), 2 + len(nodes)
     ways, column = _ways(arrows, out)
@@ -164,7 +168,7 @@ def _curve(points):
     corners = np.stack([first, second, np.c_[x, y][1:]], 1).reshape(-1, 2)
     return Path(np.r_[[points[0]], corners], [Path.MOVETO] + [Path.CURVE4] * len(corners))
 
-
+# %% ../nbs/16_draw.ipynb #curve-draw-arrow
 def _draw_arrow(ax, lay, n, short):
     (a, b, op), way, (w, h), size = lay.arrows[n], lay.ways[n], lay.half, 0.7 if short else 1
     points = [lay.at[v] for v in way]
@@ -204,7 +208,7 @@ def _parts(genotype, kind):
         raise ValueError(f"a Genotype is drawn, not {said(genotype)}: Genotype.from_json(text) reads one")
     return genotype.cell(kind)
 
-
+# %% ../nbs/16_draw.ipynb #draw-cell-draw-cell
 def draw_cell(
     genotype: Genotype,
     kind: str = "normal",  # or "reduce"
@@ -255,7 +259,7 @@ def op_legend(figure: plt.Figure) -> None:
     for text in legend.get_texts():
         text.set_parse_math(False)  # a $ in a name is a $
 
-
+# %% ../nbs/16_draw.ipynb #legend-describe
 def describe(genotype: Genotype, kind: str = "normal") -> str:  # `kind`: or "reduce"
     "The cell in words, for those who cannot see a picture; raises `ValueError` as `draw_cell` does."
     nodes, concat = _parts(genotype, kind)

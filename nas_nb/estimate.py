@@ -15,8 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 # %% ../nbs/06e_estimate.ipynb #rates
-# floating-point operations a second, in convolutions of few channels: far below what large products reach
-RATE = 2e13
+RATE = 2e13  # floating-point operations a second
 BANDWIDTH = 2e12  # bytes a second
 LAUNCH = 5e-6  # seconds
 
@@ -34,20 +33,24 @@ class Work(NamedTuple):
     bytes: float  # read and written
     seconds: float  # estimated
 
-
-_FREE = (
-    "empty",
-    "empty_strided",
-    "empty_like",
-    "new_empty",
-    "new_empty_strided",
-    "detach",
-    "set_",
-    "_unsafe_view",
-    "lift_fresh",
-)
+# %% ../nbs/06e_estimate.ipynb #free
+_FREE = {"empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided"}
+_FREE |= {"detach", "set_", "_unsafe_view", "lift_fresh"}
 
 
+def _costs(func, tensors: list) -> bool:
+    "Whether an operation is one that a device has to be asked for."
+    name = func._schema.name.removeprefix("aten::")
+    return not func.is_view and name not in _FREE and any(t.is_meta for t in tensors)
+
+# %% ../nbs/06e_estimate.ipynb #flops
+def _operations(func, args, kwargs, found, formulas) -> tuple[int, int]:  # kernels, flops
+    backward = func is torch.ops.aten.convolution_backward.default
+    formula = formulas.get(func.overloadpacket)
+    flops = formula(*args, **kwargs, out_val=found) if formula else 0
+    return sum(args[-1][:2]) if backward else 1, flops
+
+# %% ../nbs/06e_estimate.ipynb #mode
 class _Count(TorchDispatchMode):
     def __init__(self):
         from torch.utils.flop_counter import flop_registry, shape_wrapper  # draws in triton
@@ -59,16 +62,9 @@ class _Count(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         found = func(*args, **(kwargs or {}))
         touched = [t for t in tree_leaves((args, kwargs, found)) if isinstance(t, torch.Tensor)]
-        if (
-            not func.is_view
-            and func._schema.name.removeprefix("aten::") not in _FREE
-            and any(t.is_meta for t in touched)
-        ):
-            counts, kernels = self.formulas.get(func.overloadpacket), 1
-            if func is torch.ops.aten.convolution_backward.default:
-                kernels = sum(args[-1][:2])  # of the input's gradient, of the weights'
-            flops = counts(*args, **(kwargs or {}), out_val=found) if counts else 0
-            self.rows.append((kernels, flops, sum(t.numel() * t.element_size() for t in touched)))
+        if _costs(func, touched):
+            work = _operations(func, args, kwargs or {}, found, self.formulas)
+            self.rows.append((*work, sum(t.numel() * t.element_size() for t in touched)))
         return found
 
 # %% ../nbs/06e_estimate.ipynb #counted
@@ -79,11 +75,9 @@ def counted(
     "The operations of a step and their estimated time."
     with _Count() as count:
         step()
-    seconds = sum(
-        max(n * LAUNCH, times * flops / RATE, times * size / BANDWIDTH) for n, flops, size in count.rows
-    )
+    seconds = lambda n, flops, size: max(n * LAUNCH, times * flops / RATE, times * size / BANDWIDTH)
     kernels, flops, size = (sum(column) for column in zip(*count.rows))
-    return Work(kernels, times * flops, times * size, seconds)
+    return Work(kernels, times * flops, times * size, sum(seconds(*row) for row in count.rows))
 
 # %% ../nbs/06e_estimate.ipynb #passes
 class Passes(NamedTuple):
@@ -93,7 +87,13 @@ class Passes(NamedTuple):
     both: float  # forward and backward
     update: float
 
+# %% ../nbs/06e_estimate.ipynb #update
+def _update(network, times: int) -> float:  # seconds
+    "SGD with momentum: five passes over the weights, a launch for every hundred tensors."
+    weights = [p.numel() * p.element_size() for p in network.parameters()]
+    return max(LAUNCH * -(-len(weights) // 100), times * 5 * sum(weights) / BANDWIDTH)
 
+# %% ../nbs/06e_estimate.ipynb #passes-of
 def passes(
     build: Callable,  # () -> a network
     *inputs,  # on `meta`, the images first
@@ -107,13 +107,10 @@ def passes(
         out = network(*inputs)
         return sum(logits.logsumexp(1).mean() for logits in (out if isinstance(out, tuple) else (out,)))
 
-    weights = [p.numel() * p.element_size() for p in network.parameters()]
-    update = max(LAUNCH * -(-len(weights) // 100), times * 5 * sum(weights) / BANDWIDTH)
-    return Passes(
-        counted(forward, times).seconds, counted(lambda: forward().backward(), times).seconds, update
-    )
+    both = counted(lambda: forward().backward(), times).seconds
+    return Passes(counted(forward, times).seconds, both, _update(network, times))
 
-
+# %% ../nbs/06e_estimate.ipynb #table
 def table(rows: list[tuple]):  # (what, how many runs, steps of each, seconds of a step) → a pandas DataFrame
     "Estimated hours of each kind of run, the sum below."
     import pandas as pd

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
-import numpy as np
 
 from .core import in_batch
 
@@ -29,7 +28,7 @@ class Explorer(NamedTuple):
 
             display(self.slider, self.output)
 
-
+# %% ../nbs/05_explore.ipynb #draw
 def _draw(draw, values, rows, size):
     shape = dict(figsize=(size[0] * len(values), size[1] * rows), sharex="row", sharey="row", squeeze=False)
     figure, axes = plt.subplots(rows, len(values), **shape)
@@ -44,23 +43,23 @@ def explore(
     draw: Callable,  # draw(axes, value): axes is an array of `rows` axes, from top to bottom
     values: Sequence,  # all values, in order
     label: str,  # what the values are, for the slider
-    sheet: Sequence
-    | None = None,  # the values on the contact sheet (default: the first, a middle one and the last)
+    sheet: Sequence | None = None,  # the values on the contact sheet
     rows: int = 1,
     size: tuple = (2.6, 2.2),  # inches of one panel
     format: Callable = str,  # how a value is written
     live: bool | None = None,  # default: whether there is a live kernel
 ) -> Explorer:
-    "Draw a contact sheet, and a slider where someone can move it; raises `ValueError` if there is nothing to draw."
+    "Draw a contact sheet, and a slider where someone can move it; raises `ValueError` without values."
     values = list(values)
     if not values:
         raise ValueError("nothing to explore: values is empty")
-    sheet = [values[0], values[len(values) // 2], values[-1]][: len(values)] if sheet is None else list(sheet)
-    figure = _draw(draw, sheet, rows, size)
-    live = _has_live_kernel() if live is None else live
-    return Explorer(figure, *_slider(draw, values, label, rows, size, format)) if live else Explorer(figure)
+    some = [values[0], values[len(values) // 2], values[-1]][: len(values)]
+    figure = _draw(draw, some if sheet is None else list(sheet), rows, size)
+    if not (_has_live_kernel() if live is None else live):
+        return Explorer(figure)
+    return Explorer(figure, *_slider(draw, values, label, rows, size, format))
 
-
+# %% ../nbs/05_explore.ipynb #live
 def _has_live_kernel() -> bool:
     from IPython import get_ipython
 
@@ -71,12 +70,9 @@ def _slider(draw, values, label, rows, size, format):
     import ipywidgets as widgets
     from IPython.display import clear_output, display
 
-    options = [
-        (format(v), i) for i, v in enumerate(values)
-    ]  # positions: values themselves need not be hashable
-    slider = widgets.SelectionSlider(
-        options=options, description=label, continuous_update=False, layout=widgets.Layout(width="32em")
-    )
+    options = [(format(v), i) for i, v in enumerate(values)]  # positions: values need not be hashable
+    looks = dict(continuous_update=False, layout=widgets.Layout(width="32em"))
+    slider = widgets.SelectionSlider(options=options, description=label, **looks)
     output = widgets.Output()
 
     def show(change):

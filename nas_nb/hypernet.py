@@ -15,16 +15,17 @@ from fastcore.basics import patch
 from torch import nn
 
 from .cells import CellSpace, Genotype, discretise
+from .core import check_whole, said
 from .darts import check_mixture
 from .files import check_state
-from .operations import check_whole, said
+from .methods import GradientMethod
 from .relaxations import Weights, gumbel, gumbel_softmax, softmax
 from .streams import check_seeds, uniform
 
 # %% ../nbs/23_hypernet.ipynb #basis
 SCALES = ("raw", "log")
 
-
+# %% ../nbs/23_hypernet.ipynb #basis-check-lambda
 def check_lambda(
     span: tuple[float, float],  # smallest and largest λ, 0 < smallest < largest
     scale: str,  # one of `SCALES`
@@ -33,19 +34,24 @@ def check_lambda(
     "Raises `ValueError` for what is no function of λ."
     try:
         low, high = (float(v) for v in span)
-        fits = (
-            scale in SCALES
-            and 0 < low < high < math.inf
-            and isinstance(knots, Integral)
-            and knots <= 1000
-            and (knots == 0 or knots >= 2 and scale == "log")
-        )
+        fits = scale in SCALES and 0 < low < high < math.inf and isinstance(knots, Integral)
+        fits = fits and knots <= 1000 and (knots == 0 or knots >= 2 and scale == "log")
     except (TypeError, ValueError):
         fits = False
     if not fits:
-        raise ValueError(
-            f"no such function of λ: scale={said(scale)} (one of {', '.join(SCALES)}), span={said(span)}, knots={said(knots)} (0 or ≥ 2, not for raw)"
-        )
+        says = f"scale={said(scale)} (one of {', '.join(SCALES)}), span={said(span)}, knots={said(knots)}"
+        raise ValueError(f"no such function of λ: {says} (0 or ≥ 2, not for raw)")
+
+# %% ../nbs/23_hypernet.ipynb #basis-place
+def _check_at(lam, scale):
+    if not isinstance(lam, Real) or not math.isfinite(lam) or lam < 0 or (lam == 0 and scale == "log"):
+        raise ValueError(f"λ must be a positive, finite number{' or 0' * (scale == 'raw')}, not {said(lam)}")
+
+
+def _between(u, knots):
+    place = min(max(u, 0.0), 1.0) * (knots - 1)
+    k = min(int(place), knots - 2)
+    return [1 - (place - k) if i == k else place - k if i == k + 1 else 0.0 for i in range(knots)]
 
 # %% ../nbs/23_hypernet.ipynb #basis-at
 def basis(
@@ -54,10 +60,10 @@ def basis(
     scale: str,  # "raw": λ itself, "log": its place within the span, on a log scale
     knots: int = 0,  # 0: a line; ≥ 2: piecewise linear, only for "log"
 ) -> list[float]:  # coefficients: (λ or u, 1) of b1 and b2; or one for each knot
-    "What multiplies the hypernetwork's parameters; raises `ValueError` for a λ that is negative or not finite, has no logarithm, or lies beyond the knots."
-    check_lambda(span, scale, knots)
-    if not isinstance(lam, Real) or not math.isfinite(lam) or lam < 0 or (lam == 0 and scale == "log"):
-        raise ValueError(f"λ must be a positive, finite number{' or 0' * (scale == 'raw')}, not {said(lam)}")
+    """What multiplies the hypernetwork's parameters.
+
+    Raises `ValueError` for a λ that is negative or not finite, or lies beyond the knots."""
+    check_lambda(span, scale, knots), _check_at(lam, scale)
     if scale == "raw":
         return [lam, 1.0]
     low, high = (math.log10(v) for v in span)
@@ -65,19 +71,19 @@ def basis(
     if not knots:
         return [u, 1.0]
     if not -1e-9 <= u <= 1 + 1e-9:
-        raise ValueError(
-            f"λ = {lam:g} lies outside {span[0]:g} … {span[1]:g}, and a piecewise function ends there"
-        )
-    place = min(max(u, 0.0), 1.0) * (knots - 1)
-    k = min(int(place), knots - 2)
-    return [1 - (place - k) if i == k else place - k if i == k + 1 else 0.0 for i in range(knots)]
+        outside = f"λ = {lam:g} lies outside {span[0]:g} … {span[1]:g}"
+        raise ValueError(f"{outside}, and a piecewise function ends there")
+    return _between(u, knots)
 
 # %% ../nbs/23_hypernet.ipynb #method
 _LAMBDA = 4  # its random stream
+_STEPS = "Gumbel-softmax needs the number of steps over which its temperature falls"
 
+# %% ../nbs/23_hypernet.ipynb #method-Hypernet
+class Hypernet(GradientMethod):
+    """α, (variables, choices), as a function of λ.
 
-class Hypernet(nn.Module):
-    "α, (variables, choices), as a function of λ; raises `ValueError` for a space in which a mixture has no meaning, and for settings that cannot be."
+    Raises `ValueError` for a space in which a mixture has no meaning, and for settings that cannot be."""
 
     def __init__(
         self,
@@ -93,33 +99,30 @@ class Hypernet(nn.Module):
         super().__init__()
         check_mixture(space), check_whole(0, seed=seed, steps=steps), check_lambda(span, scale, knots)
         if relax is None and steps < 1:
-            raise ValueError(
-                "Gumbel-softmax needs the number of steps over which its temperature falls: steps=…"
-            )
+            raise ValueError(f"{_STEPS}: steps=…")
         self.space, self.span, self.scale, self.knots = space, span, scale, knots
-        self.relax, self.term, self.on_weights, self.steps, self.seed = relax, penalty, False, steps, seed
-        shape = (knots or 2, len(space.sizes), len(space.ops))
-        self.b = nn.Parameter(
-            2 * torch.rand(shape, generator=torch.Generator().manual_seed(seed)) - 1
-        )  # b1, b2; or the knots
+        self.relax, self.term, self.steps, self.seed = relax, penalty, steps, seed
+        shape = (knots or 2, len(space.sizes), len(space.ops))  # b1, b2; or the knots
+        self.b = nn.Parameter(2 * torch.rand(shape, generator=torch.Generator().manual_seed(seed)) - 1)
 
 # %% ../nbs/23_hypernet.ipynb #method-at
 @patch
 def alpha(self: Hypernet, lam: float) -> torch.Tensor:  # (variables, choices)
-    'The architecture\'s parameters at λ → (variables, choices); with scale "raw" also at λ = 0; raises `ValueError` as `basis` does.'
+    """The architecture's parameters at λ → (variables, choices); with scale "raw" also at λ = 0.
+
+    Raises `ValueError` as `basis` does."""
     return sum(c * b for c, b in zip(basis(lam, self.span, self.scale, self.knots), self.b) if c)
 
-
+# %% ../nbs/23_hypernet.ipynb #method-at-draw
 @patch
 def draw(self: Hypernet, step: int) -> float:
     "The λ of a step (0 ≤ step < 2³¹)."
     check_whole(0, step=step)
     low, high = (math.log10(v) for v in self.span)
-    return 10 ** (
-        low + (high - low) * uniform(check_seeds(self.seed), range(step, step + 1), 1, _LAMBDA).item()
-    )
+    u = uniform(check_seeds(self.seed), range(step, step + 1), 1, _LAMBDA).item()
+    return 10 ** (low + (high - low) * u)
 
-
+# %% ../nbs/23_hypernet.ipynb #method-at-at
 @patch
 def at(self: Hypernet, lam: float) -> Weights:
     "What the supernet computes with at λ, without noise: values (variables, choices)."
@@ -135,7 +138,7 @@ def weights(self: Hypernet, step: int) -> Weights:
     noise = gumbel(tuple(self.b.shape[1:]), self.seed, step, self.b.device)
     return gumbel_softmax(self.alpha(lam), noise, 1 - 0.8 * min(step / self.steps, 1))
 
-
+# %% ../nbs/23_hypernet.ipynb #method-search-penalty
 @patch
 def penalty(self: Hypernet, step: int) -> torch.Tensor | float:
     "What is added to the validation loss: λ times the penalty, a number."
@@ -144,16 +147,21 @@ def penalty(self: Hypernet, step: int) -> torch.Tensor | float:
     lam = self.draw(step)
     return lam * self.term(self.alpha(lam), self.at(lam).values)
 
-
+# %% ../nbs/23_hypernet.ipynb #method-search-architecture
 @patch
 def architecture(self: Hypernet, lam: float, keep: int | None = None) -> Genotype:
-    "The discrete architecture at λ: the strongest operation of each edge; `keep`: only so many edges into each node, without none."
+    """The discrete architecture at λ: the strongest operation of each edge.
+
+    `keep`: only so many edges into each node, without none."""
     with torch.no_grad():
         return discretise(self.space, self.at(lam).values, keep)
 
-
+# %% ../nbs/23_hypernet.ipynb #method-search-load-state-dict
 @patch
 def load_state_dict(self: Hypernet, state: dict, *args, **kwargs):
-    "Go on from a `state_dict`; raises `ValueError` for one of another space, dtype or number of knots, and for numbers that are not finite."
+    """Go on from a `state_dict`.
+
+    Raises `ValueError` for one of another space, dtype or number of knots, and for numbers that are not
+    finite."""
     check_state(state, self.state_dict(), "the state of the method")
     return nn.Module.load_state_dict(self, state, *args, **kwargs)

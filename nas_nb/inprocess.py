@@ -38,86 +38,111 @@ class Cell(NamedTuple):
 
 def code_cells(notebook: str) -> list[Cell]:  # `notebook`: its name without ending
     "The code cells of a notebook in nbs/."
-    cells = json.loads((root() / "nbs" / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
-    return [Cell(c["id"], "".join(c["source"])) for c in cells if c["cell_type"] == "code"]
+    text = (root() / "nbs" / f"{notebook}.ipynb").read_text(encoding="utf-8")
+    code = (c for c in json.loads(text)["cells"] if c["cell_type"] == "code")
+    return [Cell(c["id"], "".join(c["source"])) for c in code]
 
-
+# %% ../nbs/06d_inprocess.ipynb #apart
 class _Apart(ast.NodeTransformer):
-    "Puts each comprehension into a function: since Python 3.12 `symtable` counts its variables among those around it."
+    "Puts each comprehension into a function without arguments."
 
     def visit_ListComp(self, node):
         self.generic_visit(node)
-        if any(isinstance(n, ast.NamedExpr) for n in ast.walk(node)):  # what := binds does belong to the cell
+        if any(isinstance(n, ast.NamedExpr) for n in ast.walk(node)):
             return node
-        return ast.Lambda(
-            ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[]), node
-        )
+        none = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+        return ast.Lambda(none, node)
 
     visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_ListComp
 
-
+# %% ../nbs/06d_inprocess.ipynb #names
 def names(source: str) -> tuple[set[str], set[str]]:  # bound, and read from outside
     "The global names of a cell."
-    read, todo = (
-        set(),
-        [top := symtable.symtable(ast.unparse(_Apart().visit(ast.parse(source))), "cell", "exec")],
-    )
+    apart = ast.unparse(_Apart().visit(ast.parse(source)))
+    read, todo = set(), [top := symtable.symtable(apart, "cell", "exec")]
     while todo:
         table = todo.pop()
         todo += table.get_children()
-        read |= {
-            s.get_name() for s in table.get_symbols() if s.is_referenced() and (table is top or s.is_global())
-        }
+        asked = (s for s in table.get_symbols() if s.is_referenced() and (table is top or s.is_global()))
+        read |= {s.get_name() for s in asked}
     return {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}, read
 
 # %% ../nbs/06d_inprocess.ipynb #asks
-def _asks(
-    node: ast.AST, helpers: set[str]
-) -> bool:  # whether a record is asked for, by the study or by a function that does
+def _asks(node: ast.AST, helpers: set[str]) -> bool:
+    "Whether a record is asked for, by the study or by a function that does."
     calls = [n.func for n in ast.walk(node) if isinstance(n, ast.Call)]
-    return any(
-        getattr(f, "id", "") in helpers
-        or (getattr(f, "attr", "") in ("run", "run_together") and getattr(f.value, "id", "") == "study")
-        for f in calls
-    )
+    runs = lambda f: getattr(f, "attr", "") in ("run", "run_together")
+    by_study = lambda f: runs(f) and getattr(f.value, "id", "") == "study"
+    return any(getattr(f, "id", "") in helpers or by_study(f) for f in calls)
+
+# %% ../nbs/06d_inprocess.ipynb #helpers
+def _defined(node: ast.stmt) -> tuple[str, ast.AST] | None:  # name, function
+    "The function that a statement defines."
+    if isinstance(node, ast.FunctionDef):
+        return node.name, node
+    value = getattr(node, "value", None)
+    return (node.targets[0].id, value) if isinstance(value, ast.Lambda) else None
 
 
+def _asking(statements: list[ast.stmt], helpers: set[str]) -> set[str]:
+    "`helpers`, and those of the functions defined here that ask for a record, themselves or through them."
+    for name, function in filter(None, map(_defined, statements)):
+        helpers = helpers | ({name} if _asks(function, helpers) else set())
+    return helpers
+
+# %% ../nbs/06d_inprocess.ipynb #imported
+def _imported_helpers(statements: list[ast.stmt]) -> set[str]:
+    "The names imported from modules of documents whose functions ask for a record."
+    found = set()
+    for node in statements:
+        module = getattr(node, "module", None) or ""
+        if isinstance(node, ast.ImportFrom) and module.startswith("nas_nb.papers."):
+            source = (root() / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
+            asking = _asking(ast.parse(source).body, set())
+            found |= {a.asname or a.name for a in node.names if a.name in asking}
+    return found
+
+# %% ../nbs/06d_inprocess.ipynb #with-runs
 def with_runs(cells: list[Cell]) -> list[str]:  # ids
     "The cells that ask for records."
     helpers, found = set(), []
     for cell in cells:
-        for node in ast.parse(cell.source).body:
-            value = node if isinstance(node, ast.FunctionDef) else getattr(node, "value", None)
-            if isinstance(value, (ast.Lambda, ast.FunctionDef)) and _asks(
-                value, helpers
-            ):  # defined here, and called further down
-                helpers.add(node.name if isinstance(node, ast.FunctionDef) else node.targets[0].id)
-            elif _asks(node, helpers) and cell.id not in found:
-                found.append(cell.id)
+        body = ast.parse(cell.source).body
+        helpers = _asking(body, helpers | _imported_helpers(body))
+        if any(_asks(node, helpers) for node in body if not _defined(node)):
+            found.append(cell.id)
     return found
 
 # %% ../nbs/06d_inprocess.ipynb #needed
+def _is_plain(source: str) -> bool:
+    "Whether a cell exports or only imports: such cells always run."
+    imports = (isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(source).body)
+    return "#| export" in source or all(imports)
+
+
 def needed(
-    cells: list[Cell], wanted: Iterable[str]
-) -> list[Cell]:  # `wanted`: ids; raises `ValueError` for one that is not there
-    "What has to be run for some cells: imports and exports, these cells, and where the names come from that they read."
+    cells: list[Cell],
+    wanted: Iterable[str],  # ids; raises `ValueError` for one that is not there
+) -> list[Cell]:
+    "What has to be run for some cells: imports, exports, these cells, and what binds the names they read."
     at = {cell.id: n for n, cell in enumerate(cells)}
     if strange := [i for i in wanted if i not in at]:
         raise ValueError(f"there is no cell {strange[0]!r}: known are {', '.join(at)}")
+    wanted = [at[i] for i in wanted]
+    plain = {n for n, cell in enumerate(cells[: max(wanted) + 1]) if _is_plain(cell.source)}
+    return [cells[n] for n in sorted(_backwards(cells, plain | set(wanted)))]
+
+# %% ../nbs/06d_inprocess.ipynb #backwards
+def _backwards(cells: list[Cell], chosen: set[int]) -> set[int]:
     bound, read = zip(*(names(cell.source) for cell in cells))
-    plain = lambda s: (
-        "#| export" in s or all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(s).body)
-    )
-    last = max(at[i] for i in wanted)
-    chosen = {n for n, cell in enumerate(cells[: last + 1]) if plain(cell.source)}
-    todo = [*chosen, *(at[i] for i in wanted)]
+    chosen, todo = set(chosen), list(chosen)
     while todo:
         n = todo.pop()
-        chosen.add(n)
         for name in read[n]:
             before = [m for m in range(n) if name in bound[m]][-1:]  # the last one that binds it
             todo += [m for m in before if m not in chosen]
-    return [cells[n] for n in sorted(chosen)]
+            chosen.update(before)
+    return chosen
 
 # %% ../nbs/06d_inprocess.ipynb #run-cell
 def run_cell(cell: Cell, namespace: dict):
@@ -129,30 +154,36 @@ def run_cell(cell: Cell, namespace: dict):
     exec(compile(tree, name, "exec"), namespace)
     return eval(compile(last, name, "eval"), namespace) if last else None
 
+# %% ../nbs/06d_inprocess.ipynb #run-cells
+def _run_cells(cells: list[Cell], namespace: dict, parameters: dict) -> dict:  # id → value
+    "Run cells one after the other; parameters are set after the cell that declares them."
+    values = {}
+    for cell in cells:
+        values[cell.id] = run_cell(cell, namespace)
+        bound = names(cell.source)[0]
+        if set(PARAMETERS) <= bound:
+            namespace.update(parameters)
+        if "save_fig" in bound:  # needed for a name only: nothing is drawn here
+            namespace["save_fig"] = lambda study, figure, *more, **settings: figure.clear()
+    return values
+
 # %% ../nbs/06d_inprocess.ipynb #execute
 def execute(
     notebook: str,
     wanted: Iterable[str] = (),  # ids of cells; default: all that ask for records
     **parameters,  # values for those of the cell with the parameters
-) -> dict:  # id -> value of the last expression, of the wanted cells
+) -> dict:  # id → value of the last expression, of the wanted cells
     "Run what some cells of a notebook need, and them; raises what they raise."
     cells = code_cells(notebook)
     wanted = list(wanted) or with_runs(cells)
     before, module = sys.modules["__main__"], ModuleType("__main__")
-    module.display, values = lambda *shown: None, {}
+    module.display = lambda *shown: None
     sys.modules["__main__"] = module
     try:
-        for cell in needed(cells, wanted):
-            value = run_cell(cell, vars(module))
-            if set(PARAMETERS) <= (bound := names(cell.source)[0]):
-                vars(module).update(parameters)
-            if "save_fig" in bound:  # it is needed for a name only: nothing is drawn here
-                module.save_fig = lambda study, figure, *more, **settings: figure.clear()
-            if cell.id in wanted:
-                values[cell.id] = value
+        values = _run_cells(needed(cells, wanted), vars(module), parameters)
     finally:
         sys.modules["__main__"] = before
-    return values
+    return {name: values[name] for name in wanted}
 
 # %% ../nbs/06d_inprocess.ipynb #order
 class Slice(NamedTuple):
@@ -164,47 +195,31 @@ class Slice(NamedTuple):
     hours: float  # estimated, of `paper` on a GPU
     why: str
 
-
-SLICES = (
-    Slice("55_asng_cifar10", ("costs", "scaling"), 3, 0.1, "time and memory of a step: no training at all"),
-    Slice(
-        "50_tdga_darts_vgg19",
-        ("runs1", "runs2", "random-runs", "worth"),
-        7,
-        3.7,
-        "both experiments, judged with shared weights",
-    ),
-    Slice("52_hypernet_complexity", (), 12, 8.0, "whether λ controls complexity; most searches side by side"),
-    Slice("50_tdga_darts_vgg19", (), 1, 1.4, "the same graphs trained from scratch"),
-    Slice(
-        "55_asng_cifar10",
-        ("runs", "retrains", "ranking"),
-        7,
-        10.6,
-        "quality: each claim needs all searches and trainings",
-    ),
-    Slice(
-        "51_asng_nas", (), 0, 0.1, "its records of `paper` are committed: computed is only what is missing"
-    ),
-    Slice(
-        "55_asng_cifar10", (), 0, 0.0, "what is left if somebody sets `full_steps`, the published 600 epochs"
-    ),
+# %% ../nbs/06d_inprocess.ipynb #slices
+SLICES = tuple(
+    Slice(*row)
+    for row in (
+        ("55_asng_cifar10", ("costs", "scaling"), 3, 0.1, "time and memory of a step: no training"),
+        ("50_tdga_darts_vgg19", ("runs1", "runs2", "random-runs", "worth"), 7, 3.7, "both experiments"),
+        ("52_hypernet_complexity", (), 12, 8.0, "whether λ controls complexity"),
+        ("50_tdga_darts_vgg19", (), 1, 1.4, "the same graphs trained from scratch"),
+        ("55_asng_cifar10", ("runs", "retrains", "ranking"), 7, 10.6, "quality: searches and trainings"),
+        ("51_asng_nas", (), 0, 0.1, "only what is missing"),
+        ("55_asng_cifar10", (), 0, 0.0, "the published length, if it is set"),
+    )
 )
-SPEED = ("asng-table", "sampled-table")  # of `91_speed`: those that are measured on the device
+SPEED = ("asng-table", "sampled-table")  # of 91_speed: those that are measured on the device
 
 # %% ../nbs/06d_inprocess.ipynb #tests
 def run_tests() -> None:
     "The tests that are marked `gpu`; raises `RuntimeError` if one fails."
-    files = [
-        str(p)
-        for p in sorted((root() / "tests").glob("test_*.py"))
-        if "mark.gpu" in p.read_text(encoding="utf-8")
-    ]
+    tests = sorted((root() / "tests").glob("test_*.py"))
+    files = [str(p) for p in tests if "mark.gpu" in p.read_text(encoding="utf-8")]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *files]
     if status := subprocess.run(command, cwd=root()).returncode:
         raise RuntimeError(f"pytest ended with status {status}")
 
-
+# %% ../nbs/06d_inprocess.ipynb #speed
 def run_speed(profile: str) -> None:
     "The tables of `91_speed` that are measured on the device, as `speed.json`."
     from nas_nb.core import get_device
@@ -212,48 +227,67 @@ def run_speed(profile: str) -> None:
     from nas_nb.study import machine
 
     tables = {name: table.reset_index().to_dict("list") for name, table in execute("91_speed", SPEED).items()}
-    path = write_atomic(
-        root() / "figures" / profile / "91_speed" / "speed.json",
-        to_json(tables | dict(machine=machine(get_device()))),
-    )
+    text = to_json(tables | dict(machine=machine(get_device())))
+    path = write_atomic(root() / "figures" / profile / "91_speed" / "speed.json", text)
     print(path.read_text(encoding="utf-8"), flush=True)
+
+# %% ../nbs/06d_inprocess.ipynb #run-tasks
+def _slices(profile: str, device: str, notebooks: list[str]) -> list[tuple[str, Callable]]:
+    from nas_nb.notebooks import read_notebook
+
+    found = []
+    for s in (s for s in SLICES if s.notebook in notebooks):
+        if profile in read_notebook(root() / "nbs" / f"{s.notebook}.ipynb").profiles:
+            name = f"{s.notebook} ({', '.join(s.cells) or 'all runs'})"
+            found.append((name, lambda s=s: execute(s.notebook, s.cells, profile=profile, device=device)))
+    return found
 
 # %% ../nbs/06d_inprocess.ipynb #tasks
 def tasks(
-    profile: str, device: str, only: str, notebooks: list[str]
-) -> list[tuple[str, Callable]]:  # `only`: see `main`; `notebooks`: names
+    profile: str,
+    device: str,
+    only: str,  # `tests`, `speed` or `runs`; empty for all
+    notebooks: list[str],  # names
+) -> list[tuple[str, Callable]]:
     "What is to be done, in order: what it is called, and how."
-    from nas_nb.notebooks import read_notebook
+    first = [("tests", run_tests), ("speed", lambda: run_speed(profile))]
+    if only in ("tests", "speed"):
+        return [task for task in first if task[0] == only]
+    return ([] if only else first) + _slices(profile, device, notebooks)
 
-    found = [("tests", run_tests), ("speed", lambda: run_speed(profile))]
-    for s in SLICES:
-        if (
-            s.notebook in notebooks
-            and profile in read_notebook(root() / "nbs" / f"{s.notebook}.ipynb").profiles
-        ):
-            name = f"{s.notebook} ({', '.join(s.cells) or 'all runs'})"
-            found.append((name, lambda s=s: execute(s.notebook, s.cells, profile=profile, device=device)))
-    return [
-        task for task in found if not only or (task[0] if task[0] in ("tests", "speed") else "runs") == only
-    ]
-
-
-def pack(folder: Path, profile: str, since: float) -> None:  # `since`: time of the start
-    "Write `results.tar.gz` and `state.tar`, of what was written meanwhile."
+# %% ../nbs/06d_inprocess.ipynb #pack
+def pack(
+    folder: Path,  # gets `results.tar.gz` and `state.tar`
+    profile: str,
+    since: float,  # time of the start
+) -> None:
+    "Pack what was written meanwhile."
     folder.mkdir(parents=True, exist_ok=True)
-    results = [
-        *root().glob(f"figures/{profile}/*/records/*.json"),
-        *root().glob(f"figures/{profile}/91_speed/speed.json"),
-    ]
-    state = [
-        p
-        for kind in ("checkpoint.pt", "weights.pt", "together")
-        for p in root().glob(f"data/runs/*/*/{kind}")
-    ]
-    for name, files in (("results.tar.gz", results), ("state.tar", state)):
+    at = f"figures/{profile}"
+    state = [f"data/runs/*/*/{kind}" for kind in ("checkpoint.pt", "weights.pt", "together")]
+    packs = {"results.tar.gz": [f"{at}/*/records/*.json", f"{at}/91_speed/speed.json"], "state.tar": state}
+    for name, patterns in packs.items():
         with tarfile.open(folder / name, "w:gz" if name.endswith("gz") else "w") as archive:
-            for p in (p for p in files if p.stat().st_mtime >= since):
-                archive.add(p, p.relative_to(root()))
+            for p in (p for pattern in patterns for p in root().glob(pattern)):
+                if p.stat().st_mtime >= since:
+                    archive.add(p, p.relative_to(root()))
+
+# %% ../nbs/06d_inprocess.ipynb #attempt
+def _attempt(name: str, task: Callable) -> str:  # why it failed, "" if it did not
+    "Do one task and say how long it took; raises `OutOfTime`."
+    from nas_nb.files import OutOfTime
+
+    begin, why = time.monotonic(), ""
+    print(f"{name} …", flush=True)
+    try:
+        task()
+    except OutOfTime:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        why = f"{type(error).__name__}: {error}"
+    print(f"{name}: {'failed' if why else 'done'}, {time.monotonic() - begin:.0f} s", flush=True)
+    return why
 
 # %% ../nbs/06d_inprocess.ipynb #do
 def do(todo: list[tuple[str, Callable]]) -> tuple[dict, bool]:  # what failed and why; whether time ran out
@@ -265,56 +299,53 @@ def do(todo: list[tuple[str, Callable]]) -> tuple[dict, bool]:  # what failed an
     for name, task in todo:
         if seconds_left() <= 0:
             return failed, True
-        begin = time.monotonic()
-        print(f"{name} …", flush=True)
         try:
-            task()
+            if why := _attempt(name, task):
+                failed[name] = why
         except OutOfTime:
             return failed, True
-        except Exception as error:
-            traceback.print_exc()
-            failed[name] = f"{type(error).__name__}: {error}"
-        print(
-            f"{name}: {'failed' if name in failed else 'done'}, {time.monotonic() - begin:.0f} s", flush=True
-        )
     return failed, False
 
 # %% ../nbs/06d_inprocess.ipynb #options
 def _options() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        "make gpu",
-        description="Tests, speed table and runs on a GPU, in this process, without Jupyter.",
-        allow_abbrev=False,
-    )
+    what = "Tests, speed table and runs on a GPU, in this process, without Jupyter."
+    p = argparse.ArgumentParser("make gpu", description=what, allow_abbrev=False)
     p.add_argument("notebooks", nargs="*", metavar="ID", help="only these documents (default: all)")
     p.add_argument("--profile", choices=ORDER, default="paper")
     p.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    p.add_argument(
-        "--time-limit",
-        type=duration,
-        metavar="T",
-        help="stop at a checkpoint after 9m, 90s; the same command goes on",
-    )
+    slices = "stop at a checkpoint after 9m, 90s; the same command goes on"
+    p.add_argument("--time-limit", type=duration, metavar="T", help=slices)
     p.add_argument("--only", choices=("tests", "speed", "runs"), default="", help="one of the three parts")
-    p.add_argument(
-        "--out",
-        type=Path,
-        default=None,
-        metavar="FOLDER",
-        help="where results.tar.gz and state.tar go (default: data/gpu)",
-    )
+    where = "where results.tar.gz and state.tar go (default: data/gpu)"
+    p.add_argument("--out", type=Path, default=None, metavar="FOLDER", help=where)
     return p
 
-
+# %% ../nbs/06d_inprocess.ipynb #ready
 def _ready(args) -> list[str]:  # the documents; raises `Refused`
     import torch
 
     if args.device == "cuda" and not torch.cuda.is_available():
-        raise Refused(
-            "torch sees no GPU here: run `make gpu DEVICE=cpu PROFILE=smoke` to try everything without one"
-        )
+        how = "run `make gpu DEVICE=cpu PROFILE=smoke` to try everything without one"
+        raise Refused(f"torch sees no GPU here: {how}")
     known = list(dict.fromkeys(s.notebook for s in SLICES))
     return [pick("notebook", name, known) for name in args.notebooks] or known
+
+# %% ../nbs/06d_inprocess.ipynb #settings
+def _set_variables(args) -> None:
+    os.environ["NAS_NB_FIGURES"] = "committed"
+    if args.time_limit:
+        os.environ["NAS_NB_DEADLINE"] = str(time.monotonic() + args.time_limit)
+    if args.profile == "smoke":  # as under nbdev_test: what has no profile is small, too
+        os.environ["IN_TEST"] = "1"
+
+# %% ../nbs/06d_inprocess.ipynb #done
+def _done(args) -> int:  # exit status; raises `Refused` and `KeyboardInterrupt`
+    "Do everything and say what came of it."
+    failed, late = do(tasks(args.profile, args.device, args.only, _ready(args)))
+    lines = [f"failed: {name}: {why}" for name, why in failed.items()]
+    lines += ["out of time: the same command goes on"] * late
+    print("\n".join(lines or ["all done"]))
+    return 1 if failed else 3 if late else 0
 
 # %% ../nbs/06d_inprocess.ipynb #main
 def main(
@@ -322,24 +353,9 @@ def main(
 ) -> int:  # exit status: 0 all done, 1 something failed, 2 bad usage, 3 out of time, 130 stopped
     "What `make gpu` does."
     args, since = _options().parse_args(argv), time.time()
-    os.environ["NAS_NB_FIGURES"] = "committed"  # what is computed here is brought home, to be committed
-    if args.time_limit:
-        os.environ["NAS_NB_DEADLINE"] = str(time.monotonic() + args.time_limit)
-    if args.profile == "smoke":  # as under nbdev_test: what has no profile is small, too
-        os.environ["IN_TEST"] = "1"
+    _set_variables(args)
     try:
-        todo, status = tasks(args.profile, args.device, args.only, _ready(args)), 0
-        failed, late = do(todo)
-        status = 1 if failed else 3 if late else 0
-        print(
-            "\n".join(
-                [
-                    *(f"failed: {name}: {why}" for name, why in failed.items()),
-                    *["out of time: the same command goes on"] * late,
-                ]
-                or ["all done"]
-            )
-        )
+        status = _done(args)
     except Refused as error:
         print(f"make gpu: {error}", file=sys.stderr)
         return 2
@@ -349,32 +365,34 @@ def main(
     pack(args.out or root() / "data" / "gpu", args.profile, since)
     return status
 
+# %% ../nbs/06d_inprocess.ipynb #copied
+def _copy_data(where: str, target: Path) -> None:
+    "Copy a data set from the first of the data folders that has it."
+    from nas_nb.images import data_roots
+
+    origin = next(r / where for r in data_roots() if (r / where).exists())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(origin, target) if origin.is_dir() else shutil.copy(origin, target)
+
 # %% ../nbs/06d_inprocess.ipynb #bundle
 def bundle(
     folder: Path,  # gets a folder `data`, anew
     names: tuple[str, ...] = ("mnist", "cifar10"),
     most: int = 2**26,  # bytes, all in all
 ) -> int:  # bytes that lie in the folder now
-    "Copy the data sets of the documents; raises `Refused` for one that is not here, and for more than may travel."
+    "Copy the documents' data sets; raises `Refused` for one that is not here, and for more than may travel."
     from nas_nb.datasets import list_data
-    from nas_nb.images import data_roots
 
     at = {row["name"]: row["where"] for row in list_data() if not row["state"].startswith("not here")}
     if lacking := [name for name in names if name not in at]:
         raise Refused(f"{lacking[0]} is not here: nas-nb data get {lacking[0]}")
     shutil.rmtree(folder / "data", ignore_errors=True)
     for where in (at[name] for name in names):
-        origin, target = (
-            next(r / where for r in data_roots() if (r / where).exists()),
-            folder / "data" / where,
-        )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(origin, target) if origin.is_dir() else shutil.copy(origin, target)
+        _copy_data(where, folder / "data" / where)
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     if size > most:
-        raise Refused(
-            f"{folder} has {size / 2**20:.0f} MiB, {most / 2**20:.0f} at most: use a smaller form of the data sets (`nas-nb data list`)"
-        )
+        less = "use a smaller form of the data sets (`nas-nb data list`)"
+        raise Refused(f"{folder} has {size / 2**20:.0f} MiB, {most / 2**20:.0f} at most: {less}")
     return size
 
 # %% ../nbs/06d_inprocess.ipynb #bundle-main

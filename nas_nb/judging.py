@@ -14,31 +14,35 @@ import torch.nn.functional as F
 from torch import nn
 
 from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
+from .core import check_whole
 from .relaxations import Weights
-from .training import Score, check_counts, evaluate, reestimate_bn
+from .training import Score, evaluate, reestimate_bn
 
 # %% ../nbs/27a_judging.ipynb #inherited
 class At(nn.Module):
-    "A supernet at given weights (variables, choices): a network of one argument, images (B, C, H, W), that returns logits (B, classes)."
+    """A supernet with fixed weights of the choices (variables, choices).
+
+    Called with images (B, C, H, W) alone, it returns logits (B, classes)."""
 
     def __init__(self, network: nn.Module, w: Weights):
         super().__init__()
         self.network, self.w = network, w
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        "Logits (B, classes) of images `x` (B, C, H, W)."
         return self.network(x, self.w)
 
-
+# %% ../nbs/27a_judging.ipynb #inherited-inherited
 def inherited(
     network: CellNetwork,  # a supernet; comes back as it was
     w: Weights,
     images: Iterable,  # batches (x, y) to evaluate on
-    batches: Callable
     # batches(step) -> (x, y) for batch-norm statistics; None: those that the network has gathered
-    | None = None,
+    batches: Callable | None = None,
     n: int = 0,  # how many
 ) -> Score:
-    "The accuracy of an architecture, weights (variables, choices), with the supernet's weights, on batches of images (B, C, H, W) and labels (B,)."
+    """The accuracy of an architecture, weights (variables, choices), on batches of images (B, C, H, W) and
+    labels (B,)."""
     fixed, kept = At(network, w), {name: b.clone() for name, b in network.named_buffers()}
     try:
         if batches:
@@ -49,26 +53,30 @@ def inherited(
             b.copy_(kept[name])
 
 # %% ../nbs/27a_judging.ipynb #random
+def _check_chances(chances, space):
+    finite = min(chances.values(), default=-1) >= 0 < sum(chances.values()) < math.inf
+    if not (set(chances) <= set(space.ops) and finite):
+        known = ", ".join(space.ops)
+        raise ValueError(
+            f"chances {chances}: finite numbers from 0 on, not all 0, for the operations {known}"
+        )
+
+# %% ../nbs/27a_judging.ipynb #random-architecture
 def random_architecture(
     space: CellSpace,
     seed: int,  # ≥ 0
-    chances: dict[str, float]
-    | None = None,  # operation -> how likely relative to the others; default: all alike
-    keep: int
-    | None = None,  # so many random edges into each node; None: all; only for a variable for each edge
+    # operation -> how likely relative to the others; default: all alike
+    chances: dict[str, float] | None = None,
+    # so many random edges into each node; None: all; only for a variable for each edge
+    keep: int | None = None,
 ) -> Genotype:
-    "An architecture with independently drawn choices; raises `ValueError` for an operation that the space does not have."
-    check_counts(0, seed=seed)
-    if chances is not None and not (
-        set(chances) <= set(space.ops)
-        and min(chances.values(), default=-1) >= 0 < sum(chances.values()) < math.inf
-    ):
-        raise ValueError(
-            f"chances {chances}: finite numbers from 0 on, not all 0, for the operations {', '.join(space.ops)}"
-        )
+    "An architecture of independent random choices; raises `ValueError` for operations that the space lacks."
+    check_whole(0, seed=seed)
+    if chances is not None:
+        _check_chances(chances, space)
     weights = torch.tensor([1.0 if chances is None else chances.get(op, 0.0) for op in space.ops])
     generator = torch.Generator().manual_seed(seed)
-    if space.picks:  # a node has two inputs, then two operations
+    if space.picks:
         chances_of = [torch.ones(n) if v % 4 < 2 else weights for v, n in enumerate(space.sizes)]
         return decode(space, [torch.multinomial(p, 1, generator=generator).item() for p in chances_of])
     ops = torch.multinomial(weights, len(space.sizes), replacement=True, generator=generator)

@@ -15,6 +15,7 @@ from torch import nn
 
 from .cells import CellNetwork
 from .darts import run_norms, scaled
+from .methods import GradientMethod
 from .relaxations import Weights
 
 # %% ../nbs/28_parallel.ipynb #team
@@ -23,67 +24,67 @@ class Team:
 
     def __init__(self, network: nn.Module):  # the first process's weights and statistics become everybody's
         together = torch.distributed.is_available() and torch.distributed.is_initialized()
-        self.rank, self.size = (
-            (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
-        )
+        self.rank = torch.distributed.get_rank() if together else 0
+        self.size = torch.distributed.get_world_size() if together else 1
         self.norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
         for t in (*network.parameters(), *network.buffers()) if self.size > 1 else ():
             torch.distributed.broadcast(t.detach(), 0)
 
-    def each(self, samples: Sequence[Weights], f: Callable) -> torch.Tensor:  # (n,)
-        "f of each sample, of which every process computes its share."
-        if self.size == 1:
-            return torch.stack([f(w) for w in samples])
-        first, width = self.statistics(), [m.num_features for m in self.norms]
-        keep = torch.cat(
-            [torch.full((2 * m.num_features,), 1 - m.momentum, device=first[0].device) for m in self.norms]
-        )
-        rows = first[0].new_zeros(
-            len(samples), 1 + 2 * len(keep)
-        )  # a loss, what is added to the statistics, how often
-        for i in range(self.rank, len(samples), self.size):
-            before = self.statistics()
-            loss = f(samples[i])
-            after = self.statistics()
-            seen = (
-                (after[1] - before[1]).repeat_interleave(2 * torch.tensor(width, device=loss.device)).to(rows)
-            )
-            rows[i] = torch.cat([loss.detach().to(rows).view(1), after[0] - keep**seen * before[0], seen])
-        torch.distributed.all_reduce(rows)  # everywhere but in one process a row is 0
-        self.settle(first, keep, rows[:, 1:].chunk(2, 1), width)
-        return rows[:, 0]
-
 # %% ../nbs/28_parallel.ipynb #team-parts
 @patch
-def statistics(
-    self: Team,
-) -> tuple[
-    torch.Tensor, torch.Tensor
-]:  # means and variances of all batch norms in a row; how many batches each has seen
-    "A copy of all running statistics."
-    return torch.cat([t for m in self.norms for t in (m.running_mean, m.running_var)]), torch.stack(
-        [m.num_batches_tracked for m in self.norms]
-    )
+def statistics(self: Team) -> tuple[torch.Tensor, torch.Tensor]:
+    "A copy of all running means and variances, and how many batches each batch norm has seen."
+    values = torch.cat([t for m in self.norms for t in (m.running_mean, m.running_var)])
+    return values, torch.stack([m.num_batches_tracked for m in self.norms])
 
 
 @patch
+def momenta(self: Team) -> torch.Tensor:
+    "For each running statistic the factor $1 - m$."
+    device = self.norms[0].running_mean.device
+    return torch.cat([torch.full((2 * m.num_features,), 1 - m.momentum, device=device) for m in self.norms])
+
+# %% ../nbs/28_parallel.ipynb #team-part
+@patch
+def part(self: Team, w: Weights, f: Callable, keep: torch.Tensor) -> torch.Tensor:
+    "A sample's row: f(w), then what it adds to each running statistic, then how often."
+    before = self.statistics()
+    loss = f(w)
+    after = self.statistics()
+    width = torch.tensor([m.num_features for m in self.norms], device=loss.device)
+    seen = (after[1] - before[1]).repeat_interleave(2 * width).to(before[0])
+    return torch.cat([loss.detach().to(seen).view(1), after[0] - keep**seen * before[0], seen])
+
+# %% ../nbs/28_parallel.ipynb #team-each
+@patch
+def each(self: Team, samples: Sequence[Weights], f: Callable) -> torch.Tensor:
+    "f of each sample → (n,), of which every process computes its share."
+    if self.size == 1:
+        return torch.stack([f(w) for w in samples])
+    first, keep = self.statistics(), self.momenta()
+    rows = first[0].new_zeros(len(samples), 1 + 2 * len(keep))
+    for i in range(self.rank, len(samples), self.size):
+        rows[i] = self.part(samples[i], f, keep)
+    torch.distributed.all_reduce(rows)
+    self.settle(first, keep, *rows[:, 1:].chunk(2, 1))
+    return rows[:, 0]
+
+# %% ../nbs/28_parallel.ipynb #team-parts-settle
+@patch
 @torch.no_grad()
-def settle(self: Team, first, keep, rows, width) -> None:
+def settle(self: Team, first, keep, parts, seen) -> None:
     "Give the batch norms what they would have after all samples, one after the other."
     values, counts = first
-    for part, seen in zip(*rows):
-        values = keep**seen * values + part
-    seen = rows[1].sum(0).split([2 * n for n in width])
-    for m, count, (mean, var), batches in zip(
-        self.norms, counts, (v.chunk(2) for v in values.split([2 * n for n in width])), seen
-    ):
-        (
-            m.running_mean.copy_(mean),
-            m.running_var.copy_(var),
-            m.num_batches_tracked.copy_(count + batches[0].long()),
-        )
+    for part, times in zip(parts, seen):
+        values = keep**times * values + part
+    width = [2 * m.num_features for m in self.norms]
+    for m, count, own, batches in zip(self.norms, counts, values.split(width), seen.sum(0).split(width)):
+        mean, var = own.chunk(2)
+        m.running_mean.copy_(mean)
+        m.running_var.copy_(var)
+        m.num_batches_tracked.copy_(count + batches[0].long())
 
-
+# %% ../nbs/28_parallel.ipynb #team-parts-add-gradients
 @patch
 @torch.no_grad()
 def add_gradients(self: Team, network: nn.Module) -> None:
@@ -91,18 +92,17 @@ def add_gradients(self: Team, network: nn.Module) -> None:
     weights = list(network.parameters()) if self.size > 1 else []
     if weights:
         there = torch.tensor([float(w.grad is not None) for w in weights], device=weights[0].device)
-        flat = torch.cat(
-            [there, *(torch.zeros_like(w).flatten() if w.grad is None else w.grad.flatten() for w in weights)]
-        )
+        own = [torch.zeros_like(w).flatten() if w.grad is None else w.grad.flatten() for w in weights]
+        flat = torch.cat([there, *own])
         torch.distributed.all_reduce(flat)
         parts = flat[len(weights) :].split([w.numel() for w in weights])
         for w, part, n in zip(weights, parts, flat[: len(weights)].tolist()):
             w.grad = torch.empty_like(w).copy_(part.view_as(w)) if n else None
 
 # %% ../nbs/28_parallel.ipynb #stack
-class _Applied(
-    nn.Module
-):  # a function of a network as a module, which `functional_call` can give other weights
+class _Applied(nn.Module):
+    "A function of a network as a module, which `functional_call` can give other weights."
+
     def __init__(self, network: nn.Module, f: Callable):
         super().__init__()
         self.network, self.f = network, f
@@ -112,64 +112,69 @@ class _Applied(
 
 # %% ../nbs/28_parallel.ipynb #stack-class
 class Stack(nn.Module):
-    "Several supernets of one form, side by side: images (runs, B, C, H, W) and weights (runs, variables, choices) give logits (runs·B, classes)."
+    """Several supernets of one form, side by side.
+
+    Images (runs, B, C, H, W) and weights (runs, variables, choices) give logits (runs·B, classes)."""
 
     def __init__(self, networks: Sequence[CellNetwork]):  # on one device; copied
         super().__init__()
         weights, statistics = torch.func.stack_module_state(list(networks))
-        self.runs, self.form = (
-            len(networks),
-            [copy.deepcopy(networks[0])],
-        )  # in a list: its weights are not the stack's
+        self.runs, self.form = len(networks), [copy.deepcopy(networks[0])]
         self.names, self.values = (list(weights), list(statistics)), nn.ParameterList(weights.values())
         for n, b in enumerate(statistics.values()):
             self.register_buffer(f"statistic_{n}", b)
 
-    def parts(self) -> tuple[dict, dict]:  # name -> (runs, …)
-        "Weights and statistics by their names in a network."
-        return dict(zip(self.names[0], self.values)), dict(zip(self.names[1], self.buffers()))
+# %% ../nbs/28_parallel.ipynb #stack-class-forward
+@patch
+def parts(self: Stack) -> tuple[dict, dict]:
+    "Weights and statistics by their names in a network, each (runs, …)."
+    return dict(zip(self.names[0], self.values)), dict(zip(self.names[1], self.buffers()))
 
-    def forward(
-        self, x: torch.Tensor, w: Weights
-    ) -> torch.Tensor:  # (runs, B, C, H, W), values (runs, variables, choices) -> (runs·B, classes)
-        self.form[0].train(self.training)
-        one = lambda p, b, x, values: torch.func.functional_call(self.form[0], (p, b), (x, Weights(values)))
-        return torch.vmap(one)(*self.parts(), x, w.values).flatten(0, 1)
 
-    def of(self, run: int, f: Callable):  # what f(network) returns, with gradients for the stack's weights
-        "A function of one of the networks."
-        own = {f"network.{name}": v[run] for part in self.parts() for name, v in part.items()}
-        return torch.func.functional_call(_Applied(self.form[0], f), own, ())
+@patch
+def forward(self: Stack, x: torch.Tensor, w: Weights) -> torch.Tensor:
+    "Logits (runs·B, classes) of images `x` (runs, B, C, H, W) at weights (runs, variables, choices)."
+    self.form[0].train(self.training)
+    one = lambda p, b, x, values: torch.func.functional_call(self.form[0], (p, b), (x, Weights(values)))
+    return torch.vmap(one)(*self.parts(), x, w.values).flatten(0, 1)
 
-    def network(self, run: int) -> CellNetwork:
-        "One of the networks, as a copy."
-        one = copy.deepcopy(self.form[0]).to(self.values[0].device)
-        one.load_state_dict({name: v[run] for part in self.parts() for name, v in part.items()})
-        return one
+# %% ../nbs/28_parallel.ipynb #stack-class-of
+@patch
+def of(self: Stack, run: int, f: Callable):
+    "f(network) of one of the networks, with gradients for the stack's weights."
+    own = {f"network.{name}": v[run] for part in self.parts() for name, v in part.items()}
+    return torch.func.functional_call(_Applied(self.form[0], f), own, ())
+
+
+@patch
+def network(self: Stack, run: int) -> CellNetwork:
+    "One of the networks, as a copy."
+    one = copy.deepcopy(self.form[0]).to(self.values[0].device)
+    one.load_state_dict({name: v[run] for part in self.parts() for name, v in part.items()})
+    return one
 
 # %% ../nbs/28_parallel.ipynb #together
-class Together(nn.Module):
-    "Several methods, one for each network of a `Stack`; raises `ValueError` for methods that cannot go side by side."
+class Together(GradientMethod):
+    "A method for each network of a `Stack`; raises `ValueError` for methods that cannot go side by side."
 
-    def __init__(self, methods: Sequence[nn.Module]):
+    def __init__(self, methods: Sequence[GradientMethod]):
         super().__init__()
-        if any(getattr(m, "on_weights", False) or len(list(m.parameters())) != 1 for m in methods):
-            raise ValueError(
-                "methods go side by side if each has one parameter and no penalty in the loss of the weights"
-            )
+        if any(m.on_weights or len(list(m.parameters())) != 1 for m in methods):
+            says = "methods go side by side if each has one parameter"
+            raise ValueError(f"{says} and no penalty in the loss of the weights")
         self.each = nn.ModuleList(methods)
 
     def weights(self, step: int) -> Weights:
-        "Those of all methods."
+        "Those of all methods: values (runs, variables, choices)."
         return Weights(torch.stack([m.weights(step).values for m in self.each]))
 
     def penalty(self, step: int) -> torch.Tensor | float:
-        "The sum; each method's part depends on its own parameter only."
+        "The sum, a number; each method's part depends on its own parameter only."
         return sum(m.penalty(step) for m in self.each)
 
-
-def side_by_side_batches(each: Sequence[Callable]) -> Callable:  # `each`: batches of the runs
-    "Batches of all runs: images (runs, B, C, H, W) and labels (runs·B,); they say what they are if all of `each` do."
+# %% ../nbs/28_parallel.ipynb #together-side-by-side-batches
+def side_by_side_batches(each: Sequence[Callable]) -> Callable:
+    "Batches of all runs from those of `each`: images (runs, B, C, H, W) and labels (runs·B,)."
 
     def batches(step: int):
         xs, ys = zip(*(b(step) for b in each))
@@ -179,10 +184,10 @@ def side_by_side_batches(each: Sequence[Callable]) -> Callable:  # `each`: batch
         batches.about = dict(runs=[b.about for b in each])
     return batches
 
-
+# %% ../nbs/28_parallel.ipynb #together-clip-runs
 @torch.no_grad()
 def clip_runs(weights: Sequence[torch.Tensor], limit: float) -> None:
-    "Clip the gradient of each run by its own norm, as `clip_grad_norm_` does for one."
+    "Clip the gradients of `weights` (runs, …), each run by its own norm, as `clip_grad_norm_` does for one."
     weights = [w for w in weights if w.grad is not None]
     factors = (limit / (run_norms([w.grad for w in weights]) + 1e-6)).clamp(max=1)
     for w, g in zip(weights, scaled([w.grad for w in weights], factors)):

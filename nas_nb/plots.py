@@ -20,83 +20,46 @@ from .files import to_json, write_atomic
 from .study import Study, record_key
 
 # %% ../nbs/04_plots.ipynb #theme
+# seaborn's palette "colorblind"
 COLORS = (
-    "#0173b2",
-    "#de8f05",
-    "#029e73",
-    "#d55e00",
-    "#cc78bc",
-    "#ca9161",
-    "#fbafe4",
-    "#949494",
-    "#ece133",
-    "#56b4e9",
+    *("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc"),
+    *("#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9"),
 )
-# seaborn's looks, where they differ from matplotlib's defaults: "paper" makes everything 0.8 times as large
-_LINES = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": ".8",
-    "axes.grid": True,
-    "axes.labelcolor": ".15",
-    "axes.linewidth": 1.0,
+
+# %% ../nbs/04_plots.ipynb #own
+_OWN = {
     "axes.prop_cycle": plt.cycler(color=COLORS),
-    "grid.color": ".8",
-    "legend.title_fontsize": 0.8 * 12,
-    "lines.linewidth": 0.8 * 1.5,
-    "lines.markersize": 0.8 * 6,
-    "lines.solid_capstyle": "round",
-    "patch.edgecolor": "w",
-    "patch.force_edgecolor": True,
-    "patch.linewidth": 0.8,
-    "text.color": ".15",
-    "xtick.bottom": False,
-    "xtick.color": ".15",
-    "ytick.color": ".15",
-    "ytick.left": False,
+    "axes.labelsize": 9,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 110,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "image.cmap": "viridis",
+    "legend.fontsize": 8,
+    "savefig.dpi": 200,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "nas_nb",
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
 }
-_TICKS = {"major.size": 0.8 * 6, "major.width": 1.0, "minor.size": 0.8 * 4, "minor.width": 0.8}
 
 # %% ../nbs/04_plots.ipynb #set-theme
 def set_theme() -> None:
     "The look of every figure; each notebook calls it for itself, since one process may run several."
+    import seaborn as sns
+
     plt.rcdefaults()
-    plt.rcParams |= _LINES | {f"{axis}tick.{name}": size for axis in "xy" for name, size in _TICKS.items()}
-    plt.rcParams |= {
-        "svg.hashsalt": "nas_nb",
-        "svg.fonttype": "none",  # text stays text: searchable, and readable by a screen reader
-        "font.family": "sans-serif",
-        "font.sans-serif": ["DejaVu Sans"],
-        "font.size": 9,
-        "axes.titlesize": 10,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.labelsize": 9,
-        "xtick.labelsize": 8,
-        "ytick.labelsize": 8,
-        "legend.fontsize": 8,
-        "figure.dpi": 110,
-        "savefig.dpi": 200,
-        "figure.constrained_layout.use": True,
-    }
+    sns.set_theme("paper", "whitegrid", color_codes=False)
+    plt.rcParams |= _OWN
 
 # %% ../nbs/04_plots.ipynb #style
-_LOOKS = zip(
-    ("ASNG", "SNG", "Adam", "DARTS", "random search", "TDGA", "GA", "hypernetwork", "SNAS", "ProxylessNAS"),
-    COLORS,
-    "osD^vP*Xph",
-    (
-        "-",
-        "--",
-        "-.",
-        ":",
-        (0, (1, 1)),
-        (0, (5, 1)),
-        (0, (3, 1, 1, 1)),
-        (0, (3, 5, 1, 5)),
-        (0, (5, 5)),
-        (0, (1, 3)),
-    ),
-)
+_METHODS = "ASNG,SNG,Adam,DARTS,random search,TDGA,GA,hypernetwork,SNAS,ProxylessNAS".split(",")
+_DOTS = [(0, on_off) for on_off in ((1, 1), (5, 1), (3, 1, 1, 1), (3, 5, 1, 5), (5, 5), (1, 3))]
+_LOOKS = zip(_METHODS, COLORS, "osD^vP*Xph", ["-", "--", "-.", ":", *_DOTS])
 STYLE = {name: dict(color=color, marker=marker, linestyle=dash) for name, color, marker, dash in _LOOKS}
 PAPER = dict(color="0.35", linestyle="--", linewidth=1)  # a value that the document reports
 
@@ -114,17 +77,26 @@ def to_csv(data: pd.DataFrame) -> str:
     "A table as text with stable bytes: six significant digits, Unix line ends."
     return data.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
-
-def _bytes(fig, kind):
+# %% ../nbs/04_plots.ipynb #bytes
+def _bytes(fig: plt.Figure, kind: str) -> bytes:
     fig.savefig(buffer := io.BytesIO(), format=kind, metadata={"Date": None} if kind == "svg" else None)
     return _numbered(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
 
 
 def _numbered(svg: bytes) -> bytes:
-    "The picture with its made-up ids counted from 1 on: matplotlib makes some of them from addresses in memory."
+    "The picture with its made-up ids counted from 1 on."
     names = dict.fromkeys(re.findall(rb'id="([a-z][0-9a-f]{10})"', svg))
     new = {name: b"%c%d" % (name[0], n) for n, name in enumerate(names, 1)}
     return re.sub(rb"\b[a-z][0-9a-f]{10}\b", lambda m: new.get(m[0], m[0]), svg)
+
+# %% ../nbs/04_plots.ipynb #figure-about
+def _about(study: Study, id: str, data: pd.DataFrame, table: str, alt: str, records) -> dict:
+    about = dict(figure=id, notebook=study.name, profile=study.profile, values=study.values, alt=alt)
+    about |= dict(columns=list(data.columns), rows=len(data))
+    about["sha256"] = hashlib.sha256(table.encode()).hexdigest()
+    about["records"] = list(dict.fromkeys(map(record_key, records)))
+    about["data"] = list({d["hash"]: d for d in (r.get("data") for r in records) if d}.values())
+    return about
 
 # %% ../nbs/04_plots.ipynb #save
 def save_fig(
@@ -133,43 +105,24 @@ def save_fig(
     id: str,  # the figure's permanent name, without ending
     data: pd.DataFrame,  # what is plotted, one row a mark
     alt: str,  # what the picture shows, for those who cannot see it
-    records: Sequence[
-        dict
-    ] = (),  # what `Study.run` returned of the runs that the figure is made from, and of no others
+    records: Sequence[dict] = (),  # of the runs that the figure is made from, and of no others
 ) -> Path:  # the `.svg`
-    "Write a figure as SVG and PNG with its data and provenance, show it, and close it; raises `ValueError` without `alt` or `data`."
+    "Write a figure with its data and origin, show and close it; raises `ValueError` without `alt` or `data`."
     if len(alt.split()) < 6:
         raise ValueError(f"figure {id} needs an alternative text of at least six words: what does it show?")
     if not len(data):
         raise ValueError(f"figure {id} has no data")
     table = to_csv(data)
-    about = dict(
-        figure=id,
-        notebook=study.name,
-        profile=study.profile,
-        values=study.values,
-        alt=alt,
-        columns=list(data.columns),
-    )
-    about |= dict(rows=len(data), sha256=hashlib.sha256(table.encode()).hexdigest())
-    about["records"] = list(dict.fromkeys(map(record_key, records)))
-    about["data"] = list(
-        {d["hash"]: d for d in (r.get("data") for r in records) if d}.values()
-    )  # each data set once
-    for ending, content in (
-        ("csv", table),
-        ("json", to_json(about)),
-        ("png", _bytes(fig, "png")),
-        ("svg", _bytes(fig, "svg")),
-    ):
+    files = dict(csv=table, json=to_json(_about(study, id, data, table, alt, records)))
+    for ending, content in (files | {kind: _bytes(fig, kind) for kind in ("png", "svg")}).items():
         path = write_atomic(study.folder / f"{id}.{ending}", content)
     study.figures = [f for f in study.figures if f != id] + [id]
     study.report()
     _show(fig, alt)
     return path
 
-
-def _show(fig, alt):
+# %% ../nbs/04_plots.ipynb #show
+def _show(fig: plt.Figure, alt: str) -> None:
     from IPython.display import display
 
     display(fig, metadata={"image/png": {"alt": alt}})

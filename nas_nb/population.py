@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from .operations import said
+from .core import said
 from nas_nb.vgg import (
     _GROUP,
     CLASSIFIER,
@@ -42,30 +42,39 @@ class Tree:
         self.groups = [b.cumsum(0) - 1 for b in begins]  # for each k = 0 … 17 the group of each individual
         self.first = [b.nonzero()[:, 0] for b in begins]  # and the first individual of each group
 
-    def spread(self, x: torch.Tensor, k: int, j: int, axis: int = 0) -> torch.Tensor:
-        "Features `x` (groups at k, …, C, H, W) for the groups at j → (groups at j, …, C, H, W); the groups stand on this `axis`."
-        if len(self.first[k]) == len(self.first[j]):
-            return x
-        return _first(
-            _last(x).index_select(axis, self.groups[k][self.first[j]].to(x.device, non_blocking=True))
-        )
+# %% ../nbs/12a_population.ipynb #tree-spread
+@patch
+def spread(self: Tree, x: torch.Tensor, k: int, j: int, axis: int = 0) -> torch.Tensor:
+    """Features `x` (groups at k, …, C, H, W) for the groups at j → (groups at j, …, C, H, W).
 
-    def rows_of(self, table: torch.Tensor, j: int) -> torch.Tensor:
-        "Of a `table` (individuals, …) the rows of the groups at j → (groups at j, …)."
-        return table.index_select(0, self.first[j].to(table.device, non_blocking=True))
+    The groups stand on this `axis`."""
+    if len(self.first[k]) == len(self.first[j]):
+        return x
+    return _first(_last(x).index_select(axis, self.groups[k][self.first[j]].to(x.device, non_blocking=True)))
 
-    def add(self, x: torch.Tensor, j: int, y: torch.Tensor, k: int, i: int) -> None:
-        "Add `y` (groups at k, N, C, H, W), to those groups of `x` (groups at j, N, C, H, W), that have the shortcut i → j."
-        for group, first in enumerate(self.first[j].tolist()):
-            if self.rows[first, self.column[i, j]]:
-                x[group] += y[self.groups[k][first]]
+# %% ../nbs/12a_population.ipynb #tree-rows-of
+@patch
+def rows_of(self: Tree, table: torch.Tensor, j: int) -> torch.Tensor:
+    "Of a `table` (individuals, …) the rows of the groups at j → (groups at j, …)."
+    return table.index_select(0, self.first[j].to(table.device, non_blocking=True))
+
+# %% ../nbs/12a_population.ipynb #tree-add
+@patch
+def add(self: Tree, x: torch.Tensor, j: int, y: torch.Tensor, k: int, i: int) -> None:
+    """Add `y` (groups at k, N, C, H, W), to those groups of `x` (groups at j, N, C, H, W), that have the
+    shortcut i → j."""
+    for group, first in enumerate(self.first[j].tolist()):
+        if self.rows[first, self.column[i, j]]:
+            x[group] += y[self.groups[k][first]]
 
 # %% ../nbs/12a_population.ipynb #shared
 def shared_layers(
     space: ShortcutSpace,
     bits,  # (individuals, bits), 0 or 1
 ) -> list[int]:  # 16 numbers
-    "How often each convolution is computed for a population, `bits` (individuals, shortcuts); alone, each would be once for each individual."
+    """How often each convolution is computed for a population, `bits` (individuals, shortcuts).
+
+    Alone, each would be once for each individual."""
     tree = Tree(space, torch.unique(_as_bits(space, bits, (2,)), dim=0))
     return [len(tree.first[j if space.convention == "input" else j - 1]) for j in range(1, 17)]
 
@@ -75,26 +84,30 @@ def _each(module, x):  # a module for images (N, …), of (groups, images, …)
 
 
 class _Descent:
-    "Images on their way down a tree; `own`: batch norm -> mean and variance, (groups, C), which `seeing` fills."
+    """Images on their way down a tree.
+
+    `own`: batch norm -> mean and variance, (groups, C), which `seeing` fills."""
 
     def __init__(self, network, tree, own, seeing=False):
         self.network, self.tree, self.own, self.seeing = network, tree, own, seeing
         self.gates = network.gates(tree.rows, network.linear.weight.new_empty(len(tree.rows)))
         self.stacks, self.sums, self.outs = {}, None, []
 
-    def conv_bn(self, conv, bn, x):
-        x = _each(conv, x)
-        if bn not in self.own and not self.seeing:
-            return _each(
-                lambda y: F.batch_norm(y, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps), x
-            )
-        if (
-            self.seeing
-        ):  # as a step of training: normalise by the batch; what is kept are its mean and unbiased variance
-            self.own[bn] = x.new_zeros(2, len(x), x.shape[2])
-        for group, mean, var in zip(x, *self.own[bn]):
-            group.copy_(F.batch_norm(group, mean, var, bn.weight, bn.bias, self.seeing, 1.0, bn.eps))
-        return x
+# %% ../nbs/12a_population.ipynb #descent-conv-bn
+@patch
+def conv_bn(self: _Descent, conv, bn, x):
+    x = _each(conv, x)
+    if bn not in self.own and not self.seeing:
+        return _each(
+            lambda y: F.batch_norm(y, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps), x
+        )
+    if (
+        self.seeing
+    ):  # as a step of training: normalise by the batch; what is kept are its mean and unbiased variance
+        self.own[bn] = x.new_zeros(2, len(x), x.shape[2])
+    for group, mean, var in zip(x, *self.own[bn]):
+        group.copy_(F.batch_norm(group, mean, var, bn.weight, bn.bias, self.seeing, 1.0, bn.eps))
+    return x
 
 # %% ../nbs/12a_population.ipynb #descent-shortcuts
 @patch
@@ -156,7 +169,8 @@ def population_logits(
     Batch norm has the network's statistics, or those of `calibrate` (n, C, 32, 32); raises `ValueError` for what does not fit."""
     if not isinstance(megabytes, Real) or not megabytes > 0:
         raise ValueError(
-            f"megabytes = {said(megabytes)} must be above 0: one individual and one image at a time is the least"
+            f"megabytes = {said(megabytes)} must be above 0: one individual and one image at a time is the "
+            "least"
         )
     if not isinstance(network, VGG):
         raise ValueError(f"a VGG is needed, not {said(network)}")

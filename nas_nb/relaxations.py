@@ -32,17 +32,19 @@ def softmax(
     alpha: torch.Tensor,  # (variables, choices); -inf for choices that a variable does not have
     temperature: float = 1.0,  # > 0
 ) -> Weights:
-    "DARTS: the weights of a variable add up to 1; `alpha` (variables, choices) → values of the same shape; raises `ValueError` for a temperature that is not above 0."
+    """DARTS: the weights of a variable add up to 1; `alpha` (variables, choices) → values of the same shape.
+
+    Raises `ValueError` for a temperature that is not above 0."""
     if not temperature > 0:
         raise ValueError(f"temperature = {temperature} must be above 0")
     return Weights((alpha / temperature).softmax(-1))
 
-
+# %% ../nbs/15_relaxations.ipynb #dense-sigmoid
 def sigmoid(alpha: torch.Tensor) -> Weights:
     "Fair DARTS, TDGA: each choice by itself; `alpha` (variables, choices) → values of the same shape."
     return Weights(alpha.sigmoid())
 
-
+# %% ../nbs/15_relaxations.ipynb #dense-raw
 def raw(alpha: torch.Tensor) -> Weights:
     "The third document, as printed: the parameters themselves, `alpha` (variables, choices), of any sign."
     return Weights(alpha)
@@ -59,16 +61,19 @@ def gumbel(
     u = uniform(seeds, range(step, step + 1), shape[0] * shape[1], 0).view(shape)
     return -torch.log(-torch.log(u.clamp(1e-7, 1 - 1e-7)))
 
-
+# %% ../nbs/15_relaxations.ipynb #gumbel-gumbel-softmax
 def gumbel_softmax(
     alpha: torch.Tensor,  # (variables, choices)
     noise: torch.Tensor,  # of the same shape, from `gumbel`
     temperature: float = 1.0,  # > 0
 ) -> Weights:
-    "SNAS: a sample that is almost one-hot at a low temperature, and differentiable; `alpha` and `noise` (variables, choices) → values of the same shape."
+    """SNAS: a sample that is almost one-hot at a low temperature, and differentiable.
+
+    `alpha` and `noise` (variables, choices) → values of the same shape."""
     if alpha.shape != noise.shape:
         raise ValueError(
-            f"noise {tuple(noise.shape)} does not fit alpha {tuple(alpha.shape)}: there must be one number for each choice"
+            f"noise {tuple(noise.shape)} does not fit alpha {tuple(alpha.shape)}: there must be one number "
+            "for each choice"
         )
     return softmax(alpha + noise, temperature)
 
@@ -79,7 +84,7 @@ def one_hot(
     "A single architecture."
     return Weights(None, tuple((int(c),) for c in choices))
 
-
+# %% ../nbs/15_relaxations.ipynb #sparse-threshold
 def threshold(
     alpha: torch.Tensor,  # (variables, choices)
     at: float = 0.5,  # gates sigmoid(alpha) above this are open
@@ -110,7 +115,9 @@ def check_pairs(
     alpha: torch.Tensor,  # (variables, choices)
     pairs: torch.Tensor | Sequence[tuple[int, int]],  # (variables, 2), on the host
 ) -> torch.Tensor:  # (variables, 2) int64
-    "Two choices for each variable of `alpha` (variables, choices), `pairs` (variables, 2), as a tensor; raises `ValueError` for what are none."
+    """Two choices for each variable of `alpha` (variables, choices), `pairs` (variables, 2), as a tensor.
+
+    Raises `ValueError` for what are none."""
     if not torch.is_tensor(alpha) or alpha.ndim != 2:
         raise ValueError("alpha must be a tensor (variables, choices)")
     try:
@@ -124,7 +131,8 @@ def check_pairs(
         or rows.max() >= alpha.shape[1]
     ):
         raise ValueError(
-            f"pairs must be {len(alpha)} × 2 whole numbers from 0 to {alpha.shape[1] - 1}: two choices for each variable"
+            f"pairs must be {len(alpha)} × 2 whole numbers from 0 to {alpha.shape[1] - 1}: two choices for "
+            "each variable"
         )
     if (rows[:, 0] == rows[:, 1]).any():
         raise ValueError("the two paths of a variable must be different choices")
@@ -138,7 +146,8 @@ def two_path(
         tuple[int, int]
     ],  # (variables, 2), whole numbers, on the host: two different choices, the open one first
 ) -> Weights:
-    "ProxylessNAS: softmax over two sampled choices, `pairs` (variables, 2), of `alpha` (variables, choices); the first is open."
+    """ProxylessNAS: softmax over two sampled choices, `pairs` (variables, 2), of `alpha` (variables,
+    choices); the first is open."""
     rows = check_pairs(alpha, pairs)
     pairs = rows.tolist()
     outside = (
@@ -152,5 +161,6 @@ def hard(
     p: torch.Tensor,  # probabilities, of any shape
     level: torch.Tensor | float = 0.5,  # one number, or one for each
 ) -> torch.Tensor:
-    "1 where `p` (of any shape) lies above the `level` (a number, or one for each), 0 elsewhere, with the gradient of p → of the shape of `p`."
+    """1 where `p` (of any shape) lies above the `level` (a number, or one for each), 0 elsewhere, with the
+    gradient of p → of the shape of `p`."""
     return (p > level).to(p.dtype) + (p - p.detach())

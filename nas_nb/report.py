@@ -17,100 +17,116 @@ from .core import ORDER, root
 from .jobs import Job
 from .notebooks import clean, read_json
 
+# %% ../nbs/06f_report.ipynb #fitted
+def _fitted(widths: list[int], width: int) -> list[int]:
+    "Column widths that fit into a line, the widest made narrower, down to 8 characters each."
+    widths = [min(w, width) for w in widths]
+    while sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > 8:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
 # %% ../nbs/06f_report.ipynb #table
 def table(
     header: tuple,  # column names
     rows: list,  # tuples of text
-    width: int = 0,  # characters of a line, to which wide columns are wrapped, down to 8 each; 0: no limit
+    width: int = 0,  # characters of a line, to which wide columns are wrapped; 0: no limit
 ) -> str:
     "A table in plain text, columns aligned."
     rows = [tuple(clean(str(cell)) for cell in row) for row in (header, *rows)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    widths = [min(w, width) for w in widths] if width else widths
-    while width and sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > 8:
-        widths[widths.index(max(widths))] -= 1
-    wrapped = [
-        [textwrap.wrap(cell, w) if len(cell) > w else [cell] for cell, w in zip(row, widths)] for row in rows
-    ]
-    lines = [line for cells in wrapped for line in itertools.zip_longest(*cells, fillvalue="")]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    widths = _fitted(widths, width) if width else widths
+    wrap = lambda cell, w: textwrap.wrap(cell, w) if len(cell) > w else [cell]
+    cells = ([wrap(cell, w) for cell, w in zip(row, widths)] for row in rows)
+    lines = (line for row in cells for line in itertools.zip_longest(*row, fillvalue=""))
     return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths)).rstrip() for line in lines)
 
-
+# %% ../nbs/06f_report.ipynb #columns
 def columns() -> int:
-    "Characters of a line of the terminal, or of `COLUMNS`; where there is neither, as in a file, lines may be long."
+    "Characters of a line of the terminal, or of `COLUMNS`; 160 where there is neither, as in a file."
     return shutil.get_terminal_size((160, 24)).columns
 
-# %% ../nbs/06f_report.ipynb #report
-def _csv(folder: str, name: str) -> str:
-    return read_text(root() / folder / name)
-
-
-def _verdicts(text: str) -> dict:  # claim → verdict
-    return {row.get("claim") or "": row.get("verdict") or "?" for row in csv_rows(text)}
-
-
+# %% ../nbs/06f_report.ipynb #verdicts
 def _known(claim: str) -> str:
     return re.sub(r"[\d.,]*\d", "#", claim)
 
 
+def _verdicts(text: str) -> dict[str, tuple[str, str]]:  # id → claim, verdict
+    "The rows of a `claims.csv`."
+    rows = csv_rows(text)
+    key = lambda row: row.get("id") or _known(row.get("claim") or "")
+    return {key(row): (row.get("claim") or "", row.get("verdict") or "?") for row in rows}
+
+# %% ../nbs/06f_report.ipynb #best-verdicts
 def best_verdicts(job: Job) -> dict[str, str]:
-    "Claim without its numbers → the verdict of the largest profile with committed results, and which that is."
+    "Claim's id → the verdict of the largest profile with committed results, and which profile that is."
     found = {}
     for profile in ORDER[-2::-1]:  # not smoke, which git ignores
-        before = (
-            job.before
-            if profile == job.profile
-            else committed(f"figures/{profile}/{job.nb.id}", "claims.csv")[0]
-        )
-        found |= {
-            _known(claim): f"{verdict} ({profile})"
-            for claim, verdict in _verdicts(before.get("claims.csv", "")).items()
-        }
+        folder = f"figures/{profile}/{job.nb.id}"
+        before = job.before if profile == job.profile else committed(folder, "claims.csv")[0]
+        claims = _verdicts(before.get("claims.csv", ""))
+        found |= {key: f"{verdict} ({profile})" for key, (_, verdict) in claims.items()}
     return found
 
-
+# %% ../nbs/06f_report.ipynb #figure-line
 def figure_line(
-    job: Job, name: str, same_verdicts: bool, problem: str = ""
-) -> tuple[str, str]:  # `problem`: of `compute_portably`
+    job: Job,
+    name: str,
+    same_verdicts: bool,
+    problem: str = "",  # of `compute_portably`
+) -> tuple[str, str]:
     "The name of a figure, and how it relates to the committed one."
     why = "; ".join((["changed settings"] if job.changed else []) + other_surroundings()) or problem
-    said = compare(job.before.get(f"{name}.csv"), _csv(job.folder, f"{name}.csv"), same_verdicts, why)
-    files = [file for file in job.prints if file.rpartition(".")[0] == name]
-    other = [
-        file.rpartition(".")[2]
-        for file in files
-        if fingerprint(root() / job.folder / file) != job.prints[file]
-    ]
-    if said == "identical" and other:
+    now = read_text(root() / job.folder / f"{name}.csv")
+    said = compare(job.before.get(f"{name}.csv"), now, same_verdicts, why)
+    if said == "identical" and (other := _other_files(job, name)):
         said = f"same data, other {', '.join(other)}" + (f" ({why})" if why else "")
     return f"{job.folder}/{name}", said
 
-# %% ../nbs/06f_report.ipynb #report-table
-def report(
-    jobs: list[Job],
-) -> str:
+# %% ../nbs/06f_report.ipynb #other-files
+def _other_files(job: Job, name: str) -> list[str]:  # endings
+    "Which files of a figure are not the committed ones."
+    files = [file for file in job.prints if file.rpartition(".")[0] == name]
+    now = {file: fingerprint(root() / job.folder / file) for file in files}
+    return [file.rpartition(".")[2] for file in files if now[file] != job.prints[file]]
+
+# %% ../nbs/06f_report.ipynb #found
+def _found(job: Job) -> tuple[dict, dict]:  # what `report.json` says, verdicts
+    ran = job.process or job.status == "cached"
+    told = read_json(root() / job.folder / "report.json") if ran else {}
+    whole = told and job.status not in ("failed", "incomplete")
+    text = read_text(root() / job.folder / "claims.csv") if whole else ""
+    return told, _verdicts(text)
+
+# %% ../nbs/06f_report.ipynb #job-rows
+def _job_row(job: Job, saved: list, verdicts: dict) -> tuple:
+    peak = f"{job.peak / 2**20:.0f} MiB" if job.peak else "-"
+    return job.nb.id, job.status, f"{job.seconds:.0f}", peak, len(saved), len(verdicts) or "-"
+
+
+def _figure_rows(job: Job, told: dict, verdicts: dict) -> list[tuple]:
+    only = lambda claims: {key: verdict for key, (_, verdict) in claims.items()}
+    before = job.before.get("claims.csv")
+    same = before is None or only(verdicts) == only(_verdicts(before))
+    problem = str(told.get("problem", ""))
+    return [figure_line(job, name, same, problem) for name in told.get("figures", [])]
+
+
+def _claim_rows(job: Job, verdicts: dict) -> list[tuple]:
+    best, number = best_verdicts(job), job.nb.id.partition("_")[0]
+    return [(number, claim, best.get(key, "-"), verdict) for key, (claim, verdict) in verdicts.items()]
+
+# %% ../nbs/06f_report.ipynb #report
+def report(jobs: list[Job]) -> str:
     "What the batch came to, in plain text."
     rows, figures, claims = [], [], []
     for job in jobs:
-        told = read_json(root() / job.folder / "report.json") if job.process or job.status == "cached" else {}
-        saved = told.get("figures", [])
-        verdicts = (
-            _verdicts(_csv(job.folder, "claims.csv"))
-            if told and job.status not in ("failed", "incomplete")
-            else {}
-        )
-        peak = f"{job.peak / 2**20:.0f} MiB" if job.peak else "-"
-        rows.append((job.nb.id, job.status, f"{job.seconds:.0f}", peak, len(saved), len(verdicts) or "-"))
-        same = "claims.csv" not in job.before or verdicts == _verdicts(job.before["claims.csv"])
-        figures += [figure_line(job, name, same, str(told.get("problem", ""))) for name in saved]
-        best = best_verdicts(job)
-        claims += [
-            (job.nb.id.partition("_")[0], claim, best.get(_known(claim), "-"), verdict)
-            for claim, verdict in verdicts.items()
-        ]
+        told, verdicts = _found(job)
+        rows.append(_job_row(job, told.get("figures", []), verdicts))
+        figures += _figure_rows(job, told, verdicts)
+        claims += _claim_rows(job, verdicts)
     parts = [table(("notebook", "status", "seconds", "peak memory", "figures", "claims"), rows)]
-    parts += [table(("figure", "against the committed one"), figures)] if figures else []
-    parts += (
-        [table(("", "claim", "largest committed profile", "this run"), claims, columns())] if claims else []
-    )
+    if figures:
+        parts.append(table(("figure", "against the committed one"), figures))
+    if claims:
+        parts.append(table(("", "claim", "largest committed profile", "this run"), claims, columns()))
     return "\n\n".join(parts)

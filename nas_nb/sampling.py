@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['ESTIMATORS', 'entropy', 'annealed', 'log_density', 'OpCost', 'op_cost', 'edge_penalty', 'resource_costs',
-           'resource_penalty', 'SNAS', 'log_gates', 'DSNAS', 'draw_two', 'rescale', 'expected_latency', 'mul_log',
-           'add_linear', 'reward', 'Proxyless', 'reinforce_gradient', 'ProxylessReinforce', 'every', 'spread']
+           'resource_penalty', 'SNAS', 'log_gates', 'DSNAS', 'draw_two', 'rescale', 'expected_latency', 'add_linear',
+           'Proxyless', 'reinforce_gradient', 'ProxylessReinforce']
 
 # %% ../nbs/25_sampling.ipynb #imports
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import accumulate
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -21,59 +20,58 @@ from fastcore.basics import patch
 from torch import nn
 
 from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
+from .core import check_whole, said
 from .files import check_state
-from .operations import DARTS_OPS, check_positive, check_reals, check_tensors, check_whole, cost, said
+from .methods import GradientMethod, SamplingMethod
+from .operations import DARTS_OPS, check_positive, check_reals, check_tensors, cost
 from .relaxations import Weights, check_pairs, gumbel, gumbel_softmax, one_hot, two_path
 from .streams import square_root
 
 # %% ../nbs/25_sampling.ipynb #base
-class _Sampling(nn.Module):
-    "α of a space, (variables, choices), and samples of it."
+_NEEDS_EDGES = "nodes pick their inputs here, but a variable for each edge is needed"
 
-    def __init__(
-        self, space: CellSpace, mean: float, std: float, seed: int, picks: bool = False
-    ):  # `picks`: whether nodes may pick their inputs
+
+def _check_space(space, picks):
+    if not hasattr(space, "sizes") or not hasattr(space, "picks"):
+        raise ValueError(f"{said(space)} is no search space: take a space like DARTS_CELL")
+    if space.picks and not picks:
+        raise ValueError(f"{_NEEDS_EDGES}: take a space like DARTS_CELL")
+
+# %% ../nbs/25_sampling.ipynb #base-class
+class _Sampling(nn.Module):
+    "α of a space, (variables, choices), and samples of it; `picks`: whether nodes may pick their inputs."
+
+    def __init__(self, space: CellSpace, mean: float, std: float, seed: int, picks: bool = False):
         super().__init__()
-        if not hasattr(space, "sizes") or not hasattr(space, "picks"):
-            raise ValueError(f"{said(space)} is no search space: take a space like DARTS_CELL")
-        if space.picks and not picks:
-            raise ValueError(
-                "nodes pick their inputs here, but a variable for each edge is needed: take a space like DARTS_CELL"
-            )
-        check_whole(0, seed=seed)
+        _check_space(space, picks), check_whole(0, seed=seed)
         self.space, self.seed = space, seed
-        drawn = torch.randn(
-            len(space.sizes), K := max(space.sizes), generator=torch.Generator().manual_seed(seed)
-        )
-        self.alpha = nn.Parameter(mean + std * drawn)
-        missing = (
-            torch.arange(K) >= torch.tensor(space.sizes)[:, None]
-        )  # variables of a space with picks have 2 to 6 choices
+        V, K, generator = len(space.sizes), max(space.sizes), torch.Generator().manual_seed(seed)
+        self.alpha = nn.Parameter(mean + std * torch.randn(V, K, generator=generator))
+        missing = torch.arange(K) >= torch.tensor(space.sizes)[:, None]
         self.register_buffer("missing", missing if missing.any() else None, persistent=False)
 
-    @property
-    def logits(self) -> torch.Tensor:
-        "α, (variables, choices), and -∞ for choices that a variable does not have."
-        return self.alpha if self.missing is None else self.alpha.masked_fill(self.missing, -torch.inf)
-
-    @torch.no_grad()
-    def draw(self, step: int, n: int = 1) -> torch.Tensor:
-        "Choices of `n` architectures → (n, variables), on the host; another `step` (0 ≤ step < 2³¹) gives other ones."
-        check_whole(n=n), check_whole(0, step=step)
-        noise = gumbel((n * len(self.alpha), self.alpha.shape[1]), self.seed, step)
-        return (_numbers(self.logits.cpu()) + noise.view(n, *self.alpha.shape)).argmax(-1)
-
-    def penalty(self, step: int) -> torch.Tensor | float:
-        "What is added to the architecture's loss: a number."
-        return 0.0
+# %% ../nbs/25_sampling.ipynb #base-logits
+@patch(as_prop=True)
+def logits(self: _Sampling) -> torch.Tensor:
+    "α, (variables, choices), and -∞ for choices that a variable does not have."
+    return self.alpha if self.missing is None else self.alpha.masked_fill(self.missing, -torch.inf)
 
 # %% ../nbs/25_sampling.ipynb #numbers
-def _numbers(alpha):  # on the host; NaN would win every comparison
+def _numbers(alpha):
     if alpha.isnan().any():
-        raise ValueError(
-            "α holds numbers that are none (NaN): the search diverged, try a smaller learning rate"
-        )
+        raise ValueError("α holds NaN: the search diverged, try a smaller learning rate")
     return alpha
+
+# %% ../nbs/25_sampling.ipynb #base-draw
+@patch
+@torch.no_grad()
+def draw(self: _Sampling, step: int, n: int = 1) -> torch.Tensor:
+    """Choices of `n` architectures → (n, variables), on the host.
+
+    Another `step` (0 ≤ step < 2³¹) gives other ones."""
+    check_whole(n=n), check_whole(0, step=step)
+    noise = gumbel((n * len(self.alpha), self.alpha.shape[1]), self.seed, step)
+    return (_numbers(self.logits.cpu()) + noise.view(n, *self.alpha.shape)).argmax(-1)
 
 # %% ../nbs/25_sampling.ipynb #theta
 @patch(as_prop=True)
@@ -81,46 +79,50 @@ def theta(self: _Sampling) -> torch.Tensor:
     "Probabilities of the choices, (variables, choices); 0 for choices that a variable does not have."
     return self.logits.detach().softmax(-1)
 
-
+# %% ../nbs/25_sampling.ipynb #theta-set-theta
 @patch
-@torch.no_grad()
-def set_theta(
-    self: _Sampling,
-    # (variables, choices), as `theta` gives them: above 0, with the sum 1 for each variable, 0 for choices
-    # that it does not have
-    theta,
-) -> None:
-    "Let the samples follow the probabilities `theta` (variables, choices); raises `ValueError` for what are none, and then changes nothing."
+def _probabilities(self: _Sampling, theta, known):
     try:
         p = torch.as_tensor(theta, dtype=self.alpha.dtype, device=self.alpha.device)
     except (TypeError, ValueError, RuntimeError):
         p = torch.zeros(())
-    known = torch.ones_like(self.alpha, dtype=torch.bool) if self.missing is None else ~self.missing
-    if (
-        p.shape != self.alpha.shape
-        or not torch.equal(p > 0, known)
-        or not ((p.sum(-1) - 1).abs() < 1e-4).all()
-    ):
+    fits = p.shape == self.alpha.shape and torch.equal(p > 0, known)
+    if not fits or not ((p.sum(-1) - 1).abs() < 1e-4).all():
         V, K = self.alpha.shape
-        raise ValueError(
-            f"theta must be {V} × {K} probabilities above 0 (0 only for choices that a variable does not have) with the sum 1 for each variable"
-        )
-    self.alpha.copy_(p.log().where(known, self.alpha))
+        zero = "0 only for choices that a variable does not have"
+        raise ValueError(f"theta must be {V} × {K} probabilities above 0 ({zero}), sum 1 for each variable")
+    return p
+
+# %% ../nbs/25_sampling.ipynb #theta-set
+@patch
+@torch.no_grad()
+def set_theta(
+    self: _Sampling,
+    theta,  # (variables, choices), as `theta` gives them
+) -> None:
+    """Let the samples follow the probabilities `theta` (variables, choices).
+
+    Raises `ValueError` for what are none, and then changes nothing."""
+    known = torch.ones_like(self.alpha, dtype=torch.bool) if self.missing is None else ~self.missing
+    self.alpha.copy_(self._probabilities(theta, known).log().where(known, self.alpha))
 
 # %% ../nbs/25_sampling.ipynb #architecture
 @patch
 def architecture(self: _Sampling, keep: int | None = None) -> Genotype:
     """The most likely choice of each variable: of each edge an operation, none included.
 
-    `keep`: only so many edges into each node, without none, as `DARTS` does. Raises `ValueError` if α is NaN, and with nodes that pick their inputs for any `keep`."""
+    `keep`: only so many edges into each node, without none, as `DARTS` does. Raises `ValueError` if α is
+    NaN, and with nodes that pick their inputs for any `keep`."""
     if keep is None:
         return decode(self.space, _numbers(self.logits.detach()).argmax(-1).tolist())
     return discretise(self.space, self.theta, keep)
 
-
+# %% ../nbs/25_sampling.ipynb #architecture-load-state-dict
 @patch
 def load_state_dict(self: _Sampling, state: dict, *args, **kwargs):
-    "Go on from a `state_dict`; raises `ValueError` for one of another space or dtype, and for numbers that are not finite."
+    """Go on from a `state_dict`.
+
+    Raises `ValueError` for one of another space or dtype, and for numbers that are not finite."""
     check_state(state, self.state_dict(), "the state of the method")
     return nn.Module.load_state_dict(self, state, *args, **kwargs)
 
@@ -128,7 +130,7 @@ def load_state_dict(self: _Sampling, state: dict, *args, **kwargs):
 class _Drawing(_Sampling):
     "α that stays on the host: what `.to` and `.cuda` change is its dtype."
 
-    def _apply(self, fn, recurse=True):  # torch's way to move and to convert all that a module holds
+    def _apply(self, fn, recurse=True):
         return super()._apply(lambda t: t.to(fn(t).dtype), recurse)
 
 # %% ../nbs/25_sampling.ipynb #entropy
@@ -146,30 +148,34 @@ def annealed(
     last: float = 0.03,  # > 0, from step `steps` on
     ahead: int = 0,  # 1: as the public program of SNAS, one step early
 ) -> float:
-    "A temperature that falls in a straight line; raises `ValueError` for temperatures that are not above 0, and steps below."
+    """A temperature that falls in a straight line.
+
+    Raises `ValueError` for temperatures that are not above 0, and steps below."""
     check_positive(first=first, last=last, steps=steps), check_whole(0, step=step, ahead=ahead)
     return last + (first - last) * max(1 - (step + ahead) / steps, 0)
 
 # %% ../nbs/25_sampling.ipynb #density
+def _check_sample(alpha, log_z):
+    a, b = alpha.shape[::-1], log_z.shape[::-1]  # axes before the last may be broadcast
+    if not a or a[:1] != b[:1] or any(m != n and 1 not in (m, n) for m, n in zip(a, b)):
+        says = f"a sample {tuple(log_z.shape)} does not fit alpha {tuple(alpha.shape)}"
+        raise ValueError(f"{says}: both must be (…, choices)")
+
+
 def log_density(
     alpha: torch.Tensor,  # (variables, choices)
     log_z: torch.Tensor,  # the logarithm of a sample, of the same shape, or of one that broadcasts
     temperature: float,  # > 0
 ) -> torch.Tensor:  # (variables,)
-    "The logarithm of the concrete distribution's density at samples: `alpha` and `log_z` (…, choices) → (…); raises `ValueError` for what does not fit."
+    """The logarithm of the concrete distribution's density: `alpha` and `log_z` (…, choices) → (…).
+
+    Raises `ValueError` for what does not fit."""
     check_positive(temperature=temperature), check_reals(alpha=alpha, log_z=log_z)
-    a, b = alpha.shape[::-1], log_z.shape[::-1]  # axes before the last may be broadcast
-    if not a or a[:1] != b[:1] or any(m != n and 1 not in (m, n) for m, n in zip(a, b)):
-        raise ValueError(
-            f"a sample {tuple(log_z.shape)} does not fit alpha {tuple(alpha.shape)}: both must be (…, choices)"
-        )
+    _check_sample(alpha, log_z)
     n = alpha.shape[-1]
     constant = math.lgamma(n) + (n - 1) * math.log(temperature)
-    return (
-        constant
-        + (alpha - (temperature + 1) * log_z).sum(-1)
-        - n * (alpha - temperature * log_z).logsumexp(-1)
-    )
+    linear = (alpha - (temperature + 1) * log_z).sum(-1)
+    return constant + linear - n * (alpha - temperature * log_z).logsumexp(-1)
 
 # %% ../nbs/25_sampling.ipynb #costs
 class OpCost(NamedTuple):
@@ -179,7 +185,7 @@ class OpCost(NamedTuple):
     flops: int  # multiply-adds, and 9 for each number that a pooling puts out
     mac: int  # memory access cost: numbers read and written, and the parameters
 
-
+# %% ../nbs/25_sampling.ipynb #costs-2
 _LAYERS = {
     "none": (0, 0),
     "max_pool": (1, 1),
@@ -189,7 +195,7 @@ _LAYERS = {
     "dil_conv": (1, 3),
 }
 
-
+# %% ../nbs/25_sampling.ipynb #costs-op-cost
 @cache
 def op_cost(
     name: str,  # of an operation of `DARTS_OPS`
@@ -201,15 +207,11 @@ def op_cost(
     check_whole(channels=channels, side=side, stride=stride)
     if name not in DARTS_OPS:
         raise ValueError(f"no cost for {said(name)}: known are {', '.join(DARTS_OPS)}")
-    size, flops = cost(
-        DARTS_OPS[name].build(channels, stride, False), (channels, stride * side, stride * side)
-    )
-    inputs, others = _LAYERS[
-        name.removesuffix("_3x3").removesuffix("_5x5")
-    ]  # reads of the edge's input; what else is moved
+    shape, out = (channels, stride * side, stride * side), channels * side**2
+    size, flops = cost(DARTS_OPS[name].build(channels, stride, False), shape)
+    inputs, others = _LAYERS[name.removesuffix("_3x3").removesuffix("_5x5")]
     if name == "skip_connect":
         inputs = stride  # the factorised reduction reads it once for each half of the channels
-    out = channels * side**2
     return OpCost(size, flops + 9 * out * ("pool" in name), out * (inputs * stride**2 + others) + size)
 
 # %% ../nbs/25_sampling.ipynb #penalty
@@ -218,49 +220,57 @@ def edge_penalty(
     costs: torch.Tensor,  # (..., 3, edges, choices): size, flops, mac
     log: bool = False,  # the logarithmic version
 ) -> torch.Tensor:  # (..., edges)
-    "SNAS's cost of an edge, for weights `w` (edges, choices) and `costs` (…, 3, edges, choices) → (…, edges); raises `ValueError` for what does not fit."
+    """SNAS's cost of an edge: `w` (edges, choices) and `costs` (…, 3, edges, choices) → (…, edges).
+
+    Raises `ValueError` for what does not fit."""
     check_tensors(w=w, costs=costs)
     if w.ndim != 2 or costs.shape[-3:] != (3, *w.shape):
-        raise ValueError(
-            f"costs {tuple(costs.shape)} do not fit weights {tuple(w.shape)}: (…, 3, edges, choices) and (edges, choices) are needed"
-        )
+        says = f"costs {tuple(costs.shape)} do not fit weights {tuple(w.shape)}"
+        raise ValueError(f"{says}: (…, 3, edges, choices) and (edges, choices) are needed")
     size, flops, mac = (w * costs).sum(-1).unbind(-2)
     if log:
         return sum(x.clamp(min=1).log() for x in (size, flops, mac)) / 3
     return 0.43 * (2 * size + flops / 4000 + mac / 100)
 
+# %% ../nbs/25_sampling.ipynb #resource-says
+_NO_PICKS = "costs are counted for each edge: it takes a CellNetwork of a space"
+
 # %% ../nbs/25_sampling.ipynb #resource
+def _cell_costs(cell, space, channels, side):
+    strides = [cell.stride if j < 2 else 1 for j, _ in space.edges]
+    return [[op_cost(name, channels, side, stride) for name in space.ops] for stride in strides]
+
+
+def _as_table(cells, space):
+    return torch.tensor(cells).float().view(-1, len(space.edges), len(space.ops), 3).movedim(-1, 1)
+
+# %% ../nbs/25_sampling.ipynb #resource-costs
 def resource_costs(
     network: CellNetwork,  # a supernet of a space with a variable for each edge and operations of `DARTS_OPS`
     side: int,  # height and width of an image
 ) -> dict[str, torch.Tensor]:  # for each kind (cells, 3, edges, choices)
-    "What the operations of each cell cost → for each kind (cells, 3, edges, choices); raises `ValueError` for operations that SNAS does not have."
+    """What the operations of each cell cost → for each kind (cells, 3, edges, choices).
+
+    Raises `ValueError` for operations that SNAS does not have."""
     check_whole(side=side)
     if not isinstance(network, CellNetwork) or network.space.picks:
-        raise ValueError(
-            "costs are counted for each edge: it takes a CellNetwork of a space with a variable for each edge (no picks)"
-        )
+        raise ValueError(f"{_NO_PICKS} with a variable for each edge (no picks)")
     space, channels, found = network.space, network.stem[0].out_channels // 3, dict(normal=[], reduce=[])
     for cell, kind in zip(network.cells, network.kinds):
         channels, side = channels * cell.stride, -(-side // cell.stride)
-        strides = [cell.stride if j < 2 else 1 for j, _ in space.edges]
-        found[kind].append(
-            [[op_cost(name, channels, side, stride) for name in space.ops] for stride in strides]
-        )
-    tables = {
-        kind: torch.tensor(cells).float().view(-1, len(space.edges), len(space.ops), 3)
-        for kind, cells in found.items()
-    }
-    return {kind: t.movedim(-1, 1).to(network.linear.weight.device) for kind, t in tables.items()}
+        found[kind].append(_cell_costs(cell, space, channels, side))
+    device = network.linear.weight.device
+    return {kind: _as_table(cells, space).to(device) for kind, cells in found.items()}
 
-
+# %% ../nbs/25_sampling.ipynb #resource-resource-penalty
 def resource_penalty(
     w: torch.Tensor,  # (variables, choices): the normal cell's, then the reduction cell's
     costs: dict[str, torch.Tensor],  # from `resource_costs`
     log: bool = False,
 ) -> torch.Tensor:  # (variables,)
-    """SNAS's cost of each variable, for weights `w` (variables, choices) and `costs` (cells, 3, edges, choices) of each kind → (variables,): the mean over the cells of its kind, 0 if there are none.
+    """SNAS's cost of each variable: the mean over the cells of its kind, 0 if there are none.
 
+    Weights `w` (variables, choices) and `costs` (cells, 3, edges, choices) of each kind → (variables,).
     Raises `ValueError` for costs that do not fit."""
     check_tensors(w=w)
     if not isinstance(costs, dict) or costs.keys() != {"normal", "reduce"}:
@@ -271,16 +281,15 @@ def resource_penalty(
 # %% ../nbs/25_sampling.ipynb #snas
 ESTIMATORS = ("policy_gradient", "reparametrization", "discrete")
 
-
-class SNAS(_Sampling):
+# %% ../nbs/25_sampling.ipynb #snas-SNAS
+class SNAS(_Sampling, GradientMethod):
     "Concrete samples; raises `ValueError` for a space with picks and for settings that cannot be."
 
     def __init__(
         self,
         space: CellSpace,
         temperature: float | Callable = 1.0,  # above 0; or step -> temperature, as `annealed`
-        cost: Callable
-        | None = None,  # weights (variables, choices) -> (variables,), what is added to the loss
+        cost: Callable | None = None,  # weights (variables, choices) -> (variables,), added to the loss
         estimator: str = "policy_gradient",  # of the cost's gradient: one of `ESTIMATORS`
         seed: int = 0,
     ):
@@ -290,19 +299,22 @@ class SNAS(_Sampling):
         self.temperature, self.cost, self.estimator = temperature, cost, estimator
         self.at(0)
 
-    def at(self, step: int) -> float:
-        "The temperature of a step, a number; raises `ValueError` if it is not above 0."
-        found = self.temperature(step) if callable(self.temperature) else self.temperature
-        if not isinstance(found, Real) or not 0 < found < math.inf:
-            raise ValueError(
-                f"the temperature of step {step} is {found}: give one above 0, for example annealed(step, steps)"
-            )
-        return found
+# %% ../nbs/25_sampling.ipynb #snas-at
+@patch
+def at(self: SNAS, step: int) -> float:
+    "The temperature of a step, a number; raises `ValueError` if it is not above 0."
+    found = self.temperature(step) if callable(self.temperature) else self.temperature
+    if not isinstance(found, Real) or not 0 < found < math.inf:
+        says = f"the temperature of step {step} is {found}: give one above 0"
+        raise ValueError(f"{says}, for example annealed(step, steps)")
+    return found
 
-    def noise(self, step: int) -> torch.Tensor:
-        "The Gumbel numbers of a step (0 ≤ step < 2³¹), (variables, choices)."
-        check_whole(0, step=step)
-        return gumbel(tuple(self.alpha.shape), self.seed, step, self.alpha.device)
+# %% ../nbs/25_sampling.ipynb #snas-noise
+@patch
+def noise(self: SNAS, step: int) -> torch.Tensor:
+    "The Gumbel numbers of a step (0 ≤ step < 2³¹), (variables, choices)."
+    check_whole(0, step=step)
+    return gumbel(tuple(self.alpha.shape), self.seed, step, self.alpha.device)
 
 # %% ../nbs/25_sampling.ipynb #snas-search
 @patch
@@ -310,7 +322,7 @@ def weights(self: SNAS, step: int) -> Weights:
     "A sample, the same for all cells of a kind: values (variables, choices)."
     return gumbel_softmax(self.alpha, self.noise(step), self.at(step))
 
-
+# %% ../nbs/25_sampling.ipynb #snas-search-penalty
 @patch
 def penalty(self: SNAS, step: int) -> torch.Tensor | float:
     "The cost of the sample (`discrete`: of the probabilities), a number, with the estimator's gradient."
@@ -326,32 +338,31 @@ def penalty(self: SNAS, step: int) -> torch.Tensor | float:
     return (self.cost(log_z.exp()) * (1 + (log_p - log_p.detach()))).sum()
 
 # %% ../nbs/25_sampling.ipynb #dsnas
+def _check_choices(alpha, choices):
+    check_reals(alpha=alpha)
+    if alpha.ndim != 2:
+        raise ValueError(f"alpha must be (variables, choices), not {tuple(alpha.shape)}")
+    V, K = alpha.shape
+    listed = isinstance(choices, (list, tuple)) and len(choices) == V
+    if not listed or not all(isinstance(c, Integral) and 0 <= c < K for c in choices):
+        raise ValueError(f"choices must be {V} whole numbers from 0 to {K - 1}, one for each variable")
+
+# %% ../nbs/25_sampling.ipynb #dsnas-gates
 def log_gates(
     alpha: torch.Tensor,  # (variables, choices)
     choices: Sequence[int],  # one for each variable
 ) -> Weights:
-    """DSNAS: open gates of sampled operations, whose derivative is that of the logarithm of their probability.
+    """DSNAS: open gates of sampled operations, whose derivative is that of ln p.
 
     `alpha` (variables, choices); raises `ValueError` unless `choices` has one for each variable."""
-    check_reals(alpha=alpha)
-    if alpha.ndim != 2:
-        raise ValueError(f"alpha must be (variables, choices), not {tuple(alpha.shape)}")
-    if (
-        not isinstance(choices, (list, tuple))
-        or len(choices) != len(alpha)
-        or not all(isinstance(c, Integral) and 0 <= c < alpha.shape[1] for c in choices)
-    ):
-        raise ValueError(
-            f"choices must be {len(alpha)} whole numbers from 0 to {alpha.shape[1] - 1}, one for each variable"
-        )
+    _check_choices(alpha, choices)
     index = torch.tensor(choices).to(alpha.device, non_blocking=True)[:, None]
     log_p = alpha.log_softmax(-1).gather(1, index)
-    return Weights(
-        torch.zeros_like(alpha).scatter(1, index, 1 + (log_p - log_p.detach())), one_hot(choices).chosen
-    )
+    values = torch.zeros_like(alpha).scatter(1, index, 1 + (log_p - log_p.detach()))
+    return Weights(values, one_hot(choices).chosen)
 
-
-class DSNAS(_Drawing):
+# %% ../nbs/25_sampling.ipynb #dsnas-DSNAS
+class DSNAS(_Drawing, GradientMethod):
     "One sampled operation for each edge; raises `ValueError` for a space with picks."
 
     def __init__(self, space: CellSpace, seed: int = 0):
@@ -370,14 +381,14 @@ def draw_two(
     alpha: torch.Tensor,  # (variables, choices)
     noise: torch.Tensor,  # (2, variables, choices), from `gumbel`
 ) -> torch.Tensor:  # (variables, 2), the open one first
-    """Two different choices by their probabilities, and which of them is open by the softmax between them.
+    """Two different choices by their probabilities; which of them is open: by the softmax between them.
 
-    `alpha` (variables, choices), `noise` (2, variables, choices) → (variables, 2), the open one first; raises `ValueError` for what does not fit."""
+    `alpha` (variables, choices), `noise` (2, variables, choices) → (variables, 2), the open one first;
+    raises `ValueError` for what does not fit."""
     check_reals(alpha=alpha, noise=noise)
     if noise.shape != (2, *alpha.shape) or alpha.shape[-1] < 2:
-        raise ValueError(
-            f"noise {tuple(noise.shape)} does not fit alpha {tuple(alpha.shape)}: (2, variables, choices), at least two choices, is needed"
-        )
+        says = f"noise {tuple(noise.shape)} does not fit alpha {tuple(alpha.shape)}"
+        raise ValueError(f"{says}: (2, variables, choices), at least two choices, is needed")
     two = (alpha + noise[0]).topk(2).indices
     second = (alpha + noise[1]).gather(1, two).argmax(1, keepdim=True)
     return two.gather(1, torch.cat([second, 1 - second], 1))
@@ -386,21 +397,20 @@ def draw_two(
 def _alike(a, b):
     check_tensors(**{"the first argument": a, "the second argument": b})
     if a.shape != b.shape:
-        raise ValueError(
-            f"{tuple(a.shape)} numbers do not fit {tuple(b.shape)}: there must be one for each choice of each variable"
-        )
+        says = f"{tuple(a.shape)} numbers do not fit {tuple(b.shape)}"
+        raise ValueError(f"{says}: there must be one for each choice of each variable")
     return a
 
-
+# %% ../nbs/25_sampling.ipynb #rescale-rescale
 def rescale(
     new: torch.Tensor,  # (variables, choices), α after the optimiser's step
     old: torch.Tensor,  # the same before
-    pairs: torch.Tensor
-    | Sequence[tuple[int, int]],  # (variables, 2), the two choices that were sampled, on the host
+    pairs: torch.Tensor | Sequence[tuple[int, int]],  # (variables, 2), the sampled choices, on the host
 ) -> torch.Tensor:  # (variables, choices)
     """What the step may change: the two sampled choices against each other.
 
-    `new` and `old` (variables, choices), `pairs` (variables, 2) → (variables, choices); raises `ValueError` for what does not fit."""
+    `new` and `old` (variables, choices), `pairs` (variables, 2) → (variables, choices); raises
+    `ValueError` for what does not fit."""
     check_reals(new=new, old=old)
     pairs = check_pairs(_alike(new, old), pairs).to(new.device, non_blocking=True)
     two = new.gather(1, pairs)
@@ -419,61 +429,41 @@ def expected_latency(
     latency: torch.Tensor,  # of the same shape, for example in ms
     fixed: float = 0.0,  # latency of what is not searched
 ) -> torch.Tensor:  # a number
-    "The mean latency of a network that is drawn by the probabilities `p` (variables, choices); `latency` (variables, choices) → a number."
+    """The mean latency of a network that is drawn by the probabilities `p` (variables, choices).
+
+    `latency` (variables, choices) → a number."""
     _check_numbers(fixed=fixed)
     return fixed + (_alike(p, latency) * latency).sum()
-
-
-def mul_log(
-    ce: torch.Tensor | float,  # cross entropy
-    latency: torch.Tensor | float,  # > 1, in the unit in which this says something
-    reference: float,  # > 1, in the same unit
-    a: float = 0.2,
-    b: float = 0.3,
-) -> torch.Tensor | float:
-    "ProxylessNAS's product of the cross entropy `ce` and the `latency`, a number; raises `ValueError` for latencies that are not above 1, whose logarithm has no root."
-    _check_numbers(ce=ce, latency=latency, reference=reference, a=a, b=b)
-    check_positive(reference=reference)
-    small = not reference > 1 or (
-        latency.device.type == "cpu" and not (latency > 1).all()
-        if torch.is_tensor(latency)
-        else not latency > 1
-    )
-    if small:  # on a device nobody looks, for that would wait
-        raise ValueError(
-            f"latencies must be above 1, not {latency} and {reference}: give both in a smaller unit, for example µs instead of ms"
-        )
-    log = latency.log() if torch.is_tensor(latency) else math.log(latency)
-    return a * ce * (log / math.log(reference)) ** b
 
 # %% ../nbs/25_sampling.ipynb #latency-sum
 def add_linear(
     ce: torch.Tensor | float, latency: torch.Tensor | float, reference: float, strength: float = 0.1
 ) -> torch.Tensor | float:
-    "ProxylessNAS's sum of the cross entropy `ce` and the `latency` relative to the reference (> 0), a number; raises `ValueError` for another reference."
+    """ProxylessNAS's sum of the cross entropy `ce` and the `latency` relative to the reference, a number.
+
+    Raises `ValueError` for a reference that is not above 0."""
     _check_numbers(ce=ce, latency=latency, strength=strength), check_positive(reference=reference)
     return ce + strength * (latency - reference) / reference
 
-
-def reward(accuracy: float, latency: float, reference: float, exponent: float = 0.1) -> float:
-    "What ProxylessNAS's REINFORCE maximises: accuracy (0 to 1), less the slower the network is; raises `ValueError` for latencies that are not above 0."
-    _check_numbers(accuracy=accuracy, exponent=exponent), check_positive(latency=latency, reference=reference)
-    return accuracy * (reference / latency) ** exponent
-
 # %% ../nbs/25_sampling.ipynb #proxyless
 def _check_latency(alpha, latency):
-    if (
-        not torch.is_tensor(latency)
-        or latency.shape != alpha.shape
-        or not ((latency >= 0) & latency.isfinite()).all()
-    ):
-        raise ValueError(
-            f"latency must be a tensor of {alpha.shape[0]} × {alpha.shape[1]} finite numbers from 0 on"
-        )
+    fits = torch.is_tensor(latency) and latency.shape == alpha.shape
+    if not fits or not ((latency >= 0) & latency.isfinite()).all():
+        V, K = alpha.shape
+        raise ValueError(f"latency must be a tensor of {V} × {K} finite numbers from 0 on")
 
 
-class Proxyless(_Drawing):
-    "Two sampled paths, one of them open; raises `ValueError` for a space with picks and for latencies that do not fit."
+def _check_aim(reference, fixed, strength):
+    real = all(isinstance(x, Real) and math.isfinite(x) for x in (reference, fixed, strength))
+    if not real or reference <= 0:
+        says = "fixed and strength must be finite numbers, and reference be above 0"
+        raise ValueError(f"{says}, not {said((fixed, strength, reference))}")
+
+# %% ../nbs/25_sampling.ipynb #proxyless-Proxyless
+class Proxyless(_Drawing, GradientMethod):
+    """Two sampled paths, one of them open.
+
+    Raises `ValueError` for a space with picks and for latencies that do not fit."""
 
     def __init__(
         self,
@@ -487,23 +477,18 @@ class Proxyless(_Drawing):
         super().__init__(space, 0.0, 1e-3, seed)
         if latency is not None:
             _check_latency(self.alpha, latency)
-        if (
-            not all(isinstance(x, Real) and math.isfinite(x) for x in (reference, fixed, strength))
-            or reference <= 0
-        ):
-            raise ValueError(
-                f"fixed and strength must be finite numbers, and reference be above 0, not {said((fixed, strength, reference))}"
-            )
+        _check_aim(reference, fixed, strength)
         if len(space.ops) < 2:
             raise ValueError("two paths need two operations: give the space another one")
         self.register_buffer("latency", latency, persistent=False)
         self.reference, self.fixed, self.strength = reference, fixed, strength
-        self.zero = list(space.ops).index("none") if "none" in space.ops else -1
-        self.before = None  # α and the pairs that `gates` used, for `settle`
+        self.zero, self.before = list(space.ops).index("none") if "none" in space.ops else -1, None
 
-    def weights(self, step: int) -> Weights:
-        "A single path of each edge."
-        return one_hot(self.draw(2 * step)[0].tolist())
+# %% ../nbs/25_sampling.ipynb #proxyless-weights
+@patch
+def weights(self: Proxyless, step: int) -> Weights:
+    "A single path of each edge."
+    return one_hot(self.draw(2 * step)[0].tolist())
 
 # %% ../nbs/25_sampling.ipynb #proxyless-gates
 @patch
@@ -514,13 +499,14 @@ def pairs(self: Proxyless, step: int) -> torch.Tensor:
     V, K = self.alpha.shape
     return draw_two(_numbers(self.alpha), gumbel((2 * V, K), self.seed, 2 * step + 1).view(2, V, K))
 
-
+# %% ../nbs/25_sampling.ipynb #proxyless-gates-live
 @patch
 def live(self: Proxyless, pairs: torch.Tensor) -> torch.Tensor:
-    "Which edges learn from their pair, `pairs` (variables, 2) → (variables, 1): those whose open path is not none."
+    """Which edges learn from their pair, `pairs` (variables, 2) → (variables, 1): those whose open path is
+    not none."""
     return pairs[:, :1] != self.zero
 
-
+# %% ../nbs/25_sampling.ipynb #proxyless-gates-gates
 @patch
 def gates(self: Proxyless, step: int) -> Weights:
     "Two paths of each edge, values (variables, choices); only the open one where that is none."
@@ -541,20 +527,31 @@ def penalty(self: Proxyless, step: int) -> torch.Tensor | float:
     E = expected_latency(p.where(self.live(pairs), p.detach()), self.latency.gather(1, pairs), self.fixed)
     return add_linear(0.0, E, self.reference, self.strength)
 
-
+# %% ../nbs/25_sampling.ipynb #proxyless-step-settle
 @patch
 @torch.no_grad()
 def settle(self: Proxyless, step: int) -> None:
-    "After the optimiser's step: α of the pairs rescaled, all others as before; raises `ValueError` without `gates`."
+    """After the optimiser's step: α of the pairs rescaled, all others as before.
+
+    Raises `ValueError` without `gates`."""
     if self.before is None:
-        raise ValueError(
-            "settle(step) takes back what the optimiser moved since gates(step): call gates first"
-        )
+        says = "settle(step) takes back what the optimiser moved since gates(step)"
+        raise ValueError(f"{says}: call gates first")
     old, pairs = self.before
     self.alpha.copy_(torch.where(self.live(pairs), rescale(self.alpha, old, pairs), old))
     self.before = None
 
 # %% ../nbs/25_sampling.ipynb #reinforce
+def _check_advantages(alpha, samples, advantages):
+    check_tensors(alpha=alpha, samples=samples, advantages=advantages)
+    kinds = alpha.is_floating_point() and not samples.is_floating_point()
+    axes = alpha.ndim == samples.ndim == 2 and samples.shape[1] == len(alpha)
+    if not (kinds and axes and tuple(advantages.shape) == (len(samples),) and len(samples)):
+        says = f"samples {tuple(samples.shape)} and advantages {tuple(advantages.shape)}"
+        needed = "(n, variables) and (n,) are needed, n at least 1"
+        raise ValueError(f"{says} do not fit alpha {tuple(alpha.shape)}: {needed}")
+
+# %% ../nbs/25_sampling.ipynb #reinforce-gradient
 def reinforce_gradient(
     alpha: torch.Tensor,  # (variables, choices)
     samples: torch.Tensor,  # (n, variables), whole numbers
@@ -562,27 +559,17 @@ def reinforce_gradient(
 ) -> torch.Tensor:  # (variables, choices), to be subtracted from alpha
     """REINFORCE: the mean over samples of the advantage times the gradient of -ln p.
 
-    `alpha` (variables, choices), `samples` (n, variables), `advantages` (n,) → (variables, choices); raises `ValueError` for what does not fit."""
-    check_tensors(alpha=alpha, samples=samples, advantages=advantages)
-    if (
-        samples.is_floating_point()
-        or not alpha.is_floating_point()
-        or alpha.ndim != 2
-        or samples.ndim != 2
-        or samples.shape[1] != len(alpha)
-        or tuple(advantages.shape) != (len(samples),)
-        or not len(samples)
-    ):
-        says = "(n, variables) and (n,) are needed, n at least 1"
-        raise ValueError(
-            f"samples {tuple(samples.shape)} and advantages {tuple(advantages.shape)} do not fit alpha {tuple(alpha.shape)}: {says}"
-        )
+    `alpha` (variables, choices), `samples` (n, variables), `advantages` (n,) → (variables, choices);
+    raises `ValueError` for what does not fit."""
+    _check_advantages(alpha, samples, advantages)
     missing = alpha.softmax(-1) - F.one_hot(samples, alpha.shape[1])
     return (advantages.view(-1, 1, 1) * missing).mean(0)
 
 # %% ../nbs/25_sampling.ipynb #reinforce-class
-class ProxylessReinforce(_Drawing):
-    "Whole architectures and their losses; for every space; raises `ValueError` for a rate that is not above 0."
+class ProxylessReinforce(_Drawing, SamplingMethod):
+    """Whole architectures and their losses; for every space.
+
+    Raises `ValueError` for a rate that is not above 0."""
 
     def __init__(self, space: CellSpace, lr: float = 1e-3, seed: int = 0):  # `lr`: of α, > 0
         super().__init__(space, 0.0, 1e-3, seed, picks=True)
@@ -593,58 +580,42 @@ class ProxylessReinforce(_Drawing):
         self.register_buffer("baseline", torch.zeros((), dtype=torch.float64))
         self.register_buffer("square", torch.zeros_like(self.alpha))
 
-    def ask(self, step: int, n: int) -> list[Weights]:  # `n`: at least 1, and 2 for `tell`
-        "`n` architectures, a list: a single path of each edge; another `step` (0 ≤ step < 2³¹) gives other ones."
-        self.asked = self.draw(step, n)
-        return [one_hot(choices) for choices in self.asked.tolist()]
+# %% ../nbs/25_sampling.ipynb #reinforce-class-ask
+@patch
+def ask(self: ProxylessReinforce, step: int, n: int) -> list[Weights]:  # `n`: at least 1, and 2 for `tell`
+    "`n` architectures, a list: a single path of each edge; another `step` (0 ≤ step < 2³¹) gives other ones."
+    self.asked = self.draw(step, n)
+    return [one_hot(choices) for choices in self.asked.tolist()]
 
 # %% ../nbs/25_sampling.ipynb #reinforce-tell
+@patch
+def _finite_losses(self: ProxylessReinforce, losses):
+    if self.asked is None:
+        raise ValueError("tell(losses) is the answer to ask(step, n): ask for samples first")
+    if (n := len(self.asked)) < 2:
+        raise ValueError("a single sample cannot be compared with anything: ask for two or more")
+    try:
+        losses = torch.as_tensor(losses, dtype=self.baseline.dtype)
+    except (TypeError, ValueError, RuntimeError):
+        losses = torch.full((), torch.nan)
+    if tuple(losses.shape) != (n,) or not losses.isfinite().all():
+        raise ValueError(f"losses must be {n} finite numbers, one for each sample, not {losses.tolist()}")
+    return losses
+
+# %% ../nbs/25_sampling.ipynb #reinforce-step
 @patch
 @torch.no_grad()
 def tell(
     self: ProxylessReinforce,
     losses: torch.Tensor,  # (n,), lower is better
 ) -> None:
-    "Move α towards the better samples of the last `ask`, by their `losses` (n,); raises `ValueError` without one and for losses that do not fit it."
-    if self.asked is None:
-        raise ValueError("tell(losses) is the answer to ask(step, n): ask for samples first")
-    if len(self.asked) < 2:
-        raise ValueError("a single sample cannot be compared with anything: ask for two or more")
-    try:
-        losses = torch.as_tensor(losses, dtype=self.baseline.dtype)
-    except (TypeError, ValueError, RuntimeError):
-        losses = torch.full((), torch.nan)
-    if tuple(losses.shape) != (len(self.asked),) or not losses.isfinite().all():
-        raise ValueError(
-            f"losses must be {len(self.asked)} finite numbers, one for each sample, not {losses.tolist()}"
-        )
-    rewards = -losses.to(self.baseline)
+    """Move α towards the better samples of the last `ask`, by their `losses` (n,).
+
+    Raises `ValueError` without one and for losses that do not fit it."""
+    rewards = -self._finite_losses(losses).to(self.baseline)
     self.baseline += (0.99 if self.updates else 1.0) * (rewards.mean() - self.baseline)
     gradient = reinforce_gradient(self.logits, self.asked, (rewards - self.baseline).to(self.alpha))
     self.updates += 1
-    self.square.lerp_(gradient**2, 0.001)  # Adam with the betas 0 and 0.999
+    self.square.lerp_(gradient**2, 0.001)
     self.alpha -= self.lr * gradient / (square_root(self.square / (1 - 0.999**self.updates)) + 1e-8)
     self.asked = None
-
-# %% ../nbs/25_sampling.ipynb #schedule
-def every(
-    batches: int,  # of an epoch
-    n: int,  # ≥ 1
-) -> list[int]:
-    "After which batches (from 0) there is an update, every `n` batches; raises `ValueError` for an `n` below 1."
-    check_whole(batches=batches)
-    if not isinstance(n, Integral) or n < 1:
-        raise ValueError(f"an update every {said(n)} batches: give 1 or more")
-    return list(range(n - 1, batches, n))
-
-
-def spread(
-    batches: int,  # of an epoch
-    n: int,  # 1 to `batches`
-) -> list[int]:
-    "After which batches (from 0) there is an update, `n` in an epoch; raises `ValueError` for more than there are batches."
-    check_whole(batches=batches)
-    if not isinstance(n, Integral) or not 1 <= n <= batches:
-        raise ValueError(f"{said(n)} updates do not fit into {batches} batches: give 1 to {batches}")
-    gap, longer = divmod(batches, n)  # the longer gaps come first
-    return [end - 1 for end in accumulate(gap + (i < longer) for i in range(n))]

@@ -17,84 +17,24 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 
+from .core import check_whole, said
 from .files import check_state
-from .operations import check_tensors, check_whole, said
+from .operations import check_tensors
 from .plots import STYLE, headline
 from .streams import check_seeds, uniform
 
 # %% ../nbs/21_tdga.ipynb #knapsack
-_VALUES = (
-    75,
-    84,
-    58,
-    21,
-    55,
-    95,
-    28,
-    76,
-    88,
-    53,
-    58,
-    81,
-    32,
-    89,
-    54,
-    23,
-    42,
-    52,
-    58,
-    53,
-    30,
-    26,
-    40,
-    40,
-    26,
-    39,
-    25,
-    23,
-    16,
-    12,
-)
-_WEIGHTS = (
-    7,
-    9,
-    13,
-    5,
-    16,
-    28,
-    15,
-    43,
-    60,
-    37,
-    44,
-    63,
-    34,
-    95,
-    61,
-    29,
-    57,
-    72,
-    83,
-    84,
-    48,
-    45,
-    74,
-    78,
-    52,
-    79,
-    64,
-    64,
-    55,
-    74,
-)
+_VALUES = [75, 84, 58, 21, 55, 95, 28, 76, 88, 53, 58, 81, 32, 89, 54]
+_VALUES += [23, 42, 52, 58, 53, 30, 26, 40, 40, 26, 39, 25, 23, 16, 12]
+_WEIGHTS = [7, 9, 13, 5, 16, 28, 15, 43, 60, 37, 44, 63, 34, 95, 61]
+_WEIGHTS += [29, 57, 72, 83, 84, 48, 45, 74, 78, 52, 79, 64, 64, 55, 74]
 CAPACITY, OPTIMUM = 744, 1099
 
-
+# %% ../nbs/21_tdga.ipynb #knapsack-knapsack
 def knapsack(
     genes: torch.Tensor,  # (..., 30), 1 for an item that is taken, 0 for one that is left
 ) -> torch.Tensor:  # (...), float64: minus the value; 0 for a choice heavier than `CAPACITY`
-    """The energy of choices `genes` (…, 30) in the 30-item knapsack of the public TDGA benchmark → (…), at least -`OPTIMUM`.
-
+    """The energy of choices `genes` (…, 30) in the knapsack of the public TDGA benchmark → (…).
     Raises `ValueError` for other numbers of genes, and for genes that are not 0 or 1."""
     check_tensors(genes=genes)
     if genes.shape[-1:] != (30,):
@@ -117,15 +57,15 @@ def _check_u(u, shape):
     if tuple(u.shape) != shape:
         raise ValueError(f"u must hold a uniform number for each place, {shape}, not {tuple(u.shape)}")
 
-
+# %% ../nbs/21_tdga.ipynb #operators-crossover
 def crossover(
     genes: torch.Tensor,  # (..., n, M); an individual without a neighbour (n odd, the last) stays as it is
     swap: float,  # probability that a gene changes places, 0 to 1
     u: torch.Tensor,  # (..., n // 2, M), uniform in [0, 1)
 ) -> torch.Tensor:  # (..., n, M), both children of every pair
-    """Uniform crossover of individuals 0 and 1, 2 and 3, … (tdga-darts-vgg19, section 3.2, step 5): `genes` (…, n, M) → (…, n, M).
+    """Uniform crossover of individuals 0 and 1, 2 and 3, …: `genes` (…, n, M) → (…, n, M).
 
-    `u` (…, n // 2, M) decides by which places; raises `ValueError` for what does not fit."""
+    Document tdga-darts-vgg19, section 3.2, step 5. `u` (…, n // 2, M) decides by which places; raises `ValueError` for what does not fit."""
     check_tensors(genes=genes, u=u)
     if genes.ndim < 2:
         raise ValueError(f"genes must have the shape (..., individuals, loci), not {tuple(genes.shape)}")
@@ -141,37 +81,30 @@ def _alleles_of(choices, M, device):  # as a tensor
         choices = torch.as_tensor(choices, device=device)
     except (TypeError, ValueError, RuntimeError):
         choices = torch.zeros(())
-    if (
-        choices.is_floating_point()
-        or choices.is_complex()
-        or choices.dtype == torch.bool
-        or choices.shape not in ((), (M,))
-        or (choices < 1).any()
-    ):
-        raise ValueError(
-            f"choices must be one integer, or one for each of {M} loci, at least 1; not {choices.tolist()}"
-        )
+    whole = not (choices.is_floating_point() or choices.is_complex() or choices.dtype == torch.bool)
+    if not whole or choices.shape not in ((), (M,)) or (choices < 1).any():
+        says = f"choices must be one integer, or one for each of {M} loci, at least 1"
+        raise ValueError(f"{says}; not {choices.tolist()}")
     return choices
 
-
+# %% ../nbs/21_tdga.ipynb #mutate-mutate
 def mutate(
     genes: torch.Tensor,  # (..., n, M), integers or real numbers
     rate: float,  # probability that a gene changes, 0 to 1
     u: torch.Tensor,  # (..., n, M), uniform in [0, 1), float64
     choices: int | torch.Tensor = 2,  # alleles 0 … choices - 1 of an integer gene; one number, or (M,)
 ) -> torch.Tensor:  # (..., n, M)
-    """Change single genes, `genes` (…, n, M) → (…, n, M): an integer to any of its other alleles, a real number to its negative (section 3.2, step 6).
+    """Change single `genes` (…, n, M) → (…, n, M), as `u` (…, n, M) decides (section 3.2, step 6).
 
-    `u` (…, n, M) decides by which; `choices`: one number, or (M,); raises `ValueError` for what does not fit."""
+    `choices`: one number, or (M,); raises `ValueError` for what does not fit."""
     check_tensors(genes=genes, u=u), _check_rate("rate", rate), _check_u(u, tuple(genes.shape))
     if genes.is_floating_point():
         return torch.where(u < rate, -genes, genes)
     if not torch.is_tensor(choices):
         choices = _alleles_of(choices, genes.shape[-1], genes.device)
     if choices.shape not in ((), genes.shape[-1:]):
-        raise ValueError(
-            f"choices must be one integer, or one for each of {genes.shape[-1]} loci; not {tuple(choices.shape)}"
-        )
+        says = f"choices must be one integer, or one for each of {genes.shape[-1]} loci"
+        raise ValueError(f"{says}; not {tuple(choices.shape)}")
     further = 1 + (u / rate * (choices - 1)).long()  # below the rate, u / rate is uniform in [0, 1) once more
     return torch.where(u < rate, (genes + further) % choices, genes).to(genes.dtype)
 
@@ -186,7 +119,9 @@ def random_genes(
     choices: int | torch.Tensor = 2,  # alleles of a gene; one number, or (M,)
     device="cpu",
 ) -> torch.Tensor:  # (runs, n, M) int64
-    "Populations of uniformly drawn integer genes → (runs, n, M), with `choices` alleles, a number or (M,); raises `ValueError` for seeds, sizes and choices that are none."
+    """Populations of uniformly drawn integer genes → (runs, n, M), with `choices` alleles, a number or (M,).
+
+    Raises `ValueError` for seeds, sizes and choices that are none."""
     check_whole(n=n, M=M)
     choices = _alleles_of(choices, M, device)
     u = uniform(check_seeds(seeds, device), range(1), n * M, _FIRST, torch.float64)[0]
@@ -204,16 +139,19 @@ def _alleles(genes) -> torch.Tensor:
         )
     if genes.ndim < 2 or not genes.numel():
         raise ValueError(
-            f"genes must have the shape (..., individuals, loci), at least 1 of each, not {tuple(genes.shape)}"
+            "genes must have the shape (..., individuals, loci), at least 1 of each, not "
+            f"{tuple(genes.shape)}"
         )
     return genes
 
-
+# %% ../nbs/21_tdga.ipynb #entropy-locus-entropy
 def locus_entropy(
     # (..., n, M) integers: n individuals; leading dimensions are independent populations
     genes: torch.Tensor,
 ) -> torch.Tensor:  # (..., M), nats, 0 to ln(number of alleles)
-    "Shannon entropy of the alleles at each locus, `genes` (…, n, M) → (…, M), in nats; raises `ValueError` for alleles that are not integers."
+    """Shannon entropy of the alleles at each locus, `genes` (…, n, M) → (…, M), in nats.
+
+    Raises `ValueError` for alleles that are not integers."""
     genes = _alleles(genes)
     share = (genes[..., None] == genes.unique()).to(torch.float64).mean(-3)
     return torch.special.entr(share).sum(-1)
@@ -226,11 +164,12 @@ def _energies(energies, genes) -> torch.Tensor:  # a copy, float64
         raise ValueError("energies must be numbers, one for each individual: these are none") from None
     if energies.shape != (shape := genes.shape[:-1]):
         raise ValueError(
-            f"energies must have the shape {tuple(shape)}, one for each individual, not {tuple(energies.shape)}"
+            f"energies must have the shape {tuple(shape)}, one for each individual, not "
+            f"{tuple(energies.shape)}"
         )
     return energies
 
-
+# %% ../nbs/21_tdga.ipynb #free-energy-temperature
 def _temperature(T, like: torch.Tensor) -> torch.Tensor:  # one for each population, float64
     try:
         T = torch.as_tensor(T, dtype=torch.float64, device=like.device).expand(like.shape)
@@ -244,16 +183,48 @@ def _temperature(T, like: torch.Tensor) -> torch.Tensor:  # one for each populat
         )
     return T
 
-
+# %% ../nbs/21_tdga.ipynb #free-energy-free-energy
 def free_energy(
     energies: torch.Tensor,  # (..., n)
     genes: torch.Tensor,  # (..., n, M) integers
     T,  # ≥ 0, in units of energy; one number, or one for each population (...)
 ) -> torch.Tensor:  # (...), in units of energy
-    "F = ⟨E⟩ − T Σ H (Mori et al., 1996) of `energies` (…, n) and `genes` (…, n, M) → (…); raises `ValueError` for T < 0 or alleles that are not integers."
+    """F = ⟨E⟩ − T Σ H (Mori et al., 1996) of `energies` (…, n) and `genes` (…, n, M) → (…).
+
+    Raises `ValueError` for T < 0 or alleles that are not integers."""
     energies = _energies(energies, genes := _alleles(genes))
     T = _temperature(T, energies[..., 0])
     return energies.mean(-1) - T * locus_entropy(genes).sum(-1)
+
+# %% ../nbs/21_tdga.ipynb #select-checks
+def _check_pool(energies, n, replacement):
+    if not isinstance(n, Integral) or n < 1:
+        raise ValueError(f"n, the number to select, must be an integer of at least 1, not {said(n)}")
+    there, needed = int(energies.isfinite().sum(-1).min()), 1 if replacement else n
+    if there < needed:
+        says = f"a pool has finite energies for only {there} of its {energies.shape[-1]} members"
+        raise ValueError(f"{says}, and {needed} must be found among them")
+
+# %% ../nbs/21_tdga.ipynb #select-costs
+def _costs(energies, genes, T, price):
+    (P, M), finite = genes.shape[-2:], energies.isfinite()
+    E = energies.where(finite, torch.inf).reshape(-1, P, 1)
+    lowest, places = E.amin(1, keepdim=True), torch.arange(P, device=E.device)[:, None]
+    E = E - lowest + 1e-13 * (lowest.abs() + T * M * price[-1]) * places
+    has = (genes.reshape(-1, P, 1, M) == genes.unique()[:, None]).flatten(-2)  # (populations, P, alleles · M)
+    return E, T, has
+
+# %% ../nbs/21_tdga.ipynb #select-greedy
+def _greedy(E, T, has, price, n, replacement):
+    pays, members = T * has.to(torch.float64), has.flatten(0, 1).long()[..., None]
+    carried, chosen = torch.zeros_like(members[: len(has)]), []
+    first = E.shape[1] * torch.arange(len(has), device=E.device)
+    for _ in range(n):
+        chosen.append(torch.baddbmm(E, pays, price.take(carried)).argmin(1).view(-1) + first)
+        carried += members.index_select(0, chosen[-1])
+        if not replacement:
+            E.view(-1)[chosen[-1]] = torch.inf
+    return chosen
 
 # %% ../nbs/21_tdga.ipynb #select
 def select(
@@ -263,34 +234,16 @@ def select(
     T,  # ≥ 0, in units of energy; one number, or one for each population (...)
     replacement: bool = True,  # whether a member may be chosen more than once
 ) -> torch.Tensor:  # (..., n) pool indices, in the order of selection
-    "Greedy minimisation of F (section 3.2, step 7): `energies` (…, P), `genes` (…, P, M) → (…, n) pool indices; raises `ValueError` as `free_energy` does, and for too small a pool."
+    """Greedy minimisation of F (section 3.2, step 7): `energies` (…, P), `genes` (…, P, M) → (…, n).
+
+    Pool indices; raises `ValueError` as `free_energy` does, and for too small a pool."""
     energies = _energies(energies, genes := _alleles(genes))
     T = _temperature(T, energies[..., 0])
-    if not isinstance(n, Integral) or n < 1:
-        raise ValueError(f"n, the number to select, must be an integer of at least 1, not {said(n)}")
-    (P, M), finite = genes.shape[-2:], energies.isfinite()
-    if (there := int(finite.sum(-1).min())) < (needed := 1 if replacement else n):
-        raise ValueError(
-            f"a pool has finite energies for only {there} of its {P} members, and {needed} must be found among them"
-        )
+    _check_pool(energies, n, replacement)
     count = torch.arange(n + 1, dtype=torch.float64, device=genes.device)
     price = torch.special.xlogy(count, count).diff()  # f(c + 1) - f(c)
-    E, T = energies.where(finite, torch.inf).reshape(-1, P, 1), T.reshape(-1, 1, 1)
-    lowest, places = E.amin(1, keepdim=True), torch.arange(P, device=E.device)[:, None]
-    E = E - lowest + 1e-13 * (lowest.abs() + T * M * price[-1]) * places  # ties go to the lowest index
-    has = (genes.reshape(-1, P, 1, M) == genes.unique()[:, None]).flatten(-2)  # (populations, P, alleles · M)
-    pays, members = T * has.to(torch.float64), has.flatten(0, 1).long()[..., None]
-    carried, first, chosen = (
-        torch.zeros_like(members[: len(has)]),
-        P * torch.arange(len(has), device=E.device),
-        [],
-    )
-    for _ in range(n):
-        chosen.append(torch.baddbmm(E, pays, price.take(carried)).argmin(1).view(-1) + first)
-        carried += members.index_select(0, chosen[-1])
-        if not replacement:
-            E.view(-1)[chosen[-1]] = torch.inf
-    return (torch.stack(chosen, -1) % P).reshape(*genes.shape[:-2], n)
+    chosen = _greedy(*_costs(energies, genes, T.reshape(-1, 1, 1), price), price, n, replacement)
+    return (torch.stack(chosen, -1) % genes.shape[-2]).reshape(*genes.shape[:-2], n)
 
 # %% ../nbs/21_tdga.ipynb #schedule
 def _positive(**values):
@@ -303,14 +256,14 @@ def _positive(**values):
         if not fine:
             raise ValueError(f"{name} must be finite and greater than 0, not {' '.join(str(value).split())}")
 
-
+# %% ../nbs/21_tdga.ipynb #schedule-constant
 def constant(
     T,  # ≥ 0; one number, or one for each run
 ) -> Callable:
     "Always the same temperature; a plain number given to `TDGA` means this."
     return lambda generation, entropy, last: T
 
-
+# %% ../nbs/21_tdga.ipynb #schedule-geometric
 def geometric(
     first: float,  # temperature of the first selection, > 0
     last: float,  # after `generations` selections, > 0; held from then on
@@ -326,15 +279,29 @@ def entropy_feedback(
     first,  # temperature of the first selection, > 0; one number, or one for each run
     rate: float = 1.0,  # > 0; a tenth of a nat too little heats by a factor exp(rate / 10) in each generation
 ) -> Callable:
-    "Heat when the genes vary less than `target`, cool when more; raises `ValueError` for a value that is not positive."
+    """Heat when the genes vary less than `target`, cool when more.
+
+    Raises `ValueError` for a value that is not positive."""
     _positive(target=target, first=first, rate=rate)
     return lambda generation, entropy, last: (
         first if last is None else last * (rate * (target - entropy)).exp()
     )
 
+# %% ../nbs/21_tdga.ipynb #ga-seeds
+def _seeds_of(population, seeds):
+    shape = tuple(population.shape)
+    if len(shape) != 3 or shape[1] < 2 or not population.numel():
+        raise ValueError(f"population must have the shape (runs, n, loci) with n of at least 2, not {shape}")
+    found = check_seeds(range(shape[0]) if seeds is None else seeds, population.device)
+    if len(found) != shape[0]:
+        raise ValueError(f"there are {shape[0]} runs and {len(found)} seeds: give one seed for each run")
+    return found
+
 # %% ../nbs/21_tdga.ipynb #ga
 class SimpleGA:
-    "A genetic algorithm with tournaments of three and an elite; raises `ValueError` for input that does not fit together."
+    """A genetic algorithm with tournaments of three and an elite.
+
+    Raises `ValueError` for input that does not fit together."""
 
     def __init__(
         self,
@@ -343,33 +310,17 @@ class SimpleGA:
         seeds=None,  # one integer for each run, 0 ≤ seed < 2³¹; default: 0, 1, …
         mutation: float = 0.02,  # probability for each gene, 0 to 1
         swap: float = 0.5,  # probability that two neighbours exchange a gene, 0 to 1
-        choices: int
-        | Sequence[int] = 2,  # number of alleles of integer genes: one for all loci, or one for each
+        choices: int | Sequence[int] = 2,  # alleles of integer genes: one number, or one for each locus
         express: Callable
-        | None = None,  # genes -> integer alleles that count for the entropy; default: the genes themselves
+        | None = None,  # genes -> integer alleles that the entropy counts; default: the genes
         elite: bool = True,  # whether the best individual takes part unchanged
     ):
         self.population = _real_or_whole(population).clone()
-        shape = tuple(self.population.shape)
-        if len(shape) != 3 or shape[1] < 2 or not self.population.numel():
-            raise ValueError(
-                f"population must have the shape (runs, n, loci) with n of at least 2, not {shape}"
-            )
+        self.seeds = _seeds_of(self.population, seeds)
         _check_rate("mutation", mutation), _check_rate("swap", swap)
-        self.seeds = check_seeds(
-            range(len(self.population)) if seeds is None else seeds, self.population.device
-        )
-        if len(self.seeds) != len(self.population):
-            raise ValueError(
-                f"there are {len(self.population)} runs and {len(self.seeds)} seeds: give one seed for each run"
-            )
-        self.mutation, self.swap, self.elite, self.express = (
-            mutation,
-            swap,
-            elite,
-            express or (lambda genes: genes),
-        )
-        self.choices, self.generation = _alleles_of(choices, shape[2], self.population.device), 0
+        self.mutation, self.swap, self.elite = mutation, swap, elite
+        self.express, self.generation = express or (lambda genes: genes), 0
+        self.choices = _alleles_of(choices, self.population.shape[2], self.population.device)
         self._check_genes(self.population)
         self._settle(self.population, self._checked(energies, self.population))
 
@@ -385,7 +336,7 @@ def _real_or_whole(genes):
         raise ValueError(f"genes must be integers or real numbers, not {genes.dtype}")
     return genes
 
-
+# %% ../nbs/21_tdga.ipynb #ga-inside-check-genes
 @patch
 def _check_genes(self: SimpleGA, genes):
     if genes.is_floating_point():
@@ -393,30 +344,26 @@ def _check_genes(self: SimpleGA, genes):
             raise ValueError("genes must be finite numbers: look at what they were computed from")
     elif ((genes < 0) | (genes >= self.choices)).any():
         raise ValueError(
-            f"genes lie between {genes.min()} and {genes.max()}, but alleles are 0 to choices - 1: set choices"
+            f"genes lie between {genes.min()} and {genes.max()}, but alleles are 0 to choices - 1: set "
+            "choices"
         )
+
+# %% ../nbs/21_tdga.ipynb #ga-inside-told
+_NOTHING = "nothing was asked: call ask, evaluate what it gives, then tell; or hand in a pool of your own"
 
 
 @patch
 def _told(self: SimpleGA, pool, sizes):  # what `tell` is about: a pool of the caller's own, or what was asked
     if pool is None:
         if self.pool is None:
-            raise ValueError(
-                "nothing was asked: call ask, evaluate what it gives, then tell; or hand in a pool of your own"
-            )
+            raise ValueError(_NOTHING)
         return self.pool
     (runs, _, M), kind = self.population.shape, self.population.dtype
     pool = _real_or_whole(pool).to(self.population.device)
-    if (
-        pool.ndim != 3
-        or pool.shape[0] != runs
-        or pool.shape[2] != M
-        or pool.shape[1] not in sizes
-        or pool.dtype != kind
-    ):
-        raise ValueError(
-            f"this pool, {tuple(pool.shape)} of {pool.dtype}, must be ({runs}, {sizes.start} or more, {M}) of {kind}"
-        )
+    fits = pool.ndim == 3 and pool.shape[0] == runs and pool.shape[2] == M and pool.shape[1] in sizes
+    if not fits or pool.dtype != kind:
+        says = f"this pool, {tuple(pool.shape)} of {pool.dtype}"
+        raise ValueError(f"{says}, must be ({runs}, {sizes.start} or more, {M}) of {kind}")
     self._check_genes(pool)
     return pool.clone()
 
@@ -426,11 +373,12 @@ def _checked(self: SimpleGA, energies, genes):
     energies = _energies(energies, genes)
     if (lost := ~energies.isfinite().any(1)).any():
         raise ValueError(
-            f"run {lost.nonzero()[0].item()} has no individual with a finite energy: there is nothing to select"
+            f"run {lost.nonzero()[0].item()} has no individual with a finite energy: there is nothing to "
+            "select"
         )
     return energies
 
-
+# %% ../nbs/21_tdga.ipynb #ga-random-uniform
 @patch
 def _uniform(self: SimpleGA, stream, *shape):  # (runs, *shape)
     u = uniform(
@@ -442,7 +390,7 @@ def _uniform(self: SimpleGA, stream, *shape):  # (runs, *shape)
 def _take(x: torch.Tensor, picks: torch.Tensor) -> torch.Tensor:  # x: (runs, P) or (runs, P, M); copies
     return x[torch.arange(len(x), device=x.device)[:, None], picks]
 
-
+# %% ../nbs/21_tdga.ipynb #ga-settle-settle
 @patch
 def _settle(self: SimpleGA, genes, energies):
     "These are the population now."
@@ -454,7 +402,7 @@ def _settle(self: SimpleGA, genes, energies):
     )  # (runs, M), (runs,)
     self.entropy = locus_entropy(self.express(genes)).mean(-1)  # (runs,), nats per locus
 
-
+# %% ../nbs/21_tdga.ipynb #ga-settle-vary
 @patch
 def _vary(self: SimpleGA, parents, keep):  # keep: whether the parents, mutated, stand before the children
     n, M = parents.shape[1:]
@@ -475,13 +423,12 @@ def ask(self: SimpleGA) -> torch.Tensor:  # (runs, n, M); the elite is the last
         self.pool[:, -1] = self.best
     return self.pool.clone()
 
-
+# %% ../nbs/21_tdga.ipynb #ga-step-tell
 @patch
 def tell(
     self: SimpleGA,
     energies: torch.Tensor,  # (runs, n), of what `ask` gave
-    pool: torch.Tensor
-    | None = None,  # (runs, n, M), individuals of one's own instead; then nothing need have been asked
+    pool: torch.Tensor | None = None,  # (runs, n, M), one's own instead; then nothing need have been asked
 ) -> None:
     """Put the next generation, with `energies` (runs, n), in the place of the present one.
 
@@ -494,7 +441,9 @@ def tell(
 
 # %% ../nbs/21_tdga.ipynb #tdga
 class TDGA(SimpleGA):
-    "The thermodynamical genetic algorithm; arguments as for `SimpleGA`, and `ValueError` also for a negative temperature."
+    """The thermodynamical genetic algorithm.
+
+    Arguments as for `SimpleGA`, and `ValueError` also for a negative temperature."""
 
     def __init__(
         self,
@@ -515,19 +464,21 @@ class TDGA(SimpleGA):
         super().__init__(population, energies, seeds, mutation, swap, choices, express, elite)
         self._set_temperature(None)
 
-    def _set_temperature(self, last):  # (runs,): that of the next selection
-        self.temperature = _temperature(
-            self.schedule(self.generation, self.entropy, last), self.entropy
-        ).clone()
+# %% ../nbs/21_tdga.ipynb #tdga-set-temperature
+@patch
+def _set_temperature(self: TDGA, last):  # (runs,): that of the next selection
+    self.temperature = _temperature(self.schedule(self.generation, self.entropy, last), self.entropy).clone()
 
-    def ask(
-        self,
-    ) -> torch.Tensor:  # (runs, 2n + 1, M): mutated parents, mutated children, elite; 2n without elite
-        "The pool of the next selection, (runs, 2n + 1, M), to be evaluated; the same until `tell`."
-        self.pool = self._vary(self.population, keep=True)
-        if self.elite:
-            self.pool = torch.cat([self.pool, self.best[:, None]], 1)
-        return self.pool.clone()
+# %% ../nbs/21_tdga.ipynb #tdga-ask
+@patch
+def ask(
+    self: TDGA,
+) -> torch.Tensor:  # (runs, 2n + 1, M): mutated parents, mutated children, elite; 2n without elite
+    "The pool of the next selection, (runs, 2n + 1, M), to be evaluated; the same until `tell`."
+    self.pool = self._vary(self.population, keep=True)
+    if self.elite:
+        self.pool = torch.cat([self.pool, self.best[:, None]], 1)
+    return self.pool.clone()
 
 # %% ../nbs/21_tdga.ipynb #tdga-tell
 @patch
@@ -535,14 +486,12 @@ def tell(
     self: TDGA,
     # (runs, 2n + 1) or without elite (runs, 2n), of what `ask` gave; not finite: never selected
     energies: torch.Tensor,
-    pool: torch.Tensor
-    # (runs, P, M), individuals of one's own instead, as many as one likes; then nothing need have been
-    # asked
-    | None = None,
+    pool: torch.Tensor | None = None,  # (runs, P, M), one's own instead; then nothing need have been asked
 ) -> None:
     """Select the next population, by the `energies` (runs, P) of a pool.
 
-    It is what `ask` gave, or a `pool` of one's own, (runs, P, M); raises `ValueError` for what does not fit."""
+    It is what `ask` gave, or a `pool` of one's own, (runs, P, M), as large as one likes; raises
+    `ValueError` for what does not fit."""
     pool = self._told(pool, range(1, sys.maxsize))
     energies = self._checked(energies, pool)
     picks = select(energies, self.express(pool), self.population.shape[1], self.temperature, self.replacement)
@@ -557,63 +506,85 @@ def state_dict(self: SimpleGA) -> dict:
     names = ("seeds", "population", "energies", "best", "best_energy", "entropy", "temperature")
     return dict(generation=self.generation) | {n: getattr(self, n).clone() for n in names if hasattr(self, n)}
 
+# %% ../nbs/21_tdga.ipynb #resume-check
+_OTHER = "the state is of another search: kind of search, seeds and the population's shape must be the same"
+
 
 @patch
-def load_state_dict(self: SimpleGA, state: dict) -> None:
-    "Go on from a state, to the same result; raises `ValueError` for one of another search, and for one that was altered."
+def _check_state(self: SimpleGA, state):
     mine = self.state_dict()
     shapes = lambda d: {name: tuple(getattr(x, "shape", ())) for name, x in d.items()}
-    if (
-        not isinstance(state, dict)
-        or shapes(state) != shapes(mine)
-        or not torch.equal(mine["seeds"].cpu(), torch.as_tensor(state["seeds"]).cpu())
-    ):
-        raise ValueError(
-            "the state is of another search: kind of search, seeds and the population's shape must be the same"
-        )
-    check_state(
-        state,
-        mine | {name: torch.full_like(mine[name], torch.inf) for name in ("energies", "best_energy")},
-        "the state of the search",
-    )
+    same = isinstance(state, dict) and shapes(state) == shapes(mine)
+    if not same or not torch.equal(mine["seeds"].cpu(), torch.as_tensor(state["seeds"]).cpu()):
+        raise ValueError(_OTHER)
+    worst = {name: torch.full_like(mine[name], torch.inf) for name in ("energies", "best_energy")}
+    check_state(state, mine | worst, "the state of the search")
     check_whole(0, generation=state["generation"])
-    (
-        self._check_genes(state["population"].to(self.population.device)),
-        self._check_genes(state["best"].to(self.population.device)),
-    )
+
+# %% ../nbs/21_tdga.ipynb #resume-load-state-dict
+@patch
+def load_state_dict(self: SimpleGA, state: dict) -> None:
+    """Go on from a state, to the same result.
+
+    Raises `ValueError` for one of another search, and for one that was altered."""
+    device = self.population.device
+    self._check_state(state)
+    for name in ("population", "best"):
+        self._check_genes(state[name].to(device))
     self._checked(state["energies"], state["population"])
     self.generation, self.pool = state["generation"], None
-    for name in mine.keys() - {"generation"}:
-        setattr(self, name, state[name].clone().to(self.population.device))
+    for name in self.state_dict().keys() - {"generation"}:
+        setattr(self, name, state[name].clone().to(device))
 
 # %% ../nbs/21_tdga.ipynb #plot
+_COLUMNS = {"method", "seed", "generation", "best"}
+
+
 def success(
     df: pd.DataFrame,  # columns method, seed, generation, best
 ) -> pd.DataFrame:  # a row for each method: found, runs, low, high (Wilson's 95 % interval of the share)
-    "How many runs hold the knapsack's optimum in their last generation; raises `ValueError` for a table without the columns."
+    """How many runs hold the knapsack's optimum in their last generation.
+
+    Raises `ValueError` for a table without the columns."""
     from scipy.stats import binomtest
 
-    if missing := {"method", "seed", "generation", "best"} - set(df.columns):
-        raise ValueError(
-            f"the table has no column {', '.join(sorted(missing))}: a row for each method, seed and generation is needed"
-        )
-    last = df[df.generation == df.generation.max()]
-    rows = []
+    if missing := _COLUMNS - set(df.columns):
+        says = f"the table has no column {', '.join(sorted(missing))}"
+        raise ValueError(f"{says}: a row for each method, seed and generation is needed")
+    rows, last = [], df[df.generation == df.generation.max()]
     for method, group in last.groupby("method", sort=False):
         found, runs = int((group.best == OPTIMUM).sum()), len(group)
         rows.append((method, found, runs, *binomtest(found, runs).proportion_ci(method="wilson")))
     return pd.DataFrame(rows, columns=["method", "found", "runs", "low", "high"])
 
-
-def _looks(methods) -> dict:  # TDGA from dark (the first) to bright, the baseline in its own colour
+# %% ../nbs/21_tdga.ipynb #plot-looks
+def _styles(methods) -> dict:  # TDGA from dark (the first) to bright, the baseline in its own colour
     hot = [m for m in methods if m.startswith("TDGA")]
-    colors = dict(
-        zip(hot, plt.get_cmap("plasma")([0.85 * i / max(len(hot) - 1, 1) for i in range(len(hot))]))
-    )
-    return {
-        m: dict(color=colors.get(m, STYLE["GA"]["color"]), linestyle="-" if m in colors else "--")
-        for m in methods
-    }
+    places = [0.85 * i / max(len(hot) - 1, 1) for i in range(len(hot))]
+    colors = dict(zip(hot, plt.get_cmap("plasma")(places)))
+    other = dict(color=STYLE["GA"]["color"], linestyle="--")
+    return {m: dict(color=colors[m], linestyle="-") if m in colors else other for m in methods}
+
+# %% ../nbs/21_tdga.ipynb #plot-shares
+def _plot_shares(ax, shares, styles):
+    for i, row in enumerate(shares.itertuples()):
+        share = row.found / row.runs
+        error = [[share - row.low], [row.high - share]]
+        marker = STYLE["TDGA" if "TDGA" in row.method else "GA"]["marker"]
+        ax.errorbar(share, -i, xerr=error, **styles[row.method] | dict(linestyle="", marker=marker))
+    places = range(0, -len(shares), -1)
+    ax.set(xlabel="share of runs with the optimum, 95 % interval", xlim=(-0.03, 1.03), yticks=places)
+    ax.set_yticklabels(shares.method)
+
+# %% ../nbs/21_tdga.ipynb #plot-curves
+def _plot_curves(axes, df, styles):
+    curves = df.groupby(["method", "generation"], sort=False)[["best", "mean", "entropy"]].mean()
+    labels = ("best value", "mean value of the population", "entropy per locus (nats)")
+    for ax, column, label in zip(axes.flat[1:], curves, labels):
+        for method, style in styles.items():
+            line = curves.loc[method]
+            ax.plot(line.index, line[column], **style, lw=1.4, label=method)
+        ax.set(xlabel="generation", ylabel=label)
 
 # %% ../nbs/21_tdga.ipynb #plot-knapsack
 def plot_knapsack(
@@ -622,39 +593,16 @@ def plot_knapsack(
 ) -> plt.Figure:
     "Success, best value, mean value and entropy of several methods on the knapsack."
     shares = success(df)
-    looks = _looks(shares.method)
+    styles = _styles(shares.method)
     fig, axes = plt.subplots(2, 2, figsize=(8, 5))
-    for i, row in enumerate(shares.itertuples()):
-        share = row.found / row.runs
-        error, marker = (
-            [[share - row.low], [row.high - share]],
-            STYLE["TDGA" if "TDGA" in row.method else "GA"]["marker"],
-        )
-        axes[0, 0].errorbar(share, -i, xerr=error, **looks[row.method] | dict(linestyle="", marker=marker))
-    axes[0, 0].set(
-        xlabel="share of runs with the optimum, 95 % interval",
-        xlim=(-0.03, 1.03),
-        yticks=range(0, -len(shares), -1),
-    )
-    axes[0, 0].set_yticklabels(shares.method)
-    curves = df.groupby(["method", "generation"], sort=False)[["best", "mean", "entropy"]].mean()
-    labels = ("best value", "mean value of the population", "entropy per locus (nats)")
-    for ax, column, label in zip(axes.flat[1:], curves, labels):
-        for method in shares.method:
-            ax.plot(
-                curves.loc[method].index, curves.loc[method][column], **looks[method], lw=1.4, label=method
-            )
-        ax.set(xlabel="generation", ylabel=label)
+    _plot_shares(axes[0, 0], shares, styles)
+    _plot_curves(axes, df, styles)
     axes[0, 1].axhline(OPTIMUM, color="0.3", lw=0.8)
     axes[0, 1].set_ylim(1000, 1105)
     axes[1, 0].legend(loc="lower right")
     axes[1, 1].axhline(math.log(2), color="0.3", lw=0.8)
-    top = shares.loc[shares.found.idxmax()]
-    others = ", ".join(
-        f"{r.method.removeprefix('TDGA, ')}: {r.found}" for r in shares.itertuples() if r.method != top.method
-    )
-    headline(
-        fig,
-        f"{top.method.removeprefix('TDGA, ')} finds the optimum in {top.found} of {top.runs} runs ({others})",
-    )
+    top, short = shares.loc[shares.found.idxmax()], lambda method: method.removeprefix("TDGA, ")
+    rest = (f"{short(r.method)}: {r.found}" for r in shares.itertuples() if r.method != top.method)
+    says = f"{short(top.method)} finds the optimum in {top.found} of {top.runs} runs ({', '.join(rest)})"
+    headline(fig, says)
     return fig

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
-from .operations import check_positive, check_shape, check_tensors, conv_bn, said
+from .core import said
+from .operations import check_positive, check_shape, check_tensors, conv_bn
 from .relaxations import Weights
 
 # %% ../nbs/12_vgg.ipynb #blocks
@@ -56,7 +57,8 @@ class ShortcutSpace:
             )
         if self.classifier and self.convention == "output":
             raise ValueError(
-                "ShortcutSpace: the classifier's output are the classes; classifier=True needs convention='input'"
+                "ShortcutSpace: the classifier's output are the classes; classifier=True needs "
+                "convention='input'"
             )
 
     @cached_property
@@ -66,10 +68,11 @@ class ShortcutSpace:
         pairs = ((i, j) for j in range(1, last + 1) for i in range(0 if self.image else 1, j - nearest + 1))
         return tuple((i, j) for i, j in pairs if not self.within_block or LEVEL[i] == LEVEL[j])
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        "Number of choices of each variable."
-        return (2,) * len(self.positions)
+# %% ../nbs/12_vgg.ipynb #space-sizes
+@patch(as_prop=True)
+def sizes(self: ShortcutSpace) -> tuple[int, ...]:
+    "Number of choices of each variable."
+    return (2,) * len(self.positions)
 
 # %% ../nbs/12_vgg.ipynb #bits
 def _numbers(x, space):  # a tensor on the CPU
@@ -84,13 +87,14 @@ def _numbers(x, space):  # a tensor on the CPU
         f"an architecture is {len(space.positions)} numbers, one for each of space.positions; these are none"
     )
 
-
+# %% ../nbs/12_vgg.ipynb #bits-as-bits
 def _as_bits(space, bits, axes):  # int64 on the CPU, with one of these numbers of axes
     table = _numbers(bits, space)
     M = len(space.positions)
     if table.ndim not in axes or table.shape[-1] != M or not len(table):
         raise ValueError(
-            f"an architecture has {M} bits, one for each of space.positions; {tuple(table.shape)} does not fit"
+            f"an architecture has {M} bits, one for each of space.positions; {tuple(table.shape)} does not "
+            "fit"
         )
     if not ((table == 0) | (table == 1)).all():
         raise ValueError(
@@ -98,7 +102,7 @@ def _as_bits(space, bits, axes):  # int64 on the CPU, with one of these numbers 
         )
     return table.long()
 
-
+# %% ../nbs/12_vgg.ipynb #bits-check-2
 @patch
 def check(self: ShortcutSpace, bits: Sequence[int]) -> tuple[int, ...]:
     "The bits as plain integers; raises `ValueError` unless there is a 0 or 1 for each shortcut."
@@ -107,7 +111,9 @@ def check(self: ShortcutSpace, bits: Sequence[int]) -> tuple[int, ...]:
 # %% ../nbs/12_vgg.ipynb #bits-pairs
 @patch
 def encode(self: ShortcutSpace, pairs: Iterable[tuple[int, int]]) -> tuple[int, ...]:
-    "The bits of an architecture that has these shortcuts (i, j); raises `ValueError` for one that the space does not have."
+    """The bits of an architecture that has these shortcuts (i, j).
+
+    Raises `ValueError` for one that the space does not have."""
     try:
         pairs = set(map(tuple, pairs))
     except TypeError:
@@ -120,7 +126,7 @@ def encode(self: ShortcutSpace, pairs: Iterable[tuple[int, int]]) -> tuple[int, 
         )
     return tuple(int(p in pairs) for p in self.positions)
 
-
+# %% ../nbs/12_vgg.ipynb #bits-pairs-decode
 @patch
 def decode(self: ShortcutSpace, bits: Sequence[int]) -> tuple[tuple[int, int], ...]:
     "The shortcuts (i, j) of an architecture; raises `ValueError` as `check` does."
@@ -128,7 +134,8 @@ def decode(self: ShortcutSpace, bits: Sequence[int]) -> tuple[tuple[int, int], .
 
 # %% ../nbs/12_vgg.ipynb #network
 class VGG(nn.Module):
-    "VGG19 with batch norm and all shortcuts of a space: the supernet `network(x, w)`, and plain VGG19 `network(x)`; raises `ValueError` for what does not fit."
+    """VGG19 with batch norm and all shortcuts of a space: the supernet `network(x, w)`, and plain VGG19
+    `network(x)`; raises `ValueError` for what does not fit."""
 
     def __init__(
         self,
@@ -162,7 +169,8 @@ class VGG(nn.Module):
                 self.project[f"{i}-{j}"] = conv_bn(*ends, affine=True)
             elif ends[0] > ends[1]:
                 raise ValueError(
-                    f"an image's {ends[0]} channels do not fit into {ends[1]}: more width, or projection='conv'"
+                    f"an image's {ends[0]} channels do not fit into {ends[1]}: more width, or "
+                    "projection='conv'"
                 )
         at = torch.tensor(
             [17 * j + i for i, j in space.positions]
@@ -199,7 +207,8 @@ def _read(space, w):  # gates (M,) or (N, M), and for each shortcut whether it i
         if w.values is not None:
             if w.values.shape[-2:] != (M, 2) or len(chosen or [True] * M) != M:
                 raise ValueError(
-                    f"weights {tuple(w.values.shape)} do not fit: {M} variables have the choices none and shortcut"
+                    f"weights {tuple(w.values.shape)} do not fit: {M} variables have the choices none and "
+                    "shortcut"
                 )
             return w.values[..., 1], chosen or [True] * M
         w = chosen
@@ -212,7 +221,7 @@ def _read(space, w):  # gates (M,) or (N, M), and for each shortcut whether it i
     bits = _as_bits(space, w, (1, 2))
     return bits, bits.reshape(-1, M).any(0).tolist()
 
-
+# %% ../nbs/12_vgg.ipynb #gates-read-finite
 def _finite(x):  # True, too, where nobody can look without waiting, or at all
     try:
         return x.device.type != "cpu" or bool(x.isfinite().all())
@@ -273,7 +282,7 @@ def _first(x):  # the inverse
 def _widened(x, channels):  # (…, C, H, W), with zeros for the channels that it lacks
     return x if x.shape[-3] == channels else _first(F.pad(_last(x), (0, channels - x.shape[-3])))
 
-
+# %% ../nbs/12_vgg.ipynb #layout-product
 def _product(
     gates, stack
 ):  # (targets, sources) or (N, targets, sources), times (sources, N, C, H, W) -> (targets, N, C, H, W)
@@ -295,7 +304,7 @@ def _stacks(
         {level - 1: _first(torch.stack([_last(x) for x in outs]))} if gates.needed(level - 1, level) else {}
     )
 
-
+# %% ../nbs/12_vgg.ipynb #stacks-arriving
 @patch
 def _arriving(
     self: VGG, stage, stacks, gates
@@ -333,17 +342,20 @@ def _check_images(network, x):
     if tuple(x.shape[1:]) != network.shape or not len(x) or not x.is_floating_point():
         wanted, kind = ", ".join(map(str, network.shape)), "" if x.is_floating_point() else f" of {x.dtype}"
         raise ValueError(
-            f"images {tuple(x.shape)}{kind} do not fit (N, {wanted}) of real numbers: data.resize brings other sizes there"
+            f"images {tuple(x.shape)}{kind} do not fit (N, {wanted}) of real numbers: data.resize brings "
+            "other sizes there"
         )
 
-
+# %% ../nbs/12_vgg.ipynb #forward-forward
 @patch
 def forward(
     self: VGG,
     x: torch.Tensor,  # (N, C, 32, 32)
     w: Weights | torch.Tensor | Sequence | None = None,  # None: plain VGG19; see `gates`
 ) -> torch.Tensor:
-    "Logits (N, classes) for `x` (N, C, 32, 32) with the gates `w`, see `gates`; raises `ValueError` for images or gates that do not fit."
+    """Logits (N, classes) for `x` (N, C, 32, 32) with the gates `w`, see `gates`.
+
+    Raises `ValueError` for images or gates that do not fit."""
     _check_images(self, x)
     gates, stacks, outs = self.gates(w, x), {}, [x]
     for level, stage in enumerate(STAGES):

@@ -29,7 +29,7 @@ _COLOURS = (
 )  # of the blocks: told apart by colour-blind readers, too
 _REAL = ListedColormap(plt.get_cmap("viridis_r")(np.linspace(0.08, 1, 256)))
 
-
+# %% ../nbs/12b_pictures.ipynb #draw-parts-to-draw
 def _to_draw(space, gates):  # numbers, and whether they are bits
     values = _numbers(gates, space).double()
     M = len(space.positions)
@@ -41,7 +41,7 @@ def _to_draw(space, gates):  # numbers, and whether they are bits
         raise ValueError("gates are drawn between 0 and 1: pass bits, or the sigmoid of alpha")
     return values.tolist(), bool(((values == 0) | (values == 1)).all())
 
-
+# %% ../nbs/12b_pictures.ipynb #draw-parts-place
 def _place(k):  # of a node on the line: blocks stand apart
     return k + 0.7 * LEVEL[k] + (-0.7 if k == IMAGE else 0)
 
@@ -74,7 +74,9 @@ def draw_shortcuts(
     gates: Sequence | torch.Tensor,  # bits, or numbers from 0 to 1, one for each shortcut
     width: float = 1.0,  # of the network: for the channels below the blocks
 ) -> plt.Figure:
-    "The network as a line with an arc for each shortcut, from `gates` (shortcuts,); raises `ValueError` for gates and a width that do not fit."
+    """The network as a line with an arc for each shortcut, from `gates` (shortcuts,).
+
+    Raises `ValueError` for gates and a width that do not fit."""
     values, binary = _to_draw(space, gates)
     check_positive(width=width)
     fig, ax = plt.subplots(figsize=(10, 4.2))
@@ -103,7 +105,9 @@ def plot_gates(
     space: ShortcutSpace,
     gates: Sequence | torch.Tensor,  # bits, or numbers from 0 to 1, one for each shortcut
 ) -> plt.Figure:
-    "The `gates`, (shortcuts,), as a table of sources and targets; raises `ValueError` for gates that do not fit."
+    """The `gates`, (shortcuts,), as a table of sources and targets.
+
+    Raises `ValueError` for gates that do not fit."""
     values, binary = _to_draw(space, gates)
     sources, targets = (sorted(set(ends)) for ends in zip(*space.positions))
     table = np.full((len(sources), len(targets)), np.nan)

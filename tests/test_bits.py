@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import portable_ops
 import pytest
 import torch
+from test_notebooks import NOTEBOOKS, calls, cells, exported, load, source
 
 from nas_nb.bits import (
     EXPECTED,
@@ -232,6 +234,7 @@ torch.func.functional_call torch.func.stack_module_state torch.ge torch.get_num_
 torch.ones_like torch.random.fork_rng torch.set_num_threads torch.stack torch.tensor torch.unique torch.where torch.zeros torch.zeros_like torch.finfo torch.iinfo
 torch.is_tensor torch.is_autocast_enabled np.iscomplexobj torch.isfinite torch.full_like torch.is_grad_enabled torch.is_inference_mode_enabled torch.promote_types torch.get_default_dtype torch.randperm torch.result_type
 nn.Module.load_state_dict torch.nn.utils.rnn.pad_sequence np.ndim np.subtract np.append .ravel .new
+np.argmax np.tile np.shape torch.eye
 """.split()
 LIBRARIES = ("torch", "F", "nn", "np")
 NO_NUMBERS = (
@@ -289,6 +292,31 @@ def questions(source: str) -> list[str]:
 )
 def test_every_operation_is_known(module):
     assert questions((ROOT / "nas_nb" / module).read_text()) == []
+
+
+# Cells that show or check something, or measure times, compute nothing that lies under figures/.
+SHOWS = re.compile("check|demo|try|speed|first-move|slider")
+DRAWING = [n for n in NOTEBOOKS if any(calls(c, "save_fig") for c in cells(load(n), "code"))]
+
+
+def unseen(nb: dict) -> list[str]:
+    "What a notebook does itself, beside its module, that is not known to be the same everywhere."
+    own = [c for c in cells(nb, "code") if c not in exported(nb) and not SHOWS.search(c["id"])]
+    return [f"[{c['id']}] {question}" for c in own for question in questions(source(c))]
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_every_operation_of_a_notebook_with_figures_is_known(name):
+    assert unseen(load(name)) == []
+
+
+def test_the_lint_sees_cells_that_are_not_exported():
+    code = lambda i, s: dict(cell_type="code", id=i, metadata={}, source=[s])
+    nb = dict(
+        cells=[code("a", "#| export\nx.sqrt()"), code("b", "y = x.sqrt()"), code("b-check", "x.sqrt()")]
+    )
+    (only,) = unseen(nb)
+    assert only.startswith("[b] line 1: .sqrt is not the same")
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from nas_nb.cells import (
     weighted_sums,
     widest,
 )
+from nas_nb.core import check_whole
 from nas_nb.draw import describe, draw_cell, op_label, op_legend, op_look
 from nas_nb.operations import (
     ASNG_OPS,
@@ -47,7 +48,6 @@ from nas_nb.operations import (
     Op,
     Reduce,
     check_shape,
-    check_whole,
     cost,
     factorized_reduce,
     relu_conv_bn,

@@ -125,7 +125,7 @@ def test_the_code_hash_follows_what_the_run_reaches(tmp_path, monkeypatch, name,
 
 
 def as_notebook(change=lambda source: source):
-    "Run the exported cells of notebook 51a as a notebook does, in a module `__main__` whose cells are in the line cache."
+    "Run the exported cells of 51a as a notebook does: in a module `__main__`, with cells in the line cache."
     cells = json.loads((root() / "nbs" / "51a_asng_runs.ipynb").read_text())["cells"]
     space = dict(__name__="__main__")
     for cell in cells:
@@ -175,13 +175,14 @@ import importlib, inspect, pkgutil
 import nas_nb.papers
 for info in pkgutil.iter_modules(nas_nb.papers.__path__):
     module = importlib.import_module(f"nas_nb.papers.{info.name}")
-    print(*(f"{info.name}.{name}={code_hash(f)}" for name in module.__all__ if inspect.isfunction(f := getattr(module, name))))
+    functions = {name: f for name in module.__all__ if inspect.isfunction(f := getattr(module, name))}
+    print(*(f"{info.name}.{name}={code_hash(f)}" for name, f in functions.items()))
 """
 )
 
 
 def test_the_code_hash_is_the_same_in_every_process():
-    "Strings have other hashes, sets another order, objects other addresses; a document must not make a time or a path of its own part of it."
+    "Strings have other hashes, sets another order, objects other addresses; no time or path is part of it."
     run = lambda seed: subprocess.run(
         [sys.executable, "-c", HASHES],
         env=os.environ | dict(PYTHONHASHSEED=seed),
@@ -191,7 +192,7 @@ def test_the_code_hash_is_the_same_in_every_process():
     first, second = run("1"), run("2")
     assert first.returncode == 0, first.stderr
     assert first.stdout.split() == second.stdout.split()
-    assert {"asng_runs.hitting_times", "hypernet_complexity.search_runs", "tdga_runs.tdga_run"} <= {
+    assert {"asng_runs.hitting_times", "hypernet_runs.search_runs", "tdga_runs.tdga_run"} <= {
         x.split("=")[0] for x in first.stdout.split()
     }
 
@@ -204,9 +205,13 @@ def middle(x):
 
 
 LARGE = dict(
-    tensor=torch.zeros(5000), bf16=torch.zeros(5000, dtype=torch.bfloat16), bits=torch.zeros(5000, dtype=torch.bool), array=np.zeros(5000),
-    rows=torch.zeros(2000, 3).T.contiguous().T, objects=np.zeros(5000, dtype=object),
-)  # fmt: skip
+    tensor=torch.zeros(5000),
+    bf16=torch.zeros(5000, dtype=torch.bfloat16),
+    bits=torch.zeros(5000, dtype=torch.bool),
+    array=np.zeros(5000),
+    rows=torch.zeros(2000, 3).T.contiguous().T,
+    objects=np.zeros(5000, dtype=object),
+)
 PLAIN = dict(
     order=(dict(a=1, b=2), dict(b=2, a=1)),
     kind=((1, 2), [1, 2]),
@@ -233,20 +238,23 @@ def test_the_code_hash_sees_all_of_a_value(one, other):
     assert all(a != b for a, b in zip(hashes(one), hashes(other)))
 
 
-CHANNELS = torch.tensor([0.5, 0.25]), torch.tensor([0, 0])
 TENSORS = {  # how to make one of a tensor of two rows and two columns
-    "sparse": torch.Tensor.to_sparse, "sparse, not coalesced": lambda x: torch.sparse_coo_tensor([[0, 0], [1, 1]], x[1]),
-    "rows": torch.Tensor.to_sparse_csr, "columns": torch.Tensor.to_sparse_csc, "blocks of rows": lambda x: x.to_sparse_bsr((1, 1)), "blocks of columns": lambda x: x.to_sparse_bsc((1, 1)),
-    "parameter": lambda x: torch.nn.Parameter(x.to_sparse()), "conjugated": lambda x: (1j * x).conj(), "negated": lambda x: (1j * x).conj().imag, "of one number": lambda x: x[1, ::2],
-    "quantized": lambda x: torch.quantize_per_tensor(x, 0.5, 0, torch.quint8), "its scale": lambda x: torch.quantize_per_tensor(torch.zeros(2), float(x.sum()), 0, torch.qint8),
-    "its zero": lambda x: torch.quantize_per_tensor(torch.zeros(2), 0.5, int(x.sum()), torch.qint32),
-    "quantized by channel": lambda x: torch.quantize_per_channel(x, *CHANNELS, 0, torch.qint8), "scales of channels": lambda x: torch.quantize_per_channel(torch.zeros(2, 2), x[1], CHANNELS[1], 0, torch.qint8),
-    "mkldnn": torch.Tensor.to_mkldnn, "nested": lambda x: torch.nested.nested_tensor([x[0], x[1, :1]]), "jagged": lambda x: torch.nested.nested_tensor([x[0], x[1, :1]], layout=torch.jagged),
+    "sparse": torch.Tensor.to_sparse,
+    "sparse, not coalesced": lambda x: torch.sparse_coo_tensor([[0, 0], [1, 1]], x[1]),
+    "rows": torch.Tensor.to_sparse_csr,
+    "columns": torch.Tensor.to_sparse_csc,
+    "blocks of rows": lambda x: x.to_sparse_bsr((1, 1)),
+    "blocks of columns": lambda x: x.to_sparse_bsc((1, 1)),
+    "parameter": lambda x: torch.nn.Parameter(x.to_sparse()),
+    "of sizes": lambda x: torch.zeros(int(x.sum()), 9).to_sparse(),
+    "conjugated": lambda x: (1j * x).conj(),
+    "negated": lambda x: (1j * x).conj().imag,
+    "of one number": lambda x: x[1, ::2],
     "form of meta": lambda x: torch.zeros(int(x.sum()), device="meta"),
-}  # fmt: skip
+}
 
 
-@pytest.mark.filterwarnings("ignore:.*(quantize|Sparse|nested tensors)")
+@pytest.mark.filterwarnings("ignore:.*Sparse")
 @pytest.mark.parametrize("make", TENSORS.values(), ids=TENSORS)
 def test_the_code_hash_sees_the_values_of_every_kind_of_tensor(make):
     one, same, other = (make(torch.tensor([[0, 1.0], [last, 2]])) for last in (2, 2, 3))
@@ -254,6 +262,27 @@ def test_the_code_hash_sees_the_values_of_every_kind_of_tensor(make):
         hashes = [code_hash(lambda x=x: x) for x in (one, same, other)]
     assert hashes[0] == hashes[1] != hashes[2]
     assert not [w for w in warned if "code hash" in str(w.message)]
+
+
+@pytest.mark.filterwarnings("ignore:.*(quantize|nested tensors)")
+@pytest.mark.parametrize(
+    "make, kind",
+    [
+        (lambda x: torch.quantize_per_tensor(x, 0.5, 0, torch.quint8), "quantized"),
+        (lambda x: torch.quantize_per_channel(x, x[0] + 0.5, x[1].long(), 0, torch.qint8), "quantized"),
+        (torch.Tensor.to_mkldnn, "MKL-DNN"),
+        (lambda x: torch.nested.nested_tensor([x[0], x[1, :1]]), "nested"),
+        (lambda x: torch.nested.nested_tensor([x[0], x[1, :1]], layout=torch.jagged), "nested"),
+    ],
+)
+def test_a_tensor_that_is_not_followed_is_refused(make, kind):
+    weight = make(torch.tensor([[0, 1.0], [0, 2]]))
+
+    def run():
+        return weight
+
+    with pytest.raises(ValueError, match=rf"run.<closure> is a {kind} tensor, which is not followed"):
+        code_hash(run)
 
 
 def test_a_tensor_that_shows_no_values_is_named():
@@ -299,7 +328,7 @@ def test_the_code_hash_reaches_the_optimiser_and_not_the_plots(monkeypatch):
     assert code_hash(hitting_times) == before
 
 
-# -- made-up programs: a value is handed from one carrier to the next, and `run` gets it back out of the last --
+# -- made-up programs: a value is handed from carrier to carrier, and `run` gets it back out of the last --
 
 PRELUDE = """
 import contextlib, collections, dataclasses, enum, functools, operator, types, typing
@@ -333,17 +362,39 @@ CARRIERS = {  # definitions, how the value $x is put in, how it is taken out of 
         "x.k",
     ),
     "callable instance": (
-        "class A$i:\n    def __init__(self, k):\n        self.k = k\n    def __call__(self):\n        return self.k",
+        (
+            "class A$i:\n"
+            "    def __init__(self, k):\n"
+            "        self.k = k\n"
+            "    def __call__(self):\n"
+            "        return self.k"
+        ),
         "A$i($x)",
         "x()",
     ),
     "bound method": (
-        "class A$i:\n    def __init__(self, k):\n        self.k = k\n    def get(self):\n        return self.k",
+        (
+            "class A$i:\n"
+            "    def __init__(self, k):\n"
+            "        self.k = k\n"
+            "    def get(self):\n"
+            "        return self.k"
+        ),
         "A$i($x).get",
         "x()",
     ),
     "attribute that is missing": (
-        "class A$i:\n    def __getattr__(self, name):\n        if name != 'k':\n            raise AttributeError(name)\n        return vars(self)['at-k']\ndef make$i(v):\n    a = A$i()\n    vars(a)['at-k'] = v\n    return a",
+        (
+            "class A$i:\n"
+            "    def __getattr__(self, name):\n"
+            "        if name != 'k':\n"
+            "            raise AttributeError(name)\n"
+            "        return vars(self)['at-k']\n"
+            "def make$i(v):\n"
+            "    a = A$i()\n"
+            "    vars(a)['at-k'] = v\n"
+            "    return a"
+        ),
         "make$i($x)",
         "x.k",
     ),
@@ -354,12 +405,24 @@ CARRIERS = {  # definitions, how the value $x is put in, how it is taken out of 
     ),
     "list in itself": ("def make$i(v):\n    a = [v]\n    a.append(a)\n    return a", "make$i($x)", "x[1][0]"),
     "own state": (
-        "class A$i:\n    def __init__(self, k):\n        self.k = k\n    def __getstate__(self):\n        return [self.k]",
+        (
+            "class A$i:\n"
+            "    def __init__(self, k):\n"
+            "        self.k = k\n"
+            "    def __getstate__(self):\n"
+            "        return [self.k]"
+        ),
         "A$i($x)",
         "x.k",
     ),
     "no state": (
-        "class A$i:\n    def __init__(self, k):\n        self.k = k\n    def __reduce_ex__(self, p):\n        raise TypeError",
+        (
+            "class A$i:\n"
+            "    def __init__(self, k):\n"
+            "        self.k = k\n"
+            "    def __reduce_ex__(self, p):\n"
+            "        raise TypeError"
+        ),
         "A$i($x)",
         "x.k",
     ),
@@ -370,7 +433,13 @@ CARRIERS = {  # definitions, how the value $x is put in, how it is taken out of 
         "x.k",
     ),
     "default factory": (
-        "def make$i(v):\n    @dataclasses.dataclass\n    class A:\n        k: object = dataclasses.field(default_factory=lambda: v)\n    return A",
+        (
+            "def make$i(v):\n"
+            "    @dataclasses.dataclass\n"
+            "    class A:\n"
+            "        k: object = dataclasses.field(default_factory=lambda: v)\n"
+            "    return A"
+        ),
         "make$i($x)",
         "x().k",
     ),
@@ -382,17 +451,38 @@ CARRIERS = {  # definitions, how the value $x is put in, how it is taken out of 
     ),
     "type": ("", "type('A', (), dict(k=$x))", "x.k"),
     "metaclass": (
-        "def make$i(v):\n    class M(type):\n        k = v\n    class A(metaclass=M):\n        pass\n    return A",
+        (
+            "def make$i(v):\n"
+            "    class M(type):\n"
+            "        k = v\n"
+            "    class A(metaclass=M):\n"
+            "        pass\n"
+            "    return A"
+        ),
         "make$i($x)",
         "x.k",
     ),
     "static method": (
-        "def make$i(v):\n    class A:\n        @staticmethod\n        def get():\n            return v\n    return A",
+        (
+            "def make$i(v):\n"
+            "    class A:\n"
+            "        @staticmethod\n"
+            "        def get():\n"
+            "            return v\n"
+            "    return A"
+        ),
         "make$i($x)",
         "x.get()",
     ),
     "class method": (
-        "def make$i(v):\n    class A:\n        @classmethod\n        def get(cls):\n            return v\n    return A.get",
+        (
+            "def make$i(v):\n"
+            "    class A:\n"
+            "        @classmethod\n"
+            "        def get(cls):\n"
+            "            return v\n"
+            "    return A.get"
+        ),
         "make$i($x)",
         "x()",
     ),
@@ -402,12 +492,29 @@ CARRIERS = {  # definitions, how the value $x is put in, how it is taken out of 
         "x.k",
     ),
     "cached property": (
-        "def make$i(v):\n    class A:\n        @functools.cached_property\n        def k(self):\n            return v\n    return A()",
+        (
+            "def make$i(v):\n"
+            "    class A:\n"
+            "        @functools.cached_property\n"
+            "        def k(self):\n"
+            "            return v\n"
+            "    return A()"
+        ),
         "make$i($x)",
         "x.k",
     ),
     "descriptor": (
-        "class D$i:\n    def __init__(self, k):\n        self.k = k\n    def __get__(self, a, kind=None):\n        return self.k\ndef make$i(v):\n    class A:\n        k = D$i(v)\n    return A()",
+        (
+            "class D$i:\n"
+            "    def __init__(self, k):\n"
+            "        self.k = k\n"
+            "    def __get__(self, a, kind=None):\n"
+            "        return self.k\n"
+            "def make$i(v):\n"
+            "    class A:\n"
+            "        k = D$i(v)\n"
+            "    return A()"
+        ),
         "make$i($x)",
         "x.k",
     ),
@@ -426,7 +533,15 @@ CARRIERS = {  # definitions, how the value $x is put in, how it is taken out of 
         "x()",
     ),
     "wrapper": (
-        "def make$i(v):\n    def f():\n        return 0\n    @functools.wraps(f)\n    def g():\n        return v\n    return g",
+        (
+            "def make$i(v):\n"
+            "    def f():\n"
+            "        return 0\n"
+            "    @functools.wraps(f)\n"
+            "    def g():\n"
+            "        return v\n"
+            "    return g"
+        ),
         "make$i($x)",
         "x()",
     ),
@@ -441,7 +556,14 @@ CARRIERS = {  # definitions, how the value $x is put in, how it is taken out of 
         "x().__enter__()",
     ),
     "dispatch": (
-        "def make$i(v):\n    @functools.singledispatch\n    def f(a):\n        return 0\n    f.register(int)(lambda a: v)\n    return f",
+        (
+            "def make$i(v):\n"
+            "    @functools.singledispatch\n"
+            "    def f(a):\n"
+            "        return 0\n"
+            "    f.register(int)(lambda a: v)\n"
+            "    return f"
+        ),
         "make$i($x)",
         "x(1)",
     ),
@@ -492,27 +614,72 @@ CARRIERS = {  # definitions, how the value $x is put in, how it is taken out of 
     "comprehension": ("def f$i():\n    return [o$before for _ in range(1)]", "f$i", "x()[0]"),
 }
 LEAVES = [  # what is changed into what
-    ("1", "2"), ("1", "1.0"), ("1", "True"), ("0.0", "-0.0"), ("0.1", "0.1000001"), ("'a'", "'b'"), ("'1'", "1"), ("b'a'", "b'b'"), ("None", "0"), ("...", "None"),
-    ("1j", "2j"), ("[1, 2]", "(1, 2)"), ("{1, 2}", "frozenset({1, 2})"), ("{'a', 'b'}", "{'a', 'c'}"), ("dict(a=1, b=2)", "dict(b=2, a=1)"), ("bytearray(b'a')", "bytearray(b'b')"),
-    ("range(3)", "range(4)"), ("slice(1)", "slice(2)"), ("int", "float"), ("len", "max"), ("str.upper", "str.lower"), ("torch.relu", "torch.tanh"), ("np.sin", "np.cos"),
-    ("operator.itemgetter(0)", "operator.itemgetter(1)"), ("lambda x: x + 1", "lambda x: x + 2"), ("lambda x: x + 1", "lambda x: x - 1"), ("lambda x, y: x - y", "lambda y, x: x - y"),
-    ("[lambda: 1, lambda: 2][0]", "[lambda: 1, lambda: 2][1]"), ("torch.zeros(3)", "torch.tensor([0, 0, 1.0])"), ("torch.zeros(3)", "torch.zeros(3, dtype=torch.float64)"),
-    ("torch.zeros(2, 3)", "torch.zeros(3, 2)"), ("torch.zeros(3)", "torch.zeros(3, requires_grad=True)"), ("torch.zeros(3)", "nn.Parameter(torch.zeros(3))"), ("torch.zeros(2).bfloat16()", "torch.ones(2).bfloat16()"),
-    ("torch.float32", "torch.float64"), ("torch.device('cpu')", "torch.device('meta')"), ("np.zeros(3)", "np.array([0, 0, 1.0])"), ("np.float32(1)", "np.float64(1)"), ("np.dtype('f4')", "np.dtype('f8')"),
-    ("nn.ReLU()", "nn.Tanh()"), ("nn.Conv2d(1, 1, 3, stride=1)", "nn.Conv2d(1, 1, 3, stride=2)"), ("nn.Dropout(0.1)", "nn.Dropout(0.2)"), ("nn.Identity()", "nn.Identity().eval()"),
-    ("nn.Sequential(nn.ReLU(), nn.Tanh())", "nn.Sequential(nn.Tanh(), nn.ReLU())"), ("nn.BatchNorm1d(2)", "nn.BatchNorm1d(2, eps=0.1)"), ("torch.optim.SGD", "torch.optim.Adam"),
-    ("[nn.Identity()] * 2", "[nn.Identity(), nn.Identity()]"), ("np.random.default_rng(1)", "np.random.default_rng(2)"), ("torch.Generator().manual_seed(1)", "torch.Generator().manual_seed(2)"),
-    ("__import__('re').compile('a')", "__import__('re').compile('a', 2)"), ("__import__('fractions').Fraction(1, 3)", "__import__('fractions').Fraction(2, 3)"),
-    ("__import__('pathlib').PurePosixPath('a')", "__import__('pathlib').PurePosixPath('b')"), ("__import__('datetime').date(2026, 1, 1)", "__import__('datetime').date(2026, 1, 2)"),
-    ("__import__('random').Random(1)", "__import__('random').Random(2)"), ("int | str", "int | None"), ("list[int]", "list[str]"), ("ValueError('a')", "ValueError('b')"), ("iter([1, 2])", "iter([2, 1])"),
-]  # fmt: skip
+    ("1", "2"),
+    ("1", "1.0"),
+    ("1", "True"),
+    ("0.0", "-0.0"),
+    ("0.1", "0.1000001"),
+    ("'a'", "'b'"),
+    ("'1'", "1"),
+    ("b'a'", "b'b'"),
+    ("None", "0"),
+    ("...", "None"),
+    ("1j", "2j"),
+    ("[1, 2]", "(1, 2)"),
+    ("{1, 2}", "frozenset({1, 2})"),
+    ("{'a', 'b'}", "{'a', 'c'}"),
+    ("dict(a=1, b=2)", "dict(b=2, a=1)"),
+    ("bytearray(b'a')", "bytearray(b'b')"),
+    ("range(3)", "range(4)"),
+    ("slice(1)", "slice(2)"),
+    ("int", "float"),
+    ("len", "max"),
+    ("str.upper", "str.lower"),
+    ("torch.relu", "torch.tanh"),
+    ("np.sin", "np.cos"),
+    ("operator.itemgetter(0)", "operator.itemgetter(1)"),
+    ("lambda x: x + 1", "lambda x: x + 2"),
+    ("lambda x: x + 1", "lambda x: x - 1"),
+    ("lambda x, y: x - y", "lambda y, x: x - y"),
+    ("[lambda: 1, lambda: 2][0]", "[lambda: 1, lambda: 2][1]"),
+    ("torch.zeros(3)", "torch.tensor([0, 0, 1.0])"),
+    ("torch.zeros(3)", "torch.zeros(3, dtype=torch.float64)"),
+    ("torch.zeros(2, 3)", "torch.zeros(3, 2)"),
+    ("torch.zeros(3)", "torch.zeros(3, requires_grad=True)"),
+    ("torch.zeros(3)", "nn.Parameter(torch.zeros(3))"),
+    ("torch.zeros(2).bfloat16()", "torch.ones(2).bfloat16()"),
+    ("torch.float32", "torch.float64"),
+    ("torch.device('cpu')", "torch.device('meta')"),
+    ("np.zeros(3)", "np.array([0, 0, 1.0])"),
+    ("np.float32(1)", "np.float64(1)"),
+    ("np.dtype('f4')", "np.dtype('f8')"),
+    ("nn.ReLU()", "nn.Tanh()"),
+    ("nn.Conv2d(1, 1, 3, stride=1)", "nn.Conv2d(1, 1, 3, stride=2)"),
+    ("nn.Dropout(0.1)", "nn.Dropout(0.2)"),
+    ("nn.Identity()", "nn.Identity().eval()"),
+    ("nn.Sequential(nn.ReLU(), nn.Tanh())", "nn.Sequential(nn.Tanh(), nn.ReLU())"),
+    ("nn.BatchNorm1d(2)", "nn.BatchNorm1d(2, eps=0.1)"),
+    ("torch.optim.SGD", "torch.optim.Adam"),
+    ("[nn.Identity()] * 2", "[nn.Identity(), nn.Identity()]"),
+    ("np.random.default_rng(1)", "np.random.default_rng(2)"),
+    ("torch.Generator().manual_seed(1)", "torch.Generator().manual_seed(2)"),
+    ("__import__('re').compile('a')", "__import__('re').compile('a', 2)"),
+    ("__import__('fractions').Fraction(1, 3)", "__import__('fractions').Fraction(2, 3)"),
+    ("__import__('pathlib').PurePosixPath('a')", "__import__('pathlib').PurePosixPath('b')"),
+    ("__import__('datetime').date(2026, 1, 1)", "__import__('datetime').date(2026, 1, 2)"),
+    ("__import__('random').Random(1)", "__import__('random').Random(2)"),
+    ("int | str", "int | None"),
+    ("list[int]", "list[str]"),
+    ("ValueError('a')", "ValueError('b')"),
+    ("iter([1, 2])", "iter([2, 1])"),
+]
 READS_MODULE = [
     name for name, (text, _, _) in CARRIERS.items() if "$module" in text
 ]  # the module before: it begins a new one
 
 
 def program(leaf: str, carriers: list, cuts: set, rng=None) -> dict:  # module -> source
-    "A chain of carriers around a value; at the places in `cuts` a new module begins. `rng` shuffles definitions."
+    "Carriers around a value; at the places in `cuts` a new module begins. `rng` shuffles definitions."
     modules, defs, objects = {}, [], [f"o0 = {leaf}"]
 
     def module():
@@ -799,11 +966,16 @@ import json, sys, warnings
 sys.path.insert(0, sys.argv[1])
 warnings.simplefilter("error", UserWarning)
 from nas_nb.codehash import code_hash
-from nas_nb.papers import cifar10_runs, asng_runs, hypernet_complexity, tdga_runs
-print(json.dumps({name: code_hash(getattr(m, name)) for m, names in {
-    tdga_runs: ("darts_run", "tdga_run", "random_run", "retrain_run", "worth_run"), asng_runs: ("hitting_times", "run_until_found"),
-    hypernet_complexity: ("search_runs",), cifar10_runs: ("search_run", "cost_run")}.items() for name in names}
-    | dict(retrain_52=code_hash(hypernet_complexity.retrain_run), retrain_55=code_hash(cifar10_runs.retrain_run))))
+from nas_nb.papers import asng_runs, cifar10_runs, hypernet_runs, tdga_runs
+runs = {
+    tdga_runs: ("darts_run", "tdga_run", "random_run", "retrain_run", "worth_run"),
+    asng_runs: ("hitting_times", "run_until_found"),
+    hypernet_runs: ("search_runs",),
+    cifar10_runs: ("search_run", "cost_run"),
+}
+found = {name: code_hash(getattr(module, name)) for module, names in runs.items() for name in names}
+found |= dict(retrain_52=code_hash(hypernet_runs.retrain_run), retrain_55=code_hash(cifar10_runs.retrain_run))
+print(json.dumps(found))
 """
 IN_CELLS = {"search_runs", "retrain_52", "search_run", "retrain_55", "cost_run"}
 ON_VGG = {"darts_run", "tdga_run", "random_run", "retrain_run", "worth_run"}
@@ -838,12 +1010,32 @@ def papers(tmp_path_factory):
     [
         # within the separable convolution
         ([("operations.py", "again = [nn.ReLU(),", "again = [nn.Tanh(),")], IN_CELLS),
-        ([("operations.py", "nn.MaxPool2d(k, stride, k // 2)", "nn.AvgPool2d(k, stride, k // 2)"),
-          ("vgg.py", "def _pooled(x, level):", "# another comment\n\n\ndef _pooled(x,\n            level):"), ("core.py", "THREADS = 2", "UNRELATED = THREADS = 2  # two")], IN_CELLS),
-        ([("vgg.py", "F.max_pool2d(x.", "F.avg_pool2d(x."), ("papers/asng_runs.py", "METHODS = dict(ASNG=ASNG, SNG=SNG,", "METHODS = dict(ASNG=ASNG, SNG=ASNG,")], ON_VGG | {"hitting_times"}),
+        (
+            [
+                ("operations.py", "nn.MaxPool2d(k, stride, k // 2)", "nn.AvgPool2d(k, stride, k // 2)"),
+                (
+                    "vgg.py",
+                    "def _pooled(x, level):",
+                    "# another comment\n\n\ndef _pooled(x,\n            level):",
+                ),
+                ("core.py", "THREADS = 2", "UNRELATED = THREADS = 2  # two"),
+            ],
+            IN_CELLS,
+        ),
+        (
+            [
+                ("vgg.py", "F.max_pool2d(x.", "F.avg_pool2d(x."),
+                (
+                    "papers/asng_runs.py",
+                    "METHODS = dict(ASNG=ASNG, SNG=SNG,",
+                    "METHODS = dict(ASNG=ASNG, SNG=ASNG,",
+                ),
+            ],
+            ON_VGG | {"hitting_times"},
+        ),
     ],
     ids=["relu", "pool", "vgg and methods"],
-)  # fmt: skip
+)
 def test_a_changed_operation_changes_the_runs_that_use_it_and_no_other(papers, edits, changed):
     found = papers(*edits)
     assert {name for name in found if found[name] != papers.original[name]} == changed

@@ -203,9 +203,9 @@ def test_l1_and_signed():
 
 def test_methods_refuse_spaces_in_which_a_mixture_has_no_meaning():
     for space in (ENAS_CELL, ASNG_CELL):
-        with pytest.raises(ValueError, match="nobody reads"):
+        with pytest.raises(ValueError, match="mixture has no meaning"):
             DARTS(space)
-        with pytest.raises(ValueError, match="nobody reads"):
+        with pytest.raises(ValueError, match="mixture has no meaning"):
             Hypernet(space, (1e-6, 1e-3))
 
 
@@ -400,12 +400,12 @@ def fresh(method=None, dtype=torch.float32):
 
 METHODS = dict(
     first=(None, {}),
-    second=(None, dict(unroll=True)),
+    second=(None, dict(second_order=True)),
     hypernet=(
         lambda network: Hypernet(DARTS_CELL, (1e-6, 1e-3), knots=3, penalty=lambda alpha, w: w[:, 4].sum()),
         {},
     ),
-    gumbel=(lambda network: Hypernet(DARTS_CELL, (1e-6, 1e-3), relax=None, steps=6), dict(unroll=True)),
+    gumbel=(lambda network: Hypernet(DARTS_CELL, (1e-6, 1e-3), relax=None, steps=6), dict(second_order=True)),
     both=(
         lambda network: DARTS(
             DARTS_CELL,
@@ -473,8 +473,8 @@ def test_a_search_that_is_stopped_goes_on_to_the_same_bits(name, tmp_path):
     assert (tmp_path / "a.log.csv").read_text().splitlines()[0] == "step,loss,valid_loss"
 
 
-@pytest.mark.parametrize("unroll", [False, True])
-def test_a_step_is_what_the_papers_say(unroll):
+@pytest.mark.parametrize("second", [False, True])
+def test_a_step_is_what_the_papers_say(second):
     "Two steps by torch's own optimisers and a deep copy of the network for the unrolled step, as in the public program."
     ours, method = fresh()
     theirs, alpha = copy.deepcopy(ours), method.alpha.detach().clone().requires_grad_()
@@ -485,14 +485,14 @@ def test_a_step_is_what_the_papers_say(unroll):
         VALID,
         Recipe(2, optimizer="momentum", lr=0.05, lr_end=0.05, weight_decay=3e-4),
         lr=0.02,
-        unroll=unroll,
+        second_order=second,
     )
     w_opt = torch.optim.SGD(theirs.parameters(), 0.05, momentum=0.9, weight_decay=3e-4)
     a_opt = torch.optim.Adam([alpha], 0.02, (0.5, 0.999), weight_decay=1e-3)
     loss = lambda network, batch: F.cross_entropy(network(batch[0], softmax(alpha)), batch[1])
     for step in range(2):
         seen, held = TRAIN(step), VALID(step)
-        if unroll:
+        if second:
             ahead = copy.deepcopy(theirs)
             grads = torch.autograd.grad(loss(theirs, seen), list(theirs.parameters()))
             with torch.no_grad():
@@ -552,7 +552,7 @@ def test_a_checkpoint_of_another_search_is_refused(tmp_path):
     search(
         *fresh(), TRAIN, VALID, Recipe(2, optimizer="momentum"), ckpt=Checkpoint(tmp_path / "a.pt", every=0)
     )
-    for other in (dict(lr=1e-2), dict(decay=0.5), dict(unroll=True), dict(seed=1)):
+    for other in (dict(lr=1e-2), dict(decay=0.5), dict(second_order=True), dict(seed=1)):
         with pytest.raises(ValueError, match="checkpoint of another"):
             search(
                 *fresh(),
@@ -616,7 +616,7 @@ def test_a_method_of_ones_own():
     assert method.alpha[14:].ne(0).all()
 
 
-def group(unroll, make, recipe):
+def group(second, make, recipe):
     def one(seed):
         torch.manual_seed(seed)
         network = CellNetwork(DARTS_CELL, SOME.shape, 3, 2, 1)
@@ -629,7 +629,7 @@ def group(unroll, make, recipe):
 
     alone, several = [one(s) for s in range(3)], [one(s) for s in range(3)]
     histories = [
-        search(network, method, train, valid, recipe, lr=0.05, unroll=unroll)
+        search(network, method, train, valid, recipe, lr=0.05, second_order=second)
         for network, method, train, valid in alone
     ]
     networks, methods, trains, valids = zip(*several)
@@ -641,7 +641,7 @@ def group(unroll, make, recipe):
         side_by_side_batches(valids),
         recipe,
         lr=0.05,
-        unroll=unroll,
+        second_order=second,
     )
     assert history[0]["train_loss"] == pytest.approx(sum(h[0]["train_loss"] for h in histories) / 3, rel=1e-4)
     for run, (network, method, *_) in enumerate(alone):
@@ -652,11 +652,11 @@ def group(unroll, make, recipe):
     return stack, together
 
 
-@pytest.mark.parametrize("unroll", [False, True])
-def test_runs_side_by_side_are_runs_alone(unroll):
+@pytest.mark.parametrize("second", [False, True])
+def test_runs_side_by_side_are_runs_alone(second):
     recipe = Recipe(3, optimizer="momentum", lr=0.05, weight_decay=3e-4, clip=0.5, channels_last=False)
     penalty = lambda alpha, w: w[:, 4].sum()
-    group(unroll, lambda seed: Hypernet(DARTS_CELL, (1e-3, 1.0), knots=3, penalty=penalty, seed=seed), recipe)
+    group(second, lambda seed: Hypernet(DARTS_CELL, (1e-3, 1.0), knots=3, penalty=penalty, seed=seed), recipe)
 
 
 def test_a_run_of_a_stack_can_be_looked_at():
@@ -701,7 +701,7 @@ def test_what_cannot_go_side_by_side():
 
 def test_second_order_needs_plain_momentum():
     with pytest.raises(ValueError, match="optimizer='momentum', not 'sgd'"):
-        search(*fresh(), TRAIN, VALID, Recipe(2), unroll=True)
+        search(*fresh(), TRAIN, VALID, Recipe(2), second_order=True)
 
 
 def test_inherited_leaves_the_network_as_it_was():

@@ -1965,8 +1965,8 @@ def test_batches_say_what_they_are():
 
 
 def test_what_batches_are_is_computed_once(monkeypatch):
-    batches, count, hash_ = Batches(some(40), 8, (0.5,), (0.2,)), [], images_py._hash
-    monkeypatch.setattr(images_py, "_hash", lambda splits: count.append(1) or hash_(splits))
+    batches, count, hash_ = Batches(some(40), 8, (0.5,), (0.2,)), [], images_py.hash_of
+    monkeypatch.setattr(images_py, "hash_of", lambda splits: count.append(1) or hash_(splits))
     [batches(step) for step in range(12)]
     assert count == [] and batches.about == batches.about and count == [1]
 

@@ -1,13 +1,15 @@
-"""The rules that every notebook follows, checked without running one; a violation is named by notebook and cell.
+"""The rules that every notebook follows, checked without running one; a violation names notebook and cell.
 
-What somebody writes (sources, tags) is checked as it stands in the working tree. What running a notebook leaves (outputs, metadata) is
-checked as it was committed: a tree in which notebooks were opened and run in JupyterLab stays green.
+What somebody writes (sources, tags) is checked as it stands in the working tree. What running a notebook
+leaves (outputs, metadata) is checked as it was committed: a tree in which notebooks were opened and run in
+JupyterLab stays green.
 """
 
 import ast
 import copy
 import json
 import re
+import statistics
 import subprocess
 import symtable
 from configparser import ConfigParser
@@ -61,6 +63,15 @@ def tree(cell: dict) -> ast.Module:
         return ast.parse("")
 
 
+def document(name: str) -> bool:
+    "A document's own notebook; what was split off (`50a_…`) and what documents share (`59_…`) are libraries."
+    return re.match(r"5[0-8]_", name) is not None
+
+
+def lines(cell: dict) -> int:
+    return sum(1 for line in source(cell).splitlines() if line.strip())
+
+
 def calls(cell: dict, function: str) -> bool:
     called = [n.func for n in ast.walk(tree(cell)) if isinstance(n, ast.Call)]
     return any(function in (getattr(f, "id", ""), getattr(f, "attr", "")) for f in called)
@@ -80,7 +91,9 @@ def valid(name, nb):
 
 def opening(name, nb):
     first = nb["cells"][0]
-    if first["cell_type"] != "markdown" or not re.fullmatch(r"# \S.*\n\n> \S.*", source(first).strip()):
+    if first["cell_type"] != "markdown" or not re.fullmatch(
+        r"# \S.*\n\n> \S.*(\n\n[\s\S]*)?", source(first).strip()
+    ):
         yield first.get("id"), "the first cell must be `# Title`, an empty line and `> one-line subtitle`"
 
 
@@ -112,21 +125,78 @@ def import_cells(name, nb):
             yield c["id"], "mixes imports with other code"
 
 
+LONGEST, MEDIAN, NINE_OF_TEN = (
+    25,
+    5,
+    15,
+)  # lines of a code cell as `ruff format` leaves it, empty ones not counted
+
+
 def proportions(name, nb):
     code, text = cells(nb, "code"), cells(nb, "markdown")
     for c in code:
-        if (lines := sum(1 for line in source(c).splitlines() if line.strip())) > 30:
-            yield c["id"], f"has {lines} lines, 30 at most"
-    if len(text) < 0.4 * len(code):
-        yield "-", f"has {len(text)} text cells for {len(code)} code cells, at least 0.4 for each"
+        if lines(c) > LONGEST:
+            yield c["id"], f"has {lines(c)} lines, {LONGEST} at most"
+    least = 0.9 if document(name) else 0.6
+    if len(text) < least * len(code):
+        yield "-", f"has {len(text)} text cells for {len(code)} code cells, at least {least} for each"
+    if document(name) and len(code) > 5:
+        sizes = sorted(map(lines, code))
+        if (middle := statistics.median(sizes)) > MEDIAN:
+            yield "-", f"has code cells of {middle:g} lines (median), {MEDIAN} at most"
+        if (long := sum(n > NINE_OF_TEN for n in sizes)) > max(1, 0.1 * len(code)):
+            yield "-", f"has {long} code cells of over {NINE_OF_TEN} lines, one in ten at most"
     hidden = [c["id"] for c in code if directive(c, "hide")]
     if len(hidden) > max(1, 0.1 * len(cells(nb))):
         yield ", ".join(hidden), "are hidden: 10 % of the cells at most"
 
 
+STEM = r"\d\d[a-z]?_[a-z]\w*"  # a notebook's name without its ending
+NAME = re.compile(rf"(?<![\w/.-]){STEM}")
+LINK = re.compile(r"\[[^\[\]]*\]\(([^()\s]+)\)")
+
+
+def targets(nb: dict) -> list[tuple[str, str]]:  # cell, target without #heading
+    "What the text links to, but for the web."
+    found = [(c["id"], m[1]) for c in cells(nb, "markdown") for m in LINK.finditer(source(c))]
+    return [(i, t.partition("#")[0]) for i, t in found if not re.match(r"[a-z]+:|#", t)]
+
+
+def bare_names(text: str) -> list[str]:
+    "Notebooks that a text names without a link; those in commands and paths do not count."
+    text = re.sub(r"(?ms)^```.*?^```|<!--.*?-->", "", text)
+    spans = re.findall(r"`([^`]*)`", text := LINK.sub("", text))
+    alone = [m[1] for s in spans if (m := re.fullmatch(rf"(?:nbs/)?({STEM})(?:\.ipynb)?", s))]
+    return alone + NAME.findall(re.sub(r"`[^`]*`", "", text))
+
+
+def links(name, nb):
+    for c in cells(nb, "markdown"):
+        for found in bare_names(source(c)):
+            yield c["id"], f"names {found} without a link: [{found}]({found}.ipynb)"
+    for i, target in targets(nb):
+        if not (ROOT / "nbs" / target).exists():
+            yield i, f"links to {target}, which is not there"
+
+
+def neighbours(name: str, names: list[str]) -> set[str]:
+    "The notebooks before and after in the same band; of a notebook that is alone there, those of any band."
+    band = [n for n in names if n[0] == name[0]]
+    band = band if len(band) > 1 else [n for n in names if n[0].isdigit()]
+    at = band.index(name)
+    return {*band[max(0, at - 1) : at], *band[at + 1 : at + 2]}
+
+
+def a_way_on(name, nb, names=NOTEBOOKS):
+    if name in names and name[0].isdigit():
+        wanted = neighbours(name, names)
+        if wanted and not wanted & {target for _, target in targets(nb)}:
+            yield "-", f"links to none of its neighbours: {', '.join(sorted(wanted))}"
+
+
 def parameters(name, nb):
     tagged = [c for c in cells(nb, "code") if "parameters" in tags(c)]
-    needed = name[0] == "5" or any(calls(c, "save_fig") for c in cells(nb, "code") if c not in exported(nb))
+    needed = document(name) or any(calls(c, "save_fig") for c in cells(nb, "code") if c not in exported(nb))
     if len(tagged) > 1 or (needed and not tagged):
         yield "-", f"has {len(tagged)} cells tagged parameters, one is needed"
     for c in tagged:
@@ -212,6 +282,8 @@ RULES = [
     plain_python,
     import_cells,
     proportions,
+    links,
+    a_way_on,
     parameters,
     exports_read_no_parameter,
     machine_paths,
@@ -249,7 +321,7 @@ def output_violations(name: str, text: str) -> list[str]:
         found.append(("-", f"has {len(text.encode()) / 1e6:.1f} MB, 1.5 at most"))
     if "widgets" in nb["metadata"]:
         found.append(("-", "stores the state of widgets"))
-    if name[0] == "5" and not any(c.get("outputs") for c in nb["cells"]):
+    if document(name) and not any(c.get("outputs") for c in nb["cells"]):
         found.append(("-", "is a document without outputs: run it and commit what it shows"))
     for c in nb["cells"]:
         if not source(c).strip():
@@ -340,14 +412,19 @@ def sample() -> dict:
             source=body.splitlines(keepends=True),
         )
         out.append(c | (dict(execution_count=None, outputs=[]) if kind == "code" else {}))
-    out.insert(2, dict(cell_type="markdown", id="text", metadata={}, source=["Text"]))
+    for n, i in ((2, "text"), (4, "text-2"), (6, "text-3"), (8, "text-4")):
+        out.insert(n, dict(cell_type="markdown", id=i, metadata={}, source=["Text"]))
     next(c for c in out if c["id"] == "parameters-cell")["metadata"] = dict(tags=["parameters"])
     out[-1]["outputs"] = [dict(name="stdout", output_type="stream", text=["1\n"])]
     return dict(cells=out, metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
 
 
+def at(nb: dict, cell: str) -> dict:
+    return next(c for c in nb["cells"] if c["id"] == cell)
+
+
 def edit(nb: dict, cell: str, old: str, new: str) -> dict:
-    c = next(c for c in nb["cells"] if c["id"] == cell)
+    c = at(nb, cell)
     assert old in source(c)
     c["source"] = source(c).replace(old, new).splitlines(keepends=True)
     return nb
@@ -362,7 +439,7 @@ BAD_SOURCES = {
     "magic in disguise": ("body", "#| export", "get_ipython().run_line_magic('time', '1')", "calls a magic"),
     "command in disguise": ("body", "#| export", "get_ipython().system('ls')", "calls a magic"),
     "mixed imports": ("imports", "import root", "import root\nx = 1", "mixes imports"),
-    "long cell": ("body", "#| export", "#| export\n" + "x = 1\n" * 31, "30 at most"),
+    "long cell": ("body", "#| export", "#| export\n" + "x = 1\n" * 24, "25 at most"),
     "missing parameter": ("parameters-cell", "seeds: int = 0\n", "", "exactly the annotated"),
     "bare parameter": ("parameters-cell", "seeds: int = 0", "seeds = 0", "exactly the annotated"),
     "fifth parameter": (
@@ -424,13 +501,13 @@ def test_lint_catches_the_whole():
     for bad in ("0b1e88f3", "Text", "a_b", "x", "a" * 40):
         assert "readable" in found(lambda nb, bad=bad: nb["cells"][1].update(id=bad))
     assert "text cells" in found(lambda nb: nb["cells"].pop(2))
-    assert "one is needed" in found(lambda nb: nb["cells"][4]["metadata"].clear())
+    assert "one is needed" in found(lambda nb: at(nb, "parameters-cell")["metadata"].clear())
     assert "one is needed" in found(
-        lambda nb: nb["cells"][4]["metadata"].clear(), "22_sample.ipynb"
+        lambda nb: at(nb, "parameters-cell")["metadata"].clear(), "22_sample.ipynb"
     )  # it saves a figure
-    assert "one is needed" in found(lambda nb: nb["cells"][5]["metadata"].update(tags=["parameters"]))
+    assert "one is needed" in found(lambda nb: at(nb, "body")["metadata"].update(tags=["parameters"]))
     assert "papermill injected" in found(
-        lambda nb: nb["cells"][5]["metadata"].update(tags=["injected-parameters"])
+        lambda nb: at(nb, "body")["metadata"].update(tags=["injected-parameters"])
     )
     assert "9x notebooks export nothing" in found(lambda nb: None, "90_sample.ipynb")
     for line in (
@@ -442,8 +519,73 @@ def test_lint_catches_the_whole():
         assert "higher band 2x" in found(
             lambda nb, line=line: edit(nb, "imports", "from nas_nb.core import root", line), "11_sample.ipynb"
         )
-    hide = lambda nb: [c.update(source=["#| hide\n", "1"]) for c in nb["cells"][-2:]]
+    hide = lambda nb: [at(nb, i).update(source=["#| hide\n", "1"]) for i in ("body", "show")]
     assert "are hidden" in found(hide)
+    for library in ("50a_sample.ipynb", "59_sample.ipynb"):  # needs neither parameters nor so much text
+        drop = lambda nb: [nb["cells"].remove(at(nb, i)) for i in ("text", "show", "parameters-cell")]
+        assert found(drop, library) == "" and "one is needed" in found(drop)
+        fewer = lambda nb: [nb["cells"].remove(at(nb, i)) for i in ("text", "text-2", "text-3")]
+        assert "at least 0.6" in found(fewer, library) and "at least 0.9" in found(fewer)
+
+
+def test_lint_catches_long_documents():
+    def found(sizes, name="50_sample.ipynb"):
+        nb = sample()
+        for n, size in enumerate(sizes):
+            code = dict(cell_type="code", id=f"more-{n}", metadata={}, outputs=[], execution_count=None)
+            nb["cells"] += [code | dict(source="x = 1\n" * size), at(nb, "text") | dict(id=f"why-{n}")]
+        return "\n".join(source_violations(name, nb, BANDS))
+
+    assert found([5] * 10) == "" == found([20] * 10, "50a_sample.ipynb")
+    assert "of 6 lines (median), 5 at most" in found([6] * 10)
+    assert "2 code cells of over 15 lines" in found([16] * 2) and found([16]) == "" == found([15] * 2)
+
+
+NAMED = {
+    "51_asng_nas": True,
+    "see `51_asng_nas`.": True,
+    "`51_asng_nas.ipynb`": True,
+    "`nbs/51_asng_nas.ipynb`": True,
+    "(50a_tdga_runs)": True,
+    "[51_asng_nas](51_asng_nas.ipynb)": False,
+    "[`51_asng_nas`](51_asng_nas.ipynb#speed)": False,
+    "[how](51_asng_nas.ipynb)": False,
+    "`nas-nb figures 51_asng_nas`": False,
+    "`figures/paper/51_asng_nas/figure4.png`": False,
+    "<!-- 51_asng_nas -->": False,
+    "```sh\nnas-nb figures 51_asng_nas\n```": False,
+    "11_000 steps, 2.15_a": False,
+}
+
+
+@pytest.mark.parametrize("text", NAMED)
+def test_lint_catches_a_bare_name(text):
+    assert bool(bare_names(text)) == NAMED[text]
+    found = "\n".join(source_violations("50_sample.ipynb", edit(sample(), "text", "Text", text), BANDS))
+    assert ("[text] names" in found) == NAMED[text] and "which is not there" not in found
+
+
+def test_lint_catches_a_link_that_leads_nowhere_and_a_missing_one():
+    found = lambda text, name="50_sample.ipynb": "\n".join(
+        source_violations(name, edit(sample(), "text", "Text", text), BANDS)
+    )
+    assert "[text] links to 51_asgn.ipynb, which is not there" in found("[a](51_asgn.ipynb#x)")
+    assert found("[a](https://example.invalid/x) [b](#here) [c](../README.md)") == ""
+    names = ["00_a.ipynb", "50_a.ipynb", "51_b.ipynb", "52_c.ipynb", "91_d.ipynb", "index.ipynb"]
+    assert [neighbours(n, names) for n in names[:5]] == [
+        {"50_a.ipynb"},
+        {"51_b.ipynb"},
+        {"50_a.ipynb", "52_c.ipynb"},
+        {"51_b.ipynb"},
+        {"52_c.ipynb"},
+    ]
+    for text, fine in (("[x](52_c.ipynb)", True), ("[x](50_a.ipynb#y)", True), ("[x](00_a.ipynb)", False)):
+        assert (list(a_way_on("51_b.ipynb", edit(sample(), "text", "Text", text), names)) == []) == fine
+
+
+def test_the_index_leads_to_every_notebook():
+    there = {target for _, target in targets(load("index.ipynb"))}
+    assert [name for name in NOTEBOOKS if name != "index.ipynb" and name not in there] == []
 
 
 def test_lint_catches_an_output():

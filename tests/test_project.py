@@ -14,6 +14,7 @@ from pathlib import Path
 
 import build_readme
 import check_sync
+import check_types
 import pytest
 import setup_venv
 from packaging.requirements import Requirement
@@ -186,11 +187,20 @@ def test_readme_is_built_from_the_index():
     assert (ROOT / "README.md").read_text(encoding="utf-8") == build_readme.readme(), "run make readme"
 
 
-@pytest.mark.parametrize("page", ["README.md", "data/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "data/README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_links_lead_somewhere(page):
     path = ROOT / page
     targets = [m[2].partition("#")[0] for m in build_readme.LINK.finditer(path.read_text(encoding="utf-8"))]
     assert [t for t in targets if not (path.parent / t).exists()] == []
+
+
+def test_the_citation_names_what_this_is():
+    cff = dict(re.findall(r"(?m)^([a-z-]+): *(.*)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8")))
+    settings = read_settings()
+    assert {"cff-version", "message", "title", "authors"} <= cff.keys() and cff["cff-version"] == "1.2.0"
+    assert cff["version"] == settings["version"] and cff["license"] == PROJECT["project"]["license"]
+    assert f'- name: "{settings["author"]}"' in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"## {settings['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_readme_builder(tmp_path):
@@ -290,13 +300,23 @@ def test_out_of_step_is_noticed(tmp_path):
     assert "nas_nb/core.py: not there" in check_sync.out_of_step(tmp_path)
 
 
+def test_a_new_complaint_about_types_is_named():
+    found = {"nas_nb/a.py": ["a:1: error: x", "a:2: error: y"], "nas_nb/b.py": ["b:1: error: z"]}
+    assert check_types.grown(found, {"nas_nb/a.py": 2, "nas_nb/b.py": 1, "nas_nb/gone.py": 3}) == []
+    (only,) = check_types.grown(found, {"nas_nb/a.py": 1, "nas_nb/b.py": 5})
+    assert only.startswith("nas_nb/a.py: 2 complaints of mypy, 1 at most") and "a:2: error: y" in only
+    assert "b.py: 1 complaints of mypy, 0 at most" in check_types.grown(found, {"nas_nb/a.py": 2})[0]
+    assert "== 1/4" in (make := (ROOT / "Makefile").read_text()) and "tools/check_types.py" in make
+
+
 # -- the set-up by make --
 
 
 @pytest.fixture
 def clone(tmp_path):
     "What `make` needs of a clone, without an environment."
-    (tmp_path / "tools").mkdir()
+    for folder in ("tests", "tools"):
+        (tmp_path / folder).mkdir()
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "tools/setup_venv.py"):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path

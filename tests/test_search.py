@@ -21,8 +21,10 @@ from nas_nb.darts import DARTS
 from nas_nb.datasets import load_images
 from nas_nb.files import Checkpoint
 from nas_nb.judging import random_architecture
+from nas_nb.methods import GradientMethod, SamplingMethod
 from nas_nb.operations import ASNG_OPS
 from nas_nb.parallel import Stack, Together, side_by_side_batches
+from nas_nb.relaxations import one_hot
 from nas_nb.sampling import DSNAS, SNAS, Proxyless, ProxylessReinforce
 from nas_nb.search import Distribution, SearchRun, Uniform, search
 from nas_nb.training import Diverged, Recipe
@@ -309,7 +311,9 @@ def test_every_method_runs_on_every_space_that_it_makes_sense_for(name, space):
         return
     torch.manual_seed(0)
     network, method = CellNetwork(space, (1, 8, 8), channels=2, cells=3), make(space)
-    rows = search(network, method, TRAIN, VALID, Recipe(2, "momentum", lr=0.05, channels_last=False), lr=0.05)
+    settings = dict(lr=0.05) if name in LEARN_FROM_GRADIENTS else {}
+    recipe = Recipe(2, "momentum", lr=0.05, channels_last=False)
+    rows = search(network, method, TRAIN, VALID, recipe, **settings)
     found = method.architecture()
     assert rows[-1]["step"] == 2 and torch.tensor(rows[-1]["train_loss"]).isfinite()
     logits = CellNetwork(space, (1, 8, 8), channels=2, cells=3, genotype=found)(TRAIN(0)[0])
@@ -344,6 +348,65 @@ def test_the_example_of_the_readme_searches_a_folder_of_images(tmp_path, monkeyp
     assert re.search(r"%.*95 % interval.*n = 120", capsys.readouterr().out)
 
 
+# -- a method of one's own --
+
+
+class MeanLoss(SamplingMethod):
+    "The operation of each edge whose architectures had the lowest mean loss."
+
+    def __init__(self, space):
+        super().__init__()
+        self.space, shape = space, (len(space.sizes), len(space.ops))
+        self.register_buffer("total", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros(shape, dtype=torch.float64))
+
+    def ask(self, draw, n):
+        generator = torch.Generator().manual_seed(draw)
+        self.asked = torch.randint(len(self.space.ops), (n, len(self.total)), generator=generator)
+        return [one_hot(row) for row in self.asked.tolist()]
+
+    def tell(self, losses):
+        for row, loss in zip(self.asked[:, :, None], losses):
+            self.total.scatter_add_(1, row, loss.expand(len(row), 1))
+            self.count.scatter_add_(1, row, torch.ones_like(loss).expand(len(row), 1))
+
+    def architecture(self):
+        return decode(self.space, (self.total / self.count.clamp(min=1)).argmin(-1).tolist())
+
+
+def own():
+    torch.manual_seed(0)
+    return CellNetwork(DARTS_CELL, (1, 8, 8), channels=2, cells=1), MeanLoss(DARTS_CELL)
+
+
+def test_a_method_of_ones_own_goes_through_the_loop_and_on_after_a_stop(tmp_path):
+    network, method = own()
+    search(network, method, TRAIN, VALID, RECIPE, samples=4)
+    assert method.count.sum().item() == 3 * 4 * len(DARTS_CELL.sizes)
+    stopped = lambda step: [TRAIN(0), TRAIN(1)][step]
+    with pytest.raises(IndexError):
+        search(*own(), stopped, VALID, RECIPE, samples=4, ckpt=Checkpoint(tmp_path / "a.pt", every=0))
+    resumed, again = own()
+    search(resumed, again, TRAIN, VALID, RECIPE, samples=4, ckpt=Checkpoint(tmp_path / "a.pt"))
+    same(network, resumed)
+    assert torch.equal(method.total, again.total) and method.architecture() == again.architecture()
+
+
+def test_what_a_method_lacks_is_named():
+    class Nothing(GradientMethod):
+        pass
+
+    assert Nothing().penalty(0) == 0.0 and Nothing().settle(0) is None
+    for call, says in (
+        (lambda: Nothing().gates(0), r"Nothing needs weights\(step\)"),
+        (lambda: Nothing().architecture(), "needs architecture"),
+        (lambda: SamplingMethod().ask(0, 2), "needs ask"),
+        (lambda: SamplingMethod().tell(torch.zeros(2)), "needs tell"),
+    ):
+        with pytest.raises(NotImplementedError, match=says):
+            call()
+
+
 # -- bad input --
 
 
@@ -360,8 +423,9 @@ NO_COUNT = [
     ids=str,
 )
 def test_what_is_no_number_or_out_of_range_is_refused(bad):
+    kind = relaxed if next(iter(bad)) in ("lr", "decay") else fresh  # each kind has its own settings
     with pytest.raises(ValueError, match=next(iter(bad))):
-        search(*fresh(), lambda t: pytest.fail("trained"), VALID, RECIPE, **bad)
+        search(*kind(), lambda t: pytest.fail("trained"), VALID, RECIPE, **bad)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
@@ -369,20 +433,30 @@ def test_chances_are_numbers(bad):
     for chances in (dict(skip_connect=bad, sep_conv_3x3=1.0), dict(sep_conv_3x3=1.0, skip_connect=bad)):
         with pytest.raises(ValueError, match="finite numbers from 0 on"):
             random_architecture(DARTS_CELL, 0, chances)
-    with pytest.raises(ValueError, match="seed must be a whole number"):
+    with pytest.raises(ValueError, match="seed = .* must be a whole number"):
         random_architecture(DARTS_CELL, bad)
 
 
 @pytest.mark.parametrize(
     "bad, says",
     [
-        (dict(unroll=True), "Distribution learns from losses"),
+        (dict(second_order=True), "Distribution learns from losses"),
         (dict(paths=0), "at least 1"),
         (dict(samples=0), "at least 1"),
         (dict(recipe=Recipe(3, "momentum", bf16_cpu=True)), "supernet is slower in bfloat16"),
         (dict(samples=1), "at least two samples"),
+        (dict(lr=0.1), "learns from losses of samples: its settings are paths, samples, not lr"),
     ],
 )
 def test_bad_input(bad, says):
     with pytest.raises(ValueError, match=says):
         search(*fresh(), TRAIN, VALID, **dict(recipe=RECIPE) | bad)
+
+
+def test_what_is_no_method_is_refused():
+    with pytest.raises(ValueError, match="Linear is no method: derive it from GradientMethod"):
+        search(fresh()[0], torch.nn.Linear(1, 1), TRAIN, VALID, RECIPE)
+    with pytest.raises(
+        ValueError, match="DARTS learns from gradients: its settings are lr, decay, second_order"
+    ):
+        search(*relaxed(), TRAIN, VALID, RECIPE, paths=2)

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,7 +67,7 @@ def test_the_report_tells_the_command_line_what_keeps_bits_from_being_equal(tmp_
     assert json.loads((tmp_path / "report.json").read_text())["problem"] == "last digits will differ"
 
 
-# -- what only happens to processes: a fresh one, with torch at hand, forks those that are killed, wait or run out of disk --
+# -- what only happens to processes: a fresh one forks those that are killed, wait or run out of disk --
 
 WARM = """
 import contextlib, io, json, os, random, shutil, signal, sys, time, traceback
@@ -87,7 +88,8 @@ def walk(n, seed, device, ckpt):
     mark("R" if saved else "B")
     i, x = (saved["i"], saved["x"]) if saved else (0, torch.zeros(WIDTH, dtype=torch.float64))
     for i in range(i, n):
-        x = torch.sin(1.7 * x + torch.randn(WIDTH, generator=torch.Generator().manual_seed(1000 * seed + i), dtype=torch.float64))
+        generator = torch.Generator().manual_seed(1000 * seed + i)
+        x = torch.sin(1.7 * x + torch.randn(WIDTH, generator=generator, dtype=torch.float64))
         mark(".")
         time.sleep(PACE)
         ckpt.tick(lambda: dict(i=i + 1, x=x))
@@ -146,7 +148,8 @@ moments = random.Random(seed)
 small = %r
 phases, marked = {}, {}
 for number in range(20):
-    fn, config = (hitting_times, small | dict(seed=number)) if number == 13 else (walk, dict(n=40, seed=number))
+    fn, config = walk, dict(n=40, seed=number)
+    if number == 13: fn, config = hitting_times, small | dict(seed=number)
     began = time.monotonic()
     whole = study(folder / "whole").run(fn, "x", **config)
     takes, where = time.monotonic() - began, folder / f"killed-{number}"
@@ -162,7 +165,8 @@ for number in range(20):
         status = ended(pid)
         assert status == (-9 if kill else 0) or (kill and status == 0), status
         left = [p.name for p in where.glob("cache/x-*/*")]
-        phase = "early" if not left else "late" if "record.json" in left else "write" if any(p.startswith(".") for p in left) else "between"
+        writes = any(p.startswith(".") for p in left)
+        phase = "early" if not left else "late" if "record.json" in left else "write" if writes else "between"
         phases[phase] = phases.get(phase, 0) + (status == -9)
     (path,) = where.rglob("record.json")
     assert content(json.loads(path.read_text())) == content(whole), (seed, number)
@@ -432,7 +436,8 @@ def half(n, seed, device, ckpt):
     "In the middle of a step its state is of no use: `x` is new and `i` is old."
     state = ckpt.load() or dict(i=0, x=torch.zeros(WIDTH, dtype=torch.float64))
     while state["i"] < n:
-        noise = torch.randn(WIDTH, generator=torch.Generator().manual_seed(1000 * seed + state["i"]), dtype=torch.float64)
+        generator = torch.Generator().manual_seed(1000 * seed + state["i"])
+        noise = torch.randn(WIDTH, generator=generator, dtype=torch.float64)
         state["x"] += noise
         mark(".")
         time.sleep(0.001)
@@ -443,7 +448,8 @@ def half(n, seed, device, ckpt):
 
 def trained(n, seed, device, ckpt):
     torch.manual_seed(seed)
-    net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.BatchNorm1d(16), torch.nn.Dropout(0.2), torch.nn.Linear(16, 3))
+    nn = torch.nn
+    net = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.Linear(16, 3))
     def batches(step):
         mark(".")
         time.sleep(0.002)
@@ -464,7 +470,8 @@ for number in range(8):
     for _ in range(moments.choice([1, 2, 3])):
         before, ready = len(marks.read_text()), moments.randrange(1, 15)
         pid = fork(run)
-        wait_for(lambda: len(marks.read_text()) >= before + ready or os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+        has_ended = lambda: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        wait_for(lambda: len(marks.read_text()) >= before + ready or has_ended())
         os.kill(pid, signal.SIGINT)
         status = ended(pid)
         assert status in (0, 9), status
@@ -640,7 +647,8 @@ def attempt(body):
         error = ""
     except Exception as e: error = f"{type(e).__name__}: {e}"
     full(limited[0])
-    print(json.dumps(dict(error=error, said=out.getvalue(), left=sorted(p.name for p in folder.glob("cache/*/*")), marks=marks.read_text())))
+    left = sorted(p.name for p in folder.glob("cache/*/*"))
+    print(json.dumps(dict(error=error, said=out.getvalue(), left=left, marks=marks.read_text())))
     marks.write_text("")
 """
 
@@ -763,7 +771,7 @@ def test_a_run_is_computed_once(study):
 
 @pytest.fixture
 def notes_calls(monkeypatch):
-    "For a function that notes its calls in a list of its own: what the list holds would make it another function."
+    "For a function that notes its calls in a list: what the list holds would make it another function."
     monkeypatch.setattr(records, "code_hash", lambda fn: "0123456789abcdef")
 
 
@@ -1004,6 +1012,112 @@ def test_a_committed_record_is_found_whatever_code_made_it_and_says_so(study, ca
     assert "made by code 0123456789abcdef" in capsys.readouterr().out
     study.profile = "quick"
     assert study.run(square, "square", n=3)["result"] == dict(value=9)  # quick always computes
+
+
+def test_whose_records_are_used_is_said_once(study, capsys):
+    study.profile = "cpu"
+    for seed in range(3):
+        study.run(square, "square", seed, n=3)
+    shutil.rmtree(study.cache)
+    assert study.run(square, "square", 0, n=3) and study.run(square, "square", 1, n=3)
+    said = capsys.readouterr().out
+    assert said.count("from records made by code") == 1 and said.startswith("square: from records")
+    (path,) = (p for p in (study.folder / "records").iterdir() if json.loads(p.read_text())["seed"] == 2)
+    record = json.loads(path.read_text())
+    record["made_by"]["code"] = "0123456789abcdef"
+    write_atomic(path, to_json(seal(record)))
+    study.run(square, "square", 2, n=3)
+    assert "made by code 0123456789abcdef" in capsys.readouterr().out
+
+
+def test_the_first_output_says_where_the_figures_come_from(study, monkeypatch):
+    study.profile = "cpu"
+    monkeypatch.setenv("NAS_NB_SHOWN", "quick")
+    assert "figures from" not in repr(study)  # nothing is committed
+    study.run(square, "square", 1, n=3)
+    study.run(square, "square", 2, n=3)
+    says = "figures from 2 committed records, profile cpu"
+    assert f"{says}; running this cell as it stands computes quick\n" in repr(study)
+    monkeypatch.setenv("NAS_NB_SHOWN", "cpu")
+    assert f"{says}\n" in repr(study)
+    monkeypatch.delenv("NAS_NB_SHOWN")  # by hand: whoever runs it has written the profile there
+    assert f"{says}\n" in repr(study)
+    monkeypatch.setenv("NAS_NB_FORCE", "1")
+    assert "figures from" not in repr(study)
+    monkeypatch.delenv("NAS_NB_FORCE")
+    study.own_sizes = True
+    assert "figures from" not in repr(study)
+    study.own_sizes, study.profile = False, "quick"  # always computes
+    assert "figures from" not in repr(study)
+
+
+# -- a state that several runs need --
+
+
+def trained(n, ckpt, add=0):
+    with open(os.environ["TRAINED"], "a") as f:
+        f.write(f"{n} ")
+    return dict(weights=torch.arange(n) + add, steps=n)
+
+
+def from_there(seed, n, device, ckpt):
+    state = records.needed_state(ckpt, trained, "trained", n=n)
+    return dict(total=seed + int(state["weights"].sum()), steps=state["steps"])
+
+
+@pytest.fixture
+def times(tmp_path, monkeypatch):
+    "How often the state was computed."
+    monkeypatch.setenv("TRAINED", str(tmp_path / "trained"))
+    return lambda: len((tmp_path / "trained").read_text().split())
+
+
+def test_a_state_that_several_runs_need_is_computed_once(study, times):
+    totals = [study.run(from_there, "from-there", seed, n=4)["result"]["total"] for seed in range(3)]
+    assert totals == [6, 7, 8] and times() == 1
+    assert study.run(from_there, "from-there", 0, n=5)["result"] == dict(total=10, steps=5) and times() == 2
+    assert from_there(0, 4, "cpu", None) == dict(total=6, steps=4) and times() == 3  # nothing is kept
+    assert len(list(study.cache.glob("trained-*/state.pt"))) == 2
+    assert not list(study.cache.glob("trained-*/checkpoint.pt"))
+
+
+def test_a_needed_state_is_not_computed_where_the_record_is_there(study, times):
+    study.profile = "cpu"
+    record = study.run(from_there, "from-there", 1, n=4)
+    shutil.rmtree(study.cache)
+    assert study.run(from_there, "from-there", 1, n=4) == record and times() == 1
+
+
+def test_code_and_data_decide_whether_a_needed_state_is_the_same(study, times, tmp_path, monkeypatch):
+    ckpt = Checkpoint(tmp_path / "cache" / "run" / "checkpoint.pt")
+    state = records.needed_state(ckpt, trained, "trained", n=3)
+    assert torch.equal(records.needed_state(ckpt, trained, "trained", n=3)["weights"], state["weights"])
+    assert times() == 1
+    records.needed_state(ckpt, trained, "trained", data="other", n=3)
+    assert times() == 2
+    monkeypatch.setattr(records, "code_hash", lambda fn: "0123456789abcdef")
+    records.needed_state(ckpt, trained, "trained", n=3)
+    assert times() == 3
+
+
+def test_force_computes_a_needed_state_again_but_once(study, times, tmp_path, monkeypatch):
+    ckpt = Checkpoint(tmp_path / "cache" / "run" / "checkpoint.pt")
+    records.needed_state(ckpt, trained, "trained", n=3)
+    monkeypatch.setenv("NAS_NB_FORCE", str(time.time() + 60))
+    records.needed_state(ckpt, trained, "trained", n=3)
+    assert times() == 2
+    monkeypatch.setenv("NAS_NB_FORCE", str(time.time() - 60))  # the batch began before
+    records.needed_state(ckpt, trained, "trained", n=3)
+    assert times() == 2
+
+
+def test_a_damaged_needed_state_is_set_aside_and_computed_anew(study, times, tmp_path, capsys):
+    ckpt = Checkpoint(tmp_path / "cache" / "run" / "checkpoint.pt")
+    records.needed_state(ckpt, trained, "trained", n=3)
+    (path,) = (tmp_path / "cache").glob("trained-*/state.pt")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert records.needed_state(ckpt, trained, "trained", n=3)["steps"] == 3 and times() == 2
+    assert "it is damaged" in capsys.readouterr().out
 
 
 def test_a_record_in_which_any_bit_has_changed_gives_no_other_result(study, tmp_path):

@@ -354,11 +354,11 @@ def test_what_is_not_chosen_has_no_part_whatever_its_value():
 def test_the_search_loop_trains_it():
     torch.manual_seed(0)
     batches = lambda step: (images(8, step).float(), torch.arange(8) % 10)
-    for options, unroll in ((dict(relax=sigmoid), False), (dict(relax=softmax), True)):
+    for options, second in ((dict(relax=sigmoid), False), (dict(relax=softmax), True)):
         network, method = VGG(SPACE, width=1 / 32), DARTS(SPACE, **options)
         before = method.alpha.detach().clone()
         recipe = Recipe(2, lr=0.05, optimizer="momentum")
-        (row,) = search(network, method, batches, batches, recipe, lr=0.1, unroll=unroll)
+        (row,) = search(network, method, batches, batches, recipe, lr=0.1, second_order=second)
         assert np.isfinite(row["train_loss"]) and (method.alpha[:, 1] != before[:, 1]).all()
     stack, methods = (
         Stack([VGG(SPACE, width=1 / 32) for _ in range(2)]),

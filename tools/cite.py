@@ -1,4 +1,4 @@
-"""Fill in the numbers that the notebooks' texts cite from committed claims (nbs/03c_claims.ipynb); --check only says what is old."""
+"""Fill in the numbers that the notebooks' texts cite from committed claims; --check only says what is old."""
 
 import argparse
 import ast
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def refill(
     path: Path,  # a notebook
 ) -> tuple[str, str, list[str]]:  # its text before and after, and which citations have no number
-    "A notebook with its numbers filled in; the answer of a `summary` is only checked, since it fills itself in."
+    "A notebook with its numbers filled in; the answer of a `summary` fills itself in and is only checked."
     before = path.read_text(encoding="utf-8")
     notebook, problems = json.loads(before), []
     for cell in notebook["cells"]:

@@ -1,10 +1,17 @@
-"""Notebooks are committed with outputs: documents with those of the quick profile (figures/quick/), the others with those of a run here."""
+"""Keep outputs in the notebooks: a document's are those of its largest profile with committed records.
 
+The others keep those of `nas-nb figures`, or of a run here where they save no figure.
+"""
+
+import ast
+import contextlib
 import json
 import os
 import sys
 import tempfile
 from pathlib import Path
+
+from nas_nb.claims import committed_claims
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,28 +40,78 @@ def keep_outputs(
     return ""
 
 
-def executed(
-    notebook: Path,
-    folder: Path,  # for the copies that are made here
-) -> Path:  # an executed copy
-    "The copy that `nas-nb figures` left, or a new one for a notebook that saves no figure."
+def own_profile(notebook: Path) -> str:  # empty for a library notebook
+    "The profile that a document's parameter cell names."
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        if "parameters" in cell["metadata"].get("tags", ()):
+            lines = ast.parse("".join(cell["source"])).body
+            named = {line.targets[0].id: line.value for line in lines if isinstance(line, ast.Assign)}
+            return ast.literal_eval(named["profile"]) if "profile" in named else ""
+    return ""
+
+
+def recorded_profile(name: str) -> str:  # empty if there is none
+    "The profile whose claims count, if its records are committed."
+    profile = committed_claims(name)[0]
+    return profile if any((ROOT / "figures" / profile / name / "records").glob("*.json")) else ""
+
+
+@contextlib.contextmanager
+def environment(**variables: str):
+    "Environment variables for the kernels that are started meanwhile."
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ |= variables
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def execute(notebook: Path, copy: Path, **parameters) -> None:
     import papermill
 
+    print(f"running {notebook.name} {' '.join(parameters.values())}", flush=True)
+    quiet = dict(kernel_name="python3", progress_bar=False, cwd=ROOT / "nbs")
+    papermill.execute_notebook(notebook, copy, parameters, **quiet)
+
+
+def keep_recorded(
+    notebook: Path,
+    profile: str,  # with committed records
+    copy: Path,  # where the executed notebook goes
+) -> str:  # what is wrong, "" if nothing
+    "Draw a document from committed records, in another profile than its parameter cell names, and keep that."
+    # the time limit has passed, so that nothing long is computed; then the notebook stops
+    with environment(NAS_NB_FIGURES="committed", NAS_NB_SHOWN=own_profile(notebook), NAS_NB_DEADLINE="0"):
+        try:
+            execute(notebook, copy, profile=profile)
+        except Exception as error:  # of papermill: what a cell has raised
+            return (
+                f"{notebook.name} cannot be drawn from the records of {profile}: {str(error).strip()[-500:]}"
+            )
+    report = ROOT / "figures" / profile / notebook.stem / "report.json"
+    if computed := json.loads(report.read_text(encoding="utf-8"))["runs"]["computed"]:
+        return f"{notebook.name}: {computed} runs of {profile} have no committed record"
+    return keep_outputs(notebook, copy)
+
+
+def keep(notebook: Path, folder: Path) -> str:  # what is wrong, "" if nothing
+    "Keep the outputs of one notebook; copies that are executed here go to `folder`."
+    document = notebook.name.startswith("5") and own_profile(notebook)
+    if document and (profile := recorded_profile(notebook.stem)):
+        return keep_recorded(notebook, profile, folder / notebook.name)
     copy = ROOT / "figures" / "quick" / notebook.stem / notebook.name
-    if copy.is_file() or notebook.name.startswith("5"):
-        return copy
-    print(f"running {notebook.name}", flush=True)
-    papermill.execute_notebook(
-        notebook, folder / notebook.name, kernel_name="python3", progress_bar=False, cwd=ROOT / "nbs"
-    )
-    return folder / notebook.name
+    if not (copy.is_file() or document):
+        execute(notebook, copy := folder / notebook.name)
+    return keep_outputs(notebook, copy)
+
+
+def main(notebooks: list[Path]) -> str:  # what is wrong, "" if nothing
+    with tempfile.TemporaryDirectory() as tmp, environment(NAS_NB_BATCH="1"):
+        return "\n".join(filter(None, (keep(notebook, Path(tmp)) for notebook in notebooks)))
 
 
 if __name__ == "__main__":
-    os.environ["NAS_NB_BATCH"] = "1"
-    with tempfile.TemporaryDirectory() as tmp:
-        problems = [
-            keep_outputs(p, executed(p, Path(tmp))) for p in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
-        ]
-    if any(problems):
-        sys.exit("\n".join(filter(None, problems)))
+    chosen = [ROOT / "nbs" / f"{name}.ipynb" for name in sys.argv[1:]]
+    sys.exit(main(chosen or sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))))

@@ -27,6 +27,7 @@ from ..darts import DARTS
 from ..estimate import backward_flops, passes
 from ..images import Images
 from ..judging import inherited, random_architecture
+from ..methods import GradientMethod
 from ..operations import DARTS_OPS
 from .protocol import augmented, parts_of, seeded, trained
 from ..relaxations import Weights
@@ -101,7 +102,7 @@ def how(method: str, steps: int, lr: float) -> dict:
     "Recipe of the weights and order of the gradient, for `search`."
     second = method == "DARTS, second order"
     recipe = Recipe(steps, "momentum", lr=lr, weight_decay=3e-4, clip=5.0, bf16=not second)
-    return dict(recipe=recipe, unroll=second)
+    return dict(recipe=recipe) | (dict(second_order=True) if second else {})
 
 # %% ../../nbs/55a_cifar10_runs.ipynb #look
 @torch.no_grad()
@@ -162,7 +163,8 @@ def searched(network, m, method: str, parts: dict, norm: dict, s: SimpleNamespac
     "Run the search loop; the history."
     batches = lambda part, more: augmented(parts[part], s.source, s.size, seed + more, norm, cutout=s.cutout)
     watch = dict(measure=lambda: look(m), every=max(1, s.steps // s.looks), desc=f"{method}, seed {seed}")
-    more = dict(lr=s.lr_alpha, seed=seed, ckpt=ckpt) | how(method, s.steps, s.lr) | watch
+    learns = dict(lr=s.lr_alpha) if isinstance(m, GradientMethod) else {}
+    more = learns | dict(seed=seed, ckpt=ckpt) | how(method, s.steps, s.lr) | watch
     return search(network, m, batches("weights", 0), batches("theta", 1000), **more)
 
 # %% ../../nbs/55a_cifar10_runs.ipynb #search-run
