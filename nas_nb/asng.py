@@ -27,18 +27,15 @@ def _floor(K: int, d: int) -> float:
 
 # %% ../nbs/22_asng.ipynb #space-numbers
 def _numbers(xs) -> list | None:
-    "Plain numbers; None for anything else: texts, truth values, and sets, which have no order."
+    "Plain numbers; None for anything else."
     try:
-        xs = (
-            None
-            if isinstance(xs, (str, dict, set, frozenset))
-            else [x.item() if hasattr(x, "item") else x for x in xs]
-        )
+        unordered = isinstance(xs, (str, dict, set, frozenset))
+        xs = None if unordered else [x.item() if hasattr(x, "item") else x for x in xs]
     except (TypeError, ValueError, RuntimeError):
         return None
-    return (
-        None if xs is None or any(isinstance(x, bool) or not isinstance(x, (int, float)) for x in xs) else xs
-    )
+    if xs is None or any(isinstance(x, bool) or not isinstance(x, (int, float)) for x in xs):
+        return None
+    return xs
 
 # %% ../nbs/22_asng.ipynb #space-sizes
 def _sizes(categories) -> list[int]:
@@ -46,10 +43,8 @@ def _sizes(categories) -> list[int]:
     if sizes is None or any(not isinstance(k, int) for k in sizes):
         raise ValueError(f"categories must be a list of whole numbers, not {categories!r}")
     if any(not 1 <= k <= 2**20 for k in sizes):
-        raise ValueError(
-            f"a categorical variable needs at least 1 choice, and at most {2**20:,}, for random numbers "
-            f"have 24 bits: {sizes}"
-        )
+        says = f"a categorical variable needs at least 1 choice, and at most {2**20:,}"
+        raise ValueError(f"{says}, for random numbers have 24 bits: {sizes}")
     return sizes
 
 # %% ../nbs/22_asng.ipynb #ranges
@@ -60,9 +55,8 @@ def _interval(r, whole: bool) -> tuple:
     except (TypeError, OverflowError):  # None, and whole numbers too large for a float
         good = False
     if not good:
-        raise ValueError(
-            f"a range is (lowest, highest), finite, lowest < highest{', whole numbers' * whole}; not {r!r}"
-        )
+        says = f"a range is (lowest, highest), finite, lowest < highest{', whole numbers' * whole}"
+        raise ValueError(f"{says}; not {r!r}")
     return kind(ends[0]), kind(ends[1])
 
 # %% ../nbs/22_asng.ipynb #ranges-intervals
@@ -86,27 +80,30 @@ class Space:
         categories=(),  # number of choices of each categorical variable, 1 ≤ K ≤ 2²⁰
         integers=(),  # (lowest, highest) of each integer variable, both included
         reals=(),  # (lowest, highest) of each real variable
-        floor: float
-        # smallest probability of a choice, 0 ≤ floor < 1/K; default: the published bound, see above
-        | None = None,
+        floor: float | None = None,  # smallest probability of a choice, 0 ≤ floor < 1/K; default: see above
     ):
-        self.categories, self.integers, self.reals = (
-            _sizes(categories),
-            _intervals(integers, True),
-            _intervals(reals, False),
-        )
+        self.categories = _sizes(categories)
+        self.integers, self.reals = _intervals(integers, True), _intervals(reals, False)
         if not self.integers + self.reals and not any(k > 1 for k in self.categories):
             raise ValueError("nothing to search: no variable has more than one value")
         self.D, self.G = len(self.categories), len(self.integers) + len(self.reals)
         self.K = max(self.categories, default=1)
-        if floor is not None and (_numbers([floor]) is None or not 0 <= floor < 1 / self.K):
-            raise ValueError(f"floor must be a number from 0 on and below 1/{self.K}, not {floor!r}")
-        d = sum(k > 1 for k in self.categories)
-        self.floor = [_floor(k, d) if floor is None else floor * (k > 1) for k in self.categories]
+        self._set_floor(floor)
         self.n_theta = sum(k - 1 for k in self.categories) + 2 * self.G
 
-    def __repr__(self):
-        return f"Space({self.D} categorical, {len(self.integers)} integer, {len(self.reals)} real; n_theta = {self.n_theta})"
+# %% ../nbs/22_asng.ipynb #space-floor
+@patch
+def _set_floor(self: Space, floor):
+    if floor is not None and (_numbers([floor]) is None or not 0 <= floor < 1 / self.K):
+        raise ValueError(f"floor must be a number from 0 on and below 1/{self.K}, not {floor!r}")
+    d = sum(k > 1 for k in self.categories)
+    self.floor = [_floor(k, d) if floor is None else floor * (k > 1) for k in self.categories]
+
+
+@patch
+def __repr__(self: Space) -> str:
+    whole, real = len(self.integers), len(self.reals)
+    return f"Space({self.D} categorical, {whole} integer, {real} real; n_theta = {self.n_theta})"
 
 # %% ../nbs/22_asng.ipynb #space-class-variables
 @patch(as_prop=True)
@@ -123,21 +120,22 @@ class Layout(NamedTuple):
     high: torch.Tensor  # (G, 1)
     sigma_min: torch.Tensor  # (G, 1): the smallest standard deviation
 
+# %% ../nbs/22_asng.ipynb #layout-range
+def _check_range(r, least, dtype):
+    limits, far = torch.finfo(dtype), float(max(abs(r[0]), abs(r[1])))
+    if far * limits.eps > least or least < limits.tiny**0.25 or far > limits.max**0.25 / 2:
+        says = (
+            f"the range {r} does not fit {dtype}, whose numbers there lie up to {far * limits.eps:.2g} apart"
+        )
+        raise ValueError(f"{says}: shift or scale the variable, or use float64")
+
 # %% ../nbs/22_asng.ipynb #layout-layout
 def _layout(space: Space, dtype, device) -> Layout:
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"a search is held as torch.float32 or torch.float64, not {dtype}")
     fine = [0.25] * len(space.integers) + [(high - low) / 1000 for low, high in space.reals]
-    limits = torch.finfo(dtype)
-    for (low, high), least in zip(ranges := space.integers + space.reals, fine):
-        far = float(max(abs(low), abs(high)))
-        if (
-            far * limits.eps > least or least < limits.tiny**0.25 or far > limits.max**0.25 / 2
-        ):  # fourth powers occur
-            raise ValueError(
-                f"the range {(low, high)} does not fit {dtype}, whose numbers there lie up to "
-                f"{far * limits.eps:.2g} apart: shift or scale the variable, or use float64"
-            )
+    for r, least in zip(ranges := space.integers + space.reals, fine):
+        _check_range(r, least, dtype)
     column = lambda xs: torch.tensor(xs, dtype=dtype, device=device).reshape(-1, 1)
     front = torch.tensor([space.K - k for k in space.categories], dtype=torch.long, device=device)
     return Layout(front, column([r[0] for r in ranges]), column([r[1] for r in ranges]), column(fine))
@@ -146,7 +144,7 @@ def _layout(space: Space, dtype, device) -> Layout:
 class Samples(NamedTuple):
     """Sampled architectures and their sufficient statistics.
 
-    The trials come last inside and first in `cat` and `values`. From `ask` or `make_samples`."""
+    Stored as (…, trials), returned as (trials, …). From `ask` or `make_samples`."""
 
     onehot: torch.Tensor  # (K, lam, D, N): T(c) of the categorical variables
     number: torch.Tensor  # (lam, G, N): the integer and real variables, neither clipped nor rounded
@@ -172,20 +170,17 @@ def values(self: Samples) -> torch.Tensor:
     return x[0] if self.single else x
 
 # %% ../nbs/22_asng.ipynb #samples-from
+_ROWS = "must be a tensor, an array or a list of numbers with rows of one length"
+
+
 def _given(x, what, dtype, device):  # whole numbers for int64
-    try:
-        read = (
-            None if dtype is torch.long or hasattr(x, "dtype") else dtype
-        )  # else a list of floats would become float32
-        x = torch.as_tensor(x, dtype=read, device=device)
+    whole = dtype is torch.long
+    try:  # a list of floats would become float32 without the dtype
+        x = torch.as_tensor(x, dtype=None if whole or hasattr(x, "dtype") else dtype, device=device)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise ValueError(
-            f"{what} must be a tensor, an array or a list of numbers with rows of one length"
-        ) from None
-    if x.is_complex() or (dtype is torch.long and (x.is_floating_point() or x.dtype is torch.bool)):
-        raise ValueError(
-            f"{what} must be {'whole' if dtype is torch.long else 'plain'} numbers, not {x.dtype}"
-        )
+        raise ValueError(f"{what} {_ROWS}") from None
+    if x.is_complex() or (whole and (x.is_floating_point() or x.dtype is torch.bool)):
+        raise ValueError(f"{what} must be {'whole' if whole else 'plain'} numbers, not {x.dtype}")
     return x.to(dtype)
 
 # %% ../nbs/22_asng.ipynb #samples-from-given-samples
@@ -204,12 +199,20 @@ def _given_samples(space, cat, number, dtype, layout):
         )
     return (cat[None], number[None], True) if len(lead) == 1 else (cat, number, False)
 
+# %% ../nbs/22_asng.ipynb #samples-checks
+def _check_given(space, layout, cat, number):
+    if ((cat < 0) | (cat + layout.front >= space.K)).any():
+        says = "a category is out of range: choices are numbered from 0"
+        raise ValueError(f"{says} and there are {space.categories}")
+    low, high = layout.low[:, 0], layout.high[:, 0]
+    if not ((number - (low + high) / 2).abs() <= 10 * (high - low)).all():
+        says = "numbers must be finite and at most ten widths outside their ranges"
+        raise ValueError(f"{says}: {space.integers + space.reals}")
+
 # %% ../nbs/22_asng.ipynb #make-samples
 def make_samples(
     space: Space,
-    # (N, lam, D) whole numbers, or (lam, D) for a single search; None for a space without categorical
-    # variables
-    cat=None,
+    cat=None,  # (N, lam, D) whole numbers, or (lam, D) for one search; None without categorical variables
     number=None,  # (N, lam, G) numbers, not clipped, or (lam, G); None for a space without them
     dtype: torch.dtype = torch.float32,  # that of the search: torch.float32 or torch.float64
     device="cpu",  # that of the search
@@ -222,16 +225,7 @@ def make_samples(
         raise ValueError(f"cat and number must fit the space: {space}")
     layout = _layout(space, dtype, get_device(str(device)))
     cat, number, single = _given_samples(space, cat, number, dtype, layout)
-    if ((cat < 0) | (cat + layout.front >= space.K)).any():
-        raise ValueError(
-            f"a category is out of range: choices are numbered from 0 and there are {space.categories}"
-        )
-    low, high = layout.low[:, 0], layout.high[:, 0]
-    if not ((number - (low + high) / 2).abs() <= 10 * (high - low)).all():
-        raise ValueError(
-            "numbers must be finite and at most ten widths outside their ranges: "
-            f"{space.integers + space.reals}"
-        )
+    _check_given(space, layout, cat, number)
     onehot = torch.nn.functional.one_hot(cat + layout.front, space.K).permute(3, 1, 2, 0)
     return Samples(onehot.to(dtype), number.permute(1, 2, 0), space, layout, single)
 
@@ -245,17 +239,15 @@ def rank_utility(
     losses: torch.Tensor,  # (lam, N) floats; NaN is the worst
     rho: float = 0.25,  # share of the samples that count as good, and as bad; 0 < rho ≤ 1
 ) -> torch.Tensor:  # (lam, N), sums to 0 over lam
-    """Utility from ranks, as in the public code, (lam, N) → (lam, N): invariant to any increasing change of
-    the losses. Raises `ValueError`."""
+    """Utility from ranks of the `losses`, as in the public code, (lam, N) → (lam, N).
+
+    Invariant to any increasing change of the losses. Raises `ValueError`."""
     _check_losses(losses)
     if _numbers([rho]) is None or not 0 < rho <= 1:
         raise ValueError(f"rho must be a number above 0 and at most 1, not {rho!r}")
     lam = len(losses)
-    losses = losses.nan_to_num(nan=math.inf)
-    mu = math.ceil(lam * rho)
-    handed_out = lambda n: (
-        n.clamp(max=mu) - (n - (lam - mu)).clamp(min=0)
-    )  # to the n best, times mu: whole numbers, so exactly 0 to all
+    losses, mu = losses.nan_to_num(nan=math.inf), math.ceil(lam * rho)
+    handed_out = lambda n: n.clamp(max=mu) - (n - (lam - mu)).clamp(min=0)
     less = (losses[None] < losses[:, None]).sum(1)
     ties = (losses[None] == losses[:, None]).sum(1)
     return (handed_out(less + ties) - handed_out(less)).to(losses.dtype) / (mu * ties)
@@ -279,11 +271,10 @@ UTILITIES = dict(rank=rank_utility, mean=mean_utility)
 def fisher_categorical(
     theta: torch.Tensor,  # (K, ...) > 0, sums to 1 over K
     g: torch.Tensor,  # (K, ...), sums to 0 over K
-) -> tuple[
-    torch.Tensor, torch.Tensor
-]:  # F^(1/2) g: (K-1, ...), and its squared entries' summands q²: (K, ...)
-    """Square root of the Fisher matrix times a natural gradient g, (K, ...), at probabilities θ > 0, (K,
-    ...). Returns F^(1/2) g, (K-1, ...), and q², (K, ...), whose sum is its squared norm."""
+) -> tuple[torch.Tensor, torch.Tensor]:  # F^(1/2) g: (K-1, ...), and the summands q² of its norm: (K, ...)
+    """Square root of the Fisher matrix times a natural gradient `g`, (K, ...), at `theta` > 0, (K, ...).
+
+    Returns F^(1/2) g, (K-1, ...), and q², (K, ...), whose sum is its squared norm."""
     r = theta.rsqrt()
     q, w = g * r, theta * r
     return q[:-1] - w[:-1] * (q[-1] / (w[-1] + 1)), q * q
@@ -295,12 +286,11 @@ def fisher_gaussian(
     g1: torch.Tensor,  # (...)
     h2: torch.Tensor,  # (...), g2 - 2 mean g1
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (...) each: the two components of F^(1/2) g
-    """Symmetric square root of the Fisher matrix times a natural gradient (g1, h2 + 2 mean g1), for normal
-    distributions; all tensors of one shape, (...)."""
+    """Symmetric square root of the Fisher matrix times a natural gradient (`g1`, `h2` + 2 mean g1).
+
+    For normal distributions of `mean` and `var`; all tensors of one shape, (...)."""
     half = square_root(2 * var)
-    scale = square_root(
-        var + 2 * mean * mean + half + 0.5
-    )  # σ² times the root of the trace and twice the root of the determinant
+    scale = square_root(var + 2 * mean * mean + half + 0.5)  # σ² √(trace + 2 √determinant)
     first = g1 + g1 / half - mean * h2 / var
     return first / scale, (h2 / (2 * var) + (h2 + 2 * mean * g1) / half) / scale
 
@@ -324,10 +314,18 @@ def _steps(delta0, N: int, dtype, device) -> torch.Tensor:  # (N,)
         )
     return delta.expand(N).clone()
 
+# %% ../nbs/22_asng.ipynb #sng-choice
+def _check_choice(space, utility):
+    if not isinstance(space, Space):
+        raise ValueError(f"space must be a Space, not {space!r}")
+    if utility not in tuple(UTILITIES):
+        raise ValueError(f"unknown utility {utility!r}: known are {', '.join(UTILITIES)}")
+
 # %% ../nbs/22_asng.ipynb #sng
 class SNG:
-    """Stochastic natural gradient ascent of the utility with a constant step δ (document asng-nas,
-    equations 7, 9 and 10). `delta`: (N,); `mean`, `var`: (G, N). Raises `ValueError`."""
+    """Stochastic natural gradient ascent of the utility with a constant step δ.
+
+    Document asng-nas, equations 7, 9, 10. `delta`: (N,); `mean`, `var`: (G, N). Raises `ValueError`."""
 
     STATE = ("seeds", "delta", "theta_", "mean", "var")  # tensors whose last axis is the batch
 
@@ -340,10 +338,7 @@ class SNG:
         dtype: torch.dtype = torch.float32,  # or torch.float64
         device="cpu",
     ):
-        if not isinstance(space, Space):
-            raise ValueError(f"space must be a Space, not {space!r}")
-        if utility not in tuple(UTILITIES):
-            raise ValueError(f"unknown utility {utility!r}: known are {', '.join(UTILITIES)}")
+        _check_choice(space, utility)
         self.space, self.utility, device = space, UTILITIES[utility], get_device(str(device))
         self.layout = _layout(space, dtype, device)
         self.seeds, self.single = check_seeds(seeds, device), np.ndim(seeds) == 0
@@ -417,15 +412,14 @@ def _draw_numbers(self: SNG, lam, t):
 def tell(
     self: SNG,
     samples: Samples,  # from `ask`, or from `make_samples`; at least two
-    # (N, lam) numbers, or (lam,) for a single search; smaller is better, NaN is the worst
-    losses: torch.Tensor,
+    losses: torch.Tensor,  # (N, lam) numbers, or (lam,) for a single search; NaN is the worst
 ) -> None:
-    """Move the distribution towards the better samples, by their losses, (N, lam), or (lam,) for a single
-    search. Raises `ValueError` if samples or losses do not fit."""
+    """Move the distribution towards the better samples, by their `losses` (N, lam), smaller is better.
+
+    (lam,) for a single search. Raises `ValueError` if samples or losses do not fit."""
     self._check_samples(samples)
-    g, v, norm2 = self._gradient(
-        samples, self.utility(u := self._check_losses(losses, len(samples.number))) / len(u)
-    )
+    u = self._check_losses(losses, len(samples.number))
+    g, v, norm2 = self._gradient(samples, self.utility(u) / len(u))
     live = norm2 > 0
     self._step(g, v, live * torch.where(live, norm2, 1).rsqrt())
     self._restrict()
@@ -436,19 +430,13 @@ def _check_samples(self: SNG, samples):
     if not isinstance(samples, Samples) or len(samples.number) < 2:
         raise ValueError("samples must come from ask or make_samples, at least two of them")
     (K, D, N), here, theirs = self.theta_.shape, self.theta_, samples.onehot
-    if (
-        theirs.shape != (K, len(samples.number), D, N)
-        or samples.space is not self.space
-        and samples.space.variables != self.space.variables
-    ):
-        raise ValueError(
-            f"these samples are of another space or batch: this one is {self.space}, {N} searches"
-        )
+    same = samples.space is self.space or samples.space.variables == self.space.variables
+    if theirs.shape != (K, len(samples.number), D, N) or not same:
+        says = "these samples are of another space or batch"
+        raise ValueError(f"{says}: this one is {self.space}, {N} searches")
     if theirs.dtype != here.dtype or theirs.device != here.device:
-        raise ValueError(
-            f"these samples are {theirs.dtype} on {theirs.device}, this search is {here.dtype} on "
-            f"{here.device}: make_samples takes both"
-        )
+        says = f"these samples are {theirs.dtype} on {theirs.device}"
+        raise ValueError(f"{says}, this search is {here.dtype} on {here.device}: make_samples takes both")
 
 # %% ../nbs/22_asng.ipynb #tell-check-check-losses
 @patch
@@ -470,8 +458,9 @@ def _check_losses(self: SNG, losses, lam):  # (lam, N)
 # %% ../nbs/22_asng.ipynb #gradient
 @patch
 def _gradient(self: SNG, samples, u):
-    """G (of numbers: of the mean, and centred of the second moment), F^(1/2) G (n_theta, N) and ‖G‖² (N),
-    at the present θ."""
+    """G, F^(1/2) G (n_theta, N) and ‖G‖² (N), at the present θ.
+
+    G of numbers: that of the mean, and that of the second moment, centred."""
     onehot = samples.onehot.movedim(1, 0)
     g = pairwise_sum((onehot[1:] - onehot[0]) * u[1:, None, None])
     if not self.space.D:
@@ -538,21 +527,12 @@ class ASNG(SNG):
     STATE = SNG.STATE + ("delta0", "Delta", "gamma", "s")
 
     def __init__(
-        self,
-        space,
-        seeds=0,
-        delta0=1.0,
-        utility="rank",
-        alpha: float = 1.5,
-        dtype=torch.float32,
-        device="cpu",
+        self, space, seeds=0, delta0=1.0, utility="rank", alpha=1.5, dtype=torch.float32, device="cpu"
     ):
         super().__init__(space, seeds, delta0, utility, dtype, device)
         if _numbers([alpha]) is None or not 1 <= alpha < math.inf:
-            raise ValueError(
-                "alpha must be a number from 1 on (less lets noise alone grow the step without end), not "
-                f"{alpha!r}"
-            )
+            says = "alpha must be a number from 1 on (less lets noise alone grow the step without end)"
+            raise ValueError(f"{says}, not {alpha!r}")
         N = len(self.seeds)
         self.delta0, self.alpha = self.delta.clone(), alpha
         self.Delta, self.gamma = torch.ones_like(self.delta), torch.zeros_like(self.delta)
@@ -576,6 +556,15 @@ def s_norm2(self: ASNG) -> torch.Tensor:
     "‖s‖², (N,), about αγ in equilibrium."
     return pairwise_sum(self.s * self.s)
 
+# %% ../nbs/22_asng.ipynb #adam-check
+def _check_adam(betas, eps):
+    found = _numbers(betas)
+    decays = found is not None and len(found) == 2 and all(0 <= b < 1 for b in found)
+    if not decays or _numbers([eps]) is None or not 0 < eps < math.inf:
+        says = "betas must be two numbers in [0, 1) and eps one above 0"
+        raise ValueError(f"{says}, not {betas!r}, {eps!r}")
+    return found
+
 # %% ../nbs/22_asng.ipynb #adam
 class Adam(SNG):
     """Adam fed with the normalised natural gradient (baseline of the document's figure 4).
@@ -596,17 +585,7 @@ class Adam(SNG):
         device="cpu",
     ):
         super().__init__(space, seeds, delta0, utility, dtype, device)
-        self.betas, self.eps = _numbers(betas), eps
-        if (
-            self.betas is None
-            or len(self.betas) != 2
-            or not all(0 <= b < 1 for b in self.betas)
-            or _numbers([eps]) is None
-            or not 0 < eps < math.inf
-        ):
-            raise ValueError(
-                f"betas must be two numbers in [0, 1) and eps one above 0, not {betas!r}, {eps!r}"
-            )
+        self.betas, self.eps = _check_adam(betas, eps), eps
         flat = torch.cat([x.flatten(0, -2) for x in self.params])
         self.m, self.v = torch.zeros_like(flat), torch.zeros_like(flat)  # (K·D + 2·G, N)
         self.updates = torch.zeros_like(self.delta)  # not counting the skipped ones
@@ -633,31 +612,31 @@ def _step(self: Adam, g, v, scale):
 
 # %% ../nbs/22_asng.ipynb #leave
 @patch
-def keep(
-    self: SNG,
-    which: torch.Tensor,  # (N,) truth values, or indices from 0 on, in the order wanted
-) -> None:
-    "Drop all searches but these: `which` is (N,) truth values, or indices. Raises `ValueError` for others."
+def _which(self: SNG, which):
     N = len(self.seeds)
     try:
         which = torch.as_tensor(which, device=self.theta_.device)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         which = torch.zeros((), dtype=torch.long)
-    if (
-        which.ndim == 1
-        and which.dtype is not torch.bool
-        and not which.is_floating_point()
-        and not which.is_complex()
-    ):
+    real = which.is_floating_point() or which.is_complex()
+    if which.ndim == 1 and which.dtype is not torch.bool and not real:
         fits = not len(which) or bool((which >= 0).all() & (which < N).all())
         which = which.long()
     else:
         fits = which.dtype is torch.bool and which.shape == (N,)
     if not fits or (self.single and len(self.seeds[which]) != 1):
-        raise ValueError(
-            f"which searches to keep: {N} truth values, or indices from 0 to "
-            f"{N - 1}{'; a single search cannot leave' * self.single}"
-        )
+        says = f"which searches to keep: {N} truth values, or indices from 0 to {N - 1}"
+        raise ValueError(says + "; a single search cannot leave" * self.single)
+    return which
+
+# %% ../nbs/22_asng.ipynb #leave-keep
+@patch
+def keep(
+    self: SNG,
+    which: torch.Tensor,  # (N,) truth values, or indices from 0 on, in the order wanted
+) -> None:
+    "Drop all searches but these: `which` is (N,) truth values, or indices. Raises `ValueError` for others."
+    which = self._which(which)
     for name in self.STATE:
         setattr(self, name, getattr(self, name)[..., which].contiguous())
 
@@ -671,23 +650,15 @@ def state(self: SNG) -> dict:
 @patch
 def load(
     self: SNG,
-    # from `state` of a search of the same class, space, number of searches and dtype; from any device
-    state: dict,
+    state: dict,  # from `state` of a search of the same class, space, number of searches and dtype
 ) -> None:
-    """Go on from a `state`.
+    """Go on from a `state`, which may lie on another device.
 
     Raises `ValueError` for one of another search, or one that was altered, and then changes nothing."""
     check_state(state, self.state(), what := f"the state of this {type(self).__name__}")
-    theta, positive = (
-        state["theta_"].to(self.theta_.device),
-        [state[k] for k in ("delta", "delta0", "Delta", "var") if k in state],
-    )
-    if (
-        state["t"] < 0
-        or (state["seeds"] < 0).any()
-        or not all((x > 0).all() for x in positive)
-        or not self._is_theta(theta)
-    ):
+    theta = state["theta_"].to(self.theta_.device)
+    positive = all((state[k] > 0).all() for k in ("delta", "delta0", "Delta", "var") if k in state)
+    if state["t"] < 0 or (state["seeds"] < 0).any() or not positive or not self._is_theta(theta):
         raise ValueError(f"{what} was altered: a step, a seed, a variance or a probability is out of range")
     self.t = state["t"]
     for name in self.STATE:
@@ -704,25 +675,22 @@ def _is_theta(self: SNG, theta) -> bool:  # (K, D, N)
 # %% ../nbs/22_asng.ipynb #result
 @patch(as_prop=True)
 def theta(self: SNG) -> torch.Tensor:
-    """Probabilities of the choices, (N, D, K), or (D, K) for a single search: θ[n, d, k] is that of choice
-    k of variable d, and 0 beyond its last choice."""
+    """Probabilities of the choices, (N, D, K), or (D, K) for a single search.
+
+    θ[n, d, k] is that of choice k of variable d, and 0 beyond its last choice."""
     K, D, N = self.theta_.shape
-    order = (
-        torch.arange(K, device=self.theta_.device) + self.layout.front[:, None]
-    ) % K  # (D, K): the padding goes behind
+    order = (torch.arange(K, device=self.theta_.device) + self.layout.front[:, None]) % K  # padding behind
     theta = self.theta_.movedim((0, 1, 2), (2, 1, 0)).gather(-1, order.expand(N, D, K))
     return theta[0] if self.single else theta
 
 # %% ../nbs/22_asng.ipynb #result-best
 @patch
 def best(self: SNG) -> Samples:  # with lam = 1
-    """The most likely architecture, the argmax of θ (the first of equals) and the mean of the numbers:
+    """The most likely architecture, the argmax of θ (the first of equals) and the mean of the numbers.
+
     `cat` is (N, 1, D), `values` (N, 1, G), for a single search (1, D) and (1, G)."""
-    onehot = (
-        torch.nn.functional.one_hot(self.theta_.argmax(0), self.space.K)
-        .movedim(-1, 0)[:, None]
-        .to(self.theta_.dtype)
-    )
+    onehot = torch.nn.functional.one_hot(self.theta_.argmax(0), self.space.K).movedim(-1, 0)[:, None]
+    onehot = onehot.to(self.theta_.dtype)
     return Samples(onehot, self.mean[None].clone(), self.space, self.layout, self.single)
 
 # %% ../nbs/22_asng.ipynb #given-theta
@@ -734,12 +702,9 @@ def _given_theta(self: SNG, theta) -> torch.Tensor:  # (K, D, N)
             theta = torch.nn.utils.rnn.pad_sequence([_real(row, **like) for row in theta], batch_first=True)
         theta = _real(theta, **like).detach().expand(N, D, K)
     except (TypeError, ValueError, RuntimeError, IndexError, OverflowError):
-        raise ValueError(
-            f"theta must be ({N}, {D}, {K}), ({D}, {K}), or a list of {D} rows of probabilities"
-        ) from None
-    order = (
-        torch.arange(K, device=theta.device) - self.layout.front[:, None]
-    ) % K  # (D, K): what lay behind goes in front
+        says = f"theta must be ({N}, {D}, {K}), ({D}, {K})"
+        raise ValueError(f"{says}, or a list of {D} rows of probabilities") from None
+    order = (torch.arange(K, device=theta.device) - self.layout.front[:, None]) % K
     return theta.gather(-1, order.expand(N, D, K)).movedim((2, 1, 0), (0, 1, 2)).contiguous()
 
 # %% ../nbs/22_asng.ipynb #given-theta-given-numbers
@@ -751,30 +716,34 @@ def _given_numbers(self: SNG, x, what: str) -> torch.Tensor:  # (G, N)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise ValueError(f"{what} must be ({N}, {G}) or ({G},) numbers") from None
 
+# %% ../nbs/22_asng.ipynb #set-theta-given
+_THETA = "theta must hold probabilities from 0 on that sum to 1 over the choices of each variable"
+
+
+@patch
+def _check_given(self: SNG, theta, mean, std, var):
+    if not self._is_theta(theta):
+        raise ValueError(f"{_THETA}, and 0 beyond its last choice")
+    within = (mean >= self.layout.low) & (mean <= self.layout.high)
+    if not within.all() or not ((std > 0) & var.isfinite()).all():
+        raise ValueError("mean must lie within the ranges, and std must be positive and finite")
+
 # %% ../nbs/22_asng.ipynb #set-theta
 @patch
 def set_theta(
     self: SNG,
-    # probabilities, (N, D, K) as `theta` gives them, (D, K) for all searches alike, or a list of D rows, a
-    # probability for each choice
+    # (N, D, K) as `theta` gives them, (D, K) for all searches alike, or a list of D rows
     theta=None,
     mean=None,  # of the numbers, (N, G) or (G,), within their ranges
     std=None,  # their standard deviations, (N, G) or (G,), > 0
 ) -> None:
     """Put the distribution elsewhere: `theta` (N, D, K) or (D, K), `mean` and `std` (N, G) or (G,).
 
-    The step length stays, and the bounds of each hold. Raises `ValueError`, and then changes nothing."""
-    _, low, high, _ = self.layout
+    Raises `ValueError`, and then changes nothing."""
     new_theta = self.theta_.clone() if theta is None else self._given_theta(theta)
     new_mean = self.mean if mean is None else self._given_numbers(mean, "mean")
     new_std = square_root(self.var) if std is None else self._given_numbers(std, "std")
     new_var = self.var if std is None else new_std**2
-    if not self._is_theta(new_theta):
-        raise ValueError(
-            "theta must hold probabilities from 0 on that sum to 1 over the choices of each variable, and "
-            "0 beyond its last choice"
-        )
-    if not ((new_mean >= low) & (new_mean <= high)).all() or not ((new_std > 0) & new_var.isfinite()).all():
-        raise ValueError("mean must lie within the ranges, and std must be positive and finite")
+    self._check_given(new_theta, new_mean, new_std, new_var)
     self.theta_, self.mean, self.var = new_theta, new_mean.clone(), new_var.clone()
     self._restrict()

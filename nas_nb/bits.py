@@ -24,19 +24,17 @@ TORCH = dict(
 )
 PORTABLE = ("smoke", "quick")  # the profiles whose figures shall be identical everywhere
 
-
-def _has_avx2() -> (
-    bool
-):  # torch would believe the variable, and die of the first instruction that is not there
+# %% ../nbs/08_bits.ipynb #avx2
+def _has_avx2() -> bool:
     from numpy._core._multiarray_umath import __cpu_features__
 
     return __cpu_features__.get("AVX2", False)
 
-
+# %% ../nbs/08_bits.ipynb #portable-variables
 def portable_variables(
     profile: str,  # `smoke`, `quick`, `cpu` or `paper`
-) -> dict:  # variable → value, to be set before Python starts
-    "The environment variables for portable arithmetic; none for the large profiles, and none on processors other than x86-64 with AVX2."
+) -> dict:  # variable → value, to be set before Python starts; empty without AVX2
+    "The environment variables for portable arithmetic; none for the large profiles."
     return NUMPY | TORCH if profile in PORTABLE and _has_avx2() else {}
 
 # %% ../nbs/08_bits.ipynb #digest
@@ -47,7 +45,7 @@ def digest(
     x = x.detach().contiguous().numpy() if hasattr(x, "detach") else x
     return hashlib.sha256(x.tobytes()).hexdigest()[:8]
 
-
+# %% ../nbs/08_bits.ipynb #spread-out
 def spread_out(
     *shape: int,
     low: float = -3.0,
@@ -69,40 +67,42 @@ EXPECTED = {
     "numpy's exp (NPY_DISABLE_CPU_FEATURES)": "314ee448",
 }
 
-
+# %% ../nbs/08_bits.ipynb #arithmetic
 def arithmetic() -> dict:  # as `EXPECTED`
     "The four small results, as this process computes them."
     import numpy as np
     import torch.nn.functional as F
 
-    x = spread_out(8, 16, 14, 14)
+    x, filters = spread_out(8, 16, 14, 14), spread_out(24, 16, 3, 3, low=-0.3, high=0.3)
     results = (
         spread_out(200, 100).softmax(1),
-        F.conv2d(x, spread_out(24, 16, 3, 3, low=-0.3, high=0.3), padding=1),
+        F.conv2d(x, filters, padding=1),
         spread_out(130, 70) @ spread_out(70, 33),
         np.exp(spread_out(20011).double().numpy()),
     )
     return {name: digest(result) for name, result in zip(EXPECTED, results)}
 
-# %% ../nbs/08_bits.ipynb #why
+# %% ../nbs/08_bits.ipynb #why-libraries
 COMPUTING = ("torch", "torchvision", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "pillow")
 
+# %% ../nbs/08_bits.ipynb #installed
+def _installed(name: str) -> str:  # without "+cu128": such a build computes the same on the processor
+    try:
+        return version(name).partition("+")[0]
+    except PackageNotFoundError:
+        return "missing"
 
+# %% ../nbs/08_bits.ipynb #pinned
+def _pinned() -> dict[str, str]:  # empty without the file
+    pins = root() / "constraints.txt"
+    text = pins.read_text(encoding="utf-8") if pins.is_file() else ""
+    return dict(re.findall(r"^([\w-]+)==(\S+)", text, re.M))
+
+# %% ../nbs/08_bits.ipynb #why
 def other_surroundings() -> list[str]:  # each as `other torch: 2.15.0`
-    "What of this installation may change bits: versions other than the pinned ones, another family of processors, one without AVX2."
-    pins, found = root() / "constraints.txt", []
-    pinned = dict(
-        re.findall(r"^([\w-]+)==(\S+)", pins.read_text(encoding="utf-8") if pins.is_file() else "", re.M)
-    )
-    for name in COMPUTING:
-        try:
-            here = version(name).partition("+")[
-                0
-            ]  # a build for CUDA computes on the processor like one without
-        except PackageNotFoundError:
-            here = "missing"
-        if here != pinned.get(name, here):
-            found.append(f"other {name}: {here}")
+    "What of this installation may change bits."
+    pinned, here = _pinned(), {name: _installed(name) for name in COMPUTING}
+    found = [f"other {name}: {v}" for name, v in here.items() if v != pinned.get(name, v)]
     if not _has_avx2():
         without = " without AVX2" if platform.machine() in ("x86_64", "AMD64") else ""
         found.append(f"other processor: {platform.machine()}{without}")
@@ -110,9 +110,9 @@ def other_surroundings() -> list[str]:  # each as `other torch: 2.15.0`
 
 # %% ../nbs/08_bits.ipynb #compute
 def compute_portably(
-    profile: str,  # only `smoke` and `quick` are affected
-) -> str:  # one line if the bits will not be the committed ones; "" if they will, and for `cpu` and `paper`, which promise nothing
-    "Set torch's variables for this process, if it is not too late, and check that portable arithmetic is in force; raises `ValueError` for another profile."
+    profile: str,  # only `smoke` and `quick` are affected; `cpu` and `paper` promise nothing
+) -> str:  # one line if the bits will not be the committed ones, else ""
+    "Set up portable arithmetic, and check that it is in force; raises `ValueError` for another profile."
     if profile not in ORDER:
         raise ValueError(f"unknown profile {profile!r}: known are {', '.join(ORDER)}")
     wanted = portable_variables(profile)
@@ -121,12 +121,11 @@ def compute_portably(
     os.environ.update({k: v for k, v in wanted.items() if k in TORCH})
     found = arithmetic()
     wrong = [name for name in EXPECTED if found[name] != EXPECTED[name]]
-    if not wrong:
-        return ""
-    late = (
-        "stop Jupyter and start it by make lab"
-        if wrong[-1].startswith("numpy")
-        else "restart the kernel and run all cells"
-    )
-    why = "; ".join(other_surroundings()) or f"the variables came too late: {late}"
+    return _difference(wrong) if wrong else ""
+
+# %% ../nbs/08_bits.ipynb #difference
+def _difference(wrong: list[str]) -> str:
+    lab, kernel = "stop Jupyter and start it by make lab", "restart the kernel and run all cells"
+    late = f"the variables came too late: {lab if wrong[-1].startswith('numpy') else kernel}"
+    why = "; ".join(other_surroundings()) or late
     return f"last digits will differ from the committed figures: {', '.join(wrong)} ({why})"

@@ -23,7 +23,13 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
+from .core import check_whole, said
 from .files import check_state
+from .relaxations import Weights
+from .training import DropPath
+
+# %% ../nbs/11_cells.ipynb #imports-operations
+from .core import check_whole, said
 from nas_nb.operations import (
     ASNG_OPS,
     DARTS_OPS,
@@ -35,15 +41,11 @@ from nas_nb.operations import (
     check_reals,
     check_shape,
     check_tensors,
-    check_whole,
     conv_bn,
     factorized_reduce,
     relu_conv_bn,
-    said,
     side_by_side,
 )
-from .relaxations import Weights
-from .training import DropPath
 
 # %% ../nbs/11_cells.ipynb #space
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class CellSpace:
     nodes: int = 4
     # False: a variable for each edge (DARTS); True: a node picks two pairs of input and operation (ENAS)
     picks: bool = False
-    output: str = "all"  # "all" nodes, or the "loose" ones, which nobody reads
+    output: str = "all"  # "all" nodes, or the "loose" ones, which no other node reads
     # bring the output back to the cell's number of channels: "never", "search" (ENAS) or "always"
     # (ASNG-NAS)
     project: str = "never"
@@ -97,23 +99,23 @@ def count(self: CellSpace, keep: int | None = 2) -> int:  # `keep`: as for `disc
     return math.prod(math.comb(n, min(n, keep)) * K ** min(n, keep) for n in into)
 
 # %% ../nbs/11_cells.ipynb #spaces
-def _check_space(s):
+def _check_fields(s):
     if not isinstance(s.ops, dict) or not s.ops or not all(isinstance(op, Op) for op in s.ops.values()):
         raise ValueError("CellSpace: ops must be a dict with at least one name and its Op")
     if type(s.nodes) is not int or not 1 <= s.nodes <= 100:
         raise ValueError(f"CellSpace: nodes = {said(s.nodes)} must be a whole number from 1 to 100")
     for field, known in (("output", ("all", "loose")), ("project", ("never", "search", "always"))):
-        if getattr(s, field) not in known:
-            raise ValueError(
-                f"CellSpace: {field} = {said(getattr(s, field))} must be one of {', '.join(known)}"
-            )
+        if (found := getattr(s, field)) not in known:
+            raise ValueError(f"CellSpace: {field} = {said(found)} must be one of {', '.join(known)}")
     if s.output == "loose" and (not s.picks or s.project == "never"):
-        raise ValueError(
-            "CellSpace: output='loose' needs picks=True, and project='search' or 'always', or its size "
-            "would vary"
-        )
+        needs = "needs picks=True, and project='search' or 'always', or its size would vary"
+        raise ValueError(f"CellSpace: output='loose' {needs}")
     if s.picks and s.wiring is not None:
         raise ValueError("CellSpace: with picks=True a node may pick every earlier state; leave wiring out")
+
+# %% ../nbs/11_cells.ipynb #spaces-wiring
+def _check_space(s):
+    _check_fields(s)
     states = [(j, i) for i in range(s.nodes) for j in range(2 + i)]
     if not isinstance(s.edges, (tuple, list)):
         raise ValueError(f"CellSpace: wiring = {said(s.edges)} must be pairs (state, node)")
@@ -180,49 +182,43 @@ def _checked(**parts):  # lists and tuples -> a genotype
     g.cell("normal"), g.cell("reduce")
     return g
 
-# %% ../nbs/11_cells.ipynb #genotype-darts
-@patch(cls_method=True)
-def from_darts(
-    cls: Genotype,
-    # `Genotype(normal=[('sep_conv_3x3', 0), …], normal_concat=range(2, 6), reduce=[…], reduce_concat=[2, 3,
-    # 4, 5])`
-    text: str,
-) -> Genotype:
-    """A genotype as the public DARTS program writes it, with or without `NAME =` in front.
-
-    Raises `ValueError` for any other text."""
-    try:
-        (statement,) = ast.parse(text.strip()).body
-        call = statement.value
-        if getattr(call.func, "id", getattr(call.func, "attr", "")) != "Genotype":
-            raise ValueError("it is no call of Genotype")
-        values = list(zip(cls._fields, call.args)) + [(k.arg, k.value) for k in call.keywords]
-        parts = {name: _literal(value) for name, value in values}
-        if (
-            len(values) != 4
-            or parts.keys() != set(cls._fields)
-            or any(len(parts[kind]) % 2 for kind in _KINDS)
-        ):
-            raise ValueError(f"it needs {', '.join(cls._fields)}, each once, and two pairs for each node")
-        pairs = {kind: [parts[kind][n : n + 2] for n in range(0, len(parts[kind]), 2)] for kind in _KINDS}
-        return _checked(**parts | pairs)
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        SyntaxError,
-        OverflowError,
-        MemoryError,
-        RecursionError,
-    ) as e:
-        raise ValueError(f"not a genotype as DARTS writes it ({type(e).__name__}: {e})") from None
-
 # %% ../nbs/11_cells.ipynb #genotype-darts-literal
 def _literal(node):
     if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "range" and not node.keywords:
         return tuple(range(*map(ast.literal_eval, node.args))[:1000])  # more states than any cell has
     return ast.literal_eval(node)
+
+# %% ../nbs/11_cells.ipynb #genotype-arguments
+def _arguments(text, fields):
+    (statement,) = ast.parse(text.strip()).body
+    call = statement.value
+    if getattr(call.func, "id", getattr(call.func, "attr", "")) != "Genotype":
+        raise ValueError("it is no call of Genotype")
+    values = list(zip(fields, call.args)) + [(k.arg, k.value) for k in call.keywords]
+    parts = {name: _literal(value) for name, value in values}
+    odd = parts.keys() == set(fields) and any(len(parts[kind]) % 2 for kind in _KINDS)
+    if len(values) != 4 or parts.keys() != set(fields) or odd:
+        raise ValueError(f"it needs {', '.join(fields)}, each once, and two pairs for each node")
+    pairs = {kind: [parts[kind][n : n + 2] for n in range(0, len(parts[kind]), 2)] for kind in _KINDS}
+    return parts | pairs
+
+# %% ../nbs/11_cells.ipynb #genotype-darts
+_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, SyntaxError)
+_UNREADABLE += (OverflowError, MemoryError, RecursionError)
+
+
+@patch(cls_method=True)
+def from_darts(
+    cls: Genotype,
+    text: str,  # `Genotype(normal=[('sep_conv_3x3', 0), …], normal_concat=range(2, 6), reduce=[…], …)`
+) -> Genotype:
+    """A genotype as the public DARTS program writes it, with or without `NAME =` in front.
+
+    Raises `ValueError` for any other text."""
+    try:
+        return _checked(**_arguments(text, cls._fields))
+    except _UNREADABLE as e:
+        raise ValueError(f"not a genotype as DARTS writes it ({type(e).__name__}: {e})") from None
 
 # %% ../nbs/11_cells.ipynb #genotype-write
 @patch
@@ -256,31 +252,29 @@ def cell(
     return nodes, concat
 
 # %% ../nbs/11_cells.ipynb #genotype-cell-faults
-def _faults(kind, nodes, concat):  # in words
+def _faults(kind, nodes, concat):
     try:
         pairs, states = [(i, op, j) for i, node in enumerate(nodes) for op, j in node], list(concat)
     except (TypeError, ValueError):
         yield "a node is a list of pairs (operation, state), and the output a list of states"
         return
     yield from (f"{said(x)} is the name of no operation" for _, x, _ in pairs if type(x) is not str)
-    yield from (
-        f"{said(x)} is no state: states are whole numbers"
-        for x in [*(j for *_, j in pairs), *states]
-        if type(x) is not int
-    )
-    yield from (
-        f"node {i} reads state {j}, which is not there yet" for i, _, j in pairs if not 0 <= j < 2 + i
-    )
-    yield from (
-        f"the output reads state {s}, which is not there yet" for s in states if not 0 <= s < 2 + len(nodes)
-    )
+    numbers = [*(j for *_, j in pairs), *states]
+    yield from (f"{said(x)} is no state: states are whole numbers" for x in numbers if type(x) is not int)
+    early = [(i, j) for i, _, j in pairs if not 0 <= j < 2 + i]
+    yield from (f"node {i} reads state {j}, which is not there yet" for i, j in early)
+    yield from _output_faults(kind, len(nodes), states)
+
+# %% ../nbs/11_cells.ipynb #genotype-output-faults
+def _output_faults(kind, n, states):
+    late = [s for s in states if not 0 <= s < 2 + n]
+    yield from (f"the output reads state {s}, which is not there yet" for s in late)
     yield from (f"the output reads state {s} twice" for s in states if states.count(s) > 1)
-    yield from ("its output is empty" for _ in [0] if not states)
-    yield from (
-        f"its output is of half the size, so state {s}, an input, cannot be part of it"
-        for s in states
-        if kind == "reduce" and s < 2
-    )
+    if not states:
+        yield "its output is empty"
+    inputs = [s for s in states if kind == "reduce" and s < 2]
+    half = "its output is of half the size"
+    yield from (f"{half}, so state {s}, an input, cannot be part of it" for s in inputs)
 
 # %% ../nbs/11_cells.ipynb #genotype-loose
 def loose(nodes: Sequence[Node]) -> tuple[int, ...]:
@@ -322,12 +316,14 @@ def routes(
     return nodes
 
 # %% ../nbs/11_cells.ipynb #pick
+_ONE = (
+    "a cell of this space outputs only its unused nodes; a mixture uses every node, so nothing would be left"
+)
+
+
 def _pick(space, w, begin, nodes):
     if w.chosen is None or w.values is not None or any(len(chosen) != 1 for chosen in w.chosen):
-        raise ValueError(
-            "the cell's output is what nobody reads, so a mixture of architectures has no meaning here: "
-            "choose one"
-        )
+        raise ValueError(f"{_ONE}: choose one architecture")
     at = {edge: e for e, edge in enumerate(space.edges)}
     for i, node in enumerate(nodes):
         (a,), (b,), (p,), (q,) = w.chosen[begin + 4 * i : begin + 4 * i + 4]
@@ -391,20 +387,23 @@ class Cell(nn.Module):
         super().__init__()
         self.space, self.stride, affine = space, 2 if reduction else 1, built is not None
         bring = factorized_reduce if after_reduction else relu_conv_bn
-        self.first, self.second = (
-            bring(widths[0], channels, affine),
-            relu_conv_bn(widths[1], channels, affine),
-        )
+        self.first = bring(widths[0], channels, affine)
+        self.second = relu_conv_bn(widths[1], channels, affine)
         self.shared, self.own, self.drop = nn.ModuleDict(), nn.ModuleDict(), DropPath() if affine else None
-        every = ((e, k) for e in range(len(space.edges)) for k in range(len(space.ops)))
-        ops = list(space.ops.values())
-        self.kinds = {op.shared: n for n, op in enumerate({op.shared: op for op in ops}.values())}
-        for e, k in every if built is None else sorted({r[:2] for node in built for r in node}):
-            state, op = space.edges[e][0], ops[k]
-            stride = self.stride if state < 2 else 1
-            if (key := f"{state}-{self.kinds[op.shared]}") not in self.shared:
-                self.shared[key] = op.shared(channels, stride, affine)
-            self.own[f"{e}-{k}"] = op.own(channels, stride, affine)
+        self._build(channels, affine, built)
+
+# %% ../nbs/11_cells.ipynb #cell-build
+@patch
+def _build(self: Cell, channels, affine, built):
+    space, ops = self.space, list(self.space.ops.values())
+    self.kinds = {op.shared: n for n, op in enumerate({op.shared: op for op in ops}.values())}
+    every = ((e, k) for e in range(len(space.edges)) for k in range(len(space.ops)))
+    for e, k in every if built is None else sorted({r[:2] for node in built for r in node}):
+        state, op = space.edges[e][0], ops[k]
+        stride = self.stride if state < 2 else 1
+        if (key := f"{state}-{self.kinds[op.shared]}") not in self.shared:
+            self.shared[key] = op.shared(channels, stride, affine)
+        self.own[f"{e}-{k}"] = op.own(channels, stride, affine)
 
 # %% ../nbs/11_cells.ipynb #group
 class Group(NamedTuple):
@@ -415,6 +414,25 @@ class Group(NamedTuple):
     edges: tuple[int, ...]
     at: torch.Tensor | slice | None  # positions of the weights, on the device; None: all 1
 
+# %% ../nbs/11_cells.ipynb #term-parts
+@patch
+def _parts_of(self: Cell, group, values):
+    own = [self.own[f"{e}-{group.op}"] for e in group.edges]
+    return own, None if group.at is None else values[group.at]
+
+
+@patch
+def _shared(self: Cell, op, s, x, shared):
+    kind = self.kinds[list(self.space.ops.values())[op].shared]
+    if kind not in shared:
+        shared[kind] = self.shared[f"{s}-{kind}"](x)
+    return shared[kind]
+
+
+@patch
+def _dropped(self: Cell, y, x):
+    return y if self.drop is None or y is x else self.drop(y)
+
 # %% ../nbs/11_cells.ipynb #term
 @patch
 def leaving(
@@ -423,30 +441,21 @@ def leaving(
     x: torch.Tensor,  # (N, C, H, W), the state
     groups: list[Group],
     values: torch.Tensor | None,  # flattened weights
-) -> list[
-    tuple[tuple[int, ...], Sequence[torch.Tensor]]
-]:  # edges, and for each of them what it adds to its node
-    """What goes out from state `s`, `x` (N, C, H, W), with the flattened weights `values` (variables ·
-    choices,): terms (N, C, H', W') for edges."""
-    shared, weighted, plain, found, ops = {}, {}, {}, [], list(self.space.ops.values())
-    for op, edges, at in groups:
-        kind, own, w = (
-            self.kinds[ops[op].shared],
-            [self.own[f"{e}-{op}"] for e in edges],
-            None if at is None else values[at],
-        )
-        if kind not in shared:
-            shared[kind] = self.shared[f"{s}-{kind}"](x)
+) -> list[tuple[tuple[int, ...], Sequence[torch.Tensor]]]:  # edges, and what each of them adds to its node
+    """What goes out from state `s`, `x` (N, C, H, W): terms (N, C, H', W') for edges.
+
+    `values` (variables · choices,): the flattened weights."""
+    shared, weighted, plain, found = {}, {}, {}, []
+    for group in groups:
+        own, w = self._parts_of(group, values)
+        y = self._shared(group.op, s, x, shared)
         if len(own) > 1 and not isinstance(own[0], nn.Identity):
-            y = side_by_side(own, shared[kind], w)
-            weighted[edges] = weighted[edges] + y if edges in weighted else y
-            continue
-        y = own[0](shared[kind])
-        y = y if self.drop is None or y is x else self.drop(y)
-        if w is None:
-            found.append((edges, [y] * len(edges)))
+            y = side_by_side(own, y, w)
+            weighted[group.edges] = weighted[group.edges] + y if group.edges in weighted else y
+        elif w is None:
+            found.append((group.edges, [self._dropped(own[0](y), x)] * len(group.edges)))
         else:
-            plain.setdefault(edges, []).append((y, w))
+            plain.setdefault(group.edges, []).append((self._dropped(own[0](y), x), w))
     found += [(edges, y.chunk(len(edges), 1)) for edges, y in weighted.items()]
     return found + [(edges, weighted_sums(*_columns(pairs)).unbind()) for edges, pairs in plain.items()]
 
@@ -523,8 +532,7 @@ class CellNetwork(nn.Module):
         channels: int = 16,  # of the first cell
         cells: int = 8,
         genotype: Genotype | None = None,  # None: the supernet
-        # an auxiliary head after cell ⌊2L/3⌋, for 8 to 10 pixels each way there, as of 32×32 images
-        aux: bool = False,
+        aux: bool = False,  # a head after cell ⌊2L/3⌋, for 8 to 10 pixels each way there
     ):
         super().__init__()
         self.space, self.shape, self.genotype, self.plans = space, check_shape(shape), genotype, {}
@@ -532,17 +540,23 @@ class CellNetwork(nn.Module):
         _check_network(self, aux, classes=classes, channels=channels)
         self.stem = conv_bn(self.shape[0], 3 * channels, True, 3)
         self.cells, self.merges, self.aux = nn.ModuleList(), nn.ModuleList(), None
-        widths, before = (3 * channels, 3 * channels), False
-        for n, kind in enumerate(self.kinds):
-            channels *= 2 if (reduction := kind == "reduce") else 1
-            built, concat = self._parts(kind)
-            self.cells.append(Cell(space, widths, channels, reduction, before, built))
-            project = space.project == "always" or (space.project == "search" and not genotype)
-            self.merges.append(Merge(channels, concat, genotype is not None) if project else None)
-            widths, before = (widths[1], channels if project else len(concat) * channels), reduction
-            if aux and n == 2 * cells // 3:
-                self.aux = auxiliary_head(widths[1], classes)
-        self.linear = nn.Linear(widths[1], classes)
+        self.linear = nn.Linear(self._stack(channels, classes, aux), classes)
+
+# %% ../nbs/11_cells.ipynb #network-stack
+@patch
+def _stack(self: CellNetwork, channels, classes, aux):
+    space, genotype = self.space, self.genotype
+    widths, before = (3 * channels, 3 * channels), False
+    project = space.project == "always" or (space.project == "search" and not genotype)
+    for n, kind in enumerate(self.kinds):
+        channels *= 2 if (reduction := kind == "reduce") else 1
+        built, concat = self._parts(kind)
+        self.cells.append(Cell(space, widths, channels, reduction, before, built))
+        self.merges.append(Merge(channels, concat, genotype is not None) if project else None)
+        widths, before = (widths[1], channels if project else len(concat) * channels), reduction
+        if aux and n == 2 * len(self.kinds) // 3:
+            self.aux = auxiliary_head(widths[1], classes)
+    return widths[1]
 
 # %% ../nbs/11_cells.ipynb #network-checks
 def _kinds(cells):  # of each cell
@@ -572,7 +586,8 @@ def _check_head(network, sides):
     found = _at_the_end(network, sides)
     if not all(8 <= n <= 10 for n in found):
         fits = [n << network.kinds.count("reduce") for n in (7, 10)]
-        says = f"the auxiliary head takes 8 to 10 pixels each way, and images of {sides[0]}×{sides[1]} pixels have {found[0]}×{found[1]} there"
+        sizes = f"images of {sides[0]}×{sides[1]} pixels have {found[0]}×{found[1]} there"
+        says = f"the auxiliary head takes 8 to 10 pixels each way, and {sizes}"
         raise ValueError(
             f"{says}: bring them to {fits[0] + 1} to {fits[1]} pixels with data.resize, or leave it out "
             "(aux=False)"
@@ -649,35 +664,35 @@ def _groups(
         ]
 
 # %% ../nbs/11_cells.ipynb #network-weights
+_SUPERNET, _GENOTYPE = "a supernet needs weights", "the network of a genotype takes no weights"
+_WEIGHTS = "weights come as `Weights` with values or choices, for example softmax(alpha) or one_hot(choices)"
+_CHOSEN = "the choices of weights are a tuple with a tuple of whole numbers for each variable"
+
+
 def _check_weights(network, w):
-    space = network.space
-    if (w is None) != (network.genotype is not None):
-        raise ValueError(
-            "a supernet needs weights: network(x, w)"
-            if w is None
-            else "the network of a genotype takes no weights: network(x)"
-        )
-    if w is None:
-        return
-    if not isinstance(w, Weights) or w.values is None and w.chosen is None:
-        raise ValueError(
-            "weights come as `Weights` with values or choices, for example softmax(alpha) or one_hot(choices)"
-        )
+    if w is None and network.genotype is None:
+        raise ValueError(f"{_SUPERNET}: network(x, w)")
+    if w is not None and network.genotype is not None:
+        raise ValueError(f"{_GENOTYPE}: network(x)")
+    if w is not None:
+        if not isinstance(w, Weights) or w.values is None and w.chosen is None:
+            raise ValueError(_WEIGHTS)
+        _check_variables(network.space, w)
+
+# %% ../nbs/11_cells.ipynb #network-variables
+def _check_variables(space, w):
     V, K = len(space.sizes), len(space.ops)
     if w.values is not None:
         check_reals(values=w.values)
-    if w.chosen is not None and not (
-        isinstance(w.chosen, tuple) and all(isinstance(c, tuple) for c in w.chosen)
-    ):
-        raise ValueError("the choices of weights are a tuple with a tuple of whole numbers for each variable")
+    tuples = isinstance(w.chosen, tuple) and all(isinstance(c, tuple) for c in w.chosen)
+    if w.chosen is not None and not tuples:
+        raise ValueError(_CHOSEN)
     for part in w:  # values and choices
         if part is not None and len(part) != V:
             raise ValueError(f"weights for {len(part)} variables do not fit a space that has {V}")
     if w.values is not None and not space.picks and tuple(w.values.shape) != (V, K):
-        raise ValueError(
-            f"weights for {w.values.shape[-1]} choices do not fit a space that has {K} operations: values "
-            f"must be {V} × {K} numbers"
-        )
+        says = f"weights for {w.values.shape[-1]} choices do not fit a space that has {K} operations"
+        raise ValueError(f"{says}: values must be {V} × {K} numbers")
 
 # %% ../nbs/11_cells.ipynb #network-forward
 @patch
@@ -705,40 +720,42 @@ def forward(
     )  # `mean` would pass back a gradient without a memory layout
     return logits if aux is None else (logits, aux)
 
+# %% ../nbs/11_cells.ipynb #discretise-check-dense
+def _check_dense(space, weights):
+    if space.picks:
+        raise ValueError("here an architecture is a list of choices, not a mixture: use `decode`")
+    shape = len(space.sizes), len(space.ops)
+    says = f"weights must be {shape[0]} × {shape[1]} numbers"
+    if tuple(weights.shape) != shape:
+        raise ValueError(f"{says}, not {tuple(weights.shape)}")
+    if weights.isnan().any():
+        raise ValueError(f"{says}, and some are NaN: the search diverged, try a smaller learning rate")
+
+# %% ../nbs/11_cells.ipynb #discretise-strongest
+def _strongest(space, rows, keep):
+    names, nodes = list(space.ops), [[] for _ in range(space.nodes)]
+    allowed = [k for k in range(len(names)) if keep is None or names[k] != "none"]
+    for row, (j, i) in zip(rows, space.edges):
+        best = max(allowed, key=row.__getitem__)
+        nodes[i].append((row[best], names[best], j))
+    if keep is not None:
+        nodes = [sorted(node, key=lambda edge: -edge[0])[:keep] for node in nodes]
+    return tuple(tuple((op, j) for _, op, j in node if op != "none") for node in nodes)
+
 # %% ../nbs/11_cells.ipynb #discretise
 def discretise(
     space: CellSpace,
     weights: torch.Tensor,  # (variables, choices), for example softmax(alpha)
-    keep: int
-    | None = 2,  # edges kept for each node; None: every edge, with its strongest operation, none included
+    # edges kept for each node; None: every edge, with its strongest operation, none included
+    keep: int | None = 2,
 ) -> Genotype:
     """The discrete architecture of dense `weights` (variables, choices).
 
     Raises `ValueError` for a space with picks and for weights that are NaN."""
     _check_keep(keep), check_tensors(weights=weights), _check_type(space, CellSpace)
-    if space.picks:
-        raise ValueError("here an architecture is a list of choices, not a mixture: use `decode`")
-    if tuple(weights.shape) != (len(space.sizes), len(space.ops)):
-        raise ValueError(
-            f"weights must be {len(space.sizes)} × {len(space.ops)} numbers, not {tuple(weights.shape)}"
-        )
-    if weights.isnan().any():
-        raise ValueError(
-            f"weights must be {len(space.sizes)} × {len(space.ops)} numbers, and some are NaN: the search "
-            "diverged, try a smaller learning rate"
-        )
-    half, names = len(space.edges), list(space.ops)
-    rows, table = weights.detach().tolist(), {}
-    for kind, begin in (("normal", 0), ("reduce", half)):
-        nodes = [[] for _ in range(space.nodes)]
-        for e, (j, i) in enumerate(space.edges):
-            allowed = [k for k in range(len(names)) if keep is None or names[k] != "none"]
-            best = max(allowed, key=lambda k: rows[begin + e][k])
-            nodes[i].append((rows[begin + e][best], names[best], j))
-        if keep is not None:
-            nodes = [sorted(node, key=lambda edge: -edge[0])[:keep] for node in nodes]
-        table[kind] = tuple(tuple((op, j) for _, op, j in node if op != "none") for node in nodes)
-    return _genotype(space, **table)
+    _check_dense(space, weights)
+    rows, half = weights.detach().tolist(), len(space.edges)
+    return _genotype(space, _strongest(space, rows[:half], keep), _strongest(space, rows[half:], keep))
 
 # %% ../nbs/11_cells.ipynb #discretise-genotype
 def _genotype(space, normal, reduce):
@@ -750,8 +767,7 @@ def encode(
     space: CellSpace,
     genotype: Genotype,
 ) -> Weights:
-    """The genotype as weights of the supernet, which puts out what its space says.
-
+    """The genotype as weights of the supernet; outputs follow the space, not the genotype's `concat`.
     Raises `ValueError` for what the space does not have."""
     _check_type(space, CellSpace), _check_type(genotype, Genotype)
     chosen = []
@@ -821,6 +837,11 @@ def parameter_norms(network: CellNetwork) -> torch.Tensor:
     return torch.stack([torch.stack(row) for row in rows])
 
 # %% ../nbs/11_cells.ipynb #widest
+def _parameters(*args):
+    with torch.device("meta"):
+        return sum(p.numel() for p in CellNetwork(*args).parameters())
+
+
 def widest(
     space: CellSpace,
     genotype: Genotype,
@@ -830,23 +851,13 @@ def widest(
     cells: int = 20,
     most: int = 127,  # channels
 ) -> int:
-    """The most channels with which the network of a genotype keeps to the budget.
-
-    Raises `ValueError` if not even one does."""
+    "The most channels within the budget; raises `ValueError` if not even one does."
     check_whole(**{"most channels": most}), check_positive(budget=budget)
-
-    def parameters(channels):
-        with torch.device("meta"):
-            return sum(
-                p.numel() for p in CellNetwork(space, shape, classes, channels, cells, genotype).parameters()
-            )
-
+    parameters = lambda channels: _parameters(space, shape, classes, channels, cells, genotype)
     channels = bisect_right(range(1, most + 1), budget, key=parameters)
     if not channels:
-        raise ValueError(
-            f"a network of {cells} cells has {parameters(1)} parameters with a single channel, more than "
-            f"the budget of {budget}"
-        )
+        says = f"a network of {cells} cells has {parameters(1)} parameters with a single channel"
+        raise ValueError(f"{says}, more than the budget of {budget}")
     return channels
 
 # %% ../nbs/11_cells.ipynb #nasnet
@@ -868,45 +879,6 @@ NASNET_A = Genotype(
     reduce_concat=(3, 4, 5, 6),
 )
 
-# %% ../nbs/11_cells.ipynb #darts-names
-def darts_names(network: CellNetwork) -> dict[str, str]:
-    """Name in a state of the public DARTS program → name in that of the network of a genotype.
-
-    Raises `ValueError` for what DARTS does not have."""
-    try:
-        modules = {
-            "stem.0": "stem.0",
-            "stem.1": "stem.1",
-            "linear": "classifier",
-            "aux.9": "auxiliary_head.classifier",
-        }
-        modules |= {f"aux.{n}": f"auxiliary_head.features.{n}" for n in range(9)}
-        for n, (cell, kind) in enumerate(zip(network.cells, network.kinds)):
-            pairs = [
-                r for node in genotype_routes(network.space, network.genotype.cell(kind)[0]) for r in node
-            ]
-            built = {f"own.{r.edge}-{r.op}": f"_ops.{m}" for m, r in enumerate(pairs)} | dict(
-                first="preprocess0", second="preprocess1"
-            )
-            if len(built) < len(pairs) + 2:
-                raise ValueError(
-                    "a node that takes one operation of one state twice has one set of weights for both here"
-                )
-            modules |= {
-                f"cells.{n}.{ours}{a}": f"cells.{n}.{theirs}{b}"
-                for ours, theirs in built.items()
-                for a, b in _inside(cell, ours)
-            }
-        return {
-            f"{modules[path]}.{leaf}": f"{path}.{leaf}"
-            for path, _, leaf in (key.rpartition(".") for key in network.state_dict())
-        }
-    except (AttributeError, KeyError) as e:
-        raise ValueError(
-            f"the public DARTS program has no such network ({type(e).__name__}: {e}): it builds genotypes "
-            "of DARTS_CELL"
-        ) from None
-
 # %% ../nbs/11_cells.ipynb #darts-names-inside
 def _inside(cell, name):  # of a part of a cell: (name here, name there) of its modules
     part = cell.get_submodule(name)
@@ -917,32 +889,64 @@ def _inside(cell, name):  # of a part of a cell: (name here, name there) of its 
     )  # ReLU, shared by all edges from a state, is not among an edge's own modules
     return [(f".{i}", f".op.{i + ahead}") for i, _ in enumerate(part.children())]
 
+# %% ../nbs/11_cells.ipynb #darts-cell-names
+def _cell_names(network, n, cell, kind):
+    pairs = [r for node in genotype_routes(network.space, network.genotype.cell(kind)[0]) for r in node]
+    built = {f"own.{r.edge}-{r.op}": f"_ops.{m}" for m, r in enumerate(pairs)}
+    built |= dict(first="preprocess0", second="preprocess1")
+    if len(built) < len(pairs) + 2:
+        raise ValueError(_TWICE)
+    each = ((ours, theirs, a, b) for ours, theirs in built.items() for a, b in _inside(cell, ours))
+    return {f"cells.{n}.{ours}{a}": f"cells.{n}.{theirs}{b}" for ours, theirs, a, b in each}
+
+# %% ../nbs/11_cells.ipynb #darts-names
+_OUTER = {
+    "stem.0": "stem.0",
+    "stem.1": "stem.1",
+    "linear": "classifier",
+    "aux.9": "auxiliary_head.classifier",
+}
+_OUTER |= {f"aux.{n}": f"auxiliary_head.features.{n}" for n in range(9)}
+_TWICE = "a node that takes one operation of one state twice has one set of weights for both here"
+_BUILDS = "it builds genotypes of DARTS_CELL"
+
+
+def darts_names(network: CellNetwork) -> dict[str, str]:
+    """Name in a state of the public DARTS program → name in that of the network of a genotype.
+
+    Raises `ValueError` for what DARTS does not have."""
+    try:
+        modules = dict(_OUTER)
+        for n, (cell, kind) in enumerate(zip(network.cells, network.kinds)):
+            modules |= _cell_names(network, n, cell, kind)
+        keys = (key.rpartition(".") for key in network.state_dict())
+        return {f"{modules[path]}.{leaf}": f"{path}.{leaf}" for path, _, leaf in keys}
+    except (AttributeError, KeyError) as e:
+        says = f"the public DARTS program has no such network ({type(e).__name__}: {e})"
+        raise ValueError(f"{says}: {_BUILDS}") from None
+
+# %% ../nbs/11_cells.ipynb #darts-must
+_MUST = "shape, channels, cells, aux and genotype must be those of the published network"
+
 # %% ../nbs/11_cells.ipynb #darts-load
 def load_darts(
     network: CellNetwork,  # of the published genotype
-    state: dict[
-        str, torch.Tensor
-    ],  # `torch.load(path, weights_only=True)` of a checkpoint of the public DARTS program (CIFAR-10)
+    state: dict[str, torch.Tensor],  # `torch.load(path, weights_only=True)` of a published checkpoint
 ) -> None:
     """Give a network the weights of a published one, `state` (name → tensor of the published shape).
 
     Raises `ValueError` for another one's, and then leaves the network as it was."""
     names, mine = darts_names(network), network.state_dict()
     if not isinstance(state, dict):
-        raise ValueError(
-            f"a state is a dict, name → tensor, not {said(state)}: torch.load(path, weights_only=True) "
-            "gives it"
-        )
+        says = f"a state is a dict, name → tensor, not {said(state)}"
+        raise ValueError(f"{says}: torch.load(path, weights_only=True) gives it")
     state = {name: x for name, x in state.items() if network.aux or not name.startswith("auxiliary_head.")}
-    for name in names.keys() - state.keys():  # torch before 0.4 did not count batches
+    for name in names.keys() - state.keys():
         if name.endswith("num_batches_tracked"):
             state[name] = mine[names[name]]
     if strange := sorted(names.keys() ^ state.keys()):
         says = "lacks" if strange[0] in names else "has more than this network:"
-        raise ValueError(
-            f"the state {says} {strange[0]}: shape, channels, cells, aux and genotype must be those of the "
-            "published network"
-        )
+        raise ValueError(f"the state {says} {strange[0]}: {_MUST}")
     found = {names[name]: x for name, x in state.items()}
     check_state(found, mine, "the state of a DARTS network")
     network.load_state_dict(found)

@@ -16,9 +16,10 @@ from fastcore.basics import patch
 from torch import nn
 
 from .cells import CellSpace, Genotype, discretise
+from .core import check_whole, said
 from .files import check_state
 from .methods import GradientMethod
-from .operations import check_positive, check_tensors, check_whole, said
+from .operations import check_positive, check_tensors
 from .relaxations import Weights, softmax
 from .streams import square_root
 

@@ -338,6 +338,12 @@ def verify_data(name: str) -> str:  # `name`: a name or a path; returns a line t
     "Read everything again, without the cache, and compare known checksums; raises `DataError`."
     return _verified(name)[0]
 
+# %% ../nbs/01d_datasets.ipynb #is-text
+def _is_text(name: str | Path) -> bool:
+    paths = [Path(name), *(p for r in data_roots() for p in called(str(name), ("", ".txt"), r))]
+    with reading(name):
+        return any((p.suffix.lower() == ".txt" and p.is_file()) or (p / "valid.txt").is_file() for p in paths)
+
 # %% ../nbs/01d_datasets.ipynb #verified
 def _verified(name: str, keep: bool = True):  # the line, and (splits, notes); None for a text
     if name == "pydoc" or name in KNOWN_TEXTS or _is_text(name):
@@ -353,12 +359,6 @@ def _verified(name: str, keep: bool = True):  # the line, and (splits, notes); N
     known = "readable; no checksums are known" if notes["kind"] else "the known checksums"
     many = f"{sum(map(len, splits.values())):,} images from {place.source}"
     return f"{name}: {many} ({notes['form']}), hash {notes['hash']}, {known}", (splits, notes)
-
-# %% ../nbs/01d_datasets.ipynb #is-text
-def _is_text(name: str | Path) -> bool:
-    paths = [Path(name), *(p for r in data_roots() for p in called(str(name), ("", ".txt"), r))]
-    with reading(name):
-        return any((p.suffix.lower() == ".txt" and p.is_file()) or (p / "valid.txt").is_file() for p in paths)
 
 # %% ../nbs/01d_datasets.ipynb #list
 def list_data() -> list[dict]:  # name, what, form, where (within its root), size (bytes), state

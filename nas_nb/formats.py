@@ -361,8 +361,7 @@ def _images(items: list[tuple]) -> tuple[str, np.ndarray]:  # uint8 (N, H, W) or
     return "/".join(sorted(kinds)), every
 
 # %% ../nbs/01b_formats.ipynb #empty
-def _empty(items: list[tuple], a: np.ndarray) -> np.ndarray:
-    "Room for all images, if they are like the first."
+def _empty(items: list[tuple], a: np.ndarray) -> np.ndarray:  # room for all, if they are like the first
     where, N = items[0][3].partition(": ")[0], len(items)
     _fits(f"{where} with {N:,} images of {a.shape[1]} × {a.shape[0]} pixels", N * (a.size + 8))
     return np.empty((N, *a.shape), np.uint8)
@@ -437,8 +436,7 @@ def _read_cifar_archive(files: list[Path], known: str):
         return _read_pickles(sorted(Path(folder, CIFAR10.base_folder).iterdir()), known)
 
 # %% ../nbs/01b_formats.ipynb #check-tops
-def _check_tops(path: Path, inside: list[Path]) -> None:
-    "Refuse a folder whose own folders are not splits."
+def _check_tops(path: Path, inside: list[Path]) -> None:  # the folders in it must be splits
     tops = [p.name for p in inside if p.is_dir() and p.name.casefold() not in _LITTER]
     if len(tops) > 1 and (other := [t for t in tops if unicodedata.normalize("NFC", t) not in _SPLITS]):
         raise DataError(f"{path}: {_no_split(other[0])}")

@@ -15,10 +15,10 @@ from fastcore.basics import patch
 from torch import nn
 
 from .cells import CellSpace, Genotype, discretise
+from .core import check_whole, said
 from .darts import check_mixture
 from .files import check_state
 from .methods import GradientMethod
-from .operations import check_whole, said
 from .relaxations import Weights, gumbel, gumbel_softmax, softmax
 from .streams import check_seeds, uniform
 

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
+from .core import check_whole
 from .relaxations import Weights
-from .training import Score, check_counts, evaluate, reestimate_bn
+from .training import Score, evaluate, reestimate_bn
 
 # %% ../nbs/27a_judging.ipynb #inherited
 class At(nn.Module):
@@ -70,7 +71,7 @@ def random_architecture(
     keep: int | None = None,
 ) -> Genotype:
     "An architecture of independent random choices; raises `ValueError` for operations that the space lacks."
-    check_counts(0, seed=seed)
+    check_whole(0, seed=seed)
     if chances is not None:
         _check_chances(chances, space)
     weights = torch.tensor([1.0 if chances is None else chances.get(op, 0.0) for op in space.ops])

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from .cells import Genotype
-from .operations import check_whole
+from .core import check_whole
 from .relaxations import Weights
 
 # %% ../nbs/20a_methods.ipynb #gradient-settings

@@ -20,9 +20,10 @@ from fastcore.basics import patch
 from torch import nn
 
 from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
+from .core import check_whole, said
 from .files import check_state
 from .methods import GradientMethod, SamplingMethod
-from .operations import DARTS_OPS, check_positive, check_reals, check_tensors, check_whole, cost, said
+from .operations import DARTS_OPS, check_positive, check_reals, check_tensors, cost
 from .relaxations import Weights, check_pairs, gumbel, gumbel_softmax, one_hot, two_path
 from .streams import square_root
 

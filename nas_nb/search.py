@@ -16,12 +16,13 @@ from torch import nn
 
 from .asng import ASNG, Space
 from .cells import CellNetwork, CellSpace, Genotype, decode
+from .core import check_whole
 from .darts import Step, first_order, second_order, sgd_drift
 from .files import Checkpoint, check_optimizer, check_state
 from .methods import GradientMethod, SamplingMethod, settings_of
 from .parallel import Team, clip_runs
 from .relaxations import Weights, one_hot
-from .training import Recipe, Run, batch_loss, check_counts, descend, half_precision
+from .training import Recipe, Run, batch_loss, descend, half_precision
 
 # %% ../nbs/27_search.ipynb #search-run
 class SearchRun(Run):
@@ -229,7 +230,7 @@ _FIVE_AXES = "runs side by side have five axes, for which there is no such memor
 
 
 def _check_search(network, recipe, second_order, every, seed):
-    check_counts(0, every=every, seed=seed)
+    check_whole(0, every=every, seed=seed)
     if second_order and recipe.optimizer != "momentum":
         raise ValueError(f"{_MOMENTUM} {recipe.optimizer!r}")
     if recipe.bf16_cpu:

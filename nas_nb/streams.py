@@ -7,16 +7,18 @@ __all__ = ['pairwise_sum', 'square_root', 'check_seeds', 'random_bits', 'uniform
 
 # %% ../nbs/07_streams.ipynb #imports
 import math
-from numbers import Integral
 
 import numpy as np
 import torch
+from fastcore.basics import patch
+
+from .core import is_whole
 
 # %% ../nbs/07_streams.ipynb #pairwise
 def pairwise_sum(
     x: torch.Tensor,  # (n, ...) floats, n ≥ 1
 ) -> torch.Tensor:  # (...), the sum over the first axis; for n = 1 a view of `x`
-    "Sum over the first axis, (n, ...) → (...), as a binary tree: the same bits for any batch size, number of threads and device. Raises `ValueError` if there is nothing to add."
+    "Sum over the first axis as a binary tree: the same bits for any batch, threads and device."
     if not torch.is_tensor(x) or not x.is_floating_point() or x.ndim == 0 or x.shape[0] == 0:
         raise ValueError("pairwise_sum takes a tensor of floats with at least one row")
     n = x.shape[0]
@@ -31,86 +33,90 @@ def pairwise_sum(
 # %% ../nbs/07_streams.ipynb #root
 def square_root(
     x: torch.Tensor,  # (...) floats, finite, ≥ 0
-) -> torch.Tensor:  # (...)
-    "√x elementwise, (...) → (...), for finite x ≥ 0: unlike `torch.sqrt` with the same bits on every processor, to about a unit in the last place. Raises `ValueError`."
+) -> torch.Tensor:  # (...), to about a unit in the last place
+    "√x elementwise, for finite x ≥ 0: unlike `torch.sqrt` with the same bits on every processor."
     if not torch.is_tensor(x) or not x.is_floating_point():
         raise ValueError("square_root takes a tensor of floats")
     return x * x.clamp(min=torch.finfo(x.dtype).tiny).rsqrt()
+
+# %% ../nbs/07_streams.ipynb #seed-values
+def _values(seeds) -> np.ndarray:  # as they are, or not a number
+    try:
+        return np.asarray(seeds.tolist() if torch.is_tensor(seeds) else seeds)
+    except (TypeError, ValueError, RuntimeError):
+        return np.array(None)
 
 # %% ../nbs/07_streams.ipynb #seeds
 def check_seeds(
     seeds,  # an integer, or a non-empty row of integers (list, range, array, tensor); 0 ≤ seed < 2³¹
     device="cpu",  # where they are wanted
 ) -> torch.Tensor:  # (n,) int32; n = 1 for an integer
-    "Seeds as a tensor, (n,) int32; raises `ValueError` for anything but integers in range. A tensor on a GPU is read, which waits for it: hand it over once."
+    "Seeds as a tensor; raises `ValueError`. Reading a tensor on a GPU waits for it: do it once."
     try:
         device = torch.device(device)
     except (TypeError, RuntimeError):
         raise ValueError(f"device must be the name of one, not {device!r}") from None
-    try:
-        values = np.asarray(seeds.tolist() if torch.is_tensor(seeds) else seeds)
-    except (TypeError, ValueError, RuntimeError):
-        values = np.array(None)
+    values = _values(seeds)
     if values.dtype.kind not in "iu" or values.ndim > 1 or not values.size:
         raise ValueError(f"seeds must be an integer or a non-empty list of integers, not {seeds!r}")
     if values.min() < 0 or values.max() >= 2**31:
         raise ValueError("a seed must be at least 0 and less than 2**31")
-    if not values.ndim:
-        return torch.full(
-            (1,), values.item(), dtype=torch.int32, device=device
-        )  # made there: nothing waits for a copy
+    if not values.ndim:  # made on the device: nothing waits for a copy
+        return torch.full((1,), values.item(), dtype=torch.int32, device=device)
     return torch.as_tensor(values.astype(np.int32), device=device)
 
+# %% ../nbs/07_streams.ipynb #check-steps
+def _check_steps(steps) -> None:
+    ends = (steps[0], steps[-1]) if isinstance(steps, range) and steps else ()
+    if not isinstance(steps, range) or any(not 0 <= t < 2**31 for t in ends):
+        raise ValueError(f"steps must be a range of whole numbers from 0 to 2**31 - 1, not {steps!r}")
+
 # %% ../nbs/07_streams.ipynb #check-draw
-def _check_draw(
-    seeds, steps, n, stream, dtype=torch.float32
-):  # shapes, types and plain numbers: no value on a device is read
+def _check_draw(seeds, steps, n, stream, dtype=torch.float32):  # no value on a device is read
     if not torch.is_tensor(seeds) or seeds.dtype != torch.int32 or seeds.ndim != 1:
         raise ValueError("seeds must be a row of int32, as check_seeds makes it")
-    if not isinstance(steps, range) or (
-        steps and not (0 <= min(steps[0], steps[-1]) and max(steps[0], steps[-1]) < 2**31)
-    ):
-        raise ValueError(f"steps must be a range of whole numbers from 0 to 2**31 - 1, not {steps!r}")
+    _check_steps(steps)
     if not isinstance(n, int) or n < 0 or not isinstance(stream, int) or not 0 <= stream < 2**32:
-        raise ValueError(
-            f"n must be a whole number from 0 on and stream one from 0 to 2**32 - 1, not {n!r}, {stream!r}"
-        )
+        allowed = "n must be a whole number from 0 on and stream one from 0 to 2**32 - 1"
+        raise ValueError(f"{allowed}, not {n!r}, {stream!r}")
     if dtype not in (torch.float32, torch.float64):
-        raise ValueError(
-            f"the numbers have 24 bits, so dtype must be torch.float32 or torch.float64, not {dtype}"
-        )
+        allowed = "dtype must be torch.float32 or torch.float64"
+        raise ValueError(f"the numbers have 24 bits, so {allowed}, not {dtype}")
 
-# %% ../nbs/07_streams.ipynb #bits
-def _lcg(v: int) -> int:  # the first step for a host integer, as signed 32 bit
-    v = (1664525 * v + 1013904223) & 0xFFFFFFFF
+# %% ../nbs/07_streams.ipynb #lcg
+def _lcg(v):  # the first step, for a tensor of int32
+    return v * 1664525 + 1013904223
+
+
+def _lcg_int(v: int) -> int:  # for a host integer, as signed 32 bit
+    v = _lcg(v) & 0xFFFFFFFF
     return v - (v >> 31 << 32)
 
+# %% ../nbs/07_streams.ipynb #mix
+def _mix(v: torch.Tensor, first: torch.Tensor, y0, z0, w0) -> None:  # fills v (steps, 4, m, trials)
+    x, y, z, w = v.unbind(1)
+    x.copy_(first + y0 * w0)
+    torch.addcmul(y0, x, z0, out=y)
+    torch.addcmul(z0, x, y, out=z)
+    torch.mul(y, z, out=w).add_(w0)
+    v ^= (v >> 16).bitwise_and_(0xFFFF)
+    for a, b, c in ((x, y, w), (y, z, x), (z, x, y), (w, y, z)):
+        a.addcmul_(b, c)
 
+# %% ../nbs/07_streams.ipynb #bits
 def random_bits(
     seeds: torch.Tensor,  # (trials,) int32, from `check_seeds`
     steps: range,  # 0 ≤ step < 2³¹
     n: int,  # how many numbers for each trial and step, ≥ 0
     stream: int = 0,  # 0 ≤ stream < 2³²; different purposes take different streams
 ) -> torch.Tensor:  # (steps, n, trials) int32, uniform over all 2³² values
-    "`pcg4d(i, seed, step, stream)` for i = 0, 1, …, every step and every seed, as (steps, n, trials) int32; raises `ValueError` for arguments out of range."
+    "`pcg4d(i, seed, step, stream)` for i = 0, 1, …, every step and every seed; raises `ValueError`."
     _check_draw(seeds, steps, n, stream)
-    m, device = -(-n // 4), seeds.device
-    i = torch.arange(m, dtype=torch.int32, device=device).mul_(1664525).add_(1013904223)[:, None]
-    t = (
-        torch.arange(len(steps), dtype=torch.int32, device=device)
-        .mul_(steps.step)
-        .add_(steps.start)[:, None, None]
-    )  # made there, too
-    z0, y0, w0 = t * 1664525 + 1013904223, seeds * 1664525 + 1013904223, _lcg(stream)
-    v = torch.empty(len(steps), 4, m, len(seeds), dtype=torch.int32, device=device)
-    x, y, z, w = v.unbind(1)
-    x.copy_(i + y0 * w0)
-    torch.addcmul(y0, x, z0, out=y)
-    torch.addcmul(z0, x, y, out=z)
-    torch.mul(y, z, out=w).add_(w0)
-    v ^= (v >> 16).bitwise_and_(0xFFFF)  # `>>` keeps the sign; a logical shift does not
-    for a, b, c in ((x, y, w), (y, z, x), (z, x, y), (w, y, z)):
-        a.addcmul_(b, c)
+    row = lambda n: torch.arange(n, dtype=torch.int32, device=seeds.device)
+    m = -(-n // 4)
+    t = row(len(steps)).mul_(steps.step).add_(steps.start)[:, None, None]
+    v = torch.empty(len(steps), 4, m, len(seeds), dtype=torch.int32, device=seeds.device)
+    _mix(v, _lcg(row(m))[:, None], _lcg(seeds), _lcg(t), _lcg_int(stream))
     return v.flatten(1, 2)[:, :n]
 
 # %% ../nbs/07_streams.ipynb #uniform
@@ -121,11 +127,11 @@ def uniform(
     stream: int = 0,  # 0 ≤ stream < 2³²
     dtype: torch.dtype = torch.float32,  # or float64, with the same values
 ) -> torch.Tensor:  # (steps, n, trials), in [0, 1), multiples of 2⁻²⁴
-    "Uniform numbers of a trial's own stream, (steps, n, trials), in [0, 1), multiples of 2⁻²⁴; raises `ValueError` for arguments out of range."
+    "Uniform numbers of a trial's own stream; raises `ValueError` for arguments out of range."
     _check_draw(seeds, steps, n, stream, dtype)
     return (random_bits(seeds, steps, n, stream) >> 8).to(dtype).mul_(2.0**-24).add_(0.5)
 
-
+# %% ../nbs/07_streams.ipynb #normal
 def normal(
     seeds: torch.Tensor,  # (trials,) int32, from `check_seeds`
     steps: range,  # 0 ≤ step < 2³¹
@@ -133,7 +139,7 @@ def normal(
     stream: int = 0,  # 0 ≤ stream < 2³²
     dtype: torch.dtype = torch.float32,  # or float64
 ) -> torch.Tensor:  # (steps, n, trials), mean 0, standard deviation 1
-    "Normal numbers of a trial's own stream (Box and Muller), (steps, n, trials); |z| < 5.8, since 24 bits make no smaller tail. Raises `ValueError` as `uniform` does."
+    "Normal numbers of a trial's own stream; raises `ValueError` as `uniform` does."
     _check_draw(seeds, steps, n, stream, dtype)
     half = -(-n // 2)
     radius, angle = uniform(seeds, steps, 2 * half, stream, dtype).unflatten(1, (2, half)).unbind(1)
@@ -143,7 +149,7 @@ def normal(
 
 # %% ../nbs/07_streams.ipynb #ahead
 class Ahead:
-    "`draw(seeds, range(step, step + 1), …)[0]` step after step, with several steps drawn at once for a narrow batch."
+    "`draw(seeds, range(step, step + 1), …)[0]` step after step; several steps are drawn at once."
 
     def __init__(
         self,
@@ -151,23 +157,25 @@ class Ahead:
         n: int,  # how many numbers for each trial and step, ≥ 1
         stream: int,  # 0 ≤ stream < 2³²
         dtype: torch.dtype = torch.float32,  # or float64
-        size: int = 2**15,  # about how many numbers are drawn at once, ≥ 1; it does not show in them
+        size: int = 2**15,  # about how many numbers are drawn at once, ≥ 1; does not change them
     ):
-        if not all(isinstance(v, Integral) and v >= 1 for v in (n, size)):
+        if not (is_whole(n, 1) and is_whole(size, 1)):
             raise ValueError(f"n and size must be whole numbers from 1 on, not {n!r}, {size!r}")
         self.draw, self.n, self.stream, self.dtype, self.size = draw, n, stream, dtype, size
         self.steps, self.seeds = range(0), None
 
-    def __call__(
-        self,
-        seeds: torch.Tensor,  # (trials,) int32; the same tensor, unchanged, at every step, or another one
-        step: int,  # 0 ≤ step < 2³¹
-    ) -> torch.Tensor:  # (n, trials)
-        "The numbers of this step, (n, trials). Raises `ValueError`."
-        if not isinstance(step, int):
-            raise ValueError(f"step must be a whole number, not {step!r}")
-        if seeds is not self.seeds or step not in self.steps:
-            count = max(1, self.size // (self.n * max(1, len(seeds))))
-            self.seeds, self.steps = seeds, range(step, max(step + 1, min(step + count, 2**31)))
-            self.block = self.draw(seeds, self.steps, self.n, self.stream, self.dtype)
-        return self.block[step - self.steps.start]
+# %% ../nbs/07_streams.ipynb #ahead-call
+@patch
+def __call__(
+    self: Ahead,
+    seeds: torch.Tensor,  # (trials,) int32; the same tensor, unchanged, at every step, or another one
+    step: int,  # 0 ≤ step < 2³¹
+) -> torch.Tensor:  # (n, trials)
+    "The numbers of this step. Raises `ValueError`."
+    if not isinstance(step, int):
+        raise ValueError(f"step must be a whole number, not {step!r}")
+    if seeds is not self.seeds or step not in self.steps:
+        count = max(1, self.size // (self.n * max(1, len(seeds))))
+        self.seeds, self.steps = seeds, range(step, max(step + 1, min(step + count, 2**31)))
+        self.block = self.draw(seeds, self.steps, self.n, self.stream, self.dtype)
+    return self.block[step - self.steps.start]

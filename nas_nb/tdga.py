@@ -17,84 +17,24 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 
+from .core import check_whole, said
 from .files import check_state
-from .operations import check_tensors, check_whole, said
+from .operations import check_tensors
 from .plots import STYLE, headline
 from .streams import check_seeds, uniform
 
 # %% ../nbs/21_tdga.ipynb #knapsack
-_VALUES = (
-    75,
-    84,
-    58,
-    21,
-    55,
-    95,
-    28,
-    76,
-    88,
-    53,
-    58,
-    81,
-    32,
-    89,
-    54,
-    23,
-    42,
-    52,
-    58,
-    53,
-    30,
-    26,
-    40,
-    40,
-    26,
-    39,
-    25,
-    23,
-    16,
-    12,
-)
-_WEIGHTS = (
-    7,
-    9,
-    13,
-    5,
-    16,
-    28,
-    15,
-    43,
-    60,
-    37,
-    44,
-    63,
-    34,
-    95,
-    61,
-    29,
-    57,
-    72,
-    83,
-    84,
-    48,
-    45,
-    74,
-    78,
-    52,
-    79,
-    64,
-    64,
-    55,
-    74,
-)
+_VALUES = (75, 84, 58, 21, 55, 95, 28, 76, 88, 53, 58, 81, 32, 89, 54)
+_VALUES += (23, 42, 52, 58, 53, 30, 26, 40, 40, 26, 39, 25, 23, 16, 12)
+_WEIGHTS = (7, 9, 13, 5, 16, 28, 15, 43, 60, 37, 44, 63, 34, 95, 61)
+_WEIGHTS += (29, 57, 72, 83, 84, 48, 45, 74, 78, 52, 79, 64, 64, 55, 74)
 CAPACITY, OPTIMUM = 744, 1099
 
 # %% ../nbs/21_tdga.ipynb #knapsack-knapsack
 def knapsack(
     genes: torch.Tensor,  # (..., 30), 1 for an item that is taken, 0 for one that is left
 ) -> torch.Tensor:  # (...), float64: minus the value; 0 for a choice heavier than `CAPACITY`
-    """The energy of choices `genes` (…, 30) in the 30-item knapsack of the public TDGA benchmark → (…), at least -`OPTIMUM`.
-
+    """The energy of choices `genes` (…, 30) in the knapsack of the public TDGA benchmark → (…).
     Raises `ValueError` for other numbers of genes, and for genes that are not 0 or 1."""
     check_tensors(genes=genes)
     if genes.shape[-1:] != (30,):
@@ -123,9 +63,10 @@ def crossover(
     swap: float,  # probability that a gene changes places, 0 to 1
     u: torch.Tensor,  # (..., n // 2, M), uniform in [0, 1)
 ) -> torch.Tensor:  # (..., n, M), both children of every pair
-    """Uniform crossover of individuals 0 and 1, 2 and 3, … (tdga-darts-vgg19, section 3.2, step 5): `genes` (…, n, M) → (…, n, M).
+    """Uniform crossover of individuals 0 and 1, 2 and 3, …: `genes` (…, n, M) → (…, n, M).
 
-    `u` (…, n // 2, M) decides by which places; raises `ValueError` for what does not fit."""
+    Document tdga-darts-vgg19, section 3.2, step 5. `u` (…, n // 2, M) decides by which places; raises
+    `ValueError` for what does not fit."""
     check_tensors(genes=genes, u=u)
     if genes.ndim < 2:
         raise ValueError(f"genes must have the shape (..., individuals, loci), not {tuple(genes.shape)}")
@@ -141,16 +82,10 @@ def _alleles_of(choices, M, device):  # as a tensor
         choices = torch.as_tensor(choices, device=device)
     except (TypeError, ValueError, RuntimeError):
         choices = torch.zeros(())
-    if (
-        choices.is_floating_point()
-        or choices.is_complex()
-        or choices.dtype == torch.bool
-        or choices.shape not in ((), (M,))
-        or (choices < 1).any()
-    ):
-        raise ValueError(
-            f"choices must be one integer, or one for each of {M} loci, at least 1; not {choices.tolist()}"
-        )
+    whole = not (choices.is_floating_point() or choices.is_complex() or choices.dtype == torch.bool)
+    if not whole or choices.shape not in ((), (M,)) or (choices < 1).any():
+        says = f"choices must be one integer, or one for each of {M} loci, at least 1"
+        raise ValueError(f"{says}; not {choices.tolist()}")
     return choices
 
 # %% ../nbs/21_tdga.ipynb #mutate-mutate
@@ -160,19 +95,17 @@ def mutate(
     u: torch.Tensor,  # (..., n, M), uniform in [0, 1), float64
     choices: int | torch.Tensor = 2,  # alleles 0 … choices - 1 of an integer gene; one number, or (M,)
 ) -> torch.Tensor:  # (..., n, M)
-    """Change single genes, `genes` (…, n, M) → (…, n, M): an integer to any of its other alleles, a real number to its negative (section 3.2, step 6).
+    """Change single `genes` (…, n, M) → (…, n, M), as `u` (…, n, M) decides (section 3.2, step 6).
 
-    `u` (…, n, M) decides by which; `choices`: one number, or (M,); raises `ValueError` for what does not fit."""
+    `choices`: one number, or (M,); raises `ValueError` for what does not fit."""
     check_tensors(genes=genes, u=u), _check_rate("rate", rate), _check_u(u, tuple(genes.shape))
     if genes.is_floating_point():
         return torch.where(u < rate, -genes, genes)
     if not torch.is_tensor(choices):
         choices = _alleles_of(choices, genes.shape[-1], genes.device)
     if choices.shape not in ((), genes.shape[-1:]):
-        raise ValueError(
-            f"choices must be one integer, or one for each of {genes.shape[-1]} loci; not "
-            f"{tuple(choices.shape)}"
-        )
+        says = f"choices must be one integer, or one for each of {genes.shape[-1]} loci"
+        raise ValueError(f"{says}; not {tuple(choices.shape)}")
     further = 1 + (u / rate * (choices - 1)).long()  # below the rate, u / rate is uniform in [0, 1) once more
     return torch.where(u < rate, (genes + further) % choices, genes).to(genes.dtype)
 
@@ -264,6 +197,36 @@ def free_energy(
     T = _temperature(T, energies[..., 0])
     return energies.mean(-1) - T * locus_entropy(genes).sum(-1)
 
+# %% ../nbs/21_tdga.ipynb #select-checks
+def _check_pool(energies, n, replacement):
+    if not isinstance(n, Integral) or n < 1:
+        raise ValueError(f"n, the number to select, must be an integer of at least 1, not {said(n)}")
+    there, needed = int(energies.isfinite().sum(-1).min()), 1 if replacement else n
+    if there < needed:
+        says = f"a pool has finite energies for only {there} of its {energies.shape[-1]} members"
+        raise ValueError(f"{says}, and {needed} must be found among them")
+
+# %% ../nbs/21_tdga.ipynb #select-costs
+def _costs(energies, genes, T, price):
+    (P, M), finite = genes.shape[-2:], energies.isfinite()
+    E = energies.where(finite, torch.inf).reshape(-1, P, 1)
+    lowest, places = E.amin(1, keepdim=True), torch.arange(P, device=E.device)[:, None]
+    E = E - lowest + 1e-13 * (lowest.abs() + T * M * price[-1]) * places
+    has = (genes.reshape(-1, P, 1, M) == genes.unique()[:, None]).flatten(-2)  # (populations, P, alleles · M)
+    return E, T, has
+
+# %% ../nbs/21_tdga.ipynb #select-greedy
+def _greedy(E, T, has, price, n, replacement):
+    pays, members = T * has.to(torch.float64), has.flatten(0, 1).long()[..., None]
+    carried, chosen = torch.zeros_like(members[: len(has)]), []
+    first = E.shape[1] * torch.arange(len(has), device=E.device)
+    for _ in range(n):
+        chosen.append(torch.baddbmm(E, pays, price.take(carried)).argmin(1).view(-1) + first)
+        carried += members.index_select(0, chosen[-1])
+        if not replacement:
+            E.view(-1)[chosen[-1]] = torch.inf
+    return chosen
+
 # %% ../nbs/21_tdga.ipynb #select
 def select(
     energies: torch.Tensor,  # (..., P); members that are not finite are never chosen
@@ -272,36 +235,16 @@ def select(
     T,  # ≥ 0, in units of energy; one number, or one for each population (...)
     replacement: bool = True,  # whether a member may be chosen more than once
 ) -> torch.Tensor:  # (..., n) pool indices, in the order of selection
-    """Greedy minimisation of F (section 3.2, step 7): `energies` (…, P), `genes` (…, P, M) → (…, n) pool
-    indices; raises `ValueError` as `free_energy` does, and for too small a pool."""
+    """Greedy minimisation of F (section 3.2, step 7): `energies` (…, P), `genes` (…, P, M) → (…, n).
+
+    Pool indices; raises `ValueError` as `free_energy` does, and for too small a pool."""
     energies = _energies(energies, genes := _alleles(genes))
     T = _temperature(T, energies[..., 0])
-    if not isinstance(n, Integral) or n < 1:
-        raise ValueError(f"n, the number to select, must be an integer of at least 1, not {said(n)}")
-    (P, M), finite = genes.shape[-2:], energies.isfinite()
-    if (there := int(finite.sum(-1).min())) < (needed := 1 if replacement else n):
-        raise ValueError(
-            f"a pool has finite energies for only {there} of its {P} members, and {needed} must be found "
-            "among them"
-        )
+    _check_pool(energies, n, replacement)
     count = torch.arange(n + 1, dtype=torch.float64, device=genes.device)
     price = torch.special.xlogy(count, count).diff()  # f(c + 1) - f(c)
-    E, T = energies.where(finite, torch.inf).reshape(-1, P, 1), T.reshape(-1, 1, 1)
-    lowest, places = E.amin(1, keepdim=True), torch.arange(P, device=E.device)[:, None]
-    E = E - lowest + 1e-13 * (lowest.abs() + T * M * price[-1]) * places  # ties go to the lowest index
-    has = (genes.reshape(-1, P, 1, M) == genes.unique()[:, None]).flatten(-2)  # (populations, P, alleles · M)
-    pays, members = T * has.to(torch.float64), has.flatten(0, 1).long()[..., None]
-    carried, first, chosen = (
-        torch.zeros_like(members[: len(has)]),
-        P * torch.arange(len(has), device=E.device),
-        [],
-    )
-    for _ in range(n):
-        chosen.append(torch.baddbmm(E, pays, price.take(carried)).argmin(1).view(-1) + first)
-        carried += members.index_select(0, chosen[-1])
-        if not replacement:
-            E.view(-1)[chosen[-1]] = torch.inf
-    return (torch.stack(chosen, -1) % P).reshape(*genes.shape[:-2], n)
+    chosen = _greedy(*_costs(energies, genes, T.reshape(-1, 1, 1), price), price, n, replacement)
+    return (torch.stack(chosen, -1) % genes.shape[-2]).reshape(*genes.shape[:-2], n)
 
 # %% ../nbs/21_tdga.ipynb #schedule
 def _positive(**values):
@@ -345,6 +288,16 @@ def entropy_feedback(
         first if last is None else last * (rate * (target - entropy)).exp()
     )
 
+# %% ../nbs/21_tdga.ipynb #ga-seeds
+def _seeds_of(population, seeds):
+    shape = tuple(population.shape)
+    if len(shape) != 3 or shape[1] < 2 or not population.numel():
+        raise ValueError(f"population must have the shape (runs, n, loci) with n of at least 2, not {shape}")
+    found = check_seeds(range(shape[0]) if seeds is None else seeds, population.device)
+    if len(found) != shape[0]:
+        raise ValueError(f"there are {shape[0]} runs and {len(found)} seeds: give one seed for each run")
+    return found
+
 # %% ../nbs/21_tdga.ipynb #ga
 class SimpleGA:
     """A genetic algorithm with tournaments of three and an elite.
@@ -358,34 +311,16 @@ class SimpleGA:
         seeds=None,  # one integer for each run, 0 ≤ seed < 2³¹; default: 0, 1, …
         mutation: float = 0.02,  # probability for each gene, 0 to 1
         swap: float = 0.5,  # probability that two neighbours exchange a gene, 0 to 1
-        choices: int
-        | Sequence[int] = 2,  # number of alleles of integer genes: one for all loci, or one for each
-        express: Callable
-        | None = None,  # genes -> integer alleles that count for the entropy; default: the genes themselves
+        choices: int | Sequence[int] = 2,  # alleles of integer genes: one number, or one for each locus
+        express: Callable | None = None,  # genes -> alleles that count for the entropy; None: the genes
         elite: bool = True,  # whether the best individual takes part unchanged
     ):
         self.population = _real_or_whole(population).clone()
-        shape = tuple(self.population.shape)
-        if len(shape) != 3 or shape[1] < 2 or not self.population.numel():
-            raise ValueError(
-                f"population must have the shape (runs, n, loci) with n of at least 2, not {shape}"
-            )
+        self.seeds = _seeds_of(self.population, seeds)
         _check_rate("mutation", mutation), _check_rate("swap", swap)
-        self.seeds = check_seeds(
-            range(len(self.population)) if seeds is None else seeds, self.population.device
-        )
-        if len(self.seeds) != len(self.population):
-            raise ValueError(
-                f"there are {len(self.population)} runs and {len(self.seeds)} seeds: give one seed for "
-                "each run"
-            )
-        self.mutation, self.swap, self.elite, self.express = (
-            mutation,
-            swap,
-            elite,
-            express or (lambda genes: genes),
-        )
-        self.choices, self.generation = _alleles_of(choices, shape[2], self.population.device), 0
+        self.mutation, self.swap, self.elite, self.generation = mutation, swap, elite, 0
+        self.express = express or (lambda genes: genes)
+        self.choices = _alleles_of(choices, self.population.shape[2], self.population.device)
         self._check_genes(self.population)
         self._settle(self.population, self._checked(energies, self.population))
 
@@ -414,28 +349,21 @@ def _check_genes(self: SimpleGA, genes):
         )
 
 # %% ../nbs/21_tdga.ipynb #ga-inside-told
+_NOTHING = "nothing was asked: call ask, evaluate what it gives, then tell; or hand in a pool of your own"
+
+
 @patch
 def _told(self: SimpleGA, pool, sizes):  # what `tell` is about: a pool of the caller's own, or what was asked
     if pool is None:
         if self.pool is None:
-            raise ValueError(
-                "nothing was asked: call ask, evaluate what it gives, then tell; or hand in a pool of "
-                "your own"
-            )
+            raise ValueError(_NOTHING)
         return self.pool
     (runs, _, M), kind = self.population.shape, self.population.dtype
     pool = _real_or_whole(pool).to(self.population.device)
-    if (
-        pool.ndim != 3
-        or pool.shape[0] != runs
-        or pool.shape[2] != M
-        or pool.shape[1] not in sizes
-        or pool.dtype != kind
-    ):
-        raise ValueError(
-            f"this pool, {tuple(pool.shape)} of {pool.dtype}, must be ({runs}, {sizes.start} or more, {M}) "
-            f"of {kind}"
-        )
+    fits = pool.ndim == 3 and pool.shape[0] == runs and pool.shape[2] == M and pool.shape[1] in sizes
+    if not fits or pool.dtype != kind:
+        says = f"this pool, {tuple(pool.shape)} of {pool.dtype}"
+        raise ValueError(f"{says}, must be ({runs}, {sizes.start} or more, {M}) of {kind}")
     self._check_genes(pool)
     return pool.clone()
 
@@ -500,12 +428,11 @@ def ask(self: SimpleGA) -> torch.Tensor:  # (runs, n, M); the elite is the last
 def tell(
     self: SimpleGA,
     energies: torch.Tensor,  # (runs, n), of what `ask` gave
-    pool: torch.Tensor
-    | None = None,  # (runs, n, M), individuals of one's own instead; then nothing need have been asked
+    pool: torch.Tensor | None = None,  # (runs, n, M), one's own instead; then nothing need have been asked
 ) -> None:
     """Put the next generation, with `energies` (runs, n), in the place of the present one.
 
-    It is what `ask` gave, or a `pool` of one's own, (runs, n, M); raises `ValueError` for what does not fit."""
+    It is what `ask` gave, or a `pool` of one's own, (runs, n, M). Raises `ValueError`."""
     n = self.population.shape[1]
     pool = self._told(pool, range(n, n + 1))
     energies = self._checked(energies, pool)
@@ -559,14 +486,12 @@ def tell(
     self: TDGA,
     # (runs, 2n + 1) or without elite (runs, 2n), of what `ask` gave; not finite: never selected
     energies: torch.Tensor,
-    pool: torch.Tensor
-    # (runs, P, M), individuals of one's own instead, as many as one likes; then nothing need have been
-    # asked
-    | None = None,
+    pool: torch.Tensor | None = None,  # (runs, P, M), one's own instead; then nothing need have been asked
 ) -> None:
     """Select the next population, by the `energies` (runs, P) of a pool.
 
-    It is what `ask` gave, or a `pool` of one's own, (runs, P, M); raises `ValueError` for what does not fit."""
+    It is what `ask` gave, or a `pool` of one's own, (runs, P, M), as large as one likes; raises
+    `ValueError` for what does not fit."""
     pool = self._told(pool, range(1, sys.maxsize))
     energies = self._checked(energies, pool)
     picks = select(energies, self.express(pool), self.population.shape[1], self.temperature, self.replacement)
@@ -581,39 +506,40 @@ def state_dict(self: SimpleGA) -> dict:
     names = ("seeds", "population", "energies", "best", "best_energy", "entropy", "temperature")
     return dict(generation=self.generation) | {n: getattr(self, n).clone() for n in names if hasattr(self, n)}
 
+# %% ../nbs/21_tdga.ipynb #resume-check
+_OTHER = "the state is of another search: kind of search, seeds and the population's shape must be the same"
+
+
+@patch
+def _check_state(self: SimpleGA, state):
+    mine = self.state_dict()
+    shapes = lambda d: {name: tuple(getattr(x, "shape", ())) for name, x in d.items()}
+    same = isinstance(state, dict) and shapes(state) == shapes(mine)
+    if not same or not torch.equal(mine["seeds"].cpu(), torch.as_tensor(state["seeds"]).cpu()):
+        raise ValueError(_OTHER)
+    worst = {name: torch.full_like(mine[name], torch.inf) for name in ("energies", "best_energy")}
+    check_state(state, mine | worst, "the state of the search")
+    check_whole(0, generation=state["generation"])
+
 # %% ../nbs/21_tdga.ipynb #resume-load-state-dict
 @patch
 def load_state_dict(self: SimpleGA, state: dict) -> None:
     """Go on from a state, to the same result.
 
     Raises `ValueError` for one of another search, and for one that was altered."""
-    mine = self.state_dict()
-    shapes = lambda d: {name: tuple(getattr(x, "shape", ())) for name, x in d.items()}
-    if (
-        not isinstance(state, dict)
-        or shapes(state) != shapes(mine)
-        or not torch.equal(mine["seeds"].cpu(), torch.as_tensor(state["seeds"]).cpu())
-    ):
-        raise ValueError(
-            "the state is of another search: kind of search, seeds and the population's shape must be the "
-            "same"
-        )
-    check_state(
-        state,
-        mine | {name: torch.full_like(mine[name], torch.inf) for name in ("energies", "best_energy")},
-        "the state of the search",
-    )
-    check_whole(0, generation=state["generation"])
-    (
-        self._check_genes(state["population"].to(self.population.device)),
-        self._check_genes(state["best"].to(self.population.device)),
-    )
+    device = self.population.device
+    self._check_state(state)
+    for name in ("population", "best"):
+        self._check_genes(state[name].to(device))
     self._checked(state["energies"], state["population"])
     self.generation, self.pool = state["generation"], None
-    for name in mine.keys() - {"generation"}:
-        setattr(self, name, state[name].clone().to(self.population.device))
+    for name in self.state_dict().keys() - {"generation"}:
+        setattr(self, name, state[name].clone().to(device))
 
 # %% ../nbs/21_tdga.ipynb #plot
+_COLUMNS = {"method", "seed", "generation", "best"}
+
+
 def success(
     df: pd.DataFrame,  # columns method, seed, generation, best
 ) -> pd.DataFrame:  # a row for each method: found, runs, low, high (Wilson's 95 % interval of the share)
@@ -622,28 +548,43 @@ def success(
     Raises `ValueError` for a table without the columns."""
     from scipy.stats import binomtest
 
-    if missing := {"method", "seed", "generation", "best"} - set(df.columns):
-        raise ValueError(
-            f"the table has no column {', '.join(sorted(missing))}: a row for each method, seed and "
-            "generation is needed"
-        )
-    last = df[df.generation == df.generation.max()]
-    rows = []
+    if missing := _COLUMNS - set(df.columns):
+        says = f"the table has no column {', '.join(sorted(missing))}"
+        raise ValueError(f"{says}: a row for each method, seed and generation is needed")
+    rows, last = [], df[df.generation == df.generation.max()]
     for method, group in last.groupby("method", sort=False):
         found, runs = int((group.best == OPTIMUM).sum()), len(group)
         rows.append((method, found, runs, *binomtest(found, runs).proportion_ci(method="wilson")))
     return pd.DataFrame(rows, columns=["method", "found", "runs", "low", "high"])
 
 # %% ../nbs/21_tdga.ipynb #plot-looks
-def _looks(methods) -> dict:  # TDGA from dark (the first) to bright, the baseline in its own colour
+def _styles(methods) -> dict:  # TDGA from dark (the first) to bright, the baseline in its own colour
     hot = [m for m in methods if m.startswith("TDGA")]
-    colors = dict(
-        zip(hot, plt.get_cmap("plasma")([0.85 * i / max(len(hot) - 1, 1) for i in range(len(hot))]))
-    )
-    return {
-        m: dict(color=colors.get(m, STYLE["GA"]["color"]), linestyle="-" if m in colors else "--")
-        for m in methods
-    }
+    places = [0.85 * i / max(len(hot) - 1, 1) for i in range(len(hot))]
+    colors = dict(zip(hot, plt.get_cmap("plasma")(places)))
+    other = dict(color=STYLE["GA"]["color"], linestyle="--")
+    return {m: dict(color=colors[m], linestyle="-") if m in colors else other for m in methods}
+
+# %% ../nbs/21_tdga.ipynb #plot-shares
+def _plot_shares(ax, shares, styles):
+    for i, row in enumerate(shares.itertuples()):
+        share = row.found / row.runs
+        error = [[share - row.low], [row.high - share]]
+        marker = STYLE["TDGA" if "TDGA" in row.method else "GA"]["marker"]
+        ax.errorbar(share, -i, xerr=error, **styles[row.method] | dict(linestyle="", marker=marker))
+    places = range(0, -len(shares), -1)
+    ax.set(xlabel="share of runs with the optimum, 95 % interval", xlim=(-0.03, 1.03), yticks=places)
+    ax.set_yticklabels(shares.method)
+
+# %% ../nbs/21_tdga.ipynb #plot-curves
+def _plot_curves(axes, df, styles):
+    curves = df.groupby(["method", "generation"], sort=False)[["best", "mean", "entropy"]].mean()
+    labels = ("best value", "mean value of the population", "entropy per locus (nats)")
+    for ax, column, label in zip(axes.flat[1:], curves, labels):
+        for method, style in styles.items():
+            line = curves.loc[method]
+            ax.plot(line.index, line[column], **style, lw=1.4, label=method)
+        ax.set(xlabel="generation", ylabel=label)
 
 # %% ../nbs/21_tdga.ipynb #plot-knapsack
 def plot_knapsack(
@@ -652,39 +593,16 @@ def plot_knapsack(
 ) -> plt.Figure:
     "Success, best value, mean value and entropy of several methods on the knapsack."
     shares = success(df)
-    looks = _looks(shares.method)
+    styles = _styles(shares.method)
     fig, axes = plt.subplots(2, 2, figsize=(8, 5))
-    for i, row in enumerate(shares.itertuples()):
-        share = row.found / row.runs
-        error, marker = (
-            [[share - row.low], [row.high - share]],
-            STYLE["TDGA" if "TDGA" in row.method else "GA"]["marker"],
-        )
-        axes[0, 0].errorbar(share, -i, xerr=error, **looks[row.method] | dict(linestyle="", marker=marker))
-    axes[0, 0].set(
-        xlabel="share of runs with the optimum, 95 % interval",
-        xlim=(-0.03, 1.03),
-        yticks=range(0, -len(shares), -1),
-    )
-    axes[0, 0].set_yticklabels(shares.method)
-    curves = df.groupby(["method", "generation"], sort=False)[["best", "mean", "entropy"]].mean()
-    labels = ("best value", "mean value of the population", "entropy per locus (nats)")
-    for ax, column, label in zip(axes.flat[1:], curves, labels):
-        for method in shares.method:
-            ax.plot(
-                curves.loc[method].index, curves.loc[method][column], **looks[method], lw=1.4, label=method
-            )
-        ax.set(xlabel="generation", ylabel=label)
+    _plot_shares(axes[0, 0], shares, styles)
+    _plot_curves(axes, df, styles)
     axes[0, 1].axhline(OPTIMUM, color="0.3", lw=0.8)
     axes[0, 1].set_ylim(1000, 1105)
     axes[1, 0].legend(loc="lower right")
     axes[1, 1].axhline(math.log(2), color="0.3", lw=0.8)
-    top = shares.loc[shares.found.idxmax()]
-    others = ", ".join(
-        f"{r.method.removeprefix('TDGA, ')}: {r.found}" for r in shares.itertuples() if r.method != top.method
-    )
-    headline(
-        fig,
-        f"{top.method.removeprefix('TDGA, ')} finds the optimum in {top.found} of {top.runs} runs ({others})",
-    )
+    top, short = shares.loc[shares.found.idxmax()], lambda method: method.removeprefix("TDGA, ")
+    rest = (f"{short(r.method)}: {r.found}" for r in shares.itertuples() if r.method != top.method)
+    says = f"{short(top.method)} finds the optimum in {top.found} of {top.runs} runs ({', '.join(rest)})"
+    headline(fig, says)
     return fig

@@ -17,11 +17,13 @@ import torch
 from tqdm import tqdm
 
 from nas_nb.asng import Space, make_samples
+from nas_nb.claims import check_claims
 from nas_nb.core import root
 from nas_nb.explore import explore
 from nas_nb.files import Checkpoint
 from nas_nb.papers import asng_figures, asng_runs
 from nas_nb.papers.asng_figures import predicted_median, score
+from nas_nb.papers.asng_nas import CLAIMS
 from nas_nb.papers.asng_runs import METHODS, Trials, cost, expected, hitting_times, trace
 
 PROBLEM = dict(D=6, K=4, horizon=2000)
@@ -155,22 +157,28 @@ SMALL = dict(eps_x=[0.05], seeds=2, max_updates=100, **PROBLEM)
         (lambda: Trials("ASNG", [0], 0.1, 0, **PROBLEM), "eps_x must be"),
         (lambda: Trials("ASNG", [0], 0.1, "a", **PROBLEM), "eps_x must be"),
         (lambda: Trials("ASNG", [0, 1], 0.1, [0.1] * 3, **PROBLEM), "eps_x must be"),
-        (lambda: Trials("ASNG", [0], 0.1, 0.05, **PROBLEM | dict(D=0)), "D must be"),
-        (lambda: Trials("ASNG", [0], 0.1, 0.05, **PROBLEM | dict(D=2.0)), "D must be"),
-        (lambda: Trials("ASNG", [0], 0.1, 0.05, **PROBLEM | dict(K=1)), "K must be"),
-        (lambda: Trials("ASNG", [0], 0.1, 0.05, **PROBLEM | dict(horizon=0)), "horizon must be"),
-        (lambda: Trials("ASNG", [0], 0.1, 0.05, lam=1, **PROBLEM), "lam must be"),
-        (lambda: hitting_times("ASNG", [0.1], **SMALL | dict(seeds="3")), "seeds must be a whole number"),
-        (lambda: hitting_times("ASNG", [0.1], **SMALL | dict(seeds=1.5)), "seeds must be a whole number"),
-        (lambda: hitting_times("ASNG", [0.1], **SMALL | dict(seeds=0)), "seeds must be a whole number"),
+        (lambda: Trials("ASNG", [0], 0.1, 0.05, **PROBLEM | dict(D=0)), "D = .* must be"),
+        (lambda: Trials("ASNG", [0], 0.1, 0.05, **PROBLEM | dict(D=2.0)), "D = .* must be"),
+        (lambda: Trials("ASNG", [0], 0.1, 0.05, **PROBLEM | dict(K=1)), "K = .* must be"),
+        (lambda: Trials("ASNG", [0], 0.1, 0.05, **PROBLEM | dict(horizon=0)), "horizon = .* must be"),
+        (lambda: Trials("ASNG", [0], 0.1, 0.05, lam=1, **PROBLEM), "lam = .* must be"),
+        (
+            lambda: hitting_times("ASNG", [0.1], **SMALL | dict(seeds="3")),
+            "seeds = .* must be a whole number",
+        ),
+        (
+            lambda: hitting_times("ASNG", [0.1], **SMALL | dict(seeds=1.5)),
+            "seeds = .* must be a whole number",
+        ),
+        (lambda: hitting_times("ASNG", [0.1], **SMALL | dict(seeds=0)), "seeds = .* must be a whole number"),
         (lambda: hitting_times("ASNG", [0.1], **SMALL, seed=-1), "at least 0"),
         (lambda: hitting_times("ASNG", [0.1], **SMALL, seed=2**31 - 1), "less than"),
-        (lambda: hitting_times("ASNG", [0.1], **SMALL | dict(max_updates=0)), "max_updates must be"),
+        (lambda: hitting_times("ASNG", [0.1], **SMALL | dict(max_updates=0)), "max_updates = .* must be"),
         (lambda: hitting_times("ASNG", 0.1, **SMALL), "non-empty lists"),
         (lambda: hitting_times("ASNG", [], **SMALL), "non-empty lists"),
         (lambda: hitting_times("ASNG", ["a"], **SMALL), "non-empty lists"),
         (lambda: hitting_times("ASNG", [0.1], **SMALL, device="gpu"), "unknown device"),
-        (lambda: trace([0.1], 0.05, updates=0, points=20, **PROBLEM), "updates must be"),
+        (lambda: trace([0.1], 0.05, updates=0, points=20, **PROBLEM), "updates = .* must be"),
         (lambda: trace(0.1, 0.05, updates=10, points=20, **PROBLEM), "delta0 must be"),
         (lambda: Trials("ASNG", range(3), 0.1, 0.05, **PROBLEM).keep([3]), "indices from 0 to 2"),
         (lambda: score([]), "at least one trial"),
@@ -180,7 +188,7 @@ SMALL = dict(eps_x=[0.05], seeds=2, max_updates=100, **PROBLEM)
         (lambda: score([1j]), "at least one trial"),
         (lambda: asng_figures.with_spread(3.0), "at least one trial"),
         (lambda: asng_figures.median_step(None), "at least one trial"),
-        (lambda: predicted_median([1, 2], 1.5), "n must be"),
+        (lambda: predicted_median([1, 2], 1.5), "n = .* must be"),
         (lambda: predicted_median({1, 2}, 3), "at least one trial"),
     ],
 )
@@ -226,7 +234,7 @@ def test_a_state_of_other_trials_or_an_altered_one_is_refused():
 
 
 def stopped_and_resumed(tmp_path, change=lambda saved: saved, **settings):
-    "The result in one go, and of a run that is stopped after some trials have left, its checkpoint changed, and resumed."
+    "The result in one go, and of a run that is stopped when some trials have left, changed, and resumed."
     whole = hitting_times("ASNG", **settings)
 
     class Stop(Checkpoint):
@@ -307,6 +315,22 @@ def test_where_nothing_succeeds_the_figures_are_drawn():
         for u in ("rank", "mean")
         for sign in (-1, 1)
     )
+
+
+def test_titles_say_what_the_tables_say():
+    right = figure4_of(dict(ASNG=ALWAYS, SNG=[[[10, 12], [0, 0]]], Adam=[[[0, 0], [11, 13]]]))
+    wrong = figure4_of(dict.fromkeys(METHODS, NEVER))
+    assert asng_figures.told4(right, 300, 300)[0].endswith("SNG and Adam fail outside a band")
+    assert asng_figures.told4(right, 300, 900)[0].endswith("outside a band (within 300 updates)")
+    assert asng_figures.told4(wrong, 300, 300)[0] == "Updates to success against δ⁰"
+    assert "2 of 6, 0 of them ASNG's" in asng_figures.told4(right, 300, 300)[1]
+    assert not asng_figures.comparable(pd.DataFrame())
+    public = asng_figures.against_public({}, (0.0,), (0.05,), 15_000, dict(horizon=300, D=4, K=3))
+    assert not asng_figures.comparable(public)
+
+
+def test_every_claim_has_its_texts():
+    assert list(check_claims(CLAIMS)) == ["everywhere", "tuning", "eased", "step", "updates", "evaluations"]
 
 
 def test_no_claim_holds_by_an_infinity_or_for_want_of_data():

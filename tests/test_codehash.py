@@ -192,7 +192,7 @@ def test_the_code_hash_is_the_same_in_every_process():
     first, second = run("1"), run("2")
     assert first.returncode == 0, first.stderr
     assert first.stdout.split() == second.stdout.split()
-    assert {"asng_runs.hitting_times", "hypernet_complexity.search_runs", "tdga_runs.tdga_run"} <= {
+    assert {"asng_runs.hitting_times", "hypernet_runs.search_runs", "tdga_runs.tdga_run"} <= {
         x.split("=")[0] for x in first.stdout.split()
     }
 

@@ -91,7 +91,9 @@ def valid(name, nb):
 
 def opening(name, nb):
     first = nb["cells"][0]
-    if first["cell_type"] != "markdown" or not re.fullmatch(r"# \S.*\n\n> \S.*", source(first).strip()):
+    if first["cell_type"] != "markdown" or not re.fullmatch(
+        r"# \S.*\n\n> \S.*(\n\n[\s\S]*)?", source(first).strip()
+    ):
         yield first.get("id"), "the first cell must be `# Title`, an empty line and `> one-line subtitle`"
 
 

@@ -82,7 +82,8 @@ PLAIN = {"nas_nb.core", "nas_nb.study", "nas_nb.files"} | {
 
 
 def test_imports_are_cheap():
-    "What a module does not need at once is imported where it is used; `torch._dynamo`, scipy.stats and seaborn take a second each."
+    """What a module does not need at once is imported where it is used; `torch._dynamo`, scipy.stats and
+    seaborn take a second each."""
     code = """
 import importlib, os, sys
 heavy, plain, others = map(str.split, sys.argv[1:])
@@ -187,11 +188,20 @@ def test_readme_is_built_from_the_index():
     assert (ROOT / "README.md").read_text(encoding="utf-8") == build_readme.readme(), "run make readme"
 
 
-@pytest.mark.parametrize("page", ["README.md", "data/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "data/README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_links_lead_somewhere(page):
     path = ROOT / page
     targets = [m[2].partition("#")[0] for m in build_readme.LINK.finditer(path.read_text(encoding="utf-8"))]
     assert [t for t in targets if not (path.parent / t).exists()] == []
+
+
+def test_the_citation_names_what_this_is():
+    cff = dict(re.findall(r"(?m)^([a-z-]+): *(.*)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8")))
+    settings = read_settings()
+    assert {"cff-version", "message", "title", "authors"} <= cff.keys() and cff["cff-version"] == "1.2.0"
+    assert cff["version"] == settings["version"] and cff["license"] == PROJECT["project"]["license"]
+    assert f'- name: "{settings["author"]}"' in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"## {settings['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_readme_builder(tmp_path):
@@ -297,6 +307,11 @@ def test_a_new_complaint_about_types_is_named():
     (only,) = check_types.grown(found, {"nas_nb/a.py": 1, "nas_nb/b.py": 5})
     assert only.startswith("nas_nb/a.py: 2 complaints of mypy, 1 at most") and "a:2: error: y" in only
     assert "b.py: 1 complaints of mypy, 0 at most" in check_types.grown(found, {"nas_nb/a.py": 2})[0]
+    methods = {("Study", "judge")}
+    assert check_types.of_patch('a:1: error: "Study" has no attribute "judge"  [attr-defined]', methods)
+    assert check_types.of_patch('a:1: error: Name "judge" already defined on line 3  [no-redef]', methods)
+    assert not check_types.of_patch('a:1: error: "Study" has no attribute "jugde"  [attr-defined]', methods)
+    assert ("Study", "judge") in check_types.patched()
     assert "== 1/4" in (make := (ROOT / "Makefile").read_text()) and "tools/check_types.py" in make
 
 

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 
 import nas_nb.papers.tdga_figures as P
 import nas_nb.papers.tdga_runs as D
-from nas_nb import files
+from nas_nb import files, study
 from nas_nb.files import Checkpoint, OutOfTime
+from nas_nb.papers.tdga_darts_vgg19 import EXPECTED
 from nas_nb.relaxations import one_hot
 
 SETTINGS = dict(source="digits", width=0.03125, size=8, steps=2, lr=0.05, lr_alpha=0.5, looks=2)
@@ -138,7 +139,7 @@ def test_what_was_seen_is_not_computed_again(supernet, monkeypatch):
 
 
 def refused(ckpt, run, damages):
-    "A checkpoint in which something was changed, and which was summed anew, is refused in a sentence; afterwards it is as it was."
+    "A checkpoint that was changed and summed anew is refused in a sentence; afterwards it is as it was."
     whole = ckpt.load()
     for damage in damages:
         damage(state := copy.deepcopy(whole))
@@ -155,7 +156,7 @@ def refused(ckpt, run, damages):
 def test_the_supernet_is_kept_and_read_again(tmp_path):
     ckpt = Checkpoint(tmp_path / "run" / "checkpoint.pt")
     first = D.trained_supernet("Bernoulli", 3, SETTINGS, ckpt=ckpt)
-    (kept,) = tmp_path.rglob("weights.pt")
+    (kept,) = tmp_path.rglob("state.pt")
     alpha = {"alpha": torch.ones(7)}
     damages = [
         lambda s: s.pop("history"),
@@ -184,11 +185,11 @@ def test_force_trains_a_supernet_again_that_is_older(tmp_path, monkeypatch):
     ckpt, trained, train = Checkpoint(tmp_path / "run" / "checkpoint.pt"), [], D.train_supernet
     monkeypatch.setattr(D, "train_supernet", lambda *args, **more: trained.append(1) or train(*args, **more))
     monkeypatch.setattr(
-        D, "code_hash", lambda fn: "0123456789abcdef"
+        study, "code_hash", lambda fn: "0123456789abcdef"
     )  # the list of calls grows, which makes it another function
     begun = time.time()
     D.trained_supernet("threshold", 3, SETTINGS, ckpt=ckpt)
-    (kept,) = tmp_path.rglob("weights.pt")
+    (kept,) = tmp_path.rglob("state.pt")
     monkeypatch.setenv("NAS_NB_FORCE", str(begun - 60))  # it was made since
     D.trained_supernet("threshold", 3, SETTINGS, ckpt=ckpt)
     assert len(trained) == 1
@@ -473,10 +474,13 @@ def test_tables_and_figures(found):
     )
     spread = pd.DataFrame({"differ": [0.2, 0.3], "differ by chance": [0.5, 0.4]}, index=["a", "b"])
     again = pd.DataFrame(dict(architecture=["plain", "best 1"], seed=0, accuracy=[0.5, 0.6]))
-    figures = [
-        P.plot_evaluation(course, ends, "5 to 7", "t"), P.plot_entropy(course, {k: v[0] for k, v in runs.items()}, "t"), P.plot_ablations(gained, "t"),
-        P.plot_samplings(samples, spread, "t"), P.plot_retrained(again, "t"),
-    ]  # fmt: skip
+    records = {name: rows[0] for name, rows in runs.items()}
+    figures = [P.plot_evaluation(course, ends, "5 to 7", "t"), P.plot_entropy(course, records, "t")]
+    figures += [
+        P.plot_ablations(gained, "t"),
+        P.plot_samplings(samples, spread, "t"),
+        P.plot_retrained(again, "t"),
+    ]
     assert all(isinstance(f, plt.Figure) for f in figures)
     plt.close("all")
 
@@ -491,6 +495,41 @@ def test_entropy_map_is_that_of_the_population(found):
 def test_apart():
     assert P.apart(["1100", "1100", "0011"]) == pytest.approx((2 / 3, 0.5))
     assert np.isnan(P.apart(["1100"])[0])
+
+
+# -- verdicts --
+
+
+@pytest.mark.parametrize(
+    "fixed, trained, holds",
+    [((0.2, 1.0), (0.1, 1.1), True), ((0.1, 1.1), (0.2, 1.0), False), ((0.1, 1.0), (0.2, 1.1), None)],
+)
+def test_fixed_or_trained_weights_may_stay_undecided(fixed, trained, holds):
+    rows = [("TDGA", *fixed), ("weights trained", *trained)]
+    gained = pd.DataFrame(
+        dict(search=name, seed=s, gain=gain, best=best) for name, gain, best in rows for s in range(3)
+    )
+    ends = pd.DataFrame(dict(search=name, architecture="DARTS", loss=1.0) for name, *_ in rows)
+    assert P.judge_fixed(gained, ends, 60)["holds"] is holds
+
+
+def test_what_was_not_trained_from_scratch_is_not_tested():
+    plan = pd.DataFrame(columns=["architecture", "graph", "search", "seed"])
+    judged = P.judge_scratch(P.with_accuracy(plan, []), 0)
+    assert judged["tested"] is False and judged["holds"] is None
+
+
+def test_one_seed_says_nothing_about_the_spread():
+    spread = P.spread_of(pd.DataFrame(dict(sampling=["threshold"], graph=["0110"])))
+    assert P.judge_spread(spread, 1)["holds"] is None
+
+
+def test_the_article_says_how_long_its_profiles_take():
+    notebook = json.loads(
+        (Path(__file__).parent.parent / "nbs" / "50_tdga_darts_vgg19.ipynb").read_text("utf-8")
+    )
+    (text,) = ["".join(c["source"]) for c in notebook["cells"] if c["id"] == "how-to-read"]
+    assert all(EXPECTED[profile].partition(",")[0] in text for profile in ("quick", "cpu", "paper"))
 
 
 def test_the_figure_of_retrained_architectures_names_the_searches_that_found_them():

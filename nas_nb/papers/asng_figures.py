@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
+from ..core import check_whole
 from ..explore import Explorer, explore
-from .asng_runs import METHODS, check_whole, trace
+from .asng_runs import METHODS, trace
 from ..plots import PAPER, STYLE, headline
 
 # %% ../../nbs/51b_asng_figures.ipynb #trials-given

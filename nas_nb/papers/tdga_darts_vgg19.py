@@ -6,7 +6,7 @@
 __all__ = ['PROFILES', 'EXPECTED', 'CLAIMS', 'shared', 'variants']
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #imports
-#| export
+from .tdga_runs import work  # noqa: F401
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #profiles
 PROFILES = dict(
@@ -22,16 +22,15 @@ PROFILES = dict(
         generations=150, ablation=60,  # the latter where one thing is changed
         coins=500, seeds=3, retrain_steps=10_000,  # architectures by fair coins; runs of each kind
     ),
-    cpu=dict(
-        width=0.125, size=64, steps=1000, images=320, calibrate=64, test_images=2000, batch=8,
-        ablation=60, retrain_steps=1000,
-    ),
+    cpu=dict(width=0.125, size=64, steps=1000, images=320, calibrate=64, test_images=2000, batch=8,
+        ablation=60, retrain_steps=1000),
     quick=dict(
         source="digits", width=0.0625, steps=60, looks=6, samplings=("threshold", "sigmoid"), images=150,
         calibrate=64, test_images=200, individuals=8, generations=15, ablation=15, temperatures=(), seeds=1,
         retrain_steps=0,
     ),
-    smoke=dict(steps=4, looks=2, images=20, calibrate=16, test_images=20, individuals=4, generations=2, ablation=2),
+    smoke=dict(steps=4, looks=2, images=20, calibrate=16, test_images=20, individuals=4, generations=2,
+        ablation=2),
 )  # fmt: skip
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #expected

@@ -346,10 +346,10 @@ def draw_entropy(ax: plt.Axes, course: pd.DataFrame) -> None:
     ax.text(0, np.log(2), " at most: ln 2", va="bottom", fontsize=7, color="0.25")
     ax.legend(loc="upper right", bbox_to_anchor=(1, 0.92))
 
-# %% ../../nbs/50b_tdga_figures.ipynb #draw-map
+# %% ../../nbs/50b_tdga_figures.ipynb #ticks
 TICKS = (3, 6, 8, 10, 12, 14, 16)  # targets that are named
 
-
+# %% ../../nbs/50b_tdga_figures.ipynb #draw-map
 def draw_map(ax: plt.Axes, record: dict, name: str):  # the image, for a colour bar
     "The entropy of each position against generation."
     first = {j: n for n, (_, j) in reversed([*enumerate(SPACE.positions)])}  # target -> its first position
@@ -537,13 +537,13 @@ def with_accuracy(plan: pd.DataFrame, tested: Sequence[dict]) -> pd.DataFrame:  
     "The plan with the test accuracy of each."
     return plan.assign(accuracy=[r["result"]["correct"] / r["result"]["n"] for r in tested])
 
-# %% ../../nbs/50b_tdga_figures.ipynb #plot-retrained
+# %% ../../nbs/50b_tdga_figures.ipynb #names
 NAMES = dict(
     plain="plain VGG19", all="all shortcuts", DARTS="graph of DARTS", random="best of as many random"
 )
 NAMES |= {f"best {n}": f"TDGA, best {n}" for n in (1, 2, 3)}
 
-
+# %% ../../nbs/50b_tdga_figures.ipynb #plot-retrained
 def plot_retrained(df: pd.DataFrame, title: str) -> plt.Figure:  # columns architecture, seed, accuracy
     "Test accuracy after training from scratch, a point for each run."
     fig, ax = plt.subplots(figsize=(6.5, 0.9 + 0.33 * df["architecture"].nunique()))

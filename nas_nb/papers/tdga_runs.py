@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPACE', 'SAMPLINGS', 'to_32', 'parts_of', 'first_images', 'share', 'Shortcuts', 'to_text', 'to_bits', 'keys_of',
-           'Fitness', 'fitness_of', 'batches_of', 'new_supernet', 'train_supernet', 'supernet_folder', 'restored',
-           'train_once', 'trained_supernet', 'mixture_accuracy', 'darts_run', 'alpha_gradient', 'near', 'TDGASearch',
+           'Fitness', 'fitness_of', 'batches_of', 'new_supernet', 'train_supernet', 'supernet_state', 'put_into',
+           'trained_supernet', 'mixture_accuracy', 'darts_run', 'alpha_gradient', 'near', 'TDGASearch',
            'search_statistics', 'search_row', 'best_three', 'levels', 'final_levels', 'evolve', 'search_batches',
            'tdga_run', 'random_bits', 'drawn_before', 'best_of', 'random_run', 'worth_run', 'all_training_images',
            'retrain_run', 'check_sizes', 'one_by_one', 'layer_times', 'timed', 'two_networks', 'mutated', 'speed_run',
@@ -13,10 +13,8 @@ __all__ = ['SPACE', 'SAMPLINGS', 'to_32', 'parts_of', 'first_images', 'share', '
 
 # %% ../../nbs/50a_tdga_runs.ipynb #runs-imports
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,15 +28,14 @@ from ..images import Images
 from ..judging import At
 from ..methods import GradientMethod
 from ..population import population_logits, shared_layers
-from ..study import run_key
+from ..study import needed_state
 
 # %% ../../nbs/50a_tdga_runs.ipynb #runs-own-imports
 from ..batches import Augment, Batches, eval_batches, resize, split
-from ..codehash import code_hash
 from ..core import progress
 from ..datasets import load_images
 from ..estimate import passes
-from ..files import Checkpoint, alone, check_state, run_lock
+from ..files import Checkpoint, check_state
 from ..images import Images
 from ..judging import At
 from ..methods import GradientMethod
@@ -46,7 +43,7 @@ from ..population import population_logits, shared_layers
 from ..relaxations import Weights, hard, one_hot
 from ..search import search
 from ..streams import check_seeds, normal, square_root, uniform
-from ..study import run_key
+from ..study import needed_state
 from ..tdga import TDGA
 from ..training import Recipe, fit
 from ..vgg import VGG, ShortcutSpace
@@ -132,11 +129,6 @@ def weights(self: Shortcuts, step: int | None = None) -> Weights:
     "What the supernet computes with: a weight for off and one for on."
     gates = self.gates(step)
     return Weights(torch.stack([1 - gates, gates], -1))
-
-# %% ../../nbs/50a_tdga_runs.ipynb #shortcuts-penalty
-@patch
-def penalty(self: Shortcuts, step: int = 0) -> float:
-    return 0.0
 
 # %% ../../nbs/50a_tdga_runs.ipynb #shortcuts-bits
 @patch
@@ -256,35 +248,21 @@ def train_supernet(
     watch = dict(measure=graph, every=every, seed=seed, ckpt=ckpt, desc=desc)
     return search(network, method, train, valid, recipe, lr=lr_alpha, decay=0.0, **watch)
 
-# %% ../../nbs/50a_tdga_runs.ipynb #supernet-folder
-def supernet_folder(sampling: str, seed: int, settings: dict, device, ckpt: Checkpoint) -> Path:
-    "Where a trained supernet is kept: beside the run that needs it."
-    own = dict(sampling=sampling, seed=seed, code=code_hash(trained_supernet), device=str(device))
-    key = run_key(settings | own | dict(data=load_images(settings["source"]).about["hash"]))
-    return ckpt.path.parent.parent / f"supernet-{sampling.replace(' / ', '-')}-{key}"
+# %% ../../nbs/50a_tdga_runs.ipynb #supernet-state
+def supernet_state(sampling: str, seed: int, settings: dict, device="cpu", ckpt=None) -> dict:
+    "Train a supernet; its weights, α and history."
+    parts, norm = parts_of(settings["source"], device)
+    network, method = new_supernet(sampling, seed, parts["weights"], settings["width"], device)
+    own = {k: v for k, v in settings.items() if k != "width"}
+    history = train_supernet(network, method, parts, norm, **own, seed=seed, ckpt=ckpt)
+    return dict(network=network.state_dict(), method=method.state_dict(), history=history)
 
-# %% ../../nbs/50a_tdga_runs.ipynb #supernet-restored
-def restored(network: VGG, method: Shortcuts, kept: Checkpoint) -> list | None:
-    "Put the weights and α of an earlier run into place; its history, or None if there is none."
-    if kept.path.is_file() and kept.path.stat().st_mtime < float(os.environ.get("NAS_NB_FORCE", 0)):
-        kept.path.unlink()
-    if saved := kept.load():
-        like = dict(network=network.state_dict(), method=method.state_dict(), history=[])
-        check_state(saved, like, kept.path.name)
-        network.load_state_dict(saved["network"]), method.load_state_dict(saved["method"])
-        return saved["history"]
-
-# %% ../../nbs/50a_tdga_runs.ipynb #supernet-once
-def train_once(network, method, train: Callable, folder: Path, what: str) -> list[dict]:
-    "The history of `train(ckpt)`, or of an earlier run; one process at a time."
-    key = folder.name.rpartition("-")[2]
-    kept, begun = (Checkpoint(folder / f"{name}.pt", key=key) for name in ("weights", "checkpoint"))
-    with alone(run_lock(folder), what):
-        if (history := restored(network, method, kept)) is None:
-            history = train(begun)
-            kept.save(dict(network=network.state_dict(), method=method.state_dict(), history=history))
-            begun.path.unlink(missing_ok=True)
-    return history
+# %% ../../nbs/50a_tdga_runs.ipynb #supernet-loaded
+def put_into(network: VGG, method: Shortcuts, state: dict) -> None:
+    "Give a network and its α a state; raises `ValueError` for one of another supernet."
+    like = dict(network=network.state_dict(), method=method.state_dict(), history=[])
+    check_state(state, like, "the supernet that was kept")
+    network.load_state_dict(state["network"]), method.load_state_dict(state["method"])
 
 # %% ../../nbs/50a_tdga_runs.ipynb #kept-supernet
 def trained_supernet(
@@ -297,13 +275,11 @@ def trained_supernet(
     "A supernet, trained now, or read from where an earlier run has left it."
     parts, norm = parts_of(settings["source"], device)
     network, method = new_supernet(sampling, seed, parts["weights"], settings["width"], device)
-    own = {k: v for k, v in settings.items() if k != "width"} | dict(seed=seed)
-    train = lambda ckpt: train_supernet(network, method, parts, norm, **own, ckpt=ckpt)
-    if ckpt is None:
-        return network, method, train(None), parts, norm
-    folder = supernet_folder(sampling, seed, settings, device, ckpt)
-    history = train_once(network, method, train, folder, f"the supernet of {sampling}, seed {seed}")
-    return network, method, history, parts, norm
+    own = dict(sampling=sampling, seed=seed, settings=settings, device=str(device))
+    label, data = f"supernet-{sampling.replace(' / ', '-')}", load_images(settings["source"]).about["hash"]
+    state = needed_state(ckpt, supernet_state, label, data, **own)
+    put_into(network, method, state)
+    return network, method, state["history"], parts, norm
 
 # %% ../../nbs/50a_tdga_runs.ipynb #mixture
 @torch.no_grad()
