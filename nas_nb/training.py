@@ -546,7 +546,7 @@ def fit(
     desc: str = "training",  # in front of the progress bar
 ) -> list[
     dict
-]:  # a row for each evaluation: step, train_loss (mean since the row before) and, with `valid`, loss, correct, n
+]:  # an evaluation each: step, mean train_loss since the one before; with `valid` loss, correct, n
     """Train on `batches(step)`, images (B, C, H, W) and labels (B,), from the checkpoint on if there is one.
 
     A row for each evaluation. Raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has
