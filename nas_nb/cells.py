@@ -23,11 +23,13 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
+from .core import check_whole, said
 from .files import check_state
 from .relaxations import Weights
 from .training import DropPath
 
 # %% ../nbs/11_cells.ipynb #imports-operations
+from .core import check_whole, said
 from nas_nb.operations import (
     ASNG_OPS,
     DARTS_OPS,
@@ -39,11 +41,9 @@ from nas_nb.operations import (
     check_reals,
     check_shape,
     check_tensors,
-    check_whole,
     conv_bn,
     factorized_reduce,
     relu_conv_bn,
-    said,
     side_by_side,
 )
 

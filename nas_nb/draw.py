@@ -16,7 +16,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
 from .cells import Genotype
-from .operations import said
+from .core import said
 
 # %% ../nbs/16_draw.ipynb #looks
 _NO_WEIGHTS = (0, (3, 1.5))  # dashed

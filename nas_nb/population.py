@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from .operations import said
+from .core import said
 from nas_nb.vgg import (
     _GROUP,
     CLASSIFIER,

@@ -17,8 +17,9 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 
+from .core import check_whole, said
 from .files import check_state
-from .operations import check_tensors, check_whole, said
+from .operations import check_tensors
 from .plots import STYLE, headline
 from .streams import check_seeds, uniform
 

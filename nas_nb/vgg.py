@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
-from .operations import check_positive, check_shape, check_tensors, conv_bn, said
+from .core import said
+from .operations import check_positive, check_shape, check_tensors, conv_bn
 from .relaxations import Weights
 
 # %% ../nbs/12_vgg.ipynb #blocks
