@@ -6,7 +6,7 @@ from importlib import import_module
 
 import pytest
 
-MODULES = ("operations", "cells", "vgg", "draw", "darts", "tdga", "hypernet", "sampling", "relaxations")
+MODULES = "operations cells vgg population vgg_pictures draw darts methods tdga hypernet sampling relaxations".split()
 SHAPE = re.compile(r"\([^()]*[,…][^()]*\)|\bnumber\b|any shape|\bshapes?\b", re.I)
 
 
