@@ -534,11 +534,11 @@ def about(
 
     try:
         return load()
-    except DataError as e:
+    except DataError:
         found = self._recorded_data(config)
         if not found or any(data != found[0] for data in found):
             raise
-        print(f"{found[0]['name']} is not at hand; committed records can be drawn all the same ({e})")
+        print(f"{found[0]['name']} is not at hand; committed records can be drawn all the same")
         return found[0]
 
 # %% ../nbs/03_study.ipynb #recorded-data
