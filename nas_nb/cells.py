@@ -145,7 +145,7 @@ def _check_keep(keep):  # edges into a node; None: all
 # %% ../nbs/11_cells.ipynb #genotype
 Node = tuple[tuple[str, int], ...]  # (operation, state) pairs
 
-# %% ../nbs/11_cells.ipynb #genotype-Genotype
+# %% ../nbs/11_cells.ipynb #genotype-class
 class Genotype(NamedTuple):
     "A discrete architecture."
 

@@ -10,8 +10,8 @@ __all__ = ['LOOKS', 'STEP', 'SEARCH', 'TABLE1', 'UNITS', 'column_of', 'step_cost
            'plot_lengths', 'plot_theta', 'ends_of', 'theta_title', 'theta_alt', 'argmax_view', 'argmax_title',
            'argmax_alt', 'argmax_table', 'plot_starts', 'plot_delta0', 'starts_of', 'asng_of', 'last_lengths',
            'delta0_title', 'delta0_alt', 'of_delta0', 'ranking_of', 'ranks_table', 'tau_with', 'taus_of',
-           'plot_ranking', 'ranking_title', 'ranking_alt', 'key', 'flat', 'cheaper', 'gap_to', 'similar', 'entropies',
-           'trade_off', 'beats', 'robust', 'ranked', 'precision']
+           'plot_ranking', 'ranking_title', 'ranking_alt', 'key', 'short', 'flat', 'cheaper', 'gap_to', 'similar',
+           'entropies', 'trade_off', 'beats', 'robust', 'ranked', 'precision']
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #figures-imports
 from collections.abc import Sequence
@@ -508,6 +508,11 @@ def key(method: str) -> str:
     "A method in the names of numbers."
     return method.lower().replace(", ", "_").replace(" ", "_")
 
+# %% ../../nbs/55b_cifar10_figures.ipynb #short
+def short(value: float) -> str:
+    "Three digits, or whole numbers."
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
 # %% ../../nbs/55b_cifar10_figures.ipynb #flat
 def flat(df: pd.DataFrame, what: str, unit: str, enough: bool) -> dict:  # from `growth_table`; a column of it
     "Whether sampled steps are flat in the number of candidates, and relaxed ones are not."
@@ -515,8 +520,9 @@ def flat(df: pd.DataFrame, what: str, unit: str, enough: bool) -> dict:  # from 
     rises, numbers = {m: rise(of_m, what) for m, of_m in rows.items()}, {}
     for m, of_m in rows.items():
         ends = of_m[what].iloc[[0, -1]]
-        numbers |= {f"{key(m)}_few": ends.iloc[0], f"{key(m)}_many": ends.iloc[1], f"{key(m)}_rise": rises[m]}
-    said = "{m} {{{k}_few:.3g}} → {{{k}_many:.3g}} {unit} ({{{k}_rise:.2f}}×)"
+        numbers |= {f"{key(m)}_few": short(ends.iloc[0]), f"{key(m)}_many": short(ends.iloc[1])}
+    numbers |= {f"{key(m)}_rise": r for m, r in rises.items()}
+    said = "{m} {{{k}_few}} → {{{k}_many}} {unit} ({{{k}_rise:.2f}}×)"
     text = "; ".join(said.format(m=m, k=key(m), unit=unit) for m in rows) + ", for |J| = {few} → {many}"
     few, many = int(df["J"].min()), int(df["J"].max())
     relaxed, sampled = ([m for m in rises if (m in RELAXED) == dense] for dense in (True, False))

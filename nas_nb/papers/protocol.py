@@ -70,7 +70,7 @@ def trained(network, batches: Batches, recipe: Recipe, test: Images, norm: dict,
     rows = fit(network, batches, recipe, watch, seed=seed, ckpt=ckpt, desc=f"retraining, seed {seed}")
     return {key: rows[-1][key] for key in ("correct", "n")}
 
-
+# %% ../../nbs/59_protocol.ipynb #test-error
 def test_error(result: dict) -> float:  # of a run that ends with `trained`
     "Test error in percent."
     return 100 * (1 - result["correct"] / result["n"])
@@ -97,7 +97,7 @@ def mean_sd(errors: pd.Series) -> str:  # %
     "Mean and standard deviation in words; the mean alone of a single run."
     return f"{errors.mean():.2f}" + (f" ± {errors.std():.2f}" if len(errors) > 1 else "") + " %"
 
-
+# %% ../../nbs/59_protocol.ipynb #in-words
 def in_words(d: tuple[float, float, float]) -> str:  # from `difference`
     "A difference with its interval."
     return f"{d[0]:+.2f}" + ("" if np.isnan(d[1]) else f" ({d[1]:+.2f} to {d[2]:+.2f})") + " points"
