@@ -145,7 +145,7 @@ def _check_keep(keep):  # edges into a node; None: all
 # %% ../nbs/11_cells.ipynb #genotype
 Node = tuple[tuple[str, int], ...]  # (operation, state) pairs
 
-# %% ../nbs/11_cells.ipynb #genotype-Genotype
+# %% ../nbs/11_cells.ipynb #genotype-class
 class Genotype(NamedTuple):
     "A discrete architecture."
 
@@ -182,24 +182,6 @@ def _checked(**parts):  # lists and tuples -> a genotype
     g.cell("normal"), g.cell("reduce")
     return g
 
-# %% ../nbs/11_cells.ipynb #genotype-darts
-_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, SyntaxError)
-_UNREADABLE += (OverflowError, MemoryError, RecursionError)
-
-
-@patch(cls_method=True)
-def from_darts(
-    cls: Genotype,
-    text: str,  # `Genotype(normal=[('sep_conv_3x3', 0), …], normal_concat=range(2, 6), reduce=[…], …)`
-) -> Genotype:
-    """A genotype as the public DARTS program writes it, with or without `NAME =` in front.
-
-    Raises `ValueError` for any other text."""
-    try:
-        return _checked(**_arguments(text, cls._fields))
-    except _UNREADABLE as e:
-        raise ValueError(f"not a genotype as DARTS writes it ({type(e).__name__}: {e})") from None
-
 # %% ../nbs/11_cells.ipynb #genotype-darts-literal
 def _literal(node):
     if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "range" and not node.keywords:
@@ -219,6 +201,24 @@ def _arguments(text, fields):
         raise ValueError(f"it needs {', '.join(fields)}, each once, and two pairs for each node")
     pairs = {kind: [parts[kind][n : n + 2] for n in range(0, len(parts[kind]), 2)] for kind in _KINDS}
     return parts | pairs
+
+# %% ../nbs/11_cells.ipynb #genotype-darts
+_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, SyntaxError)
+_UNREADABLE += (OverflowError, MemoryError, RecursionError)
+
+
+@patch(cls_method=True)
+def from_darts(
+    cls: Genotype,
+    text: str,  # `Genotype(normal=[('sep_conv_3x3', 0), …], normal_concat=range(2, 6), reduce=[…], …)`
+) -> Genotype:
+    """A genotype as the public DARTS program writes it, with or without `NAME =` in front.
+
+    Raises `ValueError` for any other text."""
+    try:
+        return _checked(**_arguments(text, cls._fields))
+    except _UNREADABLE as e:
+        raise ValueError(f"not a genotype as DARTS writes it ({type(e).__name__}: {e})") from None
 
 # %% ../nbs/11_cells.ipynb #genotype-write
 @patch
@@ -316,13 +316,14 @@ def routes(
     return nodes
 
 # %% ../nbs/11_cells.ipynb #pick
+_ONE = (
+    "a cell of this space outputs only its unused nodes; a mixture uses every node, so nothing would be left"
+)
+
+
 def _pick(space, w, begin, nodes):
     if w.chosen is None or w.values is not None or any(len(chosen) != 1 for chosen in w.chosen):
-        raise ValueError(
-            "the cell's output is what no other node reads, so a mixture of architectures has no meaning "
-            "here: "
-            "choose one"
-        )
+        raise ValueError(f"{_ONE}: choose one architecture")
     at = {edge: e for e, edge in enumerate(space.edges)}
     for i, node in enumerate(nodes):
         (a,), (b,), (p,), (q,) = w.chosen[begin + 4 * i : begin + 4 * i + 4]
@@ -585,7 +586,8 @@ def _check_head(network, sides):
     found = _at_the_end(network, sides)
     if not all(8 <= n <= 10 for n in found):
         fits = [n << network.kinds.count("reduce") for n in (7, 10)]
-        says = f"the auxiliary head takes 8 to 10 pixels each way, and images of {sides[0]}×{sides[1]} pixels have {found[0]}×{found[1]} there"
+        sizes = f"images of {sides[0]}×{sides[1]} pixels have {found[0]}×{found[1]} there"
+        says = f"the auxiliary head takes 8 to 10 pixels each way, and {sizes}"
         raise ValueError(
             f"{says}: bring them to {fits[0] + 1} to {fits[1]} pixels with data.resize, or leave it out "
             "(aux=False)"
@@ -877,6 +879,26 @@ NASNET_A = Genotype(
     reduce_concat=(3, 4, 5, 6),
 )
 
+# %% ../nbs/11_cells.ipynb #darts-names-inside
+def _inside(cell, name):  # of a part of a cell: (name here, name there) of its modules
+    part = cell.get_submodule(name)
+    if isinstance(part, nn.Sequential) and isinstance(part[-1], Reduce):
+        return [(".1.even", ".conv_1"), (".1.odd", ".conv_2"), (".1.bn", ".bn")]
+    ahead = name.startswith(
+        "own"
+    )  # ReLU, shared by all edges from a state, is not among an edge's own modules
+    return [(f".{i}", f".op.{i + ahead}") for i, _ in enumerate(part.children())]
+
+# %% ../nbs/11_cells.ipynb #darts-cell-names
+def _cell_names(network, n, cell, kind):
+    pairs = [r for node in genotype_routes(network.space, network.genotype.cell(kind)[0]) for r in node]
+    built = {f"own.{r.edge}-{r.op}": f"_ops.{m}" for m, r in enumerate(pairs)}
+    built |= dict(first="preprocess0", second="preprocess1")
+    if len(built) < len(pairs) + 2:
+        raise ValueError(_TWICE)
+    each = ((ours, theirs, a, b) for ours, theirs in built.items() for a, b in _inside(cell, ours))
+    return {f"cells.{n}.{ours}{a}": f"cells.{n}.{theirs}{b}" for ours, theirs, a, b in each}
+
 # %% ../nbs/11_cells.ipynb #darts-names
 _OUTER = {
     "stem.0": "stem.0",
@@ -905,26 +927,6 @@ def darts_names(network: CellNetwork) -> dict[str, str]:
 
 # %% ../nbs/11_cells.ipynb #darts-must
 _MUST = "shape, channels, cells, aux and genotype must be those of the published network"
-
-# %% ../nbs/11_cells.ipynb #darts-names-inside
-def _inside(cell, name):  # of a part of a cell: (name here, name there) of its modules
-    part = cell.get_submodule(name)
-    if isinstance(part, nn.Sequential) and isinstance(part[-1], Reduce):
-        return [(".1.even", ".conv_1"), (".1.odd", ".conv_2"), (".1.bn", ".bn")]
-    ahead = name.startswith(
-        "own"
-    )  # ReLU, shared by all edges from a state, is not among an edge's own modules
-    return [(f".{i}", f".op.{i + ahead}") for i, _ in enumerate(part.children())]
-
-# %% ../nbs/11_cells.ipynb #darts-cell-names
-def _cell_names(network, n, cell, kind):
-    pairs = [r for node in genotype_routes(network.space, network.genotype.cell(kind)[0]) for r in node]
-    built = {f"own.{r.edge}-{r.op}": f"_ops.{m}" for m, r in enumerate(pairs)}
-    built |= dict(first="preprocess0", second="preprocess1")
-    if len(built) < len(pairs) + 2:
-        raise ValueError(_TWICE)
-    each = ((ours, theirs, a, b) for ours, theirs in built.items() for a, b in _inside(cell, ours))
-    return {f"cells.{n}.{ours}{a}": f"cells.{n}.{theirs}{b}" for ours, theirs, a, b in each}
 
 # %% ../nbs/11_cells.ipynb #darts-load
 def load_darts(

@@ -12,6 +12,7 @@ import io
 import json
 import re
 import textwrap
+from base64 import b64encode
 from pathlib import Path
 from string import Formatter
 
@@ -293,13 +294,15 @@ def _show_text(text: str) -> None:
 
 # %% ../nbs/03c_claims.ipynb #show-figure
 def _show_figure(path: Path) -> list[str]:  # what is wrong
-    from IPython.display import Image, display
+    from IPython.display import display
 
     if not path.is_file():
         return [f"the figure {path.stem} is not committed yet"]
     alt, png = path.with_suffix(".json"), path.read_bytes()
     text = json.loads(alt.read_text(encoding="utf-8")).get("alt", "") if alt.is_file() else ""
-    display(Image(png, width=int.from_bytes(png[16:20]) // 2, alt=text))
+    shown = {"image/png": b64encode(png).decode(), "text/plain": text}
+    size = dict(width=int.from_bytes(png[16:20]) // 2, height=int.from_bytes(png[20:24]) // 2)
+    display(shown, metadata={"image/png": size | dict(alt=text)}, raw=True)
     return []
 
 # %% ../nbs/03c_claims.ipynb #summary

@@ -42,7 +42,10 @@ def root(
 
 # %% ../nbs/00_core.ipynb #begins
 def _begins(start) -> tuple[Path, Path]:
-    here = globals().get("__file__", ".")  # a notebook has no __file__
+    try:
+        here = __file__
+    except NameError:  # in a notebook
+        here = "."
     try:
         return Path(start or os.getcwd()).resolve(), Path(here).resolve().parent
     except FileNotFoundError:

@@ -293,7 +293,7 @@ def architecture(self: DARTS, keep: int | None = 2) -> Genotype:
     Raises `ValueError` if α is NaN."""
     return discretise(self.space, self.weights().values, keep)
 
-# %% ../nbs/20_darts.ipynb #method-architecture-load-state-dict
+# %% ../nbs/20_darts.ipynb #method-load-state
 @patch
 def load_state_dict(self: DARTS, state: dict, *args, **kwargs):
     """Go on from a `state_dict`.

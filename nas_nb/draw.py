@@ -40,9 +40,8 @@ def op_look(op: str) -> dict:
     op_label(op)
     color, dash = LOOKS.get(op.split("_")[0], ("#ca9161", "-"))
     kernel = max(map(int, re.findall(r"\d", op)), default=2)
-    return dict(
-        color=color, linestyle=dash, linewidth=0.8 + 0.3 * kernel if dash == "-" else 0.6 + 0.2 * kernel
-    )
+    width = 0.8 + 0.3 * kernel if dash == "-" else 0.6 + 0.2 * kernel
+    return dict(color=color, linestyle=dash, linewidth=width)
 
 # %% ../nbs/16_draw.ipynb #looks-op-label
 def op_label(op: str, short: bool = False) -> str:
@@ -57,12 +56,9 @@ def op_label(op: str, short: bool = False) -> str:
     return re.sub(r"(\d)x(\d)", r"\1×\2", op).replace("_", " ")
 
 # %% ../nbs/16_draw.ipynb #arrows
-def _arrows(
-    nodes, concat
-):  # (from state, to state, operation); the output counts as one more state, without operation
-    return [(j, 2 + i, op) for i, node in enumerate(nodes) for op, j in node] + [
-        (s, 2 + len(nodes), None) for s in concat
-    ]
+def _arrows(nodes, concat):  # (from state, to state, operation); the output is one more state
+    into = [(j, 2 + i, op) for i, node in enumerate(nodes) for op, j in node]
+    return into + [(s, 2 + len(nodes), None) for s in concat]
 
 # %% ../nbs/16_draw.ipynb #arrows-live
 def _live(arrows, out):  # states that something comes to, and from which a way leads to the output
@@ -86,43 +82,42 @@ def _ways(arrows, out):  # each arrow as [state, points between, state]; the col
 def _crossings(layers, after):
     lines = lambda layer, below: [(p, below.index(v)) for p, u in enumerate(layer) for v in after[u]]
     found = (lines(layer, below) for layer, below in zip(layers, layers[1:]))
-    return sum(
-        (a - c) * (b - d) < 0 for pairs in found for i, (a, b) in enumerate(pairs) for c, d in pairs[:i]
-    )
+    several = ((a, b, c, d) for pairs in found for i, (a, b) in enumerate(pairs) for c, d in pairs[:i])
+    return sum((a - c) * (b - d) < 0 for a, b, c, d in several)
 
 # %% ../nbs/16_draw.ipynb #order-order
 def _order(layers, before, after, trials=16, sweeps=6):  # of several tries the one with the fewest crossings
     random, best = np.random.default_rng(0), None
     for _ in range(trials):
         for sweep in range(sweeps):
-            forwards, at = sweep % 2 == 0, {}
-            near = before if forwards else after
-            for layer in layers if forwards else layers[::-1]:
-                mean = {
-                    v: sum(at[u] for u in near[v]) / len(near[v]) if near[v] else p
-                    for p, v in enumerate(layer)
-                }
-                layer.sort(key=mean.get)
-                at |= {v: p for p, v in enumerate(layer)}
+            _sweep(layers, before, after, sweep % 2 == 0)
         found = _crossings(layers, after), [list(layer) for layer in layers]
         best = found if best is None or found[0] < best[0] else best
         for layer in layers:
             random.shuffle(layer)
     return best[1]
 
+
+def _sweep(layers, before, after, forwards):
+    at, near = {}, before if forwards else after
+    for layer in layers if forwards else layers[::-1]:
+        places = [(v, p, [at[u] for u in near[v]]) for p, v in enumerate(layer)]
+        mean = {v: sum(of) / len(of) if of else p for v, p, of in places}
+        layer.sort(key=mean.get)
+        at |= {v: p for p, v in enumerate(layer)}
+
 # %% ../nbs/16_draw.ipynb #place
-def _place(
-    layers, before, after, room, sweeps=30
-):  # heights near those of the neighbours, in this order, with room between
+def _stiff(u, v):  # long ways are straightened first
+    return 4 if isinstance(u, tuple) and isinstance(v, tuple) else 1
+
+
+def _place(layers, before, after, room, sweeps=30):  # heights, in this order, with room between
     from scipy.optimize import isotonic_regression
 
     y = {v: float(p) for layer in layers for p, v in enumerate(layer)}
-    stiff = lambda u, v: (
-        4 if isinstance(u, tuple) and isinstance(v, tuple) else 1
-    )  # long ways are straightened first
     for sweep in range(sweeps):
         for layer in layers[:: 1 if sweep % 2 == 0 else -1]:
-            near = [[(y[u], stiff(u, v)) for u in before[v] + after[v] or [v]] for v in layer]
+            near = [[(y[u], _stiff(u, v)) for u in before[v] + after[v] or [v]] for v in layer]
             wanted = np.array([sum(at * k for at, k in pairs) / sum(k for _, k in pairs) for pairs in near])
             apart = np.cumsum([0] + [(room(u) + room(v)) / 2 for u, v in zip(layer, layer[1:])])
             y |= dict(zip(layer, apart + isotonic_regression(wanted - apart).x))
@@ -142,10 +137,9 @@ def _layout(nodes, concat):
     arrows, out = _arrows(nodes, concat), 2 + len(nodes)
     ways, column = _ways(arrows, out)
     before, after = ({v: [] for v in column} for _ in range(2))
-    for way in ways:
-        for u, v in zip(way, way[1:]):
-            after[u].append(v)
-            before[v].append(u)
+    for u, v in (pair for way in ways for pair in zip(way, way[1:])):
+        after[u].append(v)
+        before[v].append(u)
     layers = [[v for v in column if column[v] == c] for c in range(column[out] + 1)]
     labels = {way[-2] for way, (_, _, op) in zip(ways, arrows) if op}
     room = lambda v: 1.0 if v in labels else 0.6 if isinstance(v, tuple) else 1.2
@@ -153,9 +147,8 @@ def _layout(nodes, concat):
     low, high = min(y.values()), max(y.values())
     row = (-1 if y[0] < y[1] else 1) / max(high - low, 4)  # the older input above the newer
     at = {v: (column[v] / column[out], 0.5 + row * (y[v] - (low + high) / 2)) for v in column}
-    return _Layout(
-        arrows, ways, at, _live(arrows, out), out, (min(0.3 / column[out], 0.05), min(0.4 * abs(row), 0.06))
-    )
+    half = min(0.3 / column[out], 0.05), min(0.4 * abs(row), 0.06)
+    return _Layout(arrows, ways, at, _live(arrows, out), out, half)
 
 # %% ../nbs/16_draw.ipynb #curve
 def _curve(points):
@@ -168,45 +161,47 @@ def _curve(points):
     corners = np.stack([first, second, np.c_[x, y][1:]], 1).reshape(-1, 2)
     return Path(np.r_[[points[0]], corners], [Path.MOVETO] + [Path.CURVE4] * len(corners))
 
-# %% ../nbs/16_draw.ipynb #curve-draw-arrow
-def _draw_arrow(ax, lay, n, short):
-    (a, b, op), way, (w, h), size = lay.arrows[n], lay.ways[n], lay.half, 0.7 if short else 1
-    points = [lay.at[v] for v in way]
-    into = sorted(
-        (m for m, other in enumerate(lay.ways) if other[-1] == b), key=lambda m: lay.at[lay.ways[m][-2]][1]
-    )
-    port = 1.5 * h * ((into.index(n) + 0.5) / len(into) - 0.5)  # arrows come in side by side
+# %% ../nbs/16_draw.ipynb #curve-points
+def _points(lay, n):
+    (a, b, _), (w, h) = lay.arrows[n], lay.half
+    points = [lay.at[v] for v in lay.ways[n]]
+    others = (m for m, other in enumerate(lay.ways) if other[-1] == b)
+    into = sorted(others, key=lambda m: lay.at[lay.ways[m][-2]][1])
+    port = 1.5 * h * ((into.index(n) + 0.5) / len(into) - 0.5)
     points[0] = points[0][0] + (w if a > 1 else 0), points[0][1]
     points[-1] = points[-1][0] - (w if b < lay.out else 0), points[-1][1] + port
+    return points
+
+# %% ../nbs/16_draw.ipynb #curve-draw-arrow
+def _draw_arrow(ax, lay, n, short):
+    (a, b, op), way, size = lay.arrows[n], lay.ways[n], 0.7 if short else 1
     live = op != "none" and {a, b} <= lay.live
     look = op_look(op) if op else dict(color="0.6", linestyle="-", linewidth=0.8)
     look |= dict(linewidth=size * look["linewidth"]) | ({} if live else dict(color="0.85"))
     head = f"-|>,head_length={4 * size},head_width={2 * size}"
-    style = dict(
-        arrowstyle=head, mutation_scale=1, capstyle="butt", joinstyle="miter", zorder=3 if live else 2
-    )
-    ax.add_patch(FancyArrowPatch(path=_curve(points), label=op or "", **style, **look))
+    style = dict(arrowstyle=head, mutation_scale=1, capstyle="butt", joinstyle="miter")
+    path = _curve(_points(lay, n))
+    ax.add_patch(FancyArrowPatch(path=path, label=op or "", **style, zorder=3 if live else 2, **look))
     if op:
-        text = dict(
-            size=5 if short else 7,
-            parse_math=False,
-            ha="center",
-            va="center",
-            color="0.1" if live else "0.7",
-            zorder=4,
-        )
-        ax.text(
-            *lay.at[way[-2]],
-            op_label(op, short),
-            bbox=dict(boxstyle="square,pad=0.1", fc="white", ec="none"),
-            **text,
-        )
+        text = dict(size=5 if short else 7, parse_math=False, ha="center", va="center", zorder=4)
+        box = dict(boxstyle="square,pad=0.1", fc="white", ec="none")
+        ax.text(*lay.at[way[-2]], op_label(op, short), bbox=box, color="0.1" if live else "0.7", **text)
 
 # %% ../nbs/16_draw.ipynb #draw-cell
 def _parts(genotype, kind):
     if not isinstance(genotype, Genotype):
         raise ValueError(f"a Genotype is drawn, not {said(genotype)}: Genotype.from_json(text) reads one")
     return genotype.cell(kind)
+
+# %% ../nbs/16_draw.ipynb #draw-state
+def _draw_state(ax, lay, s, size):
+    (x, y), (w, h), color = lay.at[s], lay.half, "0.1" if s in lay.live else "0.7"
+    ends = {0: ("$c_{k-2}$ ", "right"), 1: ("$c_{k-1}$ ", "right"), lay.out: (" out", "left")}
+    name, side = ends.get(s, (s - 2, "center"))
+    ax.text(x, y, name, size=size, ha=side, va="center", color=color, zorder=6)
+    if 1 < s < lay.out:
+        box = dict(boxstyle="round,pad=0,rounding_size=0.01", facecolor="white", edgecolor=color)
+        ax.add_patch(FancyBboxPatch((x - w, y - h), 2 * w, 2 * h, zorder=5, **box, linewidth=size / 8))
 
 # %% ../nbs/16_draw.ipynb #draw-cell-draw-cell
 def draw_cell(
@@ -218,26 +213,13 @@ def draw_cell(
 ) -> plt.Axes:
     "Draw one kind of cell; raises `ValueError` for an unknown kind and for states that do not exist."
     lay = _layout(*_parts(genotype, kind))
-    (w, h), size = lay.half, 6 if short else 8
     if ax is None:
         columns, rows = 1 / lay.at[2][0], len(lay.ways)
         ax = plt.figure(figsize=(1 + 1.35 * columns, 1 + 0.2 * rows)).subplots()
     for n in range(len(lay.arrows)):
         _draw_arrow(ax, lay, n, short)
     for s in range(lay.out + 1):
-        (x, y), color = lay.at[s], "0.1" if s in lay.live else "0.7"
-        name, side = {0: ("$c_{k-2}$ ", "right"), 1: ("$c_{k-1}$ ", "right"), lay.out: (" out", "left")}.get(
-            s, (s - 2, "center")
-        )
-        ax.text(x, y, name, size=size, ha=side, va="center", color=color, zorder=6)
-        if 1 < s < lay.out:
-            shape = dict(
-                boxstyle="round,pad=0,rounding_size=0.01",
-                facecolor="white",
-                edgecolor=color,
-                linewidth=size / 8,
-            )
-            ax.add_patch(FancyBboxPatch((x - w, y - h), 2 * w, 2 * h, zorder=5, **shape))
+        _draw_state(ax, lay, s, 6 if short else 8)
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.05, 1.05), title=title)
     ax.set_axis_off()
     return ax
@@ -245,19 +227,13 @@ def draw_cell(
 # %% ../nbs/16_draw.ipynb #legend
 def op_legend(figure: plt.Figure) -> None:
     "One legend below the figure for all operations that its cells show."
-    ops = sorted(
-        {p.get_label() for ax in figure.axes for p in ax.patches if isinstance(p, FancyArrowPatch)}
-        - {"", "none"}
-    )
+    arrows = (p for ax in figure.axes for p in ax.patches if isinstance(p, FancyArrowPatch))
+    ops = sorted({p.get_label() for p in arrows} - {"", "none"})
     lines = [Line2D([], [], label=op_label(op), **op_look(op)) for op in ops]
-    legend = figure.legend(
-        handles=lines,
-        loc="outside lower center",
-        ncols=max(1, int(figure.get_figwidth() / 1.4)),
-        frameon=False,
-    )
+    columns = max(1, int(figure.get_figwidth() / 1.4))
+    legend = figure.legend(handles=lines, loc="outside lower center", ncols=columns, frameon=False)
     for text in legend.get_texts():
-        text.set_parse_math(False)  # a $ in a name is a $
+        text.set_parse_math(False)
 
 # %% ../nbs/16_draw.ipynb #legend-describe
 def describe(genotype: Genotype, kind: str = "normal") -> str:  # `kind`: or "reduce"

@@ -79,7 +79,7 @@ def basis(
 _LAMBDA = 4  # its random stream
 _STEPS = "Gumbel-softmax needs the number of steps over which its temperature falls"
 
-# %% ../nbs/23_hypernet.ipynb #method-Hypernet
+# %% ../nbs/23_hypernet.ipynb #method-class
 class Hypernet(GradientMethod):
     """α, (variables, choices), as a function of λ.
 

@@ -73,7 +73,7 @@ def _asks(node: ast.AST, helpers: set[str]) -> bool:
     calls = [n.func for n in ast.walk(node) if isinstance(n, ast.Call)]
     runs = lambda f: getattr(f, "attr", "") in ("run", "run_together")
     by_study = lambda f: runs(f) and getattr(f.value, "id", "") == "study"
-    return any(getattr(f, "id", "") in helpers or by_study(f) for f in calls)
+    return any(ast.unparse(f) in helpers or by_study(f) for f in calls)
 
 # %% ../nbs/06d_inprocess.ipynb #helpers
 def _defined(node: ast.stmt) -> tuple[str, ast.AST] | None:  # name, function
@@ -91,15 +91,29 @@ def _asking(statements: list[ast.stmt], helpers: set[str]) -> set[str]:
     return helpers
 
 # %% ../nbs/06d_inprocess.ipynb #imported
+def _of_papers(node: ast.stmt) -> list[tuple[str, str, str]]:
+    "(module, function or empty, name here) of what a statement imports from the modules of documents."
+    if isinstance(node, ast.Import):
+        found = [(a.name, "", a.asname or a.name) for a in node.names]
+    elif isinstance(node, ast.ImportFrom) and node.module == "nas_nb.papers":
+        found = [(f"nas_nb.papers.{a.name}", "", a.asname or a.name) for a in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        found = [(node.module or "", a.name, a.asname or a.name) for a in node.names]
+    else:
+        found = []
+    return [(module, *names) for module, *names in found if module.startswith("nas_nb.papers.")]
+
+# %% ../nbs/06d_inprocess.ipynb #imported-helpers
 def _imported_helpers(statements: list[ast.stmt]) -> set[str]:
-    "The names imported from modules of documents whose functions ask for a record."
+    "Imported functions that ask for a record, as they are called here: `retrained` or `runs.retrained`."
     found = set()
-    for node in statements:
-        module = getattr(node, "module", None) or ""
-        if isinstance(node, ast.ImportFrom) and module.startswith("nas_nb.papers."):
-            source = (root() / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
-            asking = _asking(ast.parse(source).body, set())
-            found |= {a.asname or a.name for a in node.names if a.name in asking}
+    for module, function, name in (item for node in statements for item in _of_papers(node)):
+        source = (root() / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
+        asking = _asking(ast.parse(source).body, set())
+        if not function:
+            found |= {f"{name}.{each}" for each in asking}
+        elif function in asking:
+            found.add(name)
     return found
 
 # %% ../nbs/06d_inprocess.ipynb #with-runs

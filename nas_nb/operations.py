@@ -127,11 +127,12 @@ def convolve(self: Depthwise, x: torch.Tensor, weight: torch.Tensor) -> torch.Te
 
 # %% ../nbs/10_operations.ipynb #depthwise-plain
 @patch
-def _plain(self: Depthwise, x, weight):  # without stride and dilation
+def _plain(self: Depthwise, x, weight):
+    """Without stride and dilation.
+
+    On small images padded before: torch's gradient is several times slower else."""
     x, pad = _widen(x, len(weight)), self.kernel_size[0] // 2
-    if (
-        min(x.shape[2:]) < self.kernel_size[0]
-    ):  # torch's gradient for the weights is several times slower there, unless it is padded before
+    if min(x.shape[2:]) < self.kernel_size[0]:
         x, pad = F.pad(x, [pad] * 4), 0
     return _depthwise(x, weight, (1, 1), pad)
 
@@ -177,11 +178,10 @@ def conv_bn(c_in: int, c_out: int, affine: bool, k: int = 1, stride: int = 1) ->
 
     Raises `ValueError` for sizes below 1."""
     check_whole(c_in=c_in, c_out=c_out, k=k, stride=stride)
-    convolution = (
-        Pointwise(c_in, c_out, stride)
-        if k == 1 and stride > 1
-        else nn.Conv2d(c_in, c_out, k, stride, k // 2, bias=False)
-    )
+    if k == 1 and stride > 1:
+        convolution = Pointwise(c_in, c_out, stride)
+    else:
+        convolution = nn.Conv2d(c_in, c_out, k, stride, k // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(c_out, affine=affine))
 
 # %% ../nbs/10_operations.ipynb #parts-separable
@@ -234,9 +234,8 @@ def factorized_reduce(c_in: int, c_out: int, affine: bool) -> nn.Sequential:
     return nn.Sequential(nn.ReLU(), Reduce(c_in, c_out, affine))
 
 # %% ../nbs/10_operations.ipynb #beside
-def _known(
-    m,
-):  # without momentum, batch norm takes a mean over batches, and each module may have seen another number of them
+def _known(m):
+    "Whether modules of this kind can be computed as one."
     if type(m) is nn.BatchNorm2d:
         return not m.affine and m.momentum is not None and m.track_running_stats
     if type(m) is nn.Conv2d:
@@ -249,14 +248,14 @@ def side_by_side(
     x: torch.Tensor,  # (N, C, H, W), the input of all
     factors: torch.Tensor | None = None,  # (E,), one for each output; None: all 1
 ) -> torch.Tensor:  # (N, E·C', H', W')
-    """The outputs of E modules for `x` (N, C, H, W), times `factors` (E,), computed as one → (N, E·C', H', W').
+    """The outputs of E modules for `x` (N, C, H, W), times `factors` (E,), as one → (N, E·C', H', W').
 
-    With layers of unknown kinds, or without parameters, they are computed one by one; raises `ValueError` for factors that do not fit."""
+    With layers of unknown kinds, or without parameters, they are computed one by one; raises `ValueError`
+    for factors that do not fit."""
     if not len(modules) or factors is not None and tuple(factors.shape) != (len(modules),):
-        raise ValueError(
-            f"{len(modules)} modules need as many factors, and at least one of each, not "
-            f"{None if factors is None else tuple(factors.shape)}"
-        )
+        found = None if factors is None else tuple(factors.shape)
+        says = f"{len(modules)} modules need as many factors, and at least one of each"
+        raise ValueError(f"{says}, not {found}")
     one = modules[0]
     if all(map(_known, one.modules())) and next(one.parameters(), None) is not None:
         return _beside(modules, x, factors)
@@ -270,7 +269,7 @@ def _scaled(y, factors):
 
 # %% ../nbs/10_operations.ipynb #beside-layers
 def _beside(modules, x, factors):
-    one, weights = modules[0], lambda: torch.cat([m.weight for m in modules])
+    one = modules[0]
     if isinstance(one, nn.Sequential):
         *layers, last = zip(*modules, strict=True)
         for layer in layers:
@@ -280,22 +279,17 @@ def _beside(modules, x, factors):
         return _beside([m.bn for m in modules], _halve(x, modules), factors)
     if isinstance(one, nn.BatchNorm2d):
         return _batch_norm(modules, _widen(x, len(modules) * one.num_features), factors)
-    if isinstance(one, (Depthwise, Pointwise)):
-        y = one.convolve(x, weights())
-    elif isinstance(one, nn.Conv2d):
-        x = x if one.groups == 1 else _widen(x, len(modules) * one.in_channels)
-        y = F.conv2d(
-            x,
-            weights(),
-            None,
-            one.stride,
-            one.padding,
-            one.dilation,
-            x.shape[1] // one.in_channels * one.groups,
-        )
-    else:
-        y = one(x)
+    y = _convolved(modules, x) if isinstance(one, nn.Conv2d) else one(x)
     return _scaled(y, factors)
+
+
+def _convolved(modules, x):
+    one, weight = modules[0], torch.cat([m.weight for m in modules])
+    if isinstance(one, (Depthwise, Pointwise)):
+        return one.convolve(x, weight)
+    x = x if one.groups == 1 else _widen(x, len(modules) * one.in_channels)
+    groups = x.shape[1] // one.in_channels * one.groups
+    return F.conv2d(x, weight, None, one.stride, one.padding, one.dilation, groups)
 
 # %% ../nbs/10_operations.ipynb #beside-layers-batch-norm
 def _batch_norm(norms, x, factors):

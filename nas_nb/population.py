@@ -153,38 +153,51 @@ def __call__(self: _Descent, x):  # images -> logits (groups at the end, images,
             self.outs.append(x)
     return network.linear(x.flatten(2))
 
+# %% ../nbs/12a_population.ipynb #population-check-input
+def _check_population(network, x, calibrate, megabytes):
+    if not isinstance(megabytes, Real) or not megabytes > 0:
+        says = f"megabytes = {said(megabytes)} must be above 0"
+        raise ValueError(f"{says}: one individual and one image at a time is the least")
+    if not isinstance(network, VGG):
+        raise ValueError(f"a VGG is needed, not {said(network)}")
+    for images in (x, *([] if calibrate is None else [calibrate])):
+        _check_images(network, images)
+
+# %% ../nbs/12a_population.ipynb #population-down
+def _megabytes(network, tree, x):  # of the largest layer, for one image
+    size = lambda j: len(tree.first[j]) * network.channels[j] * (32 >> LEVEL[j]) ** 2 * x.element_size() / 1e6
+    return max(map(size, range(1, 17)))
+
+
+def _down(network, tree, x, calibrate, each, megabytes):
+    own = {}
+    if calibrate is not None:
+        _Descent(network, tree, own, seeing=True)(calibrate)
+    at_a_time = min(megabytes, 8) if x.device.type == "cpu" else megabytes
+    parts = x.split(max(1, int(at_a_time / each)))
+    return torch.cat([_Descent(network, tree, own)(part) for part in parts], 1)
+
 # %% ../nbs/12a_population.ipynb #population
 @torch.inference_mode()
 def population_logits(
     network: VGG,
     bits,  # (individuals, bits), 0 or 1
     x: torch.Tensor,  # (N, C, 32, 32)
-    calibrate: torch.Tensor
-    | None = None,  # (n, C, 32, 32): every individual gets statistics of its own from them
+    # (n, C, 32, 32): every individual gets statistics of its own from them
+    calibrate: torch.Tensor | None = None,
     # of the largest layer's features at a time, > 0; in all, a few times as much is in use
     megabytes: float = 1024,
 ) -> torch.Tensor:  # logits (individuals, N, classes)
-    """Logits (individuals, N, classes) of architectures `bits` (individuals, shortcuts) for `x` (N, C, 32, 32), with the network's weights.
+    """Logits (individuals, N, classes) of `bits` (individuals, shortcuts) for `x` (N, C, 32, 32).
 
-    Batch norm has the network's statistics, or those of `calibrate` (n, C, 32, 32); raises `ValueError` for what does not fit."""
-    if not isinstance(megabytes, Real) or not megabytes > 0:
-        raise ValueError(
-            f"megabytes = {said(megabytes)} must be above 0: one individual and one image at a time is the "
-            "least"
-        )
-    if not isinstance(network, VGG):
-        raise ValueError(f"a VGG is needed, not {said(network)}")
-    for images in (x, *([] if calibrate is None else [calibrate])):
-        _check_images(network, images)
+    Batch norm has the network's statistics, or those of `calibrate` (n, C, 32, 32); raises `ValueError`
+    for what does not fit."""
+    _check_population(network, x, calibrate, megabytes)
     rows, back = torch.unique(_as_bits(network.space, bits, (2,)), dim=0, return_inverse=True)
-    tree, own = Tree(network.space, rows), {}
-    size = lambda j: len(tree.first[j]) * network.channels[j] * (32 >> LEVEL[j]) ** 2 * x.element_size() / 1e6
-    each = max(map(size, range(1, 17)))  # for one image
+    tree = Tree(network.space, rows)
+    each = _megabytes(network, tree, x)
     if len(rows) > 1 and each * (1 if calibrate is None else len(calibrate)) > megabytes:
         halves = [population_logits(network, half, x, calibrate, megabytes) for half in rows.tensor_split(2)]
         return torch.cat(halves).index_select(0, back.to(x.device, non_blocking=True))
-    if calibrate is not None:
-        _Descent(network, tree, own, seeing=True)(calibrate)
-    at_a_time = min(megabytes, 8) if x.device.type == "cpu" else megabytes  # 8: near to what its caches hold
-    found = [_Descent(network, tree, own)(part) for part in x.split(max(1, int(at_a_time / each)))]
-    return torch.cat(found, 1).index_select(0, tree.groups[CLASSIFIER][back].to(x.device, non_blocking=True))
+    found = _down(network, tree, x, calibrate, each, megabytes)
+    return found.index_select(0, tree.groups[CLASSIFIER][back].to(x.device, non_blocking=True))

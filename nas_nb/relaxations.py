@@ -19,9 +19,8 @@ class Weights(NamedTuple):
     "A weight for each choice of each variable."
 
     values: torch.Tensor | None = None  # (variables, choices); None: 1 for what is chosen
-    chosen: tuple[tuple[int, ...], ...] | None = (
-        None  # for each variable the choices that are computed; None: all
-    )
+    # for each variable the choices that are computed; None: all
+    chosen: tuple[tuple[int, ...], ...] | None = None
 
     def of(self, variable: int, choices: int) -> Sequence[int]:
         "What is computed for a variable that has this number of choices."
@@ -90,12 +89,8 @@ def threshold(
     at: float = 0.5,  # gates sigmoid(alpha) above this are open
 ) -> Weights:
     "TDGA: gates that are open or closed, for `alpha` (variables, choices). Reads it on the host."
-    return Weights(
-        None,
-        tuple(
-            tuple(i for i, is_open in enumerate(row) if is_open) for row in (alpha.sigmoid() > at).tolist()
-        ),
-    )
+    rows = (alpha.sigmoid() > at).tolist()
+    return Weights(None, tuple(tuple(i for i, is_open in enumerate(row) if is_open) for row in rows))
 
 # %% ../nbs/15_relaxations.ipynb #gates
 def straight_through(
@@ -103,9 +98,7 @@ def straight_through(
     opened: Sequence[int],  # for each variable the choice whose gate is 1
 ) -> Weights:
     "One-hot values with the gradient of the soft ones; what `soft` computes is computed."
-    hard = torch.zeros(
-        soft.values.shape, dtype=soft.values.dtype
-    )  # made on the host, which knows what is open
+    hard = torch.zeros(soft.values.shape, dtype=soft.values.dtype)  # on the host, which knows what is open
     hard[range(len(opened)), list(opened)] = 1.0
     hard = hard.to(soft.values.device, non_blocking=True)
     return Weights(hard + (soft.values - soft.values.detach()), soft.chosen)  # in this order the sum is exact
@@ -124,16 +117,10 @@ def check_pairs(
         rows = torch.as_tensor(pairs)
     except (TypeError, ValueError, RuntimeError):
         rows = torch.zeros(())
-    if (
-        rows.shape != (len(alpha), 2)
-        or rows.dtype not in (torch.int64, torch.int32)
-        or rows.min() < 0
-        or rows.max() >= alpha.shape[1]
-    ):
-        raise ValueError(
-            f"pairs must be {len(alpha)} × 2 whole numbers from 0 to {alpha.shape[1] - 1}: two choices for "
-            "each variable"
-        )
+    (V, K), whole = alpha.shape, rows.dtype in (torch.int64, torch.int32)
+    if rows.shape != (V, 2) or not whole or rows.min() < 0 or rows.max() >= K:
+        says = f"pairs must be {V} × 2 whole numbers from 0 to {K - 1}"
+        raise ValueError(f"{says}: two choices for each variable")
     if (rows[:, 0] == rows[:, 1]).any():
         raise ValueError("the two paths of a variable must be different choices")
     return rows.long()
@@ -141,19 +128,16 @@ def check_pairs(
 # %% ../nbs/15_relaxations.ipynb #two-path
 def two_path(
     alpha: torch.Tensor,  # (variables, choices)
-    pairs: torch.Tensor
-    | Sequence[
-        tuple[int, int]
-    ],  # (variables, 2), whole numbers, on the host: two different choices, the open one first
+    pairs: torch.Tensor | Sequence[tuple[int, int]],  # (variables, 2), on the host, the open choice first
 ) -> Weights:
-    """ProxylessNAS: softmax over two sampled choices, `pairs` (variables, 2), of `alpha` (variables,
-    choices); the first is open."""
+    """ProxylessNAS: softmax over two sampled choices of `alpha` (variables, choices).
+
+    `pairs` (variables, 2): whole numbers, two different choices; the first is open."""
     rows = check_pairs(alpha, pairs)
     pairs = rows.tolist()
-    outside = (
-        torch.ones(alpha.shape, dtype=torch.bool).scatter(1, rows, False).to(alpha.device, non_blocking=True)
-    )
-    soft = Weights(alpha.masked_fill(outside, -torch.inf).softmax(-1), tuple(tuple(sorted(p)) for p in pairs))
+    outside = torch.ones(alpha.shape, dtype=torch.bool).scatter(1, rows, False)
+    masked = alpha.masked_fill(outside.to(alpha.device, non_blocking=True), -torch.inf)
+    soft = Weights(masked.softmax(-1), tuple(tuple(sorted(p)) for p in pairs))
     return straight_through(soft, [a for a, _ in pairs])
 
 # %% ../nbs/15_relaxations.ipynb #hard

@@ -281,7 +281,7 @@ def resource_penalty(
 # %% ../nbs/25_sampling.ipynb #snas
 ESTIMATORS = ("policy_gradient", "reparametrization", "discrete")
 
-# %% ../nbs/25_sampling.ipynb #snas-SNAS
+# %% ../nbs/25_sampling.ipynb #snas-class
 class SNAS(_Sampling, GradientMethod):
     "Concrete samples; raises `ValueError` for a space with picks and for settings that cannot be."
 
@@ -361,7 +361,7 @@ def log_gates(
     values = torch.zeros_like(alpha).scatter(1, index, 1 + (log_p - log_p.detach()))
     return Weights(values, one_hot(choices).chosen)
 
-# %% ../nbs/25_sampling.ipynb #dsnas-DSNAS
+# %% ../nbs/25_sampling.ipynb #dsnas-class
 class DSNAS(_Drawing, GradientMethod):
     "One sampled operation for each edge; raises `ValueError` for a space with picks."
 
@@ -459,7 +459,7 @@ def _check_aim(reference, fixed, strength):
         says = "fixed and strength must be finite numbers, and reference be above 0"
         raise ValueError(f"{says}, not {said((fixed, strength, reference))}")
 
-# %% ../nbs/25_sampling.ipynb #proxyless-Proxyless
+# %% ../nbs/25_sampling.ipynb #proxyless-class
 class Proxyless(_Drawing, GradientMethod):
     """Two sampled paths, one of them open.
 

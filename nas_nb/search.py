@@ -255,7 +255,7 @@ def search(
     desc: str = "searching",  # in front of the progress bar
     **settings,  # of the method's kind: `GradientSettings` or `SamplingSettings`
 ) -> list[dict]:  # a row for each measurement: step, train_loss and what `measure` returns
-    """Search with `train(step)` and `valid(step)`, images (B, C, H, W) and labels (B,); a row for each measurement.
+    """Search with `train(step)` and `valid(step)`, images (B, C, H, W) and labels (B,); a row a measurement.
 
     Goes on from the checkpoint if there is one. Raises `Diverged`, `ValueError`, and `OutOfTime`."""
     chosen = settings_of(method, settings)

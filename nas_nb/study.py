@@ -61,7 +61,7 @@ class Study:
         check_parameters(profiles, self.profile, seeds, device, overrides)
         self.name, self.profiles = check_name(name, "the study's name"), profiles
         self.stated, self.judged = check_claims(claims or {}), {}
-        self.counts, self.figures, self.claims = dict(computed=0, reused=0, committed=0), [], []
+        self.counts, self.figures = dict(computed=0, reused=0, committed=0), []
         self.told = set()  # whose records are used, as it was said
         self._take_values(seeds, overrides)
         self._take_device(device, threads)
@@ -534,11 +534,11 @@ def about(
 
     try:
         return load()
-    except DataError as e:
+    except DataError:
         found = self._recorded_data(config)
         if not found or any(data != found[0] for data in found):
             raise
-        print(f"{found[0]['name']} is not at hand; committed records can be drawn all the same ({e})")
+        print(f"{found[0]['name']} is not at hand; committed records can be drawn all the same")
         return found[0]
 
 # %% ../nbs/03_study.ipynb #recorded-data
@@ -583,30 +583,10 @@ def verdict(self: Study, id: str) -> Verdict:
 
 # %% ../nbs/03_study.ipynb #save-claims
 @patch
-def save_claims(self: Study):
+def save_claims(self: Study) -> Verdicts:
     "Write claims.csv beside the figures and show all verdicts; raises `ValueError` if one is not judged."
-    if not self.stated:
-        return self._save_old()
     if missing := [id for id in self.stated if id not in self.judged]:
         raise ValueError(f"not judged yet: {', '.join(missing)}; each claim of CLAIMS needs `study.judge`")
     rows = [self.judged[id] for id in self.stated]
     write_atomic(self.folder / "claims.csv", claims_csv(rows))
     return Verdicts(rows)
-
-# %% ../nbs/03_study.ipynb #claims-old
-@patch
-def claim(self: Study, claim, source, document, ours, criterion, holds, tested=True) -> str:
-    "Judge a claim without an id."
-    verdict = decide(holds, tested, self._small())
-    row = dict(claim=claim, source=source, document=document, ours=ours, verdict=verdict, criterion=criterion)
-    self.claims = [c for c in self.claims if c["claim"] != claim] + [row]
-    return verdict
-
-# %% ../nbs/03_study.ipynb #claims-old-2
-@patch
-def _save_old(self: Study):  # a pandas DataFrame
-    import pandas as pd
-
-    table = pd.DataFrame(self.claims)
-    write_atomic(self.folder / "claims.csv", table.to_csv(index=False, lineterminator="\n"))
-    return table

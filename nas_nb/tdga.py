@@ -24,10 +24,10 @@ from .plots import STYLE, headline
 from .streams import check_seeds, uniform
 
 # %% ../nbs/21_tdga.ipynb #knapsack
-_VALUES = [75, 84, 58, 21, 55, 95, 28, 76, 88, 53, 58, 81, 32, 89, 54]
-_VALUES += [23, 42, 52, 58, 53, 30, 26, 40, 40, 26, 39, 25, 23, 16, 12]
-_WEIGHTS = [7, 9, 13, 5, 16, 28, 15, 43, 60, 37, 44, 63, 34, 95, 61]
-_WEIGHTS += [29, 57, 72, 83, 84, 48, 45, 74, 78, 52, 79, 64, 64, 55, 74]
+_VALUES = (75, 84, 58, 21, 55, 95, 28, 76, 88, 53, 58, 81, 32, 89, 54)
+_VALUES += (23, 42, 52, 58, 53, 30, 26, 40, 40, 26, 39, 25, 23, 16, 12)
+_WEIGHTS = (7, 9, 13, 5, 16, 28, 15, 43, 60, 37, 44, 63, 34, 95, 61)
+_WEIGHTS += (29, 57, 72, 83, 84, 48, 45, 74, 78, 52, 79, 64, 64, 55, 74)
 CAPACITY, OPTIMUM = 744, 1099
 
 # %% ../nbs/21_tdga.ipynb #knapsack-knapsack
@@ -65,7 +65,8 @@ def crossover(
 ) -> torch.Tensor:  # (..., n, M), both children of every pair
     """Uniform crossover of individuals 0 and 1, 2 and 3, …: `genes` (…, n, M) → (…, n, M).
 
-    Document tdga-darts-vgg19, section 3.2, step 5. `u` (…, n // 2, M) decides by which places; raises `ValueError` for what does not fit."""
+    Document tdga-darts-vgg19, section 3.2, step 5. `u` (…, n // 2, M) decides by which places; raises
+    `ValueError` for what does not fit."""
     check_tensors(genes=genes, u=u)
     if genes.ndim < 2:
         raise ValueError(f"genes must have the shape (..., individuals, loci), not {tuple(genes.shape)}")
@@ -311,15 +312,14 @@ class SimpleGA:
         mutation: float = 0.02,  # probability for each gene, 0 to 1
         swap: float = 0.5,  # probability that two neighbours exchange a gene, 0 to 1
         choices: int | Sequence[int] = 2,  # alleles of integer genes: one number, or one for each locus
-        express: Callable
-        | None = None,  # genes -> integer alleles that the entropy counts; default: the genes
+        express: Callable | None = None,  # genes -> alleles that count for the entropy; None: the genes
         elite: bool = True,  # whether the best individual takes part unchanged
     ):
         self.population = _real_or_whole(population).clone()
         self.seeds = _seeds_of(self.population, seeds)
         _check_rate("mutation", mutation), _check_rate("swap", swap)
-        self.mutation, self.swap, self.elite = mutation, swap, elite
-        self.express, self.generation = express or (lambda genes: genes), 0
+        self.mutation, self.swap, self.elite, self.generation = mutation, swap, elite, 0
+        self.express = express or (lambda genes: genes)
         self.choices = _alleles_of(choices, self.population.shape[2], self.population.device)
         self._check_genes(self.population)
         self._settle(self.population, self._checked(energies, self.population))
@@ -432,7 +432,7 @@ def tell(
 ) -> None:
     """Put the next generation, with `energies` (runs, n), in the place of the present one.
 
-    It is what `ask` gave, or a `pool` of one's own, (runs, n, M); raises `ValueError` for what does not fit."""
+    It is what `ask` gave, or a `pool` of one's own, (runs, n, M). Raises `ValueError`."""
     n = self.population.shape[1]
     pool = self._told(pool, range(n, n + 1))
     energies = self._checked(energies, pool)

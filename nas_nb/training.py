@@ -30,6 +30,13 @@ from .core import check_fields, check_whole, progress
 from .datasets import load_images
 from .files import Checkpoint, check_optimizer, check_state
 
+# %% ../nbs/02_training.ipynb #recipe-ranges
+def _check_recipe(r):
+    part, some = (lambda v: 0 <= v < 1), (lambda v: v >= 0)
+    fine = dict(momentum=part, label_smoothing=part, drop_path=part, weight_decay=some, clip=some, aux=some)
+    fine |= dict(lr=lambda v: v > 0, lr_end=lambda v: 0 <= v <= r.lr, warmup=lambda v: 0 <= v < r.steps)
+    check_fields(r, steps=lambda v: v > 0, optimizer=lambda v: v in ("sgd", "momentum", "adam"), **fine)
+
 # %% ../nbs/02_training.ipynb #recipe
 @dataclass(frozen=True)
 class Recipe:
@@ -48,20 +55,10 @@ class Recipe:
     aux: float = 0.0  # weight of the auxiliary head's loss, ≥ 0
     channels_last: bool = True  # memory layout of images and convolutions
     bf16: bool = True  # on CUDA: bfloat16 where autocast deems it safe
-    # the same on a processor, which must have AVX512_BF16; for found networks, supernets are slower with it
-    bf16_cpu: bool = False
+    bf16_cpu: bool = False  # on a processor with AVX512_BF16; for found networks, supernets are slower
 
     def __post_init__(self):
-        part, some = (lambda v: 0 <= v < 1), (lambda v: v >= 0)
-        fine = dict(
-            momentum=part, label_smoothing=part, drop_path=part, weight_decay=some, clip=some, aux=some
-        )
-        fine |= dict(
-            lr=lambda v: v > 0, lr_end=lambda v: 0 <= v <= self.lr, warmup=lambda v: 0 <= v < self.steps
-        )
-        check_fields(
-            self, steps=lambda v: v > 0, optimizer=lambda v: v in ("sgd", "momentum", "adam"), **fine
-        )
+        _check_recipe(self)
 
 # %% ../nbs/02_training.ipynb #recipe-about
 @patch(as_prop=True)
@@ -125,6 +122,16 @@ def _logits(out):  # a model with an auxiliary head returns (logits, auxiliary l
 class Diverged(ArithmeticError):
     "A loss, a weight or a statistic is not finite any more."
 
+# %% ../nbs/02_training.ipynb #evaluate-score
+def _score(sums, n):
+    if not n:
+        raise ValueError("nothing to evaluate on: there are no batches")
+    right, losses = (torch.stack(of).tolist() for of in zip(*sums))
+    loss = sum(losses) / n
+    if not math.isfinite(loss):
+        raise Diverged(f"the loss on held-out images is {loss}")
+    return Score(sum(right), n, loss)
+
 # %% ../nbs/02_training.ipynb #evaluate-evaluate
 @torch.inference_mode()
 def evaluate(
@@ -133,28 +140,19 @@ def evaluate(
 ) -> Score:
     """Evaluate logits (B, classes) on labels (B,) in inference mode.
 
-    Every module is left in the mode in which it was. Raises `Diverged` for outputs that are no numbers,
-    `ValueError` without images."""
-    modes, n, correct, losses = {m: m.training for m in model.modules()}, 0, [], []
+    Modules are left in the mode in which they were. Raises `Diverged` for outputs that are NaN or
+    infinite, `ValueError` without images."""
+    modes, n, sums = {m: m.training for m in model.modules()}, 0, []
     model.eval()
     try:
         for x, y in batches:
             logits = _logits(model(x)).float()
-            correct.append((logits.argmax(1) == y).sum())
-            losses.append(F.cross_entropy(logits, y, reduction="sum"))
+            sums.append(((logits.argmax(1) == y).sum(), F.cross_entropy(logits, y, reduction="sum")))
             n += len(y)
     finally:
         for module, training in modes.items():
             module.training = training
-    if not n:
-        raise ValueError("nothing to evaluate on: there are no batches")
-    right, loss = (
-        sum(torch.stack(correct).tolist()),
-        sum(torch.stack(losses).tolist()) / n,
-    )  # waits for the device only here
-    if not math.isfinite(loss):  # the largest of outputs that are all NaN would be the first one, so class 0
-        raise Diverged(f"the loss on held-out images is {loss}")
-    return Score(right, n, loss)
+    return _score(sums, n)
 
 # %% ../nbs/02_training.ipynb #bn
 def reestimate_bn(
@@ -354,49 +352,32 @@ def seed_step(
     "Seed torch's generators for one step; hashed, because the CPU's generator takes only 32 bits of a seed."
     torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed} {step}".encode()).digest()[:8]))
 
+# %% ../nbs/02_training.ipynb #run-paths
+def _paths(model, recipe):
+    paths = drop_paths(model) if recipe.drop_path else []
+    if recipe.drop_path and not paths:
+        says = f"recipe: drop_path = {recipe.drop_path}, but the model has no DropPath"
+        raise ValueError(f"{says} (nor torchvision's StochasticDepth)")
+    return paths
+
 # %% ../nbs/02_training.ipynb #run
 class Run:
     "A model on its way through a recipe."
 
     def __init__(
-        self,
-        model: nn.Module,
-        batches: Callable,
-        recipe: Recipe,
-        seed,
-        every,
-        ckpt: Checkpoint | None,
-        desc: str,
-        columns=("loss",),
-        held=None,
-        **more,
+        self, model, batches, recipe: Recipe, seed, every, ckpt, desc, columns=("loss",), held=None, **more
     ):
-        self.model, self.batches, self.recipe, self.seed, self.ckpt, self.step, self.history = (
-            model,
-            batches,
-            recipe,
-            seed,
-            ckpt,
-            0,
-            [],
-        )
+        self.model, self.batches, self.recipe, self.seed, self.ckpt = model, batches, recipe, seed, ckpt
+        self.step, self.history = 0, []
         self.every, self.about = every, dict(recipe=recipe.about, seed=seed, every=every) | more
         self.sources = [getattr(b, "about", None) for b in (batches, held)] if ckpt else []
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.device, self.optimizer = (
-            next(model.parameters()).device,
-            make_optimizer(model.to(memory_format=self.layout), recipe),
-        )
+        self.device = next(model.parameters()).device
+        self.optimizer = make_optimizer(model.to(memory_format=self.layout), recipe)
         check_processor(recipe, self.device)
-        self.paths = drop_paths(model) if recipe.drop_path else []
-        if recipe.drop_path and not self.paths:
-            raise ValueError(
-                f"recipe: drop_path = {recipe.drop_path}, but the model has no DropPath (nor torchvision's "
-                "StochasticDepth)"
-            )
-        self.log = StepLog(
-            recipe.steps, columns, self.device, ckpt and ckpt.path.with_suffix(".log.csv"), recipe
-        )
+        self.paths = _paths(model, recipe)
+        path = ckpt and ckpt.path.with_suffix(".log.csv")
+        self.log = StepLog(recipe.steps, columns, self.device, path, recipe)
         if saved := ckpt and ckpt.load():
             self.examine(saved)
             self.resume(saved)
@@ -563,9 +544,7 @@ def fit(
     seed: int = 0,  # ≥ 0, of dropout and drop path
     ckpt: Checkpoint | None = None,  # names data and batches where `batches.about` does, as that of `Batches`
     desc: str = "training",  # in front of the progress bar
-) -> list[
-    dict
-]:  # a row for each evaluation: step, train_loss (mean since the row before) and, with `valid`, loss, correct, n
+) -> list[dict]:  # rows: step, train_loss (mean since the row before) and, with `valid`, loss, correct, n
     """Train on `batches(step)`, images (B, C, H, W) and labels (B,), from the checkpoint on if there is one.
 
     A row for each evaluation. Raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has
@@ -654,17 +633,8 @@ def train_baseline(
     torch.manual_seed(seed)
     model = NETS[net](images.train.shape, len(images.train.classes)).to(device)
     recipe = Recipe(steps, lr=lr, warmup=steps // 5, label_smoothing=0.1)
-    test = partial(eval_batches, images.test, 1000, **norm)
-    rows = fit(
-        model,
-        batches,
-        recipe,
-        test,
-        every=batches.per_epoch,
-        seed=seed,
-        ckpt=ckpt,
-        desc=f"{images.name}, seed {seed}",
-    )
+    watch = dict(every=batches.per_epoch, seed=seed, ckpt=ckpt, desc=f"{images.name}, seed {seed}")
+    rows = fit(model, batches, recipe, partial(eval_batches, images.test, 1000, **norm), **watch)
     return dict(epochs=rows, parameters=sum(p.numel() for p in model.parameters()))
 
 # %% ../nbs/02_training.ipynb #table
@@ -709,45 +679,35 @@ def final(table):  # of `curves`; a pandas DataFrame with a row for each data se
         low=[100 - 100 * high for _, high in accurate], high=[100 - 100 * low for low, _ in accurate]
     ).reset_index()
 
+# %% ../nbs/02_training.ipynb #plot-errors
+def _plot_errors(ax, of, end):
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+    for _, run in of.groupby("seed"):
+        ax.plot(run.epoch, run.error, color="C0", alpha=0.35, linewidth=0.8)
+    mean, label = of.groupby("epoch").error.mean(), f"mean of {end.seeds} seeds"
+    ax.plot(mean, color="C0", marker="o", markersize=3, label=label)
+    interval = [[end.error - end.low], [end.high - end.error]]
+    ax.errorbar(end.epochs, end.error, interval, color="C0", capsize=3, label="95 % interval")
+    ax.set(title=end.data, xlabel="epoch", yscale="log")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    major = dict(major_locator=LogLocator(subs=(1, 2, 3, 5)), major_formatter=StrMethodFormatter("{x:g}"))
+    ax.yaxis.set(**major, minor_formatter=NullFormatter())
+    ax.legend()
+
 # %% ../nbs/02_training.ipynb #plot
 def plot_curves(
     table,  # of `curves`
 ):  # a matplotlib Figure
     "Test error against epoch, a panel for each data set: each seed, their mean, and the interval at the end."
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     from nas_nb.plots import headline
 
     ends = list(final(table).itertuples())
     fig, axes = plt.subplots(1, len(ends), figsize=(1.2 + 2.6 * len(ends), 3.2), squeeze=False)
     for ax, end in zip(axes[0], ends):
-        of = table[table.data == end.data]
-        for _, run in of.groupby("seed"):
-            ax.plot(run.epoch, run.error, color="C0", alpha=0.35, linewidth=0.8)
-        ax.plot(
-            of.groupby("epoch").error.mean(),
-            color="C0",
-            marker="o",
-            markersize=3,
-            label=f"mean of {end.seeds} seeds",
-        )
-        ax.errorbar(
-            end.epochs,
-            end.error,
-            [[end.error - end.low], [end.high - end.error]],
-            color="C0",
-            capsize=3,
-            label="95 % interval",
-        )
-        ax.set(title=end.data, xlabel="epoch", yscale="log")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.yaxis.set(
-            major_locator=LogLocator(subs=(1, 2, 3, 5)),
-            major_formatter=StrMethodFormatter("{x:g}"),
-            minor_formatter=NullFormatter(),
-        )
-        ax.legend()
+        _plot_errors(ax, table[table.data == end.data], end)
     axes[0, 0].set_ylabel("test error (%)")
     headline(fig, "; ".join(f"{r.data}: {r.error:.2f} % wrong after {r.epochs} epochs" for r in ends))
     return fig

@@ -32,6 +32,22 @@ LEVEL = {IMAGE: 0} | {
 }  # how often the size has been halved
 _GROUP = LEVEL | {IMAGE: -1}  # outputs of the same size and channels
 
+# %% ../nbs/12_vgg.ipynb #space-options
+_NO_BLOCK = "image and classifier are in no block; leave them out, or within_block"
+_CLASSES = "the classifier's output are the classes; classifier=True needs convention='input'"
+
+
+def _check_options(space):
+    for name in ("image", "classifier", "within_block"):
+        if not isinstance(found := getattr(space, name), bool):
+            raise ValueError(f"ShortcutSpace: {name} = {said(found)} must be True or False")
+    if space.convention not in ("input", "output"):
+        raise ValueError(f"ShortcutSpace: convention = {said(space.convention)} must be input or output")
+    if space.within_block and (space.image or space.classifier):
+        raise ValueError(f"ShortcutSpace: {_NO_BLOCK}")
+    if space.classifier and space.convention == "output":
+        raise ValueError(f"ShortcutSpace: {_CLASSES}")
+
 # %% ../nbs/12_vgg.ipynb #space
 @dataclass(frozen=True)
 class ShortcutSpace:
@@ -46,20 +62,7 @@ class ShortcutSpace:
     ops = ("none", "shortcut")  # the choices of each variable
 
     def __post_init__(self):
-        for name in ("image", "classifier", "within_block"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"ShortcutSpace: {name} = {said(getattr(self, name))} must be True or False")
-        if self.convention not in ("input", "output"):
-            raise ValueError(f"ShortcutSpace: convention = {said(self.convention)} must be input or output")
-        if self.within_block and (self.image or self.classifier):
-            raise ValueError(
-                "ShortcutSpace: image and classifier are in no block; leave them out, or within_block"
-            )
-        if self.classifier and self.convention == "output":
-            raise ValueError(
-                "ShortcutSpace: the classifier's output are the classes; classifier=True needs "
-                "convention='input'"
-            )
+        _check_options(self)
 
     @cached_property
     def positions(self) -> tuple[tuple[int, int], ...]:
@@ -132,53 +135,56 @@ def decode(self: ShortcutSpace, bits: Sequence[int]) -> tuple[tuple[int, int], .
     "The shortcuts (i, j) of an architecture; raises `ValueError` as `check` does."
     return tuple(p for p, bit in zip(self.positions, self.check(bits)) if bit)
 
+# %% ../nbs/12_vgg.ipynb #network-layer
+def _layer(a, b):
+    return nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU(inplace=True))
+
 # %% ../nbs/12_vgg.ipynb #network
 class VGG(nn.Module):
-    """VGG19 with batch norm and all shortcuts of a space: the supernet `network(x, w)`, and plain VGG19
-    `network(x)`; raises `ValueError` for what does not fit."""
+    """VGG19 with batch norm and all shortcuts of a space.
+
+    The supernet `network(x, w)`, and plain VGG19 `network(x)`; raises `ValueError` for what does not fit."""
 
     def __init__(
         self,
         space: ShortcutSpace = ShortcutSpace(),
-        shape: tuple[int, int, int] = (
-            3,
-            32,
-            32,
-        ),  # (C, 32, 32) of an image; `data.resize` brings others there
+        shape: tuple[int, int, int] = (3, 32, 32),  # (C, 32, 32) of an image; `batches.resize` resizes others
         classes: int = 10,
         width: float = 1.0,  # multiplies the channels, > 0
-        # "pool": no weights; "conv": where channels change, 1×1 convolution and batch norm
-        projection: str = "pool",
+        projection: str = "pool",  # no weights; "conv": where channels change, 1×1 convolution and batch norm
         scale: str = "none",  # "mean": divide an input by 1 + the sum of its gates
     ):
         super().__init__()
         self.space, self.shape, self.projection, self.scale = space, check_shape(shape), projection, scale
         _check_network(self, width, classes)
-        self.channels = (
-            shape[0],
-            *(max(1, round(width * CHANNELS[LEVEL[k]])) for k in range(1, 17)),
-        )  # of x_0 … x_16
-        layer = lambda a, b: nn.Sequential(
-            nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU(inplace=True)
-        )
-        self.convs = nn.ModuleList(layer(*ends) for ends in pairwise(self.channels))
+        widths = (max(1, round(width * CHANNELS[LEVEL[k]])) for k in range(1, 17))
+        self.channels = (shape[0], *widths)  # of x_0 … x_16
+        self.convs = nn.ModuleList(_layer(*ends) for ends in pairwise(self.channels))
         self.linear, self.project = nn.Linear(self.channels[-1], classes), nn.ModuleDict()
-        for i, j in space.positions:
-            ends = self.channels[i], self.channels[j - (space.convention == "input")]
-            if ends[0] != ends[1] and projection == "conv":
-                self.project[f"{i}-{j}"] = conv_bn(*ends, affine=True)
-            elif ends[0] > ends[1]:
-                raise ValueError(
-                    f"an image's {ends[0]} channels do not fit into {ends[1]}: more width, or "
-                    "projection='conv'"
-                )
-        at = torch.tensor(
-            [17 * j + i for i, j in space.positions]
-        )  # of a gate in a flattened table of 18 targets and 17 sources
-        self.register_buffer("at", at, persistent=False)
-        direct = torch.tensor([[float(f"{i}-{j}" not in self.project) for i in range(17)] for j in range(18)])
-        self.register_buffer("direct", direct, persistent=False)
+        self._build_projections()
+        self._build_tables()
         self.to(memory_format=torch.channels_last)  # the faster layout, all the more with shortcuts
+
+# %% ../nbs/12_vgg.ipynb #network-projections
+_FEW = "more width, or projection='conv'"
+
+
+@patch
+def _build_projections(self: VGG):
+    for i, j in self.space.positions:
+        ends = self.channels[i], self.channels[j - (self.space.convention == "input")]
+        if ends[0] != ends[1] and self.projection == "conv":
+            self.project[f"{i}-{j}"] = conv_bn(*ends, affine=True)
+        elif ends[0] > ends[1]:
+            raise ValueError(f"an image's {ends[0]} channels do not fit into {ends[1]}: {_FEW}")
+
+# %% ../nbs/12_vgg.ipynb #network-tables
+@patch
+def _build_tables(self: VGG):
+    at = torch.tensor([17 * j + i for i, j in self.space.positions])
+    self.register_buffer("at", at, persistent=False)
+    direct = torch.tensor([[float(f"{i}-{j}" not in self.project) for i in range(17)] for j in range(18)])
+    self.register_buffer("direct", direct, persistent=False)
 
 # %% ../nbs/12_vgg.ipynb #network-check
 def _check_network(network, width, classes):
@@ -243,6 +249,14 @@ class Gates(NamedTuple):
         "Whether a group of sources is still read, from this level on."
         return any(_GROUP[i] == group and LEVEL[j] >= level for i, j in self.opened)
 
+# %% ../nbs/12_vgg.ipynb #gates-check
+def _check_gates(values, x):
+    if values.shape[:-1] not in ((), (len(x),)):
+        says = f"gates {tuple(values.shape)} do not fit {len(x)} images"
+        raise ValueError(f"{says}: one row for all, or one for each image")
+    if not _finite(values):
+        raise ValueError("gates must be finite numbers: look at what they were computed from")
+
 # %% ../nbs/12_vgg.ipynb #gates-of-images
 @patch
 def gates(
@@ -250,25 +264,19 @@ def gates(
     w: Weights | torch.Tensor | Sequence | None,  # see the table above
     x: torch.Tensor,  # (N, …): how many images, on which device, of which dtype
 ) -> Gates:
-    """The gates for images `x` (N, …), from `w` (shortcuts,) or (N, shortcuts), or `Weights` of (shortcuts, 2) or (N, shortcuts, 2).
+    """The gates for images `x` (N, …), from `w` (shortcuts,) or (N, shortcuts), or `Weights` with (…, 2).
 
     Raises `ValueError` for what does not fit, or on the CPU, where looking is free, is not finite."""
     if w is None:
         return Gates(None, frozenset())
     values, opened = _read(self.space, w)
-    if values.shape[:-1] not in ((), (len(x),)):
-        raise ValueError(
-            f"gates {tuple(values.shape)} do not fit {len(x)} images: one row for all, or one for each image"
-        )
-    if not _finite(values):
-        raise ValueError("gates must be finite numbers: look at what they were computed from")
+    _check_gates(values, x)
     values = values.to(x.device, x.dtype, non_blocking=True)
     if not all(opened):
         values = torch.where(torch.tensor(opened).to(x.device, non_blocking=True), values, 0)
-    table = (
-        values.new_zeros(*values.shape[:-1], 18 * 17).index_copy(-1, self.at, values).unflatten(-1, (18, 17))
-    )
-    return Gates(table, frozenset(p for p, is_open in zip(self.space.positions, opened) if is_open))
+    table = values.new_zeros(*values.shape[:-1], 18 * 17).index_copy(-1, self.at, values)
+    opened = frozenset(p for p, is_open in zip(self.space.positions, opened) if is_open)
+    return Gates(table.unflatten(-1, (18, 17)), opened)
 
 # %% ../nbs/12_vgg.ipynb #layout
 def _last(x):  # (…, C, H, W) -> (…, H, W, C): as features lie in memory

@@ -20,13 +20,8 @@ from .operations import check_positive
 from .vgg import _GROUP, BLOCKS, CHANNELS, CLASSIFIER, IMAGE, LEVEL, ShortcutSpace, _numbers
 
 # %% ../nbs/12b_pictures.ipynb #draw-parts
-_COLOURS = (
-    "#0173b2",
-    "#de8f05",
-    "#029e73",
-    "#d55e00",
-    "#cc78bc",
-)  # of the blocks: told apart by colour-blind readers, too
+# of the blocks: told apart by colour-blind readers, too
+_COLOURS = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc")
 _REAL = ListedColormap(plt.get_cmap("viridis_r")(np.linspace(0.08, 1, 256)))
 
 # %% ../nbs/12b_pictures.ipynb #draw-parts-to-draw
@@ -68,6 +63,16 @@ def _draw_chain(ax, width):
         )
         ax.text(_place(k), 0, _name(k), ha="center", va="center", size=8, bbox=box, zorder=3)
 
+# %% ../nbs/12b_pictures.ipynb #draw-arc
+def _draw_arc(ax, value, i, j, thick):  # `thick`: False for a gate that is no bit
+    start, end = _place(i) + 0.12, _place(j) - 0.12
+    if thick:
+        style = dict(color=_COLOURS[LEVEL[i]] if i else "0.3", linewidth=thick)
+    else:
+        style = dict(color=_REAL(value), linewidth=0.3 + 2 * value, alpha=0.2 + 0.8 * value)
+    size = end - start, 0.3 + 1.1 * (end - start)
+    ax.add_patch(Arc(((start + end) / 2, 0.3), *size, theta1=0, theta2=180, zorder=2, **style))
+
 # %% ../nbs/12b_pictures.ipynb #draw
 def draw_shortcuts(
     space: ShortcutSpace,
@@ -81,16 +86,9 @@ def draw_shortcuts(
     check_positive(width=width)
     fig, ax = plt.subplots(figsize=(10, 4.2))
     _draw_chain(ax, width)
-    for value, (i, j) in sorted(zip(values, space.positions)):  # strong ones last, on top
+    for value, ends in sorted(zip(values, space.positions)):  # strong ones last, on top
         if value > 0:
-            start, end = _place(i) + 0.12, _place(j) - 0.12
-            look = dict(color=_REAL(value), linewidth=0.3 + 2 * value, alpha=0.2 + 0.8 * value)
-            if binary:
-                look = dict(
-                    color=_COLOURS[LEVEL[i]] if i else "0.3", linewidth=1.3 if sum(values) < 60 else 0.8
-                )
-            size = end - start, 0.3 + 1.1 * (end - start)
-            ax.add_patch(Arc(((start + end) / 2, 0.3), *size, theta1=0, theta2=180, zorder=2, **look))
+            _draw_arc(ax, value, *ends, binary and (1.3 if sum(values) < 60 else 0.8))
     if binary:
         title = f"{int(sum(values))} of {len(values)} shortcuts"
     else:
@@ -99,6 +97,17 @@ def draw_shortcuts(
     ax.set(xlim=(_place(0) - 0.9, _place(17) + 1.1), ylim=(-1.9, 11.5), title=title)
     ax.set_axis_off()
     return fig
+
+# %% ../nbs/12b_pictures.ipynb #label-table
+def _label_table(ax, sources, targets):  # with a line between blocks
+    for ends, line in ((sources, ax.axhline), (targets, ax.axvline)):
+        for n, (a, b) in enumerate(pairwise(ends), 1):
+            if _GROUP[a] != _GROUP[b]:
+                line(n, color="0.2", linewidth=0.8)
+    ax.set(xlabel="target j", ylabel="source i")
+    ax.set(xticks=np.arange(len(targets)) + 0.5, yticks=np.arange(len(sources)) + 0.5)
+    ax.set(xticklabels=[_name(j) for j in targets], yticklabels=[_name(i) for i in sources], aspect="equal")
+    ax.invert_yaxis()
 
 # %% ../nbs/12b_pictures.ipynb #heat-map
 def plot_gates(
@@ -118,23 +127,10 @@ def plot_gates(
     ax.patch.set(facecolor="0.93", hatch="////", edgecolor="0.8")
     colours = ListedColormap(["#f7f7f7", "#0173b2"]) if binary else _REAL
     ax.pcolormesh(table, cmap=colours, vmin=0, vmax=1, edgecolor="white", linewidth=0.8)
-    for ends, line in ((sources, ax.axhline), (targets, ax.axvline)):
-        for n, (a, b) in enumerate(pairwise(ends), 1):
-            if _GROUP[a] != _GROUP[b]:
-                line(n, color="0.2", linewidth=0.8)
-    ax.set(
-        xlabel="target j",
-        ylabel="source i",
-        xticks=np.arange(len(targets)) + 0.5,
-        yticks=np.arange(len(sources)) + 0.5,
-    )
-    ax.set(xticklabels=[_name(j) for j in targets], yticklabels=[_name(i) for i in sources], aspect="equal")
-    ax.invert_yaxis()
+    _label_table(ax, sources, targets)
     if binary:
-        ax.legend(
-            handles=[Patch(fc="#0173b2", label="shortcut"), Patch(fc="#f7f7f7", ec="0.7", label="none")],
-            loc="lower left",
-        )
+        patches = [Patch(fc="#0173b2", label="shortcut"), Patch(fc="#f7f7f7", ec="0.7", label="none")]
+        ax.legend(handles=patches, loc="lower left")
     else:
         fig.colorbar(ScalarMappable(Normalize(0, 1), _REAL), ax=ax, label="gate", shrink=0.8)
     return fig

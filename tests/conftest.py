@@ -1,4 +1,5 @@
-"""What every test may count on: no display, and none of the variables by which a surrounding run would change what is tested."""
+"""What every test may count on: no display, and none of the variables by which a surrounding run would
+change what is tested."""
 
 import os
 

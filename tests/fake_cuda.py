@@ -1,6 +1,8 @@
-"""A GPU that is not there: tensors of device `cuda` without values. What mixes devices, or waits for the device, raises on any machine.
+"""A GPU that is not there: tensors of device `cuda` without values. What mixes devices, or waits for the
+device, raises on any machine.
 
-Host tensors are real meanwhile and may be read. What torch does not tell is how a backward pass goes: that needs a real GPU.
+Host tensors are real meanwhile and may be read. What torch does not tell is how a backward pass goes:
+that needs a real GPU.
 """
 
 import traceback
@@ -55,7 +57,8 @@ def _sent(
 
 
 class _Device(TorchDispatchMode):
-    "The host computes; the device has no values. With `waits`, it has: what would wait is then noted there and does not raise."
+    """The host computes; the device has no values. With `waits`, it has: what would wait is then noted there
+    and does not raise."""
 
     def __init__(self, waits: list | None):
         super().__init__()
@@ -139,7 +142,8 @@ _open = []  # the mode that is on
 
 @contextmanager
 def fake_cuda(looks: bool = False):
-    "In here device `cuda` exists. With `looks`, waiting is noted in the list that this yields; without, it raises."
+    """In here device `cuda` exists. With `looks`, waiting is noted in the list that this yields; without, it
+    raises."""
     overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(
         True
@@ -158,7 +162,8 @@ def _tensor(t: torch.Tensor) -> torch.Tensor:
 
 
 def moved(x):
-    "The same object on the fake device: modules as by `.to`, other objects with all tensors that they hold; changed in place where that can be."
+    """The same object on the fake device: modules as by `.to`, other objects with all tensors that they
+    hold; changed in place where that can be."""
     if isinstance(x, nn.Module):
         return x._apply(_tensor)
     if isinstance(x, torch.Tensor):

@@ -1,7 +1,9 @@
-"""Operations that results pass through, each on numbers that are the same everywhere; printed as JSON: operation → hash.
+"""Operations that results pass through, each on numbers that are the same everywhere; printed as JSON:
+operation → hash.
 
-Run by itself with the variables of `nas_nb.bits.portable_variables("quick")`, natively or under an emulator. A name is written as the lint in
-test_bits.py finds it in the package: `.exp` is a method of tensors, `F.conv2d` a function. Names on the command line are left out.
+Run by itself with the variables of `nas_nb.bits.portable_variables("quick")`, natively or under an
+emulator. A name is written as the lint in test_bits.py finds it in the package: `.exp` is a method of
+tensors, `F.conv2d` a function. Names on the command line are left out.
 """
 
 import json

@@ -1,4 +1,5 @@
-"""ASNG, SNG and Adam against numbers that the public implementation gave (asng_cases.json), and properties that must hold for any input."""
+"""ASNG, SNG and Adam against numbers that the public implementation gave (asng_cases.json), and properties
+that must hold for any input."""
 
 import inspect
 import json
@@ -95,7 +96,8 @@ def test_single_step(name, floor):
 
 
 def test_a_variable_without_choice():
-    "As recorded, but for the last variable: two choices with a published floor of 1/2 cannot move there, and do here."
+    """As recorded, but for the last variable: two choices with a published floor of 1/2 cannot move there,
+    and do here."""
     want = dict(CASES["asng_cat_K1_dim"]["expected"])
     opt = ASNG(Space([1, 3, 2]), delta0=0.1, **F64)
     tell(opt, dict(cat=[[0, 0, 1], [0, 2, 0]], losses=[0, 1]))
@@ -149,7 +151,8 @@ def test_gaussian_three_steps():
 
 
 def test_mixed_first_step():
-    "Only the first step of this case has a meaning (θ became NaN in the public code), and there the floor of the K = 2 variable is the fault."
+    """Only the first step of this case has a meaning (θ became NaN in the public code), and there the floor
+    of the K = 2 variable is the fault."""
     case = CASES["asng_mixed_pathology_K2_dvalid2"]
     step, want = case["input"]["steps"][0], dict(case["expected"][0])
     cat = case["input"]["cat_samples"][0]
@@ -327,7 +330,8 @@ def test_numbers_far_from_zero_stay_numbers_in_single_precision(cls, low, high):
 
 
 def test_where_the_mean_is_clipped_the_second_moment_stays():
-    "As the public code does it: a mean pushed over the border leaves a wide distribution behind, not the narrowest."
+    """As the public code does it: a mean pushed over the border leaves a wide distribution behind, not the
+    narrowest."""
     opt = SNG(Space(integers=[(1, 3)]), delta0=1.5, **F64)
     tell(opt, dict(number=[[4.0], [1.0]], losses=[0.0, 1.0]))
     free = SNG(Space(integers=[(-(10**6), 10**6)]), delta0=1.5, **F64)

@@ -1,4 +1,5 @@
-"""The command line `nas-nb`, driven as a user would: by subprocess, in throw-away projects of tiny notebooks."""
+"""The command line `nas-nb`, driven as a user would: by subprocess, in throw-away projects of tiny
+notebooks."""
 
 import json
 import os
@@ -332,7 +333,8 @@ def test_the_number_of_jobs_changes_no_bit(tmp_path):
 
 
 def test_thirty_notebooks_leak_nothing(project):
-    "Neither processes nor files nor, in the batch itself, open files: enough notebooks to see a file that every fifth leaves open."
+    """Neither processes nor files nor, in the batch itself, open files: enough notebooks to see a file that
+    every fifth leaves open."""
     # the least of several looks: while the batch starts the next process, it holds a pipe to it
     count = (
         "batch = psutil.Process(os.getppid()).parent()\n"
@@ -530,7 +532,8 @@ def test_mistakes_get_one_line(still, words, says, monkeypatch, capfd):
 
 
 def test_mistakes_and_help_are_cheap(still):
-    "What makes an answer slow is an import; through the real process once, for the exit status and the missing traceback."
+    """What makes an answer slow is an import; through the real process once, for the exit status and the
+    missing traceback."""
     code = (
         "import sys, nas_nb.cli as b\n"
         "try: status = b.main(sys.argv[1:])\n"
@@ -686,7 +689,8 @@ def test_comparison_with_git(project, monkeypatch, why):
         ["10", "c2", "reproduced (quick)", "reproduced"],
     ]
 
-    # a claim that changed its verdict makes a figure within the spread a different one; a picture that changed is named
+    # a claim that changed its verdict makes a figure within the spread a different one; a picture that
+    # changed is named
     job = jobs.Job(notebooks.Notebook("10_demo", "", (), True, {}, {}, ""), "quick", {}, status="cached")
     monkeypatch.chdir(project)
     (job.before, _), job.prints = compare.committed(job.folder), compare.fingerprints(job.folder)

@@ -1,4 +1,4 @@
-"""Portable arithmetic: the same bits on every x86-64 processor with AVX2, natively and, where Debian's `qemu-user` is, emulated."""
+"""Portable arithmetic: the same bits on x86-64 processors with AVX2, natively and emulated by `qemu-user`."""
 
 import ast
 import json
@@ -69,7 +69,8 @@ def test_set_from_outside_all_act():
 
 @pinned
 def test_torch_can_still_be_told_after_the_imports_of_a_document():
-    code = "import nas_nb.papers.cifar10_runs, nas_nb.plots as p; p.set_theme(); from nas_nb.bits import *; print(compute_portably('quick'))"
+    code = "import nas_nb.papers.cifar10_runs, nas_nb.plots as p; p.set_theme(); from nas_nb.bits import *"
+    code += "; print(compute_portably('quick'))"
     assert python(code, **NUMPY) == ""
 
 
@@ -159,7 +160,9 @@ def runs_of_51(folder: Path, before=()) -> dict:
     env = environment(
         **portable_variables("smoke"), PYTHONPATH=os.pathsep.join((str(ROOT), packages)), MPLBACKEND="Agg"
     )
-    code = "from nas_nb.inprocess import execute; execute('51_asng_nas', ('figure4-run', 'trace-run', 'lambda-run'), profile='smoke', device='cpu')"
+    cells = "('figure4-run', 'trace-run', 'lambda-run')"
+    code = "from nas_nb.inprocess import execute; "
+    code += f"execute('51_asng_nas', {cells}, profile='smoke', device='cpu')"
     run = subprocess.run(
         [*before, os.path.realpath(sys.executable), "-c", code],
         env=env,
@@ -202,8 +205,10 @@ ELSEWHERE = {
 ROUNDED = {*portable_ops.OPS}
 SAME_AS = {  # what computes like an operation of the table, by its name there
     "torch.log": ".log", ".log_": ".log", ".square": "op Pow", ".square_": "op Pow",
-    "torch.autograd.grad": ".backward", "nn.BatchNorm2d": "F.batch_norm", "nn.MaxPool2d": "F.max_pool2d", "nn.AdaptiveMaxPool2d": "F.max_pool2d",
-    "torch.nn.functional.one_hot": "F.one_hot", "torch.vmap": ".backward", "torch.baddbmm": ".baddbmm", ".sin_": ".sin", ".cos_": ".cos", ".exp_": ".exp",
+    "torch.autograd.grad": ".backward", "nn.BatchNorm2d": "F.batch_norm", "nn.MaxPool2d": "F.max_pool2d",
+    "nn.AdaptiveMaxPool2d": "F.max_pool2d",
+    "torch.nn.functional.one_hot": "F.one_hot", "torch.vmap": ".backward", "torch.baddbmm": ".baddbmm",
+    ".sin_": ".sin", ".cos_": ".cos", ".exp_": ".exp",
 }  # fmt: skip
 FORBIDDEN = {
     ".sqrt",
@@ -219,21 +224,29 @@ FORBIDDEN = {
 }
 # One operation of IEEE arithmetic for each number, or none: moving, comparing, choosing, counting, making.
 EXACT = """
-.abs .absolute .add .add_ .addcmul_ .all .amax .amin .any .argmax .argmin .argsort .as_strided .bitwise_and_ .bool .ceil .chunk .clamp .clamp_ .clip .clone
-.contiguous .copy_ .cpu .data_ptr .detach .diagonal .diff .div_ .double .element_size .expand .flatten .flip .float .floor .gather .index_add .index_copy
-.index_select .is_complex .is_floating_point .isfinite .isinf .isnan .item .long .masked_fill .max .min .movedim .mul_ .nan_to_num .nbytes .new_empty .new_ones
-.new_zeros .nonzero .numel .numpy .permute .put .relu .relu_ .repeat .repeat_interleave .requires_grad_ .reshape .round .scatter .sub .sub_ .take
-.tensor_split .to .tolist .transpose .unbind .unflatten .unique .untyped_storage .view .view_as .where .new_full .new_tensor .masked_fill_ .lt .gt .ge .le .eq .fill_ .zero_
-.squeeze .unsqueeze .narrow .select .size .dim .stride .type .int .byte .half .bfloat16 .cuda .pin_memory .is_contiguous .expand_as .roll .sort .minimum .maximum
-F.one_hot F.pad nn.Flatten nn.Identity nn.ModuleDict nn.ModuleList nn.Parameter nn.ParameterList nn.ReLU nn.Sequential
-np.abs np.arange np.argsort np.array np.asarray np.bincount np.clip np.count_nonzero np.diff np.floor np.frombuffer np.full np.isclose np.isnan np.linspace
-np.load np.nan_to_num np.repeat np.savez np.sort np.stack np.take_along_axis np.unique np.where np.isfinite np.sqrt np.concatenate np.ascontiguousarray np.zeros np.ones np.empty
-np.random.seed torch.Generator torch.Size torch._foreach_add torch._foreach_add_ torch._foreach_copy_ torch._foreach_mul torch.addcmul torch.arange
-torch.as_tensor torch.autocast torch.bincount torch.cat torch.device torch.empty torch.empty_like torch.equal torch.from_numpy torch.full
-torch.func.functional_call torch.func.stack_module_state torch.ge torch.get_num_threads torch.inference_mode torch.manual_seed torch.mul torch.no_grad torch.ones
-torch.ones_like torch.random.fork_rng torch.set_num_threads torch.stack torch.tensor torch.unique torch.where torch.zeros torch.zeros_like torch.finfo torch.iinfo
-torch.is_tensor torch.is_autocast_enabled np.iscomplexobj torch.isfinite torch.full_like torch.is_grad_enabled torch.is_inference_mode_enabled torch.promote_types torch.get_default_dtype torch.randperm torch.result_type
-nn.Module.load_state_dict torch.nn.utils.rnn.pad_sequence np.ndim np.subtract np.append .ravel .new
+.abs .absolute .add .add_ .addcmul_ .all .amax .amin .any .argmax .argmin .argsort .as_strided .bitwise_and_
+.bool .ceil .chunk .clamp .clamp_ .clip .clone .contiguous .copy_ .cpu .data_ptr .detach .diagonal .diff
+.div_ .double .element_size .expand .flatten .flip .float .floor .gather .index_add .index_copy
+.index_select .is_complex .is_floating_point .isfinite .isinf .isnan .item .long .masked_fill .max .min
+.movedim .mul_ .nan_to_num .nbytes .new_empty .new_ones .new_zeros .nonzero .numel .numpy .permute .put
+.relu .relu_ .repeat .repeat_interleave .requires_grad_ .reshape .round .scatter .sub .sub_ .take
+.tensor_split .to .tolist .transpose .unbind .unflatten .unique .untyped_storage .view .view_as .where
+.new_full .new_tensor .masked_fill_ .lt .gt .ge .le .eq .fill_ .zero_ .squeeze .unsqueeze .narrow .select
+.size .dim .stride .type .int .byte .half .bfloat16 .cuda .pin_memory .is_contiguous .expand_as .roll .sort
+.minimum .maximum F.one_hot F.pad nn.Flatten nn.Identity nn.ModuleDict nn.ModuleList nn.Parameter
+nn.ParameterList nn.ReLU nn.Sequential np.abs np.arange np.argsort np.array np.asarray np.bincount np.clip
+np.count_nonzero np.diff np.floor np.frombuffer np.full np.isclose np.isnan np.linspace np.load
+np.nan_to_num np.repeat np.savez np.sort np.stack np.take_along_axis np.unique np.where np.isfinite np.sqrt
+np.concatenate np.ascontiguousarray np.zeros np.ones np.empty np.random.seed torch.Generator torch.Size
+torch._foreach_add torch._foreach_add_ torch._foreach_copy_ torch._foreach_mul torch.addcmul torch.arange
+torch.as_tensor torch.autocast torch.bincount torch.cat torch.device torch.empty torch.empty_like
+torch.equal torch.from_numpy torch.full torch.func.functional_call torch.func.stack_module_state torch.ge
+torch.get_num_threads torch.inference_mode torch.manual_seed torch.mul torch.no_grad torch.ones
+torch.ones_like torch.random.fork_rng torch.set_num_threads torch.stack torch.tensor torch.unique
+torch.where torch.zeros torch.zeros_like torch.finfo torch.iinfo torch.is_tensor torch.is_autocast_enabled
+np.iscomplexobj torch.isfinite torch.full_like torch.is_grad_enabled torch.is_inference_mode_enabled
+torch.promote_types torch.get_default_dtype torch.randperm torch.result_type nn.Module.load_state_dict
+torch.nn.utils.rnn.pad_sequence np.ndim np.subtract np.append .ravel .new
 np.argmax np.tile np.shape torch.eye
 """.split()
 LIBRARIES = ("torch", "F", "nn", "np")
@@ -271,11 +284,13 @@ def questions(source: str) -> list[str]:
     for line, name in operations(source):
         if name in FORBIDDEN:
             found.append(
-                f"line {line}: {name} is not the same on all processors: use x * x.rsqrt(), xlogy, or what 08_bits says"
+                f"line {line}: {name} is not the same on all processors: "
+                "use x * x.rsqrt(), xlogy, or what 08_bits says"
             )
         elif not (name in EXACT or name in ROUNDED or SAME_AS.get(name) in {*ROUNDED, *EXACT}):
             found.append(
-                f"line {line}: {name} is not in the table of tests/portable_ops.py: is it the same on all processors?"
+                f"line {line}: {name} is not in the table of tests/portable_ops.py: "
+                "is it the same on all processors?"
             )
         elif name == "torch.optim.Adam" and "fused=True" not in source:
             found.append(f"line {line}: Adam is not fused")

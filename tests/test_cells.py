@@ -1,4 +1,5 @@
-"""Operations, cells and relaxations: the papers' numbers, one code path for every kind of weights, and the way to a genotype and back."""
+"""Operations, cells and relaxations: the papers' numbers, one code path for every kind of weights, and the
+way to a genotype and back."""
 
 import json
 import math
@@ -67,7 +68,8 @@ def count(network, skip="aux"):
 
 
 def genotype(normal, reduce, normal_concat=range(2, 6), reduce_concat=range(2, 6)):
-    "From the flat lists in which the public genotypes are written: two (operation, state) pairs for each node."
+    """From the flat lists in which the public genotypes are written: two (operation, state) pairs for each
+    node."""
     pairs = lambda flat: tuple(tuple(flat[n : n + 2]) for n in range(0, len(flat), 2))
     return Genotype(pairs(normal), tuple(normal_concat), pairs(reduce), tuple(reduce_concat))
 
@@ -414,7 +416,10 @@ def test_a_space_of_ones_own():
 def test_what_is_refused_in_one_sentence(supernet):
     dense = Weights(torch.rand(40, 6))
     for call, says in (
-        (lambda: CellNetwork(ASNG_CELL, channels=4, cells=1)(some().float(), dense), "nobody reads"),
+        (
+            lambda: CellNetwork(ASNG_CELL, channels=4, cells=1)(some().float(), dense),
+            "outputs only its unused nodes",
+        ),
         (lambda: supernet(some()), "needs weights"),
         (lambda: supernet(some(), softmax(torch.zeros(14, 8))), "14 variables do not fit"),
         (
@@ -466,7 +471,8 @@ DRAWN["every edge"] = discretise(
 
 @pytest.fixture
 def drawn():
-    "Draws a cell, every warning an error; gives arrows with the states they should join, boxes of nodes, and texts."
+    """Draws a cell, every warning an error; gives arrows with the states they should join, boxes of nodes,
+    and texts."""
 
     def draw(g, kind="normal", **kwargs):
         with warnings.catch_warnings():
@@ -882,7 +888,7 @@ REFUSED = {
     ),
     "dense on ENAS": (
         lambda: CellNetwork(ENAS_CELL, **SMALL)(some().float(), Weights(torch.rand(40, 6))),
-        "nobody reads",
+        "outputs only its unused nodes",
     ),
     "two choices on ENAS": (
         lambda: CellNetwork(ENAS_CELL, **SMALL)(some().float(), Weights(None, ((0, 1),) * 40)),

@@ -255,7 +255,9 @@ def test_the_tool_fills_and_checks(project, capsys):
         'summary("52_demo", "{flat.apart}", "a-figure")',
         "# <!-- flat.apart -->9<!-- / -->",
     ]
-    notebook(project, ("markdown", "<!-- no.n -->1<!-- / -->"), ("code", 'summary("52_demo", "{flat.m}")'))
+    notebook(
+        project, ("markdown", "<!-- no.n -->1<!-- / -->"), ("code", 'a = "{flat.m}"\nsummary("52_demo", a)')
+    )
     assert tool.main(False, project / "nbs") == 1
     out = capsys.readouterr().out
     assert "52_demo.ipynb [c0]: 52_demo has no committed claim no" in out and "[c1]: the claim flat" in out
@@ -272,13 +274,13 @@ def test_a_summary_shows_answer_figure_and_verdicts(project, study, capsys):
     (study.folder / "a-figure.json").write_text(json.dumps(dict(alt="what it shows")))
     shown = []
     with pytest.MonkeyPatch.context() as m:
-        m.setattr("IPython.display.display", lambda x, **kwargs: shown.append(x))
+        m.setattr(
+            "IPython.display.display", lambda x, **how: shown.append(x | how if "metadata" in how else x)
+        )
         claims.summary("52_demo", "by {flat.apart}", "a-figure")
-        assert [x if isinstance(x, dict) else type(x).__name__ for x in shown[:2]] == [
-            {"text/markdown": "by 0.42", "text/plain": "by 0.42"},
-            "Image",
-        ]
-        assert (shown[1].width, shown[1].alt) == (100, "what it shows")
+        assert shown[0] == {"text/markdown": "by 0.42", "text/plain": "by 0.42"}
+        assert shown[1]["text/plain"] == "what it shows"
+        assert shown[1]["metadata"]["image/png"] == dict(width=100, height=50, alt="what it shows")
         assert "`paper`" in shown[2]["text/plain"] and len(shown[3].rows) == 2
         assert capsys.readouterr().out == ""
         claims.summary("52_demo", "by {flat.no}", "b-figure")

@@ -1,4 +1,5 @@
-"""DARTS, the hypernetwork and the search loop: the reference numbers, exact second derivatives, a search that goes on after a kill, bad input."""
+"""DARTS, the hypernetwork and the search loop: the reference numbers, exact second derivatives, a search
+that goes on after a kill, bad input."""
 
 import copy
 import json
@@ -475,7 +476,8 @@ def test_a_search_that_is_stopped_goes_on_to_the_same_bits(name, tmp_path):
 
 @pytest.mark.parametrize("second", [False, True])
 def test_a_step_is_what_the_papers_say(second):
-    "Two steps by torch's own optimisers and a deep copy of the network for the unrolled step, as in the public program."
+    """Two steps by torch's own optimisers and a deep copy of the network for the unrolled step, as in the
+    public program."""
     ours, method = fresh()
     theirs, alpha = copy.deepcopy(ours), method.alpha.detach().clone().requires_grad_()
     search(

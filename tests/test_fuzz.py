@@ -1,4 +1,5 @@
-"""Bad input, made up by hypothesis: never a traceback, never exit status 0, always one line that says what to do.
+"""Bad input, made up by hypothesis: never a traceback, never exit status 0, always one line that says what
+to do.
 
 Each test counts what it tried; `pytest -s tests/test_fuzz.py` prints the counts.
 """

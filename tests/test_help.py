@@ -6,7 +6,8 @@ from importlib import import_module
 
 import pytest
 
-MODULES = ("operations", "cells", "vgg", "draw", "darts", "tdga", "hypernet", "sampling", "relaxations")
+MODULES = ("operations", "cells", "vgg", "population", "vgg_pictures", "draw", "relaxations")
+MODULES += ("darts", "tdga", "hypernet", "sampling")
 SHAPE = re.compile(r"\([^()]*[,…][^()]*\)|\bnumber\b|any shape|\bshapes?\b", re.I)
 
 

@@ -1,4 +1,5 @@
-"""`make gpu` on the CPU, at the size of a test, with everything unimportable that a bare machine with a GPU lacks."""
+"""`make gpu` on the CPU, at the size of a test, with everything unimportable that a bare machine with a GPU
+lacks."""
 
 import builtins
 import importlib
@@ -36,7 +37,8 @@ sys.meta_path.insert(0, Blocked())
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    "A copy of the project, and the environment of a machine without Jupyter; fastcore only as a wheel of the bundle."
+    """A copy of the project, and the environment of a machine without Jupyter; fastcore only as a wheel of
+    the bundle."""
     copy = tmp_path_factory.mktemp("bare")
     for folder, pattern in (("nas_nb", "*.py"), ("nbs", "*.ipynb"), ("tests", "*.py"), ("tools", "*.py")):
         for p in (ROOT / folder).rglob(pattern):
@@ -102,7 +104,7 @@ def test_everything_at_the_size_of_a_test(bare):
 def test_modules_are_really_missing(bare):
     copy, env = bare
     code = f"""import sys
-sys.path.insert(0, 'tests')
+sys.path.insert(0, 'tools')
 import gpu, fastcore
 print(fastcore.__file__)
 for name in {BLOCKED!r}:
@@ -192,6 +194,57 @@ def test_bad_usage(bare, words, says):
     assert done.returncode and says in done.stderr and "Traceback" not in done.stderr
 
 
+# -- what comes home --
+
+ASKS = """from nas_nb.study import Study
+def compute(trials, seed, device, ckpt): return dict(sum=trials + seed)
+study = Study("50_demo", PROFILES, profile, seeds, device, overrides)
+runs = [study.run(compute, "demo", seed, trials=study.cfg.trials) for seed in range(study.cfg.seeds)]"""
+GPU = """import sys, nas_nb.inprocess as i
+i.SLICES = (i.Slice("50_demo", (), 1, 1.0, "the only one"),)
+sys.exit(i.main(["--device", "cpu", "--only", "runs", *sys.argv[1:]]))"""
+
+
+def demo(folder: Path) -> Path:
+    "A project with one document, of which a run takes no time."
+    profiles = (
+        "PROFILES = dict(paper=dict(trials=100, seeds=3), cpu=dict(seeds=2), quick=dict(), smoke=dict())"
+    )
+    parameters = 'profile: str = "quick"\nseeds: int = 0\ndevice: str = "auto"\noverrides: str = ""'
+    rest = dict(cell_type="code", metadata={}, outputs=[], execution_count=None)
+    sources = (profiles, parameters, ASKS, "save_fig(study)")
+    cells = [rest | dict(id=f"c{i}", source=s) for i, s in enumerate(sources)]
+    cells[1] = cells[1] | dict(metadata=dict(tags=["parameters"]))
+    (folder / "nbs").mkdir(parents=True)
+    (folder / "settings.ini").write_text("[DEFAULT]\nlib_name = nas_nb\n")
+    nb = dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)
+    (folder / "nbs" / "50_demo.ipynb").write_text(json.dumps(nb))
+    return folder
+
+
+def bring(project: Path, profile: str) -> tuple[str, dict]:  # what is said, name → content of the archive
+    words = [sys.executable, "-c", GPU, "--profile", profile, "--out", "out"]
+    done = subprocess.run(words, cwd=project, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with tarfile.open(project / "out" / "results.tar.gz") as archive:
+        return done.stdout, {m.name: archive.extractfile(m).read() for m in archive.getmembers()}
+
+
+@pytest.mark.parametrize("profile, seeds", [("cpu", 2), ("paper", 3)])
+def test_the_records_of_committed_profiles_are_packed_and_found_at_home(tmp_path, profile, seeds):
+    away, home = demo(tmp_path / "away"), demo(tmp_path / "home")
+    said, packed = bring(away, profile)
+    assert len(packed) == seeds and "all done" in said
+    assert {str(Path(name).parent) for name in packed} == {f"figures/{profile}/50_demo/records"}
+    assert sorted(json.loads(text)["seed"] for text in packed.values()) == [*range(seeds)]
+    with tarfile.open(away / "out" / "results.tar.gz") as archive:
+        archive.extractall(home, filter="data")
+    again = bring(home, profile)[1]
+    told = json.loads((home / "figures" / profile / "50_demo" / "report.json").read_text())
+    assert told["runs"] == dict(computed=0, reused=0, committed=seeds) and again == packed
+    assert not list(home.glob("data/runs/*/*/record.json"))
+
+
 # -- what is run --
 
 
@@ -251,7 +304,8 @@ def test_what_draws_is_left_out():
         cells = code_cells(notebook)
         chosen = {c.id for c in needed(cells, with_runs(cells))}
         drawing = {c.id for c in cells if "save_fig(" in c.source}
-        assert len(chosen & drawing) <= 2 and not [i for i in chosen if i.startswith("claims")]
+        judging = {c.id for c in cells if "study.judge(" in c.source}  # CLAIMS are exported, and come along
+        assert len(chosen & drawing) <= 2 and not chosen & judging
 
 
 def test_needed_cells():
@@ -305,7 +359,8 @@ def test_a_bundle(tmp_path, monkeypatch):
 
 
 def unbound(cells):
-    "Names that a cell reads and that neither it nor an earlier one binds, as 'cell: name'; an export may read those of later exports, in functions."
+    """Names that a cell reads and that neither it nor an earlier one binds, as 'cell: name'; an export may
+    read those of later exports, in functions."""
     bound, read = zip(*(names(cell.source) for cell in cells))
     exported = [cell.source.startswith("#| export") for cell in cells]
     module = set().union(*(b for b, e in zip(bound, exported) if e))

@@ -1,4 +1,5 @@
-"""No operation writes where it must not: under glibc's checking allocator, which stops the process when a block that was written past its end is freed."""
+"""No operation writes where it must not: under glibc's checking allocator, which stops the process when a
+block that was written past its end is freed."""
 
 import ctypes.util
 import os

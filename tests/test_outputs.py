@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "tools"))
 import keep_outputs as tool  # noqa: E402
 
+PARAMETERS = 'profile: str = "quick"  # smoke, quick, cpu or paper\nseeds: int = 0'
 STUDY = """\
 from nas_nb.study import Study
 CLAIMS = dict(big=dict(claim="x is big", source="s", document="d", criterion="above 1"))
@@ -49,7 +50,7 @@ def document(project, run=RUN):
         outputs=[],
         execution_count=None,
     )
-    cells = [cell("parameters", 'profile = "quick"', "parameters"), cell("study", STUDY), cell("run", run)]
+    cells = [cell("parameters", PARAMETERS, "parameters"), cell("study", STUDY), cell("run", run)]
     path = project / "nbs" / "52_demo.ipynb"
     kernel = dict(kernelspec=dict(name="python3", display_name="python3", language="python"))
     path.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)))
@@ -79,7 +80,7 @@ def test_a_document_keeps_what_its_committed_records_show(project, monkeypatch):
     assert tool.main([path]) == ""
     shown = kept(path)
     assert list(shown) == ["parameters", "study", "run"]  # and no cell that papermill has added
-    assert shown["parameters"] == ('profile = "quick"', [])
+    assert shown["parameters"] == (PARAMETERS, [])
     assert shown["study"][1][0].splitlines()[:2] == [
         "52_demo, profile cpu, on cpu",
         "figures from 1 committed record, profile cpu; running this cell as it stands computes quick",

@@ -1,4 +1,5 @@
-"""SNAS, DSNAS, ProxylessNAS: the reference numbers, gradients, what is computed, searches that go on after a kill, bad input."""
+"""SNAS, DSNAS, ProxylessNAS: the reference numbers, gradients, what is computed, searches that go on after a
+kill, bad input."""
 
 import copy
 import json

@@ -1,4 +1,5 @@
-"Methods that sample: the loop against plain PyTorch, a search that goes on, processes that share the samples, bad input."
+"""Methods that sample: the loop against plain PyTorch, a search that goes on, processes that share the
+samples, bad input."""
 
 import copy
 import math

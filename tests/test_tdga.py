@@ -1,4 +1,5 @@
-"""TDGA against numbers that were computed independently (tdga_cases.json), and properties that must hold for any input."""
+"""TDGA against numbers that were computed independently (tdga_cases.json), and properties that must hold for
+any input."""
 
 import itertools
 import json
@@ -182,7 +183,8 @@ def knapsack_successes(cls, n, Ts=(), runs=30, **kwargs):
 
 
 def test_success_on_the_knapsack_agrees_with_another_program_case_11():
-    "Fisher's exact test against the counts observed with an independent program; and the order of the methods."
+    """Fisher's exact test against the counts observed with an independent program; and the order of the
+    methods."""
     seen = KNAPSACK["observed_success_of_an_independent_numpy_implementation_30_seeds"]
     ours = dict(
         zip(

@@ -51,7 +51,8 @@ def batches(digits):
 
 
 class Net(nn.Module):
-    "Everything that random numbers and running statistics could get wrong: batch norm, dropout, drop path, an auxiliary head."
+    """Everything that random numbers and running statistics could get wrong: batch norm, dropout, drop path,
+    an auxiliary head."""
 
     def __init__(self):
         super().__init__()
@@ -106,7 +107,8 @@ print(json.dumps(train_baseline(**json.loads(sys.argv[1]), ckpt=Checkpoint(sys.a
 
 
 def going_on(settings, path):
-    "Another process: what this one computed before may have fixed another arithmetic than the variables now ask for."
+    """Another process: what this one computed before may have fixed another arithmetic than the variables
+    now ask for."""
     command = [sys.executable, "-c", GO_ON, json.dumps(settings), str(path)]
     return subprocess.Popen(
         command, env=os.environ | dict(NAS_NB_BATCH="1"), stdout=subprocess.PIPE, text=True
@@ -114,7 +116,8 @@ def going_on(settings, path):
 
 
 def killed(settings, path, moments) -> bool:
-    "Let another process go on with the run, and kill it some time after it has written a checkpoint; whether it was still running then."
+    """Let another process go on with the run, and kill it some time after it has written a checkpoint;
+    whether it was still running then."""
     before = path.stat().st_mtime_ns if path.exists() else 0
     child = going_on(settings, path)
     while not (path.exists() and path.stat().st_mtime_ns > before) and child.poll() is None:
@@ -464,7 +467,8 @@ def test_batches_that_say_nothing_of_themselves_are_taken(tmp_path, batches):
 
 
 def damaged(state, path=()):
-    "All that one place of a state could be instead, with the place: another kind, shape, dtype, not finite, or missing."
+    """All that one place of a state could be instead, with the place: another kind, shape, dtype, not
+    finite, or missing."""
     wrong = [None, "x", [1], {"a": 1}, math.nan, torch.zeros(3, 5)]
     if torch.is_tensor(state):
         wrong += [state.new_zeros(*state.shape, 2), state.to(torch.int16), state[None]] + [

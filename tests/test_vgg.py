@@ -1,4 +1,5 @@
-"""VGG19 with shortcuts: the reference case, the equation as written, every kind of gates, and populations against one by one."""
+"""VGG19 with shortcuts: the reference case, the equation as written, every kind of gates, and populations
+against one by one."""
 
 import copy
 import json

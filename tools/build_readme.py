@@ -1,4 +1,5 @@
-"""README.md from nbs/index.ipynb, without Quarto: text as it is, code as blocks, links rewritten for the project's top folder."""
+"""README.md from nbs/index.ipynb, without Quarto: text as it is, code as blocks, links rewritten for the
+project's top folder."""
 
 import json
 import posixpath

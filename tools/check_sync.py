@@ -1,4 +1,5 @@
-"""Whether `nas_nb/` is what `nbdev_export` makes of the notebooks; the export goes to a temporary copy and the tree stays as it is."""
+"""Whether `nas_nb/` is what `nbdev_export` makes of the notebooks; the export goes to a temporary copy and
+the tree stays as it is."""
 
 import filecmp
 import os

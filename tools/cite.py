@@ -10,6 +10,22 @@ from nas_nb.claims import cite, fill_answer
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def answers(source: str) -> list[tuple[str, str]]:
+    "The document's name and the answer of each call of `summary`, which may be a name in the same cell."
+    tree, found = ast.parse(source), []
+    texts = {
+        n.targets[0].id: n.value
+        for n in tree.body
+        if isinstance(n, ast.Assign) and "id" in vars(n.targets[0])
+    }
+    for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "summary"):
+        given = call.args + [k.value for k in call.keywords]
+        given = [texts.get(a.id, a) if isinstance(a, ast.Name) else a for a in given[:2]]
+        if len(given) == 2 and all(isinstance(a, ast.Constant) for a in given):
+            found.append((given[0].value, given[1].value))
+    return found
+
+
 def refill(
     path: Path,  # a notebook
 ) -> tuple[str, str, list[str]]:  # its text before and after, and which citations have no number
@@ -22,9 +38,9 @@ def refill(
             filled, missing = cite(text, path.stem)
             if filled != text:
                 cell["source"] = filled.splitlines(keepends=True)
-        elif text.startswith("summary("):
-            name, answer = (part.value for part in ast.parse(text).body[0].value.args[:2])
-            _, missing = fill_answer(answer, name)
+        elif "summary(" in text:
+            for name, answer in answers(text):
+                missing += fill_answer(answer, name)[1]
         problems += [f"{path.name} [{cell['id']}]: {problem}" for problem in missing]
     after = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     return before, after if json.loads(before) != notebook else before, problems

@@ -1,4 +1,5 @@
-"""`make gpu`: on whatever Python there is, with the wheels and the data of `make gpu-bundle`; nothing is installed."""
+"""`make gpu`: on whatever Python there is, with the wheels and the data of `make gpu-bundle`; nothing is
+installed."""
 
 import importlib.util
 import os
@@ -33,9 +34,8 @@ if missing := [
     )
     if not importlib.util.find_spec(m)
 ]:
-    raise SystemExit(
-        f"{sys.executable} lacks {', '.join(missing)}: name another Python (make gpu PYTHON=…), or run `make gpu-bundle` before"
-    )
+    how = "name another Python (make gpu PYTHON=…), or run `make gpu-bundle` before"
+    raise SystemExit(f"{sys.executable} lacks {', '.join(missing)}: {how}")
 
 from nas_nb.inprocess import main
 

@@ -44,8 +44,13 @@ def own_profile(notebook: Path) -> str:  # empty for a library notebook
     "The profile that a document's parameter cell names."
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if "parameters" in cell["metadata"].get("tags", ()):
-            lines = ast.parse("".join(cell["source"])).body
-            named = {line.targets[0].id: line.value for line in lines if isinstance(line, ast.Assign)}
+            lines = [
+                n
+                for n in ast.parse("".join(cell["source"])).body
+                if isinstance(n, ast.AnnAssign | ast.Assign)
+            ]
+            named = {getattr(n, "target", None) or n.targets[0]: n.value for n in lines}
+            named = {target.id: value for target, value in named.items()}
             return ast.literal_eval(named["profile"]) if "profile" in named else ""
     return ""
 
@@ -114,4 +119,4 @@ def main(notebooks: list[Path]) -> str:  # what is wrong, "" if nothing
 
 if __name__ == "__main__":
     chosen = [ROOT / "nbs" / f"{name}.ipynb" for name in sys.argv[1:]]
-    sys.exit(main(chosen or sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))))
+    sys.exit(main(chosen or sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))) or None)

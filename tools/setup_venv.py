@@ -1,6 +1,8 @@
-"""Create the virtual environment named by the first argument and install into it, unless that is already done.
+"""Create the virtual environment named by the first argument and install into it, unless that is already
+done.
 
-`make` runs this with whatever Python there is, so it keeps to a syntax that old ones understand and tells them what is wrong in one line.
+`make` runs this with whatever Python there is, so it keeps to a syntax that old ones understand and tells
+them what is wrong in one line.
 """
 
 import hashlib
@@ -45,7 +47,8 @@ def main(folder):
         folder + ".installing",
         os.path.join(folder, "bin", "python"),
     )
-    # Scripts in an environment hold its path, so it is good for this folder only; versions are compared by content, as git changes times.
+    # Scripts in an environment hold its path, so it is good for this folder only; versions are compared by
+    # content, as git changes times.
     place = os.getcwd() + "\n"
     want = place + hashlib.sha256((read("pyproject.toml") + read("constraints.txt")).encode()).hexdigest()
     have, broken_off = read(stamp), os.path.exists(begun)

@@ -63,6 +63,8 @@ CONTROL = dict(
 )
 THEIRS = CONTROL | dict(document="complexity changes without training; no number")
 OURS = CONTROL | dict(document="not in the document")
+
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-six
 CLAIMS |= {
     "control-published": THEIRS
     | dict(claim="λ alone changes the complexity of the discrete network (published)"),

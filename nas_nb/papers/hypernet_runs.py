@@ -17,7 +17,6 @@ from functools import partial
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from sklearn.metrics import confusion_matrix
 
 from ..batches import Augment, Batches, eval_batches, resize
 from ..cells import CellNetwork, CellSpace, Genotype, encode, parameter_counts, parameter_norms
@@ -94,6 +93,8 @@ def confusion(
     classes: int,
 ) -> torch.Tensor:  # int64 (classes, classes): true class, answer
     "How often a class is taken for which, in inference mode."
+    from sklearn.metrics import confusion_matrix  # takes a second
+
     model.eval()
     true, found = zip(*((y.cpu(), answers(model(x), y).cpu()) for x, y in batches))
     model.train()
