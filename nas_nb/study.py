@@ -142,9 +142,11 @@ def _where(self: Study) -> str:
 # %% ../nbs/03_study.ipynb #where-2
 @patch
 def __repr__(self: Study) -> str:
-    values = "\n".join(f"  {k} = {v!r}" for k, v in self.values.items())
+    own = resolve(self.profiles, self.profile)
+    changed = "".join(f"\n  {k} = {v!r}" for k, v in self.values.items() if v != own[k])
     head = f"{self.name}, profile {self.profile}, on {self.device}\n"
-    return f"{head}{self._source()}{self._where()}sizes:\n{values}"
+    sizes = f"sizes that differ from the profile's:{changed}" if changed else "sizes: study.sizes()"
+    return f"{head}{self._source()}{self._where()}{sizes}"
 
 # %% ../nbs/03_study.ipynb #sizes
 @patch
