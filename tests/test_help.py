@@ -6,12 +6,7 @@ from importlib import import_module
 
 import pytest
 
-<<<<<<< HEAD
 MODULES = "operations cells vgg population vgg_pictures draw darts methods tdga hypernet sampling relaxations".split()
-=======
-MODULES = ("operations", "cells", "vgg", "population", "vgg_pictures", "draw", "relaxations")
-MODULES += ("darts", "tdga", "hypernet", "sampling")
->>>>>>> e8daa2dcad075e622c0170839e141dc281d9140c
 SHAPE = re.compile(r"\([^()]*[,…][^()]*\)|\bnumber\b|any shape|\bshapes?\b", re.I)
 
 
