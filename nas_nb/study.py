@@ -61,7 +61,7 @@ class Study:
         check_parameters(profiles, self.profile, seeds, device, overrides)
         self.name, self.profiles = check_name(name, "the study's name"), profiles
         self.stated, self.judged = check_claims(claims or {}), {}
-        self.counts, self.figures, self.claims = dict(computed=0, reused=0, committed=0), [], []
+        self.counts, self.figures = dict(computed=0, reused=0, committed=0), []
         self.told = set()  # whose records are used, as it was said
         self._take_values(seeds, overrides)
         self._take_device(device, threads)
@@ -73,7 +73,9 @@ def _take_values(self: Study, seeds: int, overrides: str) -> None:
     "The profile's values, with those that were changed."
     changed = resolve(self.profiles, self.profile, overrides)
     self.values = changed | (dict(seeds=seeds) if seeds else {})
-    self.own_sizes = self.values != resolve(self.profiles, self.profile)
+    own = resolve(self.profiles, self.profile)
+    self.changed = {k: v for k, v in self.values.items() if v != own[k]}
+    self.own_sizes = bool(self.changed)
     self.cfg = SimpleNamespace(**self.values)
 
 # %% ../nbs/03_study.ipynb #device
@@ -142,9 +144,10 @@ def _where(self: Study) -> str:
 # %% ../nbs/03_study.ipynb #where-2
 @patch
 def __repr__(self: Study) -> str:
-    values = "\n".join(f"  {k} = {v!r}" for k, v in self.values.items())
+    changed = "".join(f"\n  {k} = {v!r}" for k, v in self.changed.items())
     head = f"{self.name}, profile {self.profile}, on {self.device}\n"
-    return f"{head}{self._source()}{self._where()}sizes:\n{values}"
+    sizes = f"sizes that differ from the profile's:{changed}" if changed else "sizes: study.sizes()"
+    return f"{head}{self._source()}{self._where()}{sizes}"
 
 # %% ../nbs/03_study.ipynb #sizes
 @patch
@@ -583,30 +586,10 @@ def verdict(self: Study, id: str) -> Verdict:
 
 # %% ../nbs/03_study.ipynb #save-claims
 @patch
-def save_claims(self: Study):
+def save_claims(self: Study) -> Verdicts:
     "Write claims.csv beside the figures and show all verdicts; raises `ValueError` if one is not judged."
-    if not self.stated:
-        return self._save_old()
     if missing := [id for id in self.stated if id not in self.judged]:
         raise ValueError(f"not judged yet: {', '.join(missing)}; each claim of CLAIMS needs `study.judge`")
     rows = [self.judged[id] for id in self.stated]
     write_atomic(self.folder / "claims.csv", claims_csv(rows))
     return Verdicts(rows)
-
-# %% ../nbs/03_study.ipynb #claims-old
-@patch
-def claim(self: Study, claim, source, document, ours, criterion, holds, tested=True) -> str:
-    "Judge a claim without an id."
-    verdict = decide(holds, tested, self._small())
-    row = dict(claim=claim, source=source, document=document, ours=ours, verdict=verdict, criterion=criterion)
-    self.claims = [c for c in self.claims if c["claim"] != claim] + [row]
-    return verdict
-
-# %% ../nbs/03_study.ipynb #claims-old-2
-@patch
-def _save_old(self: Study):  # a pandas DataFrame
-    import pandas as pd
-
-    table = pd.DataFrame(self.claims)
-    write_atomic(self.folder / "claims.csv", table.to_csv(index=False, lineterminator="\n"))
-    return table

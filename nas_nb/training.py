@@ -544,9 +544,7 @@ def fit(
     seed: int = 0,  # ≥ 0, of dropout and drop path
     ckpt: Checkpoint | None = None,  # names data and batches where `batches.about` does, as that of `Batches`
     desc: str = "training",  # in front of the progress bar
-) -> list[
-    dict
-]:  # an evaluation each: step, mean train_loss since the one before; with `valid` loss, correct, n
+) -> list[dict]:  # rows: step, train_loss (mean since the row before) and, with `valid`, loss, correct, n
     """Train on `batches(step)`, images (B, C, H, W) and labels (B,), from the checkpoint on if there is one.
 
     A row for each evaluation. Raises `Diverged`, `ValueError`, and `OutOfTime` when the time limit has

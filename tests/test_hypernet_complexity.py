@@ -322,7 +322,7 @@ def test_claims_of_made_up_runs():
     "The document's own numbers confirm the document, and what has not learned is not judged."
     made_up = F.DOCUMENT.assign(seed=0, method="published", own=F.DOCUMENT["accuracy"] + 0.02)
     flat, worse = F.judge_flat(made_up), F.judge_worse(made_up)
-    assert flat["holds"] and flat["apart"] == pytest.approx(0.2387, abs=1e-3)
+    assert flat["holds"] and flat["apart"] == pytest.approx(0.26899)
     assert worse["holds"] and worse["lower"] == pytest.approx((95.7533 + 95.64 + 95.3133) / 3 - 90.6333)
     assert F.judge_flat(made_up.assign(own=0.1))["holds"] is None
     assert F.judge_batch_norm(made_up)["gain"] == pytest.approx(2)

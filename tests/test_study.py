@@ -940,8 +940,9 @@ def test_force_computes_again(study, monkeypatch):
 def test_other_sizes_than_the_profiles_get_no_verdict_of_its_rank(monkeypatch):
     monkeypatch.delenv("IN_TEST", raising=False)
     profiles = dict(paper=dict(n=3, seeds=100), quick={}, smoke={})
+    settings = dict(device="cpu", claims=dict(c=dict(claim="c", source="s", document="d", criterion="k")))
     verdicts = [
-        Study("51_asng_nas", profiles, "paper", device="cpu", **changed).claim("c", "s", "d", "o", "k", True)
+        Study("51_asng_nas", profiles, "paper", **settings, **changed).judge("c", "o", True)
         for changed in ({}, dict(overrides="n=1"), dict(seeds=2), dict(overrides="n=3"))
     ]
     assert verdicts == ["reproduced", "seen at small scale", "seen at small scale", "reproduced"]

@@ -68,19 +68,19 @@ CLAIMS |= {
 CLAIMS |= {
     "random-asng": dict(
         claim="ASNG finds better architectures than random architectures (space of ASNG)",
-        source="section 3.2 (not stated, but implied)", document="not compared",
+        source="section 3.2, implied", document="not compared",
         criterion="95 % interval of the difference of mean errors below 0; not reproduced if above 0"),
     "search-asng": dict(
         claim="ASNG finds better architectures than random search with shared weights (space of ASNG)",
-        source="section 3.2 (not stated, but implied)", document="not compared",
+        source="section 3.2, implied", document="not compared",
         criterion="95 % interval of the difference of mean errors below 0; not reproduced if above 0"),
     "random-darts": dict(
         claim="ASNG finds better architectures than random architectures (space of DARTS)",
-        source="section 3.2 (not stated, but implied)", document="not compared",
+        source="section 3.2, implied", document="not compared",
         criterion="95 % interval of the difference of mean errors below 0; not reproduced if above 0"),
     "search-darts": dict(
         claim="ASNG finds better architectures than random search with shared weights (space of DARTS)",
-        source="section 3.2 (not stated, but implied)", document="not compared",
+        source="section 3.2, implied", document="not compared",
         criterion="95 % interval of the difference of mean errors below 0; not reproduced if above 0"),
 }  # fmt: skip
 
@@ -93,7 +93,7 @@ CLAIMS |= {
         " if ASNG is better than random at all; not reproduced if one lies outside"),
     "ranking": dict(
         claim="Shared weights rank architectures, and better than their number of parameters (space of ASNG)",
-        source="section 1 (what one-shot search rests on)", document="not measured",
+        source="section 1, implied", document="not measured",
         criterion="supernet of random search: 95 % intervals of τ and of its lead over |τ| of the parameters"
         " above 0; not reproduced if one is below 0"),
 }  # fmt: skip
