@@ -1,7 +1,7 @@
 """Whether a module has more of mypy's complaints than tools/types.json allows; --update writes it anew.
 
-Complaints about what `@patch` adds to classes do not count, because mypy cannot follow it. The numbers may only
-go down, module by module, so a new complaint is either a mistake or worth a better annotation.
+Complaints about what `@patch` adds to classes do not count, because mypy cannot follow it. The numbers may
+only go down, module by module: a new complaint is a mistake, or worth a better annotation.
 """
 
 import ast
