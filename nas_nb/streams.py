@@ -110,7 +110,7 @@ def random_bits(
     n: int,  # how many numbers for each trial and step, ≥ 0
     stream: int = 0,  # 0 ≤ stream < 2³²; different purposes take different streams
 ) -> torch.Tensor:  # (steps, n, trials) int32, uniform over all 2³² values
-    "`pcg4d(i, seed, step, stream)` for every i, step and seed, (steps, n, trials) int32; raises `ValueError`."
+    "`pcg4d(i, seed, step, stream)` for each i, step and seed, (steps, n, trials) int32; raises `ValueError`."
     _check_draw(seeds, steps, n, stream)
     row = lambda n: torch.arange(n, dtype=torch.int32, device=seeds.device)
     m = -(-n // 4)
