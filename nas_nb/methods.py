@@ -92,7 +92,7 @@ class SamplingMethod(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} needs ask(draw, n)")
 
     def tell(self, losses: torch.Tensor) -> None:
-        "Learn from the losses (n,) of the architectures that were asked for last."
+        "Learn from the `losses` (n,) of the architectures that were asked for last."
         raise NotImplementedError(f"{type(self).__name__} needs tell(losses)")
 
     def architecture(self) -> Genotype:

@@ -18,7 +18,7 @@ from .core import is_whole
 def pairwise_sum(
     x: torch.Tensor,  # (n, ...) floats, n ≥ 1
 ) -> torch.Tensor:  # (...), the sum over the first axis; for n = 1 a view of `x`
-    "Sum over the first axis as a binary tree: the same bits for any batch, threads and device."
+    "Sum over the first axis, (n, ...) → (...), as a binary tree: the same bits for any batch and device."
     if not torch.is_tensor(x) or not x.is_floating_point() or x.ndim == 0 or x.shape[0] == 0:
         raise ValueError("pairwise_sum takes a tensor of floats with at least one row")
     n = x.shape[0]
@@ -34,7 +34,7 @@ def pairwise_sum(
 def square_root(
     x: torch.Tensor,  # (...) floats, finite, ≥ 0
 ) -> torch.Tensor:  # (...), to about a unit in the last place
-    "√x elementwise, for finite x ≥ 0: unlike `torch.sqrt` with the same bits on every processor."
+    "√x elementwise, (...) → (...), finite x ≥ 0: unlike `torch.sqrt` the same bits on every processor."
     if not torch.is_tensor(x) or not x.is_floating_point():
         raise ValueError("square_root takes a tensor of floats")
     return x * x.clamp(min=torch.finfo(x.dtype).tiny).rsqrt()
@@ -51,7 +51,7 @@ def check_seeds(
     seeds,  # an integer, or a non-empty row of integers (list, range, array, tensor); 0 ≤ seed < 2³¹
     device="cpu",  # where they are wanted
 ) -> torch.Tensor:  # (n,) int32; n = 1 for an integer
-    "Seeds as a tensor; raises `ValueError`. Reading a tensor on a GPU waits for it: do it once."
+    "Seeds as a tensor, (n,) int32; raises `ValueError`. Reading a tensor on a GPU waits for it: do it once."
     try:
         device = torch.device(device)
     except (TypeError, RuntimeError):
@@ -110,7 +110,7 @@ def random_bits(
     n: int,  # how many numbers for each trial and step, ≥ 0
     stream: int = 0,  # 0 ≤ stream < 2³²; different purposes take different streams
 ) -> torch.Tensor:  # (steps, n, trials) int32, uniform over all 2³² values
-    "`pcg4d(i, seed, step, stream)` for i = 0, 1, …, every step and every seed; raises `ValueError`."
+    "`pcg4d(i, seed, step, stream)` for each i, step and seed, (steps, n, trials) int32; raises `ValueError`."
     _check_draw(seeds, steps, n, stream)
     row = lambda n: torch.arange(n, dtype=torch.int32, device=seeds.device)
     m = -(-n // 4)
@@ -127,7 +127,7 @@ def uniform(
     stream: int = 0,  # 0 ≤ stream < 2³²
     dtype: torch.dtype = torch.float32,  # or float64, with the same values
 ) -> torch.Tensor:  # (steps, n, trials), in [0, 1), multiples of 2⁻²⁴
-    "Uniform numbers of a trial's own stream; raises `ValueError` for arguments out of range."
+    "Uniform numbers in [0, 1) of a trial's own stream, (steps, n, trials); raises `ValueError`."
     _check_draw(seeds, steps, n, stream, dtype)
     return (random_bits(seeds, steps, n, stream) >> 8).to(dtype).mul_(2.0**-24).add_(0.5)
 
@@ -139,7 +139,7 @@ def normal(
     stream: int = 0,  # 0 ≤ stream < 2³²
     dtype: torch.dtype = torch.float32,  # or float64
 ) -> torch.Tensor:  # (steps, n, trials), mean 0, standard deviation 1
-    "Normal numbers of a trial's own stream; raises `ValueError` as `uniform` does."
+    "Normal numbers of a trial's own stream, (steps, n, trials); raises `ValueError`."
     _check_draw(seeds, steps, n, stream, dtype)
     half = -(-n // 2)
     radius, angle = uniform(seeds, steps, 2 * half, stream, dtype).unflatten(1, (2, half)).unbind(1)

@@ -73,7 +73,9 @@ def _take_values(self: Study, seeds: int, overrides: str) -> None:
     "The profile's values, with those that were changed."
     changed = resolve(self.profiles, self.profile, overrides)
     self.values = changed | (dict(seeds=seeds) if seeds else {})
-    self.own_sizes = self.values != resolve(self.profiles, self.profile)
+    own = resolve(self.profiles, self.profile)
+    self.changed = {k: v for k, v in self.values.items() if v != own[k]}
+    self.own_sizes = bool(self.changed)
     self.cfg = SimpleNamespace(**self.values)
 
 # %% ../nbs/03_study.ipynb #device
@@ -142,9 +144,10 @@ def _where(self: Study) -> str:
 # %% ../nbs/03_study.ipynb #where-2
 @patch
 def __repr__(self: Study) -> str:
-    values = "\n".join(f"  {k} = {v!r}" for k, v in self.values.items())
+    changed = "".join(f"\n  {k} = {v!r}" for k, v in self.changed.items())
     head = f"{self.name}, profile {self.profile}, on {self.device}\n"
-    return f"{head}{self._source()}{self._where()}sizes:\n{values}"
+    sizes = f"sizes that differ from the profile's:{changed}" if changed else "sizes: study.sizes()"
+    return f"{head}{self._source()}{self._where()}{sizes}"
 
 # %% ../nbs/03_study.ipynb #sizes
 @patch

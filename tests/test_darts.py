@@ -593,7 +593,10 @@ def test_an_architecture_that_is_not_finite_ends_the_search(tmp_path):
 @pytest.mark.parametrize("bad", [dict(lr=0.0), dict(lr=math.nan), dict(decay=-1.0), dict(every=-1)])
 def test_settings_of_the_search(bad):
     with pytest.raises(
-        ValueError, match="every must be" if "every" in bad else "lr must be above 0, decay at least 0"
+        ValueError,
+        match="every = -1 must be a whole number"
+        if "every" in bad
+        else "lr must be above 0, decay at least 0",
     ):
         search(*fresh(), TRAIN, VALID, RECIPE, **bad)
 

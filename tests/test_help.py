@@ -6,8 +6,7 @@ from importlib import import_module
 
 import pytest
 
-MODULES = ("operations", "cells", "vgg", "population", "vgg_pictures", "draw", "relaxations")
-MODULES += ("darts", "tdga", "hypernet", "sampling")
+MODULES = "operations cells vgg population vgg_pictures draw darts methods tdga hypernet sampling relaxations".split()
 SHAPE = re.compile(r"\([^()]*[,…][^()]*\)|\bnumber\b|any shape|\bshapes?\b", re.I)
 
 

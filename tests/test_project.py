@@ -15,6 +15,7 @@ from pathlib import Path
 import build_readme
 import check_sync
 import check_types
+import name_cells
 import pytest
 import setup_venv
 from packaging.requirements import Requirement
@@ -299,6 +300,24 @@ def test_out_of_step_is_noticed(tmp_path):
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
     core.unlink()
     assert "nas_nb/core.py: not there" in check_sync.out_of_step(tmp_path)
+
+
+def test_cells_get_readable_ids():
+    texts = [
+        "# T",
+        "#| export\ndef _my_op(x):\n    return x",
+        "f(1)",
+        "f(2)",
+        "OWN_OPS = {}",
+        "why",
+        "%magic",
+    ]
+    kinds = ["markdown", "code", "code", "code", "code", "markdown", "code"]
+    ids = ["title", "0b1e88f3", "6f1c3f0e-6d5c-4f7b-9c1e-1c2d3e4f5a6b", "0b1e88f4", "Own", "0b1e88f5", "x"]
+    nb = dict(cells=[dict(cell_type=k, id=i, source=[t]) for k, i, t in zip(kinds, ids, texts)])
+    made = name_cells.rename(nb)
+    assert made == ["my-op", "my-op-check", "my-op-check-2", "own-ops", "own-ops-md", "own-ops-check"]
+    assert [c["id"] for c in nb["cells"]] == ["title", *made] and name_cells.rename(nb) == []
 
 
 def test_a_new_complaint_about_types_is_named():
