@@ -107,9 +107,9 @@ def passes(
         out = network(*inputs)
         return sum(logits.logsumexp(1).mean() for logits in (out if isinstance(out, tuple) else (out,)))
 
-    once = counted(forward, times).seconds  # the first call also plans the network, so it comes first
+    alone = counted(forward, times).seconds  # first: plans that a network makes once belong to it
     both = counted(lambda: forward().backward(), times).seconds
-    return Passes(once, both, _update(network, times))
+    return Passes(alone, both, _update(network, times))
 
 # %% ../nbs/06e_estimate.ipynb #table
 def table(rows: list[tuple]):  # (what, how many runs, steps of each, seconds of a step) → a pandas DataFrame
