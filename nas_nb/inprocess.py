@@ -119,7 +119,8 @@ def _imported_helpers(statements: list[ast.stmt]) -> set[str]:
 # %% ../nbs/06d_inprocess.ipynb #with-runs
 def with_runs(cells: list[Cell]) -> list[str]:  # ids
     "The cells that ask for records."
-    helpers, found = set(), []
+    helpers: set[str] = set()
+    found = []
     for cell in cells:
         body = ast.parse(cell.source).body
         helpers = _asking(body, helpers | _imported_helpers(body))
@@ -142,9 +143,9 @@ def needed(
     at = {cell.id: n for n, cell in enumerate(cells)}
     if strange := [i for i in wanted if i not in at]:
         raise ValueError(f"there is no cell {strange[0]!r}: known are {', '.join(at)}")
-    wanted = [at[i] for i in wanted]
-    plain = {n for n, cell in enumerate(cells[: max(wanted) + 1]) if _is_plain(cell.source)}
-    return [cells[n] for n in sorted(_backwards(cells, plain | set(wanted)))]
+    numbers = {at[i] for i in wanted}
+    plain = {n for n, cell in enumerate(cells[: max(numbers) + 1]) if _is_plain(cell.source)}
+    return [cells[n] for n in sorted(_backwards(cells, plain | numbers))]
 
 # %% ../nbs/06d_inprocess.ipynb #reads
 _CERTAIN = ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
@@ -152,7 +153,8 @@ _CERTAIN = ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom | ast.Functi
 
 def _from_above(source: str) -> set[str]:
     "The names that a cell reads before it binds them."
-    bound, found = set(), set()
+    bound: set[str] = set()
+    found: set[str] = set()
     for node in ast.parse(source).body:
         here, read = names(ast.unparse(node))
         found |= read - bound
@@ -322,7 +324,7 @@ def do(todo: list[tuple[str, Callable]]) -> tuple[dict, bool]:  # what failed an
     from nas_nb.core import seconds_left
     from nas_nb.files import OutOfTime
 
-    failed = {}
+    failed: dict[str, str] = {}
     for name, task in todo:
         if seconds_left() <= 0:
             return failed, True
