@@ -303,21 +303,29 @@ def test_out_of_step_is_noticed(tmp_path):
 
 
 def test_cells_get_readable_ids():
-    texts = [
-        "# T",
-        "#| export\ndef _my_op(x):\n    return x",
-        "f(1)",
-        "f(2)",
-        "OWN_OPS = {}",
-        "why",
-        "%magic",
+    own = [
+        ("markdown", "title", "# T"),
+        ("markdown", "0b1e88f1", "what it does"),
+        ("code", "0b1e88f3", "#| export\ndef _my_op(x):\n    return x"),
+        ("code", "6f1c3f0e-6d5c-4f7b-9c1e-1c2d3e4f5a6b", "f(1)"),
+        ("markdown", "tables", "kept"),
+        ("code", "0b1e88f4", "f(2)"),
+        ("markdown", "0b1e88f2", "why"),
+        ("code", "Own", "OWN_OPS = {}"),
+        ("markdown", "0b1e88f5", "and"),
+        ("markdown", "0b1e88f6", "then"),
+        ("code", "scale", "x = 1"),
+        ("code", "x", "%magic"),
+        ("markdown", "0b1e88f7", "the end"),
     ]
-    kinds = ["markdown", "code", "code", "code", "code", "markdown", "code"]
-    ids = ["title", "0b1e88f3", "6f1c3f0e-6d5c-4f7b-9c1e-1c2d3e4f5a6b", "0b1e88f4", "Own", "0b1e88f5", "x"]
-    nb = dict(cells=[dict(cell_type=k, id=i, source=[t]) for k, i, t in zip(kinds, ids, texts)])
+    nb = dict(cells=[dict(cell_type=k, id=i, source=[t]) for k, i, t in own])
     made = name_cells.rename(nb)
-    assert made == ["my-op", "my-op-check", "my-op-check-2", "own-ops", "own-ops-md", "own-ops-check"]
-    assert [c["id"] for c in nb["cells"]] == ["title", *made] and name_cells.rename(nb) == []
+    names = (
+        "title my-op-md my-op my-op-check tables tables-check own-ops-md own-ops scale-md scale-md-2 scale"
+    )
+    assert [c["id"] for c in nb["cells"]] == [*names.split(), "scale-check", "scale-md-3"]
+    assert made == [c["id"] for c, (_, old, _) in zip(nb["cells"], own) if c["id"] != old]
+    assert name_cells.rename(nb) == []
 
 
 def test_a_new_complaint_about_types_is_named():
@@ -332,6 +340,49 @@ def test_a_new_complaint_about_types_is_named():
     assert not check_types.of_patch('a:1: error: "Study" has no attribute "jugde"  [attr-defined]', methods)
     assert {"judge", "folder"} <= check_types.patched()
     assert "== 1/4" in (make := (ROOT / "Makefile").read_text()) and "tools/check_types.py" in make
+
+
+BROKE_OFF = "a.py:1: error: Unclosed  [syntax]\nFound 1 error in 1 file (errors prevented further checking)\n"
+
+
+@pytest.mark.parametrize("update", [False, True])
+@pytest.mark.parametrize(
+    "status, out, err, words",
+    [
+        (1, "", "/bin/python: No module named mypy\n", f"pip install mypy{CONSTRAINTS['mypy']}"),
+        (2, BROKE_OFF, "", "did not finish: a.py:1: error: Unclosed"),
+        (1, BROKE_OFF, "", "did not finish"),
+        (0, "", "", "did not finish"),
+    ],
+)
+def test_types_are_not_counted_if_mypy_did_not_finish(monkeypatch, tmp_path, update, status, out, err, words):
+    monkeypatch.setattr(
+        check_types.subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, status, out, err)
+    )
+    monkeypatch.setattr(check_types, "ALLOWED", tmp_path / "types.json")
+    check_types.ALLOWED.write_text('{"a.py": 3}')
+    with pytest.raises(SystemExit, match=re.escape(words)) as stopped:
+        check_types.main(update)
+    assert check_types.ALLOWED.read_text() == '{"a.py": 3}' and stopped.value.code.startswith(
+        "Types were not"
+    )
+
+
+@pytest.mark.parametrize(
+    "status, summary",
+    [
+        (1, "Found 1 error in 1 file (checked 66 source files)"),
+        (0, "Success: no issues found in 1 source file"),
+    ],
+)
+def test_types_are_counted_from_what_mypy_says(monkeypatch, tmp_path, status, summary):
+    out = "nas_nb/a.py:1: error: x  [misc]\n" * status + summary + "\n"
+    monkeypatch.setattr(
+        check_types.subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, status, out, "")
+    )
+    monkeypatch.setattr(check_types, "ALLOWED", tmp_path / "types.json")
+    assert check_types.main(True) == 0
+    assert json.loads(check_types.ALLOWED.read_text()) == ({"nas_nb/a.py": 1} if status else {})
 
 
 # -- the set-up by make --

@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = ROOT / "tools" / "types.json"
+SUMMARY = re.compile(r"(?m)^(Success: no issues found in|Found \d+ errors? in .*\(checked) \d+ source files?")
 
 
 def _made(node: ast.FunctionDef) -> set[str]:
@@ -44,8 +45,11 @@ def of_patch(line: str, added: set[str]) -> bool:
 def complaints() -> dict[str, list[str]]:  # module's path → mypy's lines
     "What mypy says of the package, settings from pyproject.toml."
     run = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
-    if run.returncode not in (0, 1):
-        sys.exit(f"mypy did not run: {run.stderr or run.stdout}")
+    if "No module named mypy" in run.stderr:
+        pin = re.search(r"(?m)^mypy==.*$", (ROOT / "constraints.txt").read_text(encoding="utf-8"))
+        sys.exit(f"Types were not checked, because mypy is not there: pip install {pin[0]}")
+    if run.returncode not in (0, 1) or not SUMMARY.search(run.stdout):
+        sys.exit(f"Types were not checked, because mypy did not finish: {(run.stderr or run.stdout).strip()}")
     found: dict[str, list[str]] = {}
     added = patched()
     for line in run.stdout.splitlines():
