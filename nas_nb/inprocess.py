@@ -146,13 +146,26 @@ def needed(
     plain = {n for n, cell in enumerate(cells[: max(wanted) + 1]) if _is_plain(cell.source)}
     return [cells[n] for n in sorted(_backwards(cells, plain | set(wanted)))]
 
+# %% ../nbs/06d_inprocess.ipynb #reads
+_CERTAIN = ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
+
+
+def _from_above(source: str) -> set[str]:
+    "The names that a cell reads before it binds them."
+    bound, found = set(), set()
+    for node in ast.parse(source).body:
+        here, read = names(ast.unparse(node))
+        found |= read - bound
+        bound |= here if isinstance(node, _CERTAIN) else set()
+    return found
+
 # %% ../nbs/06d_inprocess.ipynb #backwards
 def _backwards(cells: list[Cell], chosen: set[int]) -> set[int]:
-    bound, read = zip(*(names(cell.source) for cell in cells))
+    bound = [names(cell.source)[0] for cell in cells]
     chosen, todo = set(chosen), list(chosen)
     while todo:
         n = todo.pop()
-        for name in read[n]:
+        for name in _from_above(cells[n].source):
             before = [m for m in range(n) if name in bound[m]][-1:]  # the last one that binds it
             todo += [m for m in before if m not in chosen]
             chosen.update(before)
