@@ -8,7 +8,7 @@ from fake_cuda import FOUND, Waits, fake_cuda, moved
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves
 
-from nas_nb import asng, cells, tdga, training, vgg
+from nas_nb import asng, cells, population, tdga, training, vgg
 from nas_nb import batches as batches_py
 from nas_nb.asng import ASNG, SNG, Adam, Space
 from nas_nb.batches import Augment, Batches, eval_batches
@@ -186,7 +186,7 @@ def test_population(convention, projection, calibrate):
     bits = torch.randint(2, (4, len(network.space.positions)), generator=torch.Generator().manual_seed(0))
     with fake_cuda():
         x = moved(torch.zeros(3, 3, 32, 32))
-        vgg.population_logits(moved(network), bits, x, x if calibrate else None)
+        population.population_logits(moved(network), bits, x, x if calibrate else None)
 
 
 GENES = torch.randint(2, (3, 6, 9), generator=torch.Generator().manual_seed(0))
@@ -338,7 +338,7 @@ def test_nothing_waits_on_a_gpu(case):
         log=lambda: log.put(0, x.mean()),
         gates=lambda: network(x, method.weights(1)).mean().backward(),
         ask=lambda: rule.tell(s := rule.ask(4), s.cat.sum(-1).float()),
-        population=lambda: vgg.population_logits(network, bits, x, x),
+        population=lambda: population.population_logits(network, bits, x, x),
     )[case]
     work()  # what is made once
     torch.cuda.set_sync_debug_mode("error")
