@@ -231,7 +231,7 @@ EXACT = """
 .movedim .mul_ .nan_to_num .nbytes .new_empty .new_ones .new_zeros .nonzero .numel .numpy .permute .put
 .relu .relu_ .repeat .repeat_interleave .requires_grad_ .reshape .round .scatter .sub .sub_ .take
 .tensor_split .to .tolist .transpose .unbind .unflatten .unique .untyped_storage .view .view_as .where
-.new_full .new_tensor .masked_fill_ .lt .gt .ge .le .eq .fill_ .zero_ .squeeze .unsqueeze .narrow .select
+.median torch.testing.assert_close .new_full .new_tensor .masked_fill_ .lt .gt .ge .le .eq .fill_ .zero_ .squeeze .unsqueeze .narrow .select
 .size .dim .stride .type .int .byte .half .bfloat16 .cuda .pin_memory .is_contiguous .expand_as .roll .sort
 .minimum .maximum F.one_hot F.pad nn.Flatten nn.Identity nn.ModuleDict nn.ModuleList nn.Parameter
 nn.ParameterList nn.ReLU nn.Sequential np.abs np.arange np.argsort np.array np.asarray np.bincount np.clip

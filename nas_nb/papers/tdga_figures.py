@@ -15,6 +15,7 @@ __all__ = ['LEVELS', 'SEARCHES', 'TICKS', 'POPULATION', 'WORDS_OF_POPULATION', '
            'speed_table', 'whole_speed', 'check_course']
 
 # %% ../../nbs/50b_tdga_figures.ipynb #figs-imports
+import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -124,7 +125,7 @@ def judge_sampling(first: pd.DataFrame) -> dict:
     per = 100 * first.pivot(index="seed", columns="sampling", values="accuracy")
     second = per.drop(columns="threshold").mean().idxmax()
     ahead = per["threshold"] - per[second]
-    error = ahead.std() / len(ahead) ** 0.5 if len(ahead) > 1 else 0.0
+    error = ahead.std() / math.sqrt(len(ahead)) if len(ahead) > 1 else 0.0
     ours = "its graph {threshold:.2f} %, best of the others {second:.2f} % ({rival}; n = {n})"
     numbers = dict(threshold=MeanSD(per["threshold"]), second=MeanSD(per[second]), rival=second, n=len(per))
     cited = dict(ahead=f"{ahead.mean():.1f}", error=f"{error:.1f}", least=f"{ahead.min():.1f}")
@@ -579,7 +580,7 @@ def judge_scratch(df: pd.DataFrame, steps: int) -> dict:
     kinds = df.assign(kind=df["architecture"].str.replace(r" \d", "", regex=True))
     kinds = 100 * kinds.pivot_table(index="search", columns="kind", values="accuracy")
     gap = kinds["best"] - kinds["plain"]
-    error = gap.std() / len(gap) ** 0.5 if len(gap) > 1 else 0.0
+    error = gap.std() / math.sqrt(len(gap)) if len(gap) > 1 else 0.0
     ours = (
         "after {steps:,} steps {best:.2f} %, plain VGG19 {plain:.2f} %, difference {gap:.2f} points (n = {n})"
     )
