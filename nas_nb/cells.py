@@ -29,7 +29,6 @@ from .relaxations import Weights
 from .training import DropPath
 
 # %% ../nbs/11_cells.ipynb #imports-operations
-from .core import check_whole, said
 from nas_nb.operations import (
     ASNG_OPS,
     DARTS_OPS,

@@ -132,6 +132,16 @@ LONGEST, MEDIAN, NINE_OF_TEN = (
 )  # lines of a code cell as `ruff format` leaves it, empty ones not counted
 
 
+def imports_once(name, nb):
+    first = {}
+    for c in cells(nb, "code") if name != "index.ipynb" else ():
+        for n in (n for n in tree(c).body if isinstance(n, ast.Import | ast.ImportFrom)):
+            for alias in n.names:
+                what = (getattr(n, "module", ""), alias.name, alias.asname)
+                if first.setdefault(what, c["id"]) != c["id"]:
+                    yield c["id"], f"imports {alias.name} once more: it stands in {first[what]}"
+
+
 def proportions(name, nb):
     code, text = cells(nb, "code"), cells(nb, "markdown")
     for c in code:
@@ -281,6 +291,7 @@ RULES = [
     ids,
     plain_python,
     import_cells,
+    imports_once,
     proportions,
     links,
     a_way_on,
@@ -438,6 +449,7 @@ BAD_SOURCES = {
     "pip": ("body", "#| export", "!pip install x", "plain Python"),
     "magic in disguise": ("body", "#| export", "get_ipython().run_line_magic('time', '1')", "calls a magic"),
     "command in disguise": ("body", "#| export", "get_ipython().system('ls')", "calls a magic"),
+    "import once more": ("body", "#| export", "from nas_nb.core import root", "stands in imports"),
     "mixed imports": ("imports", "import root", "import root\nx = 1", "mixes imports"),
     "long cell": ("body", "#| export", "#| export\n" + "x = 1\n" * 24, "25 at most"),
     "missing parameter": ("parameters-cell", "seeds: int = 0\n", "", "exactly the annotated"),

@@ -27,10 +27,11 @@ from ..hypernet import Hypernet
 from ..images import Images
 from ..judging import At, inherited, random_architecture
 from ..operations import DARTS_OPS
+from .protocol import joined, norm_of, seeded, trained
 from ..parallel import Stack, Together, side_by_side_batches
 from ..relaxations import Weights, raw, softmax
 from ..search import search
-from ..training import Recipe, fit
+from ..training import Recipe
 
 # %% ../../nbs/52a_hypernet_runs.ipynb #space
 OPS = (
@@ -52,7 +53,7 @@ def network_for(
 def loaded(source: str, side: int, device) -> tuple[Images, Images, dict]:  # see `halves`
     "Training and test images, and settings for batches."
     images = load_images(source, device)
-    norm = dict(mean=images.mean, std=images.std, channels_last=True)
+    norm = norm_of(images)
     if not side:
         return images.train, images.test, norm
     fit_in = lambda part: resize(resize(part, -(-part.shape[1] // side) * side), side, "shrink")
@@ -250,8 +251,7 @@ def outcome(network, method, lams, epochs, images, norm, batches, bn_batches) ->
 # %% ../../nbs/52a_hypernet_runs.ipynb #seeded-network
 def seeded_network(images: Images, channels: int, seed: int, device) -> CellNetwork:
     "The supernet that a seed makes."
-    torch.manual_seed(seed)
-    return network_for(images, channels).to(device)
+    return seeded(lambda: network_for(images, channels), seed, device)
 
 # %% ../../nbs/52a_hypernet_runs.ipynb #searches
 class Searches:
@@ -356,15 +356,12 @@ def retrain_run(
 ) -> dict:  # parameters (trainable ones), correct, n
     "Train the network of a genotype on all training images and test it."
     first, second, _, test, norm = halves(source, side, 1, device)
-    train = Images(torch.cat([first.x, second.x]), torch.cat([first.y, second.y]), first.classes)
+    train = joined([first, second])
     batches = Batches(train, size, seed=seed, augment=AUGMENT, **norm)
-    torch.manual_seed(seed)
-    network = network_for(train, channels, Genotype.from_json(genotype)).to(device)
+    network = seeded(lambda: network_for(train, channels, Genotype.from_json(genotype)), seed, device)
     recipe = Recipe(steps, lr=0.1, warmup=steps // 10, weight_decay=3e-4, clip=5.0, bf16=False)
-    seen, desc = partial(eval_batches, test, 500, **norm), f"retraining, seed {seed}"
-    last = fit(network, batches, recipe, seen, seed=seed, ckpt=ckpt, desc=desc)[-1]
     parameters = sum(p.numel() for p in network.parameters())
-    return dict(parameters=parameters, correct=last["correct"], n=last["n"])
+    return dict(parameters=parameters) | trained(network, batches, recipe, test, norm, seed, ckpt)
 
 # %% ../../nbs/52a_hypernet_runs.ipynb #lams-of
 def check_variants(variants) -> None:

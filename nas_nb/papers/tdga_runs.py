@@ -22,14 +22,6 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
-from ..batches import Augment, Batches, eval_batches, resize, split
-from ..datasets import load_images
-from ..images import Images
-from ..judging import At
-from ..methods import GradientMethod
-from ..population import population_logits, shared_layers
-from ..study import needed_state
-
 # %% ../../nbs/50a_tdga_runs.ipynb #runs-own-imports
 from ..batches import Augment, Batches, eval_batches, resize, split
 from ..core import progress
@@ -39,13 +31,14 @@ from ..files import Checkpoint, check_state
 from ..images import Images
 from ..judging import At
 from ..methods import GradientMethod
+from .protocol import joined, norm_of, trained
 from ..population import population_logits, shared_layers
 from ..relaxations import Weights, hard, one_hot
 from ..search import search
 from ..streams import check_seeds, normal, square_root, uniform
 from ..study import needed_state
 from ..tdga import TDGA
-from ..training import Recipe, fit
+from ..training import Recipe
 from ..vgg import VGG, ShortcutSpace
 
 # %% ../../nbs/50a_tdga_runs.ipynb #space
@@ -62,8 +55,7 @@ def parts_of(source: str, device="cpu") -> tuple[dict[str, Images], dict]:
     "Images for weights, alpha, fitness and test, brought to 32×32 pixels; and settings for batches."
     images = load_images(source, device)
     parts = split(images.train, seed=0, weights=0.5, alpha=0.25, fitness=0.25) | dict(test=images.test)
-    norm = dict(mean=images.mean, std=images.std, channels_last=True)
-    return {name: to_32(part) for name, part in parts.items()}, norm
+    return {name: to_32(part) for name, part in parts.items()}, norm_of(images)
 
 # %% ../../nbs/50a_tdga_runs.ipynb #first-images
 def first_images(part: Images, n: int, norm: dict) -> tuple[torch.Tensor, torch.Tensor]:
@@ -603,8 +595,7 @@ def worth_run(
 # %% ../../nbs/50a_tdga_runs.ipynb #all-training-images
 def all_training_images(parts: dict[str, Images]) -> Images:
     "The three parts for training as one."
-    own = [parts[name] for name in ("weights", "alpha", "fitness")]
-    return Images(torch.cat([p.x for p in own]), torch.cat([p.y for p in own]), own[0].classes)
+    return joined([parts[name] for name in ("weights", "alpha", "fitness")])
 
 # %% ../../nbs/50a_tdga_runs.ipynb #retrain-run
 def retrain_run(
@@ -618,12 +609,8 @@ def retrain_run(
     train = all_training_images(parts)
     model = At(new_supernet("threshold", seed, train, width, device)[0], one_hot(bits))
     recipe = Recipe(steps, lr=lr, warmup=steps // 20, weight_decay=5e-4, clip=5.0, bf16=False)
-    batches, test = (
-        batches_of(train, source, size, seed, norm),
-        lambda: eval_batches(parts["test"], 500, **norm),
-    )
-    rows = fit(model, batches, recipe, test, seed=seed, ckpt=ckpt, desc=f"retraining, seed {seed}")
-    return dict(correct=rows[-1]["correct"], n=rows[-1]["n"])
+    batches = batches_of(train, source, size, seed, norm)
+    return trained(model, batches, recipe, parts["test"], norm, seed, ckpt)
 
 # %% ../../nbs/50a_tdga_runs.ipynb #check-sizes
 def check_sizes(cfg) -> None:
