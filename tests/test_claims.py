@@ -561,6 +561,30 @@ def test_scale_and_the_order_of_events_temper_a_rules_verdict(study, x, paper, q
         assert study.judge("seen", "nothing", None, tested=False) == "not tested"
 
 
+@pytest.mark.parametrize(
+    "holds, tested, ours",
+    [
+        (None, True, "open; 60 epochs would decide"),
+        (True, False, "open; 60 epochs would decide"),
+        (True, True, "open"),
+        (False, True, "open"),
+    ],
+)
+def test_a_fact_that_is_open_says_in_words_what_would_decide(study, holds, tested, ours):
+    ruled(study, flat=FLAT, split=RULED)
+    study.judge("flat", "open", holds, tested=tested, needed="60 epochs")
+    row = study.judged["flat"]
+    assert (row["ours"], row["needed"]) == (ours, "60 epochs")
+    study.judge("flat", "{needed} or nothing", None, needed="60 epochs")
+    assert study.judged["flat"]["ours"] == "60 epochs or nothing"
+    study.judge("split", "too short", tested=False, needed="60 epochs")
+    assert study.judged["split"]["ours"] == "too short; 60 epochs would decide"
+    study.judge("split", "too short", tested=False, differences=[-1, 1, 0.1])
+    assert study.judged["split"]["ours"] == "too short"
+    study.save_claims()
+    assert claims.read_claims(study.folder / "claims.csv") == study.judged
+
+
 @pytest.mark.parametrize("x", [[0.3], [0.3, 0.3]])
 def test_without_spread_a_small_profile_decides_nothing_and_is_no_error(study, x):
     study.profile = "quick"
