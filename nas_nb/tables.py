@@ -69,10 +69,14 @@ def encodings(sizes: Sequence[int]) -> np.ndarray:  # (architectures, variables)
 
 def functions(space: CellSpace) -> np.ndarray:  # (architectures,) int64, in the order of `encodings`
     "The number of the function that an encoding computes, counted from 0 in the order in which they come."
-    numbers = {}
-    return np.array(
-        [numbers.setdefault(form(space, c), len(numbers)) for c in encodings(space.sizes).tolist()]
-    )
+    key = tuple(space.ops), space.edges, space.nodes  # all that a form depends on
+    if key not in _FUNCTIONS:
+        numbers, codes = {}, encodings(space.sizes).tolist()
+        _FUNCTIONS[key] = np.array([numbers.setdefault(form(space, c), len(numbers)) for c in codes])
+    return _FUNCTIONS[key].copy()
+
+
+_FUNCTIONS = {}  # what was worked out: it takes a second
 
 # %% ../nbs/17_tables.ipynb #four
 TABLE_CELL = CellSpace(
