@@ -8,12 +8,13 @@ __all__ = ['TABLES', 'METHODS', 'QUANTILES', 'Arena', 'arena_of', 'Look', 'by_ra
            'of_best_of', 'exact_random', 'exact_run', 'variants', 'lookups', 'all_lookups']
 
 # %% ../../nbs/95a_lookup.ipynb #imports
+import hashlib
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -21,8 +22,8 @@ from fastcore.basics import patch
 from ..asng import ASNG, SNG, Space
 from ..claims import Table as Listing
 from ..images import DataError
+from ..known_tables import known_table, nas_bench_201, nas_bench_macro
 from ..streams import check_seeds, normal, square_root, uniform
-from ..tables import Table
 from ..tdga import TDGA, SimpleGA, random_genes
 
 # %% ../../nbs/95a_lookup.ipynb #arena
@@ -48,41 +49,22 @@ def above(self: Arena) -> np.ndarray:  # (encodings,), whole numbers: twice the 
     return 2 * len(rising) - low - high
 
 # %% ../../nbs/95a_lookup.ipynb #named
-TABLES = dict(  # name → sizes, columns of the accuracies
-    digits=((4,) * 6, ("accuracy_0", "accuracy_1", "accuracy_2")),
-    cifar16=((4,) * 6, ("accuracy_0", "accuracy_1")),
-    nasbench201=((5,) * 6, ("cifar10_test_200",)),
-    nasbenchmacro=((3,) * 8, ("test_1", "test_2", "test_3")),
+TABLES = dict(  # name → what reads it
+    digits=partial(known_table, "digits"),
+    cifar16=partial(known_table, "cifar16"),
+    nasbench201=nas_bench_201,  # CIFAR-10, 200 epochs
+    nasbenchmacro=nas_bench_macro,
 )
 
 
 def arena_of(
     name: str,  # in `TABLES`
 ) -> Arena:
-    "A table to search in; raises `DataError` where a public one is missing."
-    sizes, columns = TABLES[name]
-    frame, about = _read(name)
-    return Arena(sizes, Table(sizes, frame, columns).frame[list(columns)].to_numpy(float), about)
-
-# %% ../../nbs/95a_lookup.ipynb #read
-def _read(name):  # until the loaders are there
-    import hashlib
-    import lzma
-    from io import BytesIO
-
-    from nas_nb.core import root
-    from nas_nb.images import DataError, data_roots
-
-    files = {"nasbench201": "nas-bench-201.csv.xz", "nasbenchmacro": "nas-bench-macro.csv.xz"}
-    paths = [r / "tables" / files[name] for r in data_roots()] if name in files else []
-    paths += [root() / "nas_nb" / "known" / f"{name}.csv"]
-    path = next((p for p in paths if p.is_file()), None)
-    if path is None:
-        raise DataError(f"{name} is not here")
-    content = (lzma.open if path.suffix == ".xz" else open)(path, "rb").read()
-    frame = pd.read_csv(BytesIO(content), dtype=dict(edges=str, layers=str, architecture=str))
-    about = dict(name=name, hash=hashlib.sha256(content).hexdigest()[:16])
-    return frame.rename(columns=dict(edges="architecture", layers="architecture")), about
+    "A table to search in; raises `DataError` where it is missing."
+    table = TABLES[name]()
+    columns = [c for c in table.frame if re.match(r"accuracy_|test_\d$|cifar10_test_200$", c)]
+    values = table.frame[columns].to_numpy(float)
+    return Arena(table.sizes, values, dict(name=name, hash=hashlib.sha256(values.tobytes()).hexdigest()[:16]))
 
 # %% ../../nbs/95a_lookup.ipynb #look
 _DRAWN, _OTHER, _RANDOM, _ORDER, _START, _POLICY = range(20, 26)  # random streams; methods have lower ones
