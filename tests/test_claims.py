@@ -442,7 +442,9 @@ def test_of_several_parts_the_worst_decides(rule, smallest, parts):
 def test_of_two_open_parts_the_one_further_from_the_claim_is_shown():
     parts = dict(near=[0.5, 1.5, -0.2], far=[-1.5, 0.5, 0.6])
     assert claims.weigh("better", 1, parts)["part"] == "far" == claims.weigh("not worse", 1, parts)["part"]
-    parts = dict(above=[9, -1, 8], below=[-3, 0, -2])  # alike: what counts is how far out either end lies
+    parts = dict(
+        above=[2, 3.25, 4.5], below=[-1.25, -0.75, -0.25]
+    )  # alike: what counts is how far out either end lies
     assert claims.weigh("alike", 1, parts)["part"] == "above"
     assert claims.weigh("alike", 1, {name: [-v for v in x] for name, x in parts.items()})["part"] == "above"
 
