@@ -5,6 +5,9 @@
 # %% auto #0
 __all__ = ['PROFILES', 'EXPECTED', 'CLAIMS']
 
+# %% ../../nbs/95_arena.ipynb #imports
+from .arena_oneshot import ONESHOT, ONESHOT_CLAIMS
+
 # %% ../../nbs/95_arena.ipynb #profiles
 PROFILES = dict(
     cpu=dict(
@@ -109,3 +112,7 @@ CLAIMS |= {
         criterion="paired by seed, after 300 evaluations, on both public tables: regret of TPE less that"
         " of ASNG's most likely architecture", rule="not worse", **_POINTS),
 }  # fmt: skip
+
+# %% ../../nbs/95_arena.ipynb #oneshot-claims
+CLAIMS |= ONESHOT_CLAIMS
+PROFILES = {name: PROFILES[name] | ONESHOT[name] for name in PROFILES}

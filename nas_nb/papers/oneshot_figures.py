@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['outcomes', 'choices_of', 'last', 'of', 'paired', 'plot_strips', 'plot_growth', 'plot_collapse', 'rankings',
-           'plot_rankings', 'place', 'draw_map', 'draw_paths', 'best_place']
+           'plot_rankings', 'place', 'draw_map', 'draw_paths', 'best_place', 'tenth', 'third', 'flipped', 'compared',
+           'told_strips', 'grown', 'told_growth', 'parts', 'told_collapse', 'told_rankings', 'judge', 'walking']
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #imports
 from collections.abc import Sequence
@@ -204,3 +205,109 @@ def best_place(ax, table: Table) -> None:
     "A star on the best architecture."
     code = table.frame["architecture"][int(table.scores.argmax())]
     ax.plot(*place([code])[0], "*", color=COLORS[3], markersize=11, markeredgecolor="white")
+
+# %% ../../nbs/95d_oneshot_figures.ipynb #times
+def _at(df, share):  # rows at the look that is nearest to a share of the steps
+    steps = np.sort(df["step"].unique())
+    return df[df["step"] == steps[np.abs(steps - share * steps[-1]).argmin()]]
+
+
+def tenth(df: pd.DataFrame) -> pd.DataFrame:
+    "The rows after a tenth of the steps."
+    return _at(df, 0.1)
+
+
+def third(df: pd.DataFrame) -> pd.DataFrame:
+    "The rows after a third of the steps."
+    return _at(df, 1 / 3)
+
+# %% ../../nbs/95d_oneshot_figures.ipynb #flipped
+def flipped(records: dict, table: Table) -> pd.DataFrame:  # `records`: δ⁰ → of `coin_flips_run`
+    "Where searches on random losses end, at δ⁰ = 1: columns method, percentile."
+    codes = records[1.0]["result"]["path"][-1]
+    return pd.DataFrame(dict(method="ASNG", percentile=table.percentile(choices_of(codes))))
+
+
+def compared(found: pd.DataFrame, drifted: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "The plain searches, best method first, and all nulls: columns method, percentile."
+    usual = found[found["apart"] & (found["delta0"] == 1)][["method", "null", "percentile"]]
+    plain, null = (usual[usual["null"] == n].drop(columns="null") for n in (False, True))
+    order = plain.groupby("method")["percentile"].mean().sort_values(ascending=False).index
+    ranked = plain.assign(at=plain["method"].map(list(order).index)).sort_values("at", kind="stable")
+    return ranked.drop(columns="at"), pd.concat([null, drifted])
+
+# %% ../../nbs/95d_oneshot_figures.ipynb #told
+def told_strips(plain: pd.DataFrame, nulls: pd.DataFrame) -> tuple[str, str]:
+    "Title and alternative text of `plot_strips`."
+    ours, theirs = (df.groupby("method")["percentile"].mean() for df in (plain, nulls))
+    order = ours.sort_values(ascending=False)
+    title = f"Mean percentile of what is found: {order.index[0]} {order.iloc[0]:.2f}"
+    title += f" … {order.index[-1]} {order.iloc[-1]:.2f}"
+    title += f"; nulls {theirs.min():.2f} to {theirs.max():.2f}" if len(theirs) else ""
+    seeds = f"{len(plain)} searches, the null of each method in grey"
+    return title, f"Percentile of the cell of each search, a row for each method: {seeds}. {title}."
+
+# %% ../../nbs/95d_oneshot_figures.ipynb #told-growth
+def grown(df: pd.DataFrame, cost: dict[str, float]) -> pd.DataFrame:
+    "Mean and standard error of the percentile, by method and step, with the multiply-adds so far."
+    at = df.groupby(["method", "step"], sort=False)["percentile"].agg(["mean", "sem", "count"]).reset_index()
+    return at.assign(multiply_adds=at["step"] * at["method"].map(cost))
+
+
+def told_growth(df: pd.DataFrame) -> tuple[str, str]:
+    "Title and alternative text of `plot_growth`."
+    late, early = (rows.groupby("method")["percentile"].mean() for rows in (last(df), third(df)))
+    gain = (late - early).sort_values()
+    title = f"From a third of the steps to the end: {gain.index[-1]} {gain.iloc[-1]:+.2f} of percentile"
+    title += f", {gain.index[0]} {gain.iloc[0]:+.2f}" if len(gain) > 1 else ""
+    return title, f"Mean percentile of the cell against multiply-adds, a line for each method. {title}."
+
+# %% ../../nbs/95d_oneshot_figures.ipynb #told-collapse
+def parts(df: pd.DataFrame) -> pd.DataFrame:
+    "Mean number of edges with each operation, by method and step."
+    return df.groupby(["method", "step"], sort=False)[[*_PARTS, "percentile"]].mean().reset_index()
+
+
+def told_collapse(df: pd.DataFrame) -> tuple[str, str]:
+    "Title and alternative text of `plot_collapse`."
+    rows = df[df["method"] == "DARTS"]
+    early, late = (at(rows)["convolutions"].mean() for at in (tenth, last))
+    title = f"DARTS: {early:.1f} convolutions in its cell after a tenth of the steps, {late:.1f} at the end"
+    return (
+        title,
+        f"Operations in the cell against steps, with the percentile above, a panel a method. {title}.",
+    )
+
+# %% ../../nbs/95d_oneshot_figures.ipynb #told-rankings
+def told_rankings(df: pd.DataFrame, most: tuple[float, float]) -> tuple[str, str]:
+    "Title and alternative text of `plot_rankings`."
+    everything, upper = (df.groupby("method")[column].mean() for column in ("tau", "tau_upper"))
+    title = f"Shared weights: τ {everything.min():.2f} to {everything.max():.2f} over all functions"
+    title += (
+        f" (ceiling {most[0]:.2f}), {upper.min():.2f} to {upper.max():.2f} in the better half ({most[1]:.2f})"
+    )
+    return title, f"Kendall's τ between shared losses and the table, a row for each method. {title}."
+
+# %% ../../nbs/95d_oneshot_figures.ipynb #judge
+_SAID = "{mean:+.3f} ({level:.3g} % interval {low:+.3f} to {high:+.3f}, n = {n})"
+
+
+def judge(study, id: str, differences, **cited):
+    "Judge a claim of the arena by paired differences, or say that a profile has no such runs."
+    each = differences if isinstance(differences, dict) else {"": differences}
+    if not each or min(map(len, each.values())) < 2:
+        return study.judge(id, "no such searches in this profile", None, tested=False, **cited)
+    return study.judge(id, _SAID, differences=differences, **cited)
+
+# %% ../../nbs/95d_oneshot_figures.ipynb #walking
+def walking(df: pd.DataFrame, table: Table, methods: Sequence[str]):
+    "draw(axes, step) for `explore`: a map for each method, with its searches up to that step."
+
+    def draw(axes, step):
+        for ax, method in zip(axes, methods):
+            draw_map(ax, table)
+            draw_paths(ax, df[df["method"] == method], step)
+            best_place(ax, table)
+            ax.set(title=f"{method}, step {step:.0f}")
+
+    return draw
