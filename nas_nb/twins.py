@@ -90,7 +90,9 @@ def own_rows(
     "τ between the seeds of our own tables, and from the first to the others."
     tables = {name: known_table(name) for name in names}
     rows = [
-        (f"{name}, seeds", top, ceiling(t, top), len(t.best(top))) for name, t in tables.items() for top in shares
+        (f"{name}, seeds", top, ceiling(t, top), len(t.best(top)))
+        for name, t in tables.items()
+        for top in shares
     ]
     first, *others = names
     for name in others:
@@ -139,7 +141,12 @@ def _plot_taus(ax, taus: pd.DataFrame) -> None:
             ax.vlines(x, rows["low"], rows["high"], color=COLORS[k], linewidth=1)
     names = {1.0: "all", 0.5: "upper half"}
     ax.set_xticks(range(len(shares)), [names.get(top, f"best {top:.1%}") for top in shares])
-    ax.set(xlim=(-0.4, len(shares) - 0.6), ylim=(min(0, taus["tau"].min() - 0.05), 1), ylabel="Kendall's τ", xlabel="architectures ranked")
+    ax.set(
+        xlim=(-0.4, len(shares) - 0.6),
+        ylim=(min(0, taus["tau"].min() - 0.05), 1),
+        ylabel="Kendall's τ",
+        xlabel="architectures ranked",
+    )
     ax.set_title("agreement of two rankings")
     ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0)
 
