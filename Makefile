@@ -51,6 +51,9 @@ outputs: figures
 	$(NUMPY) $(BIN)/python tools/keep_outputs.py
 	$(BIN)/nbdev_clean
 
+tables: env
+	$(NUMPY) $(BIN)/python tools/tables.py
+
 readme: env
 	$(BIN)/python tools/build_readme.py
 

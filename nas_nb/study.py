@@ -26,7 +26,7 @@ from fastcore.basics import patch
 
 # %% ../nbs/03_study.ipynb #imports-ours
 from .bits import PORTABLE, compute_portably
-from .claims import Table, Verdict, Verdicts, check_claims, claims_csv, decide, fill
+from .claims import UNSAID, Table, Verdict, Verdicts, check_claims, claims_csv, judged
 from .codehash import code_hash
 from .core import THREADS, check_parameters, get_device, keep_memory, resolve, root, set_threads
 from nas_nb.files import (
@@ -558,16 +558,16 @@ def judge(
     self: Study,
     id: str,  # of the claim
     ours: str,  # what we found, with a field for each number: "differ by {apart:.2f} points (n = {n})"
-    holds: bool | None,  # whether the criterion is met; None: these runs cannot tell
+    holds: bool | None = UNSAID,  # of a fact: whether the criterion is met; None: these runs cannot tell
     tested: bool = True,  # False: too far from the document's protocol to speak to it
-    **numbers,  # a value for each field of `ours`
+    differences=None,  # with a rule: (n,) paired, positive as claimed, or a dict: part → (n,)
+    **numbers,  # a value for each field of `ours`; the rule fills in `WEIGHED`
 ) -> Verdict:
     "Judge a claim and keep it for claims.csv; raises `ValueError` for an unknown id or a missing number."
     if id not in self.stated:
         raise ValueError(f"unknown claim {id!r}: known are {', '.join(self.stated) or 'none'}")
-    text, written = fill(ours, numbers)
-    row = dict(id=id, **self.stated[id], ours=text, numbers=written)
-    self.judged[id] = row | dict(verdict=decide(holds, tested, self._small()))
+    given = holds, tested, differences, self._small()
+    self.judged[id] = judged(id, self.stated, ours, numbers, *given)
     return self.verdict(id)
 
 # %% ../nbs/03_study.ipynb #verdict

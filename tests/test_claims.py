@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+import scipy.stats
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas_nb import claims
@@ -294,3 +295,309 @@ def test_every_citation_of_the_notebooks_has_its_number():
         [sys.executable, "tools/cite.py", "--check"], cwd=ROOT, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+# -- the rule --
+
+RULED = FLAT | dict(rule="better", smallest=0.05, unit="of percentile")
+reals = st.floats(-5, 5)
+rules = st.sampled_from(claims.RULES)
+samples = st.lists(st.integers(-1000, 1000).map(lambda i: i / 200), min_size=2, max_size=12).filter(
+    lambda x: len(set(x)) > 1
+)
+
+
+def ruled(study, **claims):
+    study.stated = check_claims(claims)
+    return study
+
+
+@pytest.mark.parametrize(
+    "rule, low, high, verdict",
+    [
+        ("better", 0.01, 1.5, "reproduced"),
+        ("better", 0.01, 0.9, "reproduced, small"),
+        ("better", 1.2, 1.5, "reproduced"),
+        ("better", -0.01, 0.9, "not reproduced"),
+        ("better", -2, -1, "not reproduced"),
+        ("better", -0.01, 1.1, "inconclusive"),
+        ("better", 0.0, 1.0, "inconclusive"),
+        ("alike", -0.9, 0.9, "reproduced"),
+        ("alike", 0.1, 0.9, "reproduced"),
+        ("alike", -1.1, 0.9, "inconclusive"),
+        ("alike", -0.9, 1.1, "inconclusive"),
+        ("alike", 0.9, 1.1, "inconclusive"),
+        ("alike", 1.1, 1.2, "not reproduced"),
+        ("alike", -1.2, -1.1, "not reproduced"),
+        ("alike", -3, 3, "inconclusive"),
+        ("not worse", -0.9, 3, "reproduced"),
+        ("not worse", 2, 3, "reproduced"),
+        ("not worse", -1.1, 3, "inconclusive"),
+        ("not worse", -1.1, -0.9, "inconclusive"),
+        ("not worse", -1.2, -1.1, "not reproduced"),
+    ],
+)
+def test_an_interval_decides_as_the_table_of_the_rule_says(rule, low, high, verdict):
+    assert claims.by_rule(rule, 1, low, high) == verdict
+
+
+@given(rules, st.floats(0.01, 3), reals, reals, st.floats(0, 9), st.floats(0, 9))
+def test_widening_an_interval_never_decides_what_was_open_and_never_turns_a_verdict_round(
+    rule, smallest, a, b, below, above
+):
+    low, high = sorted((a, b))
+    narrow, wide = (
+        claims.by_rule(rule, smallest, *ends) for ends in ((low, high), (low - below, high + above))
+    )
+    if narrow == "inconclusive":
+        assert wide == "inconclusive"
+    if narrow == "not reproduced":
+        assert wide in ("not reproduced", "inconclusive")
+    if wide.startswith("reproduced") and narrow != wide:
+        assert narrow.startswith("reproduced") and wide == "reproduced"
+
+
+@given(st.floats(0.01, 3), reals, reals)
+def test_a_mirrored_interval_is_alike_as_before_and_never_better_on_both_sides(smallest, a, b):
+    low, high = sorted((a, b))
+    verdict = lambda rule, *ends: claims.by_rule(rule, smallest, *ends)
+    assert verdict("alike", low, high) == verdict("alike", -high, -low)
+    better, mirrored = verdict("better", low, high), verdict("better", -high, -low)
+    assert not (better.startswith("reproduced") and mirrored.startswith("reproduced"))
+    if better.startswith("reproduced"):
+        assert mirrored == "not reproduced" and verdict("not worse", low, high) == "reproduced"
+    if verdict("alike", low, high) == "reproduced":
+        assert verdict("not worse", low, high) == verdict("not worse", -high, -low) == "reproduced"
+
+
+def test_an_interval_by_hand():
+    mean, low, high = claims.interval([1, 2, 3])  # deviation 1; t(2, 0.975) = 4.30265 in every table
+    assert (mean, round(low, 4), round(high, 4)) == (2.0, -0.4841, 4.4841)
+    mean, low, high = claims.interval([0.1] * 5 + [0.3] * 5, 99)  # t(9, 0.995) = 3.24984
+    half = 3.24984 * (0.1 * (10 / 9) ** 0.5) / 10**0.5
+    assert (mean, low, high) == pytest.approx((0.2, 0.2 - half, 0.2 + half), rel=1e-5)
+
+
+@settings(deadline=None)
+@given(samples, st.floats(50, 99.99))
+def test_an_interval_is_that_of_scipy(x, level):
+    wanted = scipy.stats.ttest_1samp(x, 0).confidence_interval(level / 100)
+    assert claims.interval(x, level)[1:] == pytest.approx((wanted.low, wanted.high), rel=1e-6, abs=1e-9)
+
+
+@settings(deadline=None)
+@given(samples, st.randoms(use_true_random=False))
+def test_the_order_of_the_seeds_does_not_count(x, random):
+    assert claims.interval(x) == claims.interval(random.sample(x, len(x)))
+
+
+def test_the_level_depends_on_the_claims_with_a_rule_alone():
+    stated = {f"c{i}": RULED for i in range(4)} | dict(fact=FLAT)
+    assert claims.level_of(stated) == pytest.approx(98.75) and claims.level_of(dict(fact=FLAT)) == 95
+
+
+@pytest.mark.parametrize("rule, power", [("better", 0.8), ("not worse", 0.8), ("alike", 0.9)])
+@pytest.mark.parametrize("deviation", [0.5, 1, 3, 20])
+@pytest.mark.parametrize("level", [95, 99.5])
+def test_the_number_needed_has_the_power_that_it_promises(rule, power, deviation, level):
+    x = [-deviation, 0, deviation]  # its standard deviation is `deviation`
+    n = claims.needed(rule, 1, x, level)
+
+    def found(n):  # chance that the interval's end clears the line, by the non-central t distribution
+        edge = scipy.stats.t.ppf(0.5 + level / 200, n - 1)
+        return scipy.stats.nct.sf(edge, n - 1, n**0.5 / deviation)
+
+    assert found(n + 1) >= power - 0.01 and (n < 6 or found(n - 2) < power)
+
+
+def test_what_is_open_at_the_planned_number_needs_more_than_there_is():
+    x = [0.5 + d for d in (-1, 1) * 8]  # planned 11 at 95 %; the interval is −0.05 to 1.05
+    assert claims.by_rule("better", 1, *claims.interval(x)[1:]) == "inconclusive"
+    assert claims.needed("better", 1, x) == 19  # 2.1009 × 1.0328 / √19 = 0.498 ≤ 0.5; at 18 it is 0.514
+    on_the_line = [1 + d for d in (-1, 1) * 40]  # a mean at the margin itself is never decided
+    assert claims.needed("alike", 1, on_the_line) == claims.math.inf
+
+
+@settings(deadline=None)
+@given(rules, st.floats(0.05, 3), samples, st.floats(80, 99.9))
+def test_an_open_claim_always_needs_more_than_there_is(rule, smallest, x, level):
+    found = claims.weigh(rule, smallest, x, level)
+    assert found["verdict"] != "inconclusive" or found["needed"] > len(x) == found["n"]
+
+
+@settings(deadline=None)
+@given(rules, st.floats(0.05, 3), st.dictionaries(st.sampled_from("abcd"), samples, min_size=1))
+def test_of_several_parts_the_worst_decides(rule, smallest, parts):
+    both = claims.weigh(rule, smallest, parts)
+    alone = {name: claims.weigh(rule, smallest, x) for name, x in parts.items()}
+    order = ["not reproduced", "inconclusive", "reproduced, small", "reproduced"]
+    assert order.index(both["verdict"]) == min(order.index(f["verdict"]) for f in alone.values())
+    assert both == alone[both["part"]] | dict(part=both["part"])
+
+
+def test_of_two_open_parts_the_one_further_from_the_claim_is_shown():
+    parts = dict(near=[0.5, 1.5, -0.2], far=[-1.5, 0.5, 0.6])
+    assert claims.weigh("better", 1, parts)["part"] == "far" == claims.weigh("not worse", 1, parts)["part"]
+
+
+@pytest.mark.parametrize(
+    "x, says",
+    [
+        ([0.1, float("nan"), 0.2], "must be a row of finite numbers, not with one that is not finite"),
+        ([0.1, float("inf")], "not with one that is not finite"),
+        ([0.1], "one difference has no interval: it takes two seeds at least"),
+        ([], r"must be a row of finite numbers, not of shape \(0,\)"),
+        (0.3, r"not of shape \(\)"),
+        ([[0.1, 0.2], [0.3, 0.4]], r"not of shape \(2, 2\)"),
+        ([[0.1], [0.3, 0.4]], "are not numbers"),
+        (["a", "b"], "are not numbers"),
+        ([0.25, 0.25, 0.25], "all 3 differences are 0.25: without spread there is no interval"),
+        (dict(), "there are no differences"),
+        (dict(one=[1, 2], other=[1, float("nan")]), "the differences of other must be"),
+    ],
+)
+def test_differences_that_say_nothing_are_refused_in_one_line(study, x, says):
+    ruled(study, split=RULED)
+    with pytest.raises(ValueError, match=f"claim split: .*{says}") as caught:
+        study.judge("split", "{mean}", differences=x)
+    assert "\n" not in str(caught.value) and not study.judged
+
+
+@pytest.mark.parametrize(
+    "more, says",
+    [
+        (dict(rule="bettter"), "has the rule 'bettter': known are better, alike, not worse"),
+        (dict(smallest=0), "has the smallest effect 0: it must be a number above 0"),
+        (dict(smallest=-0.1), "it must be a number above 0"),
+        (dict(smallest=float("nan")), "it must be a number above 0"),
+        (dict(smallest=float("inf")), "it must be a number above 0"),
+        (dict(smallest="0.05"), "it must be a number above 0"),
+        (dict(smallest=True), "it must be a number above 0"),
+        (dict(unit=5), "must have the texts"),
+        (dict(exploratory=True), "must have the texts"),
+        (dict(margin=1), "and nothing else"),
+        (dict(rule=""), "has a smallest effect or a unit, but no rule"),
+    ],
+)
+def test_a_rule_that_could_not_decide_is_refused_before_the_runs(more, says):
+    with pytest.raises(ValueError, match=says) as caught:
+        check_claims(dict(split=RULED | more))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="has the smallest effect None"):
+        check_claims(dict(split=FLAT | dict(rule="alike")))
+
+
+@pytest.mark.parametrize(
+    "id, how, says",
+    [
+        ("split", dict(), "has the rule 'better', so it is decided by differences=: pass them"),
+        ("split", dict(holds=True), "decided by differences="),
+        ("split", dict(holds=True, differences=[1, 2]), "`holds` has no say in it"),
+        ("split", dict(holds=None, differences=[1, 2]), "`holds` has no say in it"),
+        ("flat", dict(differences=[1, 2]), "has no rule in CLAIMS, so differences cannot decide it"),
+        ("flat", dict(tested=False, differences=[1, 2]), "has no rule in CLAIMS"),
+        ("flat", dict(), "has no rule, so say whether its criterion `holds`"),
+        ("split", dict(differences=[1, 2], n=3), "n: filled in by the rule"),
+    ],
+)
+def test_a_claim_is_decided_by_what_it_says_that_decides_it(study, id, how, says):
+    with pytest.raises(ValueError, match=says) as caught:
+        ruled(study, split=RULED, flat=FLAT).judge(id, "nothing", **how)
+    assert "\n" not in str(caught.value) and not study.judged
+
+
+def test_the_numbers_of_the_rule_are_filled_in_and_saved(study):
+    ruled(study, split=RULED, other=RULED | dict(rule="alike", smallest=2), flat=FLAT)
+    text = "{mean:+.3f} of percentile, {level:.3g} % interval {low:+.3f} to {high:+.3f} (n = {n}), {own}"
+    # deviation 0.1, t(3, 0.9875) = 4.17653: half 0.1 × 4.17653 / 2 = 0.20883
+    x = [0.1 - 0.15 / 3**0.5 * a for a in (1, 1 / 3, -1 / 3, -1)]
+    x = [0.1 + (v - 0.1) * 0.1 / claims._mean_and_deviation(x)[1] for v in x]
+    assert study.judge("split", text, differences=x, own=7) == "inconclusive"
+    row = study.judged["split"]
+    assert row["ours"] == (
+        "+0.100 of percentile, 97.5 % interval -0.109 to +0.309 (n = 4), 7; n = 41 would decide"
+    )
+    assert row["numbers"] == dict(
+        mean="+0.100", level="97.5", low="-0.109", high="+0.309", n="4", needed="41", own="7"
+    )
+    assert study.judge("other", "{low:.1f}", differences=dict(a=x, b=[2.5, 1, 2, 1.5])) == "inconclusive"
+    assert study.judged["other"]["numbers"]["part"] == "b"
+    study.judge("flat", "nothing", True)
+    study.save_claims()
+    saved = claims.read_claims(study.folder / "claims.csv")
+    assert saved == study.judged
+    wanted = dict(rule="better", smallest="0.05", unit="of percentile", level="97.5", n="4", needed="41")
+    assert wanted.items() <= saved["split"].items() and saved["flat"]["low"] == ""
+    assert float(saved["split"]["low"]) == pytest.approx(0.1 - 0.20883, abs=1e-5)
+
+
+def test_what_would_decide_stands_once(study):
+    ruled(study, split=RULED)
+    study.judge("split", "{needed} runs would do", differences=[-1, 1, 0.1])
+    assert study.judged["split"]["ours"].endswith("runs would do")
+    study.judge("split", "open", differences=[-1e9, 1e9, 0.1])
+    assert study.judged["split"]["ours"] == "open; no n up to a million would decide"
+    study.judge("split", "clear", differences=[1, 1.1, 0.9])
+    assert study.judged["split"]["ours"] == "clear"
+
+
+@pytest.mark.parametrize(
+    "x, paper, quick",
+    [
+        ([1, 1.1, 0.9], "reproduced", "seen at small scale"),
+        ([0.01, 0.011, 0.012], "reproduced, small", "seen at small scale"),
+        ([-1, -1.1, -0.9], "not reproduced", "inconclusive"),
+        ([-1, 1.1, 0.9], "inconclusive", "inconclusive"),
+    ],
+)
+def test_scale_and_the_order_of_events_temper_a_rules_verdict(study, x, paper, quick):
+    ruled(study, split=RULED, seen=RULED | dict(exploratory="The criterion was written afterwards."))
+    for study.profile, wanted in ("paper", paper), ("quick", quick):
+        assert study.judge("split", "nothing", differences=x) == wanted
+        late = study.judge("seen", "nothing", differences=x)
+        assert late == wanted + ", exploratory" and claims.kind(late) == wanted
+        assert claims.ICONS[wanted] in late.plain() and "afterwards." in late._repr_markdown_()
+        assert study.judge("seen", "nothing", tested=False, differences=x) == "not tested"
+        assert study.judge("seen", "nothing", None, tested=False) == "not tested"
+
+
+@pytest.mark.parametrize("x", [[0.3], [0.3, 0.3]])
+def test_without_spread_a_small_profile_decides_nothing_and_is_no_error(study, x):
+    study.profile = "quick"
+    ruled(study, split=RULED)
+    assert study.judge("split", "{mean:.1f}, {low:+.2f} to {high:+.2f}", differences=x) == "inconclusive"
+    assert study.judged["split"]["ours"].startswith("0.3, -inf to +inf; ")
+    study.save_claims()
+    assert claims.read_claims(study.folder / "claims.csv") == study.judged
+
+
+def test_arrays_tensors_and_columns_are_differences(study):
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    x = [0.1, 0.25, 0.3]
+    found = [claims.weigh("better", 1, f(x)) for f in (list, np.array, pd.Series, torch.tensor)]
+    assert (
+        all(f["mean"] == pytest.approx(0.65 / 3, rel=1e-6) for f in found)
+        and found[0] == found[1] == found[2]
+    )
+
+
+def test_the_rule_shows_beside_the_criterion_and_a_table_of_facts_has_no_more_columns(study):
+    ruled(study, split=RULED, late=FLAT | dict(exploratory="After the fact."))
+    plain = study.judge("split", "{mean}", differences=[1, 2]).plain()
+    assert "criterion: ≤ 1; better, smallest effect 0.05 of percentile" in plain
+    late = study.judge("late", "nothing", True)
+    assert late == "reproduced, exploratory" and "≤ 1; exploratory: After the fact." in late.plain()
+    head = claims.claims_csv([study.judged["late"] | dict(exploratory="")]).splitlines()[0]
+    assert head == ",".join(claims.COLUMNS)
+    assert claims.claims_csv(study.judged.values()).splitlines()[0] == ",".join(claims.COLUMNS + claims.ADDED)
+
+
+def test_scipys_heavy_half_is_not_needed_for_a_verdict():
+    code = (
+        "import sys; from nas_nb import claims; assert not {'numpy', 'scipy', 'torch'} & set(sys.modules);"
+        "claims.weigh('better', 1, [1, 2]); assert 'scipy.stats' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
