@@ -11,7 +11,8 @@ PROFILES = dict(
         seeds=100,  # trials for each setting
         first=1000,  # the first fresh seed
         again=200,  # fresh seeds for every setting of figure 4
-        pairs=1000,  # fresh seeds for each number of samples
+        pairs=1000,  # fresh seeds for the smallest and the largest number of samples
+        between=200,  # and for those between
         watched=100,  # fresh seeds of which every update is watched
         factors=(0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5),  # f
         eps_x=(0.05, 0.0005),
@@ -20,14 +21,20 @@ PROFILES = dict(
         D=30,
         K=5,
         lams=(2, 4, 8, 16, 32),
+        seen=(4, 8, 16, 32),  # those that ran on seeds 0 to 99 before
         trace_updates=20_000,
+        coins=100,  # seeds of the null of that view
     ),
-    quick=dict(seeds=6, factors=(0.0, 0.5, 1.0, 1.5), max_updates=15_000, lams=(2, 16), trace_updates=6000),
+    quick=dict(
+        seeds=6, again=4, pairs=6, between=6, watched=4, factors=(0.0, 0.5, 1.0, 1.5), max_updates=15_000,
+        lams=(2, 16), seen=(), trace_updates=6000, coins=20,
+    ),
     smoke=dict(
-        seeds=2, factors=(0.0, 1.5), max_updates=100, horizon=300, D=4, K=3, lams=(2, 4), trace_updates=100
+        seeds=2, again=2, pairs=2, between=2, watched=2, factors=(0.0, 1.5), max_updates=100, horizon=300,
+        D=4, K=3, lams=(2, 4), trace_updates=100, coins=4,
     ),
-)
-EXPECTED = dict(paper="10 min on one CPU core", quick="1 min", smoke="10 s")
+)  # fmt: skip
+EXPECTED = dict(paper="2 h on one CPU core", quick="1 min", smoke="10 s")
 
 # %% ../../nbs/51_asng_nas.ipynb #claims
 CLAIMS = {
@@ -74,7 +81,8 @@ CLAIMS |= {
         claim="More θ samples make a larger learning rate possible (artificial function, δ⁰ = 1)",
         source="section 4",
         document="larger learning rate",
-        criterion="paired by seed: ln(δ at success) at the largest λ minus that at 2, both panels and utilities",
+        criterion="paired by seed: ln(δ at success) at the largest λ minus that at 2, both panels and "
+        "utilities",
         rule="better",
         smallest=0.1,
         unit="in ln(δ)",
@@ -103,7 +111,8 @@ CLAIMS |= {
         claim="More θ samples reach the optimum in fewer evaluations (artificial function, δ⁰ = 1)",
         source="section 4",
         document="further efficiency expected, on parallel machines",
-        criterion="paired by seed: ln(evaluations) at λ = 2 minus that at the largest λ, both panels and utilities",
+        criterion="paired by seed: ln(evaluations) at λ = 2 minus that at the largest λ, both panels and "
+        "utilities",
         rule="better",
         smallest=0.1,
         unit="in ln(evaluations)",
@@ -116,7 +125,8 @@ CLAIMS |= {
         claim="Line 8 holds ‖s‖²/γ ≈ α",
         source="section 2.3",
         document="‖s‖²/γ ≈ α",
-        criterion="ln of the mean of ‖s‖²/(αγ) over the second half of the updates, from every δ⁰, both panels",
+        criterion="ln of the mean of ‖s‖²/(αγ) over the second half of the updates, from every δ⁰, both "
+        "panels",
         rule="alike",
         smallest=0.1,
         unit="in ln(‖s‖²/(αγ))",
@@ -125,7 +135,8 @@ CLAIMS |= {
         claim="A step is a step in a trust region of radius δ: its KL divergence is about δ²/2",
         source="section 2.2",
         document="similar",
-        criterion="ln of the sum of KL(θ before, θ after) over that of δ²/2, until success, every δ⁰, both panels",
+        criterion="ln of the sum of KL(θ before, θ after) over that of δ²/2, until success, every δ⁰, both "
+        "panels",
         rule="alike",
         smallest=0.7,
         unit="in ln(KL/(δ²/2))",

@@ -188,6 +188,8 @@ def pairs_table(runs: dict, eps_x, max_updates: int, what: str = "updates") -> p
 # %% ../../nbs/51d_asng_pairs.ipynb #more-ends
 def at_most(df: pd.DataFrame, utility: str | None = None) -> dict:
     "Least and largest factor at the largest λ, of one utility or of both."
+    if not len(df):
+        return dict(least=math.nan, most=math.nan)
     rows = df[(df["lam"] == df["lam"].max()) & ((df["utility"] == utility) | (utility is None))]
     return dict(least=rows["factor"].min(), most=rows["factor"].max())
 
@@ -232,6 +234,9 @@ def plot_pairs(df: pd.DataFrame, title: str) -> plt.Figure:
     return fig
 
 # %% ../../nbs/51d_asng_pairs.ipynb #more-told
+_BY = dict(mean="(losses minus mean)", rank="(ranks)")
+
+
 def told_pairs(df: pd.DataFrame, max_updates: int) -> tuple[str, str]:
     "Title and alternative text of the figure on more samples."
     said = [f"{at_most(df, u)['least']:.2f} to {at_most(df, u)['most']:.2f} {w}" for u, w in _BY.items()]
@@ -239,9 +244,6 @@ def told_pairs(df: pd.DataFrame, max_updates: int) -> tuple[str, str]:
     title = f"{lam} samples in place of 2: {' and '.join(said)} times the updates, on the same seeds"
     what = "Factor of updates against the number of samples, for two learning rates and two utilities, with"
     return title, f"{what} intervals and the middle half of the seeds. {title}."
-
-
-_BY = dict(mean="(losses minus mean)", rank="(ranks)")
 
 # %% ../../nbs/51d_asng_pairs.ipynb #kept-row
 def _kept(values: np.ndarray, name: str) -> dict:  # (trials,)
