@@ -59,8 +59,8 @@ CLAIMS |= {
         claim="ASNG eases the influence of δ⁰ where SNG and Adam succeed, too",
         source="section 3.1, last paragraph",
         document="flatter than SNG and Adam",
-        criterion="paired by seed: ln(updates) from the slowest δ⁰ minus that from the fastest, of SNG and of "
-        "Adam minus that of ASNG, in both panels; δ⁰ from which all three had 90 % of success",
+        criterion="paired by seed: ln(updates) from the slowest δ⁰ minus that from the fastest, of SNG and "
+        "of Adam minus that of ASNG, in both panels; δ⁰ from which all three had 90 % of success",
         rule="better",
         **UPDATES,
     ),
@@ -68,8 +68,8 @@ CLAIMS |= {
         claim="Robust is not best: from δ⁰ = 1 ASNG is slower than tuned methods (εₓ = 0.0005)",
         source="Algorithm 1, figure 4",
         document="δ⁰ = 1; tuning is to be saved",
-        criterion="paired by seed: ln(updates) of ASNG from δ⁰ = 1 minus that of ASNG, of SNG and of Adam from "
-        "the best start of each",
+        criterion="paired by seed: ln(updates) of ASNG from δ⁰ = 1 minus that of ASNG, of SNG and of Adam "
+        "from the best start of each",
         rule="better",
         **UPDATES,
     ),

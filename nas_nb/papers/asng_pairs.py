@@ -285,7 +285,12 @@ def _panel_kept(ax, df: pd.DataFrame, what: str, margin: float) -> None:
         _series_kept(ax, rows, what, 1.08 if k else 0.93, f"ASNG, εₓ = {eps:g}", **look)
     null = df[(df["told"] == "coins") & (df["eps_x"] == df["eps_x"].iloc[0])]
     _series_kept(ax, null, what, 1, "told coin flips", color="0.45", marker="x", linestyle="--")
-    ax.set(xscale="log", xlabel="initial step length δ⁰")
+    ax.set(xscale="log", yscale="log", xlabel="initial step length δ⁰")
+    ticks = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1, 1.2, 1.5, 2, 3, 5, 10)
+    ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    ax.minorticks_off()
+    ends = df[[f"{what}_low", f"{what}_high"]].to_numpy()
+    ax.set_ylim(0.9 * min(ends.min(), 0.8), 1.1 * max(ends.max(), 1.2))
 
 # %% ../../nbs/51d_asng_pairs.ipynb #kept-plot
 def plot_kept(df: pd.DataFrame, margins: dict, title: str) -> plt.Figure:
@@ -293,7 +298,7 @@ def plot_kept(df: pd.DataFrame, margins: dict, title: str) -> plt.Figure:
     fig, axes = plt.subplots(1, 2, figsize=(8, 3.5))
     for ax, what in zip(axes, ("ratio", "kl")):
         _panel_kept(ax, df, what, margins[what])
-    axes[0].set_ylabel("‖s‖²/(αγ), mean after settling")
+    axes[0].set_ylabel("‖s‖²/(αγ), mean of the second half")
     axes[1].set_ylabel("KL of a step over δ²/2")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     headline(fig, title)
@@ -302,9 +307,10 @@ def plot_kept(df: pd.DataFrame, margins: dict, title: str) -> plt.Figure:
 # %% ../../nbs/51d_asng_pairs.ipynb #kept-told
 def told_kept(df: pd.DataFrame) -> tuple[str, str]:
     "Title and alternative text of the figure."
-    least, most = df.groupby("told")["ratio"].min(), df.groupby("told")["ratio"].max()
-    title = f"‖s‖²/γ settles at {least['losses']:.2f} to {most['losses']:.2f} α, on coin flips at "
-    title += f"{least['coins']:.2f} to {most['coins']:.2f} α"
+    least, most = df.groupby("told").min(numeric_only=True), df.groupby("told").max(numeric_only=True)
+    said = lambda by, what: f"{least.loc[by, what]:.2f} to {most.loc[by, what]:.2f}"
+    title = f"‖s‖²/γ is {said('losses', 'ratio')} α, on coin flips {said('coins', 'ratio')} α; "
+    title += f"a step's KL is {said('losses', 'kl')} of δ²/2"
     what = (
         "Two panels against the initial step: the ratio that line 8 holds, and the divergence of a step over"
     )

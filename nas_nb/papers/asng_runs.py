@@ -335,7 +335,8 @@ def coin_trace(
 # %% ../../nbs/51a_asng_runs.ipynb #watch-kl
 def divergence(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:  # (K, D, N) each → (N,)
     "KL divergence of products of categorical distributions, (K, D, N) probabilities > 0 → (N,)."
-    return pairwise_sum(pairwise_sum(before * (before / after).log()))
+    p, q = before.double(), after.double()
+    return pairwise_sum(pairwise_sum(p * (p / q).log() - p + q)).to(before.dtype)
 
 # %% ../../nbs/51a_asng_runs.ipynb #watch-step
 def _watch(trials: Trials, sums: dict, settled: bool) -> None:
