@@ -303,7 +303,7 @@ def searches_of(cfg) -> list[dict]:
         shared = dict(table=cfg.shot_table, steps=cfg.shot_steps, looks=cfg.shot_looks, block=cfg.shot_block)
         blocks = range(-(-seeds // cfg.shot_block))
         asked += [row | shared | dict(label=_label(row), rank=_ranked(row, b, cfg), seed=b) for b in blocks]
-    return asked
+    return sorted(asked, key=lambda a: a["seed"])  # ten seeds of all, then ten more
 
 # %% ../../nbs/95b_oneshot.ipynb #plan-labels
 def _label(row):
