@@ -29,9 +29,7 @@ EXPECTED = dict(cpu="20 min on one core, seconds to redraw", quick="1 min", smok
 
 # %% ../../nbs/95_arena.ipynb #lookup-claims-random
 _POINTS = dict(smallest=0.1, unit="points")
-_ON_EACH = (
-    "paired by seed, after 1,000 evaluations, on both public tables: regret of random search less that of "
-)
+_ON_EACH = "paired by seed, after 1,000 evaluations, on both public tables: regret of random search less that of "
 CLAIMS = {
     "lookup-asng": dict(
         claim="ASNG finds better architectures than random search, by look-up",
