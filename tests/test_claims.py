@@ -452,6 +452,7 @@ def test_of_two_open_parts_the_one_further_from_the_claim_is_shown():
         ([[0.1], [0.3, 0.4]], "are not numbers"),
         (["a", "b"], "are not numbers"),
         ([0.25, 0.25, 0.25], "all 3 differences are 0.25: without spread there is no interval"),
+        ([0.1 + 0.2, 0.3, 0.3], "all 3 differences are 0.3: without spread"),
         (dict(), "there are no differences"),
         (dict(one=[1, 2], other=[1, float("nan")]), "the differences of other must be"),
     ],
