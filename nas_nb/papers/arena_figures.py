@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SPACES', 'JUDGED', 'LOOK', 'UPPER', 'LOWER', 'FLOOR', 'returned', 'regrets', 'of_seeds', 'deciding', 'against',
            'brief', 'plot_regret', 'mean_of', 'ahead', 'told_regret', 'shares', 'plot_shares', 'told_shares', 'steps',
-           'plot_steps', 'told_steps', 'spread_over_steps', 'plot_two', 'told_two', 'joined', 'misses', 'judge_lookup',
-           'verdicts']
+           'plot_steps', 'told_steps', 'spread_over_steps', 'plot_two', 'told_two', 'joined', 'said_mean', 'ahead_from',
+           'judge_lookup', 'verdicts']
 
 # %% ../../nbs/95c_arena_figures.ipynb #imports
 import math
@@ -16,6 +16,7 @@ from itertools import product
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import StrMethodFormatter
 
 from ..claims import Verdict, Verdicts
 from .arena_lookup import METHODS, QUANTILES
@@ -97,6 +98,7 @@ LOOK["REINFORCE ×100"] = dict(color="0.6", marker="<", linestyle=":")
 LOOK["TPE"] = dict(color="#332288", marker="d", linestyle="-.")
 LOOK["grid"] = dict(color="#8a7f1e", marker="s", linestyle=(0, (1, 1)))
 LOOK["shuffled grid"] = dict(color="#8a7f1e", marker="s", linestyle="--")
+LOOK["GA"] = LOOK["GA"] | dict(color="#c2508f")  # the same hue, dark enough for a line
 LOOK["cold TDGA"] = LOOK["TDGA"] | dict(linestyle=":")
 UPPER, LOWER = ("ASNG", "SNG", "REINFORCE", "REINFORCE ×100"), ("TDGA", "GA", "TPE", "grid")
 FLOOR = 0.005  # points of accuracy: below what is told apart, drawn for 0
@@ -115,6 +117,7 @@ def _panel_regret(ax, rows: pd.DataFrame, names) -> None:
         if len(part):
             _band(ax, part, grey if name == "exact" else LOOK[name], name.replace("exact", "random search"))
     ax.set(xscale="log", yscale="log")
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     ax.axhline(FLOOR, color="0.3", lw=0.8)
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-ticks
@@ -218,9 +221,17 @@ def plot_shares(df: pd.DataFrame, title: str) -> plt.Figure:
         ax.set(
             xscale="log", xlabel="better encodings (% of space)", ylim=(len(methods) - 0.3, -0.5), yticks=[]
         )
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.set_xlim(35 / df.loc[df["table"] == table, "encodings"].iloc[0], 100)
     names = [m.replace("exact", "random search") for m in methods]
     axes[0, 0].set_yticks(range(len(methods)), names)
+    fewer = {r.method: r.evaluations for r in df.itertuples() if r.evaluations < df["evaluations"].max()}
+    after = ", ".join(
+        [f"after {df['evaluations'].max():,} evaluations", *(f"{m} {n}" for m, n in fewer.items())]
+    )
+    fig.supxlabel(
+        f"filled: as it is   hollow: on coin flips   dotted: a uniform draw   ({after})", fontsize=8
+    )
     headline(fig, title)
     return fig
 
@@ -299,6 +310,7 @@ def plot_two(df: pd.DataFrame, title: str) -> plt.Figure:
         look = dict(color=LOOK[name]["color"], ls="-" if kind == "likely" else ":")
         ax.plot(rows["evaluations"], rows["mean"].clip(lower=FLOOR), **look, lw=1.5, label=label)
         ax.set(xscale="log", yscale="log", xlabel="evaluations")
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         _regret_axis(ax, 1.6 * df.loc[(df["table"] == table) & df["name"].isin(names), "mean"].max())
     axes[0, 0].set_ylabel("regret (points of accuracy)")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -321,13 +333,25 @@ def joined(of: dict) -> dict:  # name → table → (searches,)
     "All of them, with both names."
     return {f"{name}, {table}": x for name, tables in of.items() for table, x in tables.items()}
 
+# %% ../../nbs/95c_arena_figures.ipynb #lookup-prose
+def _first(df):
+    return next((t for t in JUDGED if t in set(df["table"])), df["table"].iloc[0])
 
-def misses(df: pd.DataFrame, name: str) -> dict:  # of `regrets`
-    "For prose: mean regrets of a method and of random search on the first table that decides, and the count."
-    table = next((t for t in JUDGED if t in set(df["table"])), df["table"].iloc[0])
-    last = int(df.loc[df["name"] == name, "evaluations"].max())
-    numbers = {"miss": mean_of(df, table, name), "chance": mean_of(df, table, "exact", last)}
-    return {key: f"{x:.2f}" for key, x in numbers.items()} | dict(last=f"{last:,}")
+
+def said_mean(df: pd.DataFrame, name: str, kind: str = "", at: int = 0) -> str:  # of `regrets`
+    "Mean regret on the first table that decides; `at` 0: at the last count. A dash where there is no run."
+    mean = mean_of(df, _first(df), name, at, kind)
+    return "–" if mean != mean else f"{mean:.2f}"
+
+
+def ahead_from(df: pd.DataFrame, name: str) -> str:
+    "The number of evaluations from which on the mean is below that of random search on that table."
+    rows = df[(df["table"] == _first(df)) & df["returned"]].pivot(
+        index="evaluations", columns="name", values="mean"
+    )
+    behind = rows.index[~(rows[name] < rows["exact"])]
+    later = rows.index[rows.index > (behind.max() if len(behind) else 0)]
+    return f"{later.min():,}" if len(later) else "never"
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-judge
 _SAID = "{mean:+.2f} points, {level:.4g} % interval {low:+.2f} to {high:+.2f}, worst: {part} (n = {n})"

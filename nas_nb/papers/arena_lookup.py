@@ -10,7 +10,7 @@ __all__ = ['TABLES', 'METHODS', 'QUANTILES', 'Arena', 'arena_of', 'Look', 'by_ra
 # %% ../../nbs/95a_lookup.ipynb #imports
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -77,10 +77,10 @@ class Look:
         self,
         arena: Arena,
         seeds: int | Sequence[int],  # one for each search, 0 ≤ seed < 2³¹; a number: 0, 1, …
-        budget: int,  # evaluations of each search
+        counts: Sequence[int],  # evaluations after which they are judged, rising; the last is the budget
         null: bool = False,  # answer with the accuracy of another encoding
     ):
-        self.arena, self.budget, self.null = arena, budget, null
+        self.arena, self.counts, self.budget, self.null = arena, list(counts), counts[-1], null
         self.sizes, self.values = arena.sizes, torch.from_numpy(arena.values.copy())
         self.seeds = check_seeds(range(seeds) if isinstance(seeds, int) else seeds)
         self.asked, self.seen, self.returned, self.used, self.calls = [], [], [], 0, 0
@@ -116,9 +116,10 @@ def rows(self: Look, choices: torch.Tensor) -> torch.Tensor:  # (…, variables)
 
 # %% ../../nbs/95a_lookup.ipynb #look-return
 @patch
-def returns(self: Look, choices: torch.Tensor) -> None:  # (searches, variables)
-    "What each search would return now."
-    self.returned.append((self.used, self.rows(choices)))
+def returns(self: Look, what: Callable, n: int) -> None:  # `what()`: (searches, variables)
+    "What each search would return now, if it is judged before its next `n` evaluations are through."
+    if any(self.used <= count < self.used + n for count in self.counts):
+        self.returned.append((self.used, self.rows(what())))
 
 
 @patch(as_prop=True)
@@ -128,21 +129,21 @@ def open(self: Look) -> bool:
 
 # %% ../../nbs/95a_lookup.ipynb #look-best
 @patch
-def best_seen(self: Look, counts: Sequence[int]) -> np.ndarray:  # (counts, searches)
+def best_seen(self: Look) -> np.ndarray:  # (counts, searches)
     "The encoding with the highest accuracy among the first evaluations, the first one of equals."
     seen, asked = (torch.cat(x, 1)[:, : self.budget].numpy() for x in (self.seen, self.asked))
     highest = np.maximum.accumulate(seen, 1)
     new = np.ones_like(seen, dtype=bool)
     new[:, 1:] = seen[:, 1:] > highest[:, :-1]
     at = np.maximum.accumulate(np.where(new, np.arange(seen.shape[1]), 0), 1)
-    return np.take_along_axis(asked, at, 1)[:, np.array(counts) - 1].T
+    return np.take_along_axis(asked, at, 1)[:, np.array(self.counts) - 1].T
 
 
 @patch
-def most_likely(self: Look, counts: Sequence[int]) -> np.ndarray:  # (counts, searches)
+def most_likely(self: Look) -> np.ndarray:  # (counts, searches)
     "The encoding that was returned last, when so many evaluations were used."
     used = np.array([used for used, _ in self.returned])
-    last = np.searchsorted(used, counts, "right") - 1
+    last = np.searchsorted(used, self.counts, "right") - 1
     return torch.stack([rows for _, rows in self.returned])[last].numpy()
 
 # %% ../../nbs/95a_lookup.ipynb #random
@@ -173,12 +174,13 @@ def by_gradient(
     samples: int = 2,  # for an update
 ) -> None:
     "ASNG or SNG."
-    rule = (ASNG if adaptive else SNG)(Space(look.sizes), look.seeds.tolist(), delta0, dtype=torch.float64)
-    look.returns(rule.best().cat[:, 0])
+    rule = (ASNG if adaptive else SNG)(Space(look.sizes), look.seeds.tolist(), delta0)
+    most_likely = lambda: rule.best().cat[:, 0]
+    look.returns(most_likely, samples)
     while look.open:
         drawn = rule.ask(samples)
         rule.tell(drawn, -look(drawn.cat))
-        look.returns(rule.best().cat[:, 0])
+        look.returns(most_likely, samples)
 
 # %% ../../nbs/95a_lookup.ipynb #policy
 class Policy:
@@ -222,10 +224,11 @@ def by_reinforce(
 ) -> None:
     "REINFORCE, with the accuracy, 0 to 1, as reward."
     policy = Policy(look.sizes, look.seeds, lr)
-    look.returns(policy.alpha.argmax(2))
+    most_likely = lambda: policy.alpha.argmax(2)
+    look.returns(most_likely, samples)
     while look.open:
         policy.tell(look(policy.ask(samples)) / 100)
-        look.returns(policy.alpha.argmax(2))
+        look.returns(most_likely, samples)
 
 # %% ../../nbs/95a_lookup.ipynb #ga
 def by_population(
@@ -323,11 +326,11 @@ def lookup(
     "Searches by look-up."
     search, usual, _ = METHODS[method]
     counts = list(counts)
-    look = Look(arena, seeds, counts[-1], null)
+    look = Look(arena, seeds, counts, null)
     search(look, **usual | settings)
-    found = dict(seen=summarised(arena, look.best_seen(counts), counts, judged))
+    found = dict(seen=summarised(arena, look.best_seen(), counts, judged))
     if look.returned:
-        found["likely"] = summarised(arena, look.most_likely(counts), counts, judged)
+        found["likely"] = summarised(arena, look.most_likely(), counts, judged)
     asked = torch.cat(look.asked, 1)[:, : look.budget].sort(1).values
     different = 1 + (asked.diff(dim=1) > 0).sum(1).double().mean().item()
     return found | dict(counts=counts, different=round(different, 2), **_of_table(arena))
