@@ -158,10 +158,10 @@ def twins_title(taus: pd.DataFrame, found: dict | None) -> str:
     if found:
         twins, two = found["twins"][50], found["any"][50]
         apart = f"Encodings of one form differ by {twins:.2f} points, any two by {two:.2f} (medians)"
-        return f"{apart}; among {share}, twins rank each other at τ = {last['twins']:.2f}"
+        return f"{apart}; among {share}, twins rank each other at τ = {last['twins']:.2f}"
     seeds = last[[name for name in last.index if "seeds" in name]]
     named = ", ".join(f"{tau:.2f} ({name.partition(',')[0]})" for name, tau in seeds.items())
-    return f"Among {share} of the functions two seeds rank each other at τ = {named}"
+    return f"Among {share} of the functions two seeds rank each other at τ = {named}"
 
 # %% ../nbs/17c_twins.ipynb #plot
 def plot_twins(
