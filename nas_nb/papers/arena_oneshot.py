@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAKERS', 'SAMPLED', 'ONESHOT', 'ONESHOT_CLAIMS', 'weight_shares', 'strongest', 'entropy_left', 'PermutedLabels',
            'halves', 'one_search', 'shared_losses', 'best_of_random', 'oneshot_run', 'coin_flips_run', 'step_cost_run',
-           'searches_of']
+           'searches_of', 'all_searches', 'all_flips', 'all_costs']
 
 # %% ../../nbs/95b_oneshot.ipynb #imports
 import math
@@ -270,38 +270,40 @@ def step_cost_run(
 # %% ../../nbs/95b_oneshot.ipynb #sizes
 ONESHOT = dict(  # joins the profiles of 95_arena
     cpu=dict(
-        table="digits",
-        methods=(
+        shot_table="digits",
+        shot_methods=(
             *("ASNG", "DARTS", "random search", "SNAS", "ProxylessNAS", "DSNAS", "Fair DARTS"),
             *("REINFORCE", "DARTS with L1", "hypernetwork", "DARTS, second order"),
         ),
-        nulls=("DARTS", "SNAS", "ProxylessNAS", "DSNAS", "Fair DARTS"),
-        delta0s=(0.1, 0.01),
-        seeds_sampled=60,
-        seeds_relaxed=20,
-        steps=3000,
-        looks=30,
-        block=10,
-        flips=1000,  # seeds of coin flips
+        shot_nulls=("DARTS", "SNAS", "ProxylessNAS", "DSNAS", "Fair DARTS"),
+        shot_delta0s=(0.1, 0.01),
+        shot_seeds=60,
+        shot_seeds_relaxed=20,
+        shot_steps=3000,
+        shot_looks=30,
+        shot_block=10,
+        shot_flips=1000,  # seeds of coin flips
     ),
-    quick=dict(methods=("ASNG", "DARTS"), nulls=(), delta0s=(), seeds_sampled=1, seeds_relaxed=1)
-    | dict(steps=60, looks=6, block=1, flips=100),
-    smoke=dict(steps=4, looks=2, flips=2),
+    quick=dict(
+        shot_methods=("ASNG", "DARTS"), shot_nulls=(), shot_delta0s=(), shot_seeds=1, shot_seeds_relaxed=1
+    )
+    | dict(shot_steps=60, shot_looks=6, shot_block=1, shot_flips=100),
+    smoke=dict(shot_steps=4, shot_looks=2, shot_flips=2),
 )
 
 # %% ../../nbs/95b_oneshot.ipynb #plan
 def searches_of(cfg) -> list[dict]:
     "What `study.run` needs for each record of searches, most telling first."
-    rows = [dict(method=m) for m in cfg.methods] + [dict(method=m, null=True) for m in cfg.nulls]
-    rows += [dict(method="ASNG", apart=False)] + [dict(method="ASNG", delta0=d) for d in cfg.delta0s]
+    rows = [dict(method=m) for m in cfg.shot_methods] + [dict(method=m, null=True) for m in cfg.shot_nulls]
+    rows += [dict(method="ASNG", apart=False)] + [dict(method="ASNG", delta0=d) for d in cfg.shot_delta0s]
     asked = []
     for row in rows:
         row = dict(null=False, apart=True, delta0=1.0) | row
-        seeds = cfg.seeds_sampled if row["method"] in SAMPLED else cfg.seeds_relaxed
-        shared = dict(table=cfg.table, steps=cfg.steps, looks=cfg.looks, block=cfg.block)
-        blocks = range(-(-seeds // cfg.block))
+        seeds = cfg.shot_seeds if row["method"] in SAMPLED else cfg.shot_seeds_relaxed
+        shared = dict(table=cfg.shot_table, steps=cfg.shot_steps, looks=cfg.shot_looks, block=cfg.shot_block)
+        blocks = range(-(-seeds // cfg.shot_block))
         asked += [row | shared | dict(label=_label(row), rank=_ranked(row, b, cfg), seed=b) for b in blocks]
-    return asked
+    return sorted(asked, key=lambda a: a["seed"])  # ten seeds of all, then ten more
 
 # %% ../../nbs/95b_oneshot.ipynb #plan-labels
 def _label(row):
@@ -311,7 +313,31 @@ def _label(row):
 
 
 def _ranked(row, block, cfg):  # all losses with shared weights are kept for 20 seeds of each method
-    return not row["null"] and row["apart"] and row["delta0"] == 1 and block * cfg.block < 20
+    return not row["null"] and row["apart"] and row["delta0"] == 1 and block * cfg.shot_block < 20
+
+# %% ../../nbs/95b_oneshot.ipynb #all
+def all_searches(study, data) -> list[dict]:  # `data`: of `study.about`
+    "The records of `searches_of`."
+    return [study.run(oneshot_run, data=data, **asked) for asked in searches_of(study.cfg)]
+
+
+def all_flips(study) -> dict[float, dict]:  # δ⁰ → record
+    "ASNG on coin flips, from each first step."
+    cfg, found = study.cfg, {}
+    for delta0 in (1.0, *cfg.shot_delta0s):
+        sizes = dict(steps=cfg.shot_steps, seeds=cfg.shot_flips, looks=cfg.shot_looks)
+        asked = dict(label=f"coin-flips-ASNG-{delta0:g}", method="ASNG", delta0=delta0, **sizes)
+        found[delta0] = study.run(coin_flips_run, **asked)
+    return found
+
+# %% ../../nbs/95b_oneshot.ipynb #all-costs
+def all_costs(study) -> dict[str, dict]:  # method → record
+    "What a step of each method costs."
+    asked = lambda m: dict(
+        label=f"cost-{_label(dict(method=m, null=False, apart=True, delta0=1.0))}", method=m
+    )
+    shared = dict(table=study.cfg.shot_table, steps=20)
+    return {m: study.run(step_cost_run, **asked(m), **shared) for m in study.cfg.shot_methods}
 
 # %% ../../nbs/95b_oneshot.ipynb #claims
 _PERCENTILE = dict(smallest=0.1, unit="of percentile")
