@@ -5,6 +5,9 @@
 # %% auto #0
 __all__ = ['PROFILES', 'EXPECTED', 'CLAIMS']
 
+# %% ../../nbs/95_arena.ipynb #imports
+from .arena_oneshot import ONESHOT, ONESHOT_CLAIMS
+
 # %% ../../nbs/95_arena.ipynb #profiles
 PROFILES = dict(
     cpu=dict(
@@ -29,7 +32,9 @@ EXPECTED = dict(cpu="20 min on one core, seconds to redraw", quick="1 min", smok
 
 # %% ../../nbs/95_arena.ipynb #lookup-claims-random
 _POINTS = dict(smallest=0.1, unit="points")
-_ON_EACH = "paired by seed, after 1,000 evaluations, on both public tables: regret of random search less that of "
+_ON_EACH = (
+    "paired by seed, after 1,000 evaluations, on both public tables: regret of random search less that of "
+)
 CLAIMS = {
     "lookup-asng": dict(
         claim="ASNG finds better architectures than random search, by look-up",
@@ -107,3 +112,7 @@ CLAIMS |= {
         criterion="paired by seed, after 300 evaluations, on both public tables: regret of TPE less that"
         " of ASNG's most likely architecture", rule="not worse", **_POINTS),
 }  # fmt: skip
+
+# %% ../../nbs/95_arena.ipynb #oneshot-claims
+CLAIMS |= ONESHOT_CLAIMS
+PROFILES = {name: PROFILES[name] | ONESHOT[name] for name in PROFILES}
