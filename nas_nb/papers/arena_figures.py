@@ -338,9 +338,9 @@ def _first(df):
     return next((t for t in JUDGED if t in set(df["table"])), df["table"].iloc[0])
 
 
-def said_mean(df: pd.DataFrame, name: str, kind: str = "", at: int = 0) -> str:  # of `regrets`
-    "Mean regret on the first table that decides; `at` 0: at the last count. A dash where there is no run."
-    mean = mean_of(df, _first(df), name, at, kind)
+def said_mean(df: pd.DataFrame, name: str, kind: str = "", at: int = 0, table: str = "") -> str:
+    "Mean regret, by default on the first table that decides and at the last count; a dash without a run."
+    mean = mean_of(df, table or _first(df), name, at, kind)
     return "–" if mean != mean else f"{mean:.2f}"
 
 
