@@ -19,7 +19,7 @@ PROFILES = dict(
         judged=(300, 1000),  # those at which every search is kept
         delta0=(1.0, 0.1, 0.01, 0.001),  # first steps
         first_seed=1000, seeds=1000,  # searches
-        slow_seeds=100, slow_nulls=30, slow_budget=300,  # of TPE
+        slow_seeds=40, slow_nulls=10, slow_budget=300,  # of TPE
     ),
     quick=dict(tables=("digits",), methods=("random_search", "ASNG", "SNG", "REINFORCE", "TDGA", "GA"),
         nulls=("ASNG", "TDGA"), delta0=(1.0, 0.1, 0.01), seeds=100),
