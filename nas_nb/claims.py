@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STATED', 'RULES', 'RULED', 'WEIGHED', 'COLUMNS', 'MOST', 'WORST_FIRST', 'ICONS', 'EXPLORATORY', 'UNSAID', 'ADDED',
            'DECIDED', 'CITATION', 'ANSWER', 'check_claims', 'fill', 'by_rule', 'level_of', 'interval', 'needed',
-           'weigh', 'kind', 'decide', 'judged', 'Table', 'Verdict', 'Verdicts', 'claims_csv', 'read_claims',
+           'weigh', 'kind', 'decide', 'judged', 'Table', 'Verdict', 'Verdicts', 'claims_csv', 'read_claims', 'counting',
            'committed_claims', 'cited', 'cite', 'fill_answer', 'summary']
 
 # %% ../nbs/03c_claims.ipynb #imports
@@ -150,7 +150,8 @@ def _differences(x, name: str) -> list[float]:
 # %% ../nbs/03c_claims.ipynb #deviation
 def _mean_and_deviation(x: list[float]) -> tuple[float, float]:
     mean = math.fsum(x) / len(x)
-    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in x) / max(1, len(x) - 1))
+    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in x) / max(1, len(x) - 1))
+    return mean, deviation if deviation > 1e-12 * max(map(abs, x)) else 0.0  # rounding is no spread
 
 # %% ../nbs/03c_claims.ipynb #quantile
 def _quantile(n: int, probability: float) -> float:
@@ -312,12 +313,18 @@ def _fields(ours: str, found: dict, numbers: dict) -> dict:
 
 # %% ../nbs/03c_claims.ipynb #undecided
 def _undecided(found: dict, ours: str) -> str:
-    "What to add to `ours`."
+    "What to add to `ours`, if the rule leaves a claim open."
     if found.get("verdict") != "inconclusive" or "{needed" in ours:
         return ""
     if found["needed"] == math.inf:
         return "; one run does not decide" if found["n"] == 1 else "; no n up to a million would decide"
     return f"; n = {found['needed']:,} would decide"
+
+# %% ../nbs/03c_claims.ipynb #open-fact
+def _open_fact(verdict: str, numbers: dict, ours: str) -> str:
+    "What to add to `ours`, if no rule decides and a claim is open."
+    is_open = kind(verdict) in ("inconclusive", "not tested") and "{needed" not in ours
+    return f"; {numbers['needed']} would decide" if is_open and numbers.get("needed") else ""
 
 # %% ../nbs/03c_claims.ipynb #judged
 def judged(
@@ -335,9 +342,12 @@ def judged(
     _check_means(id, stated["rule"], holds, tested, differences)
     found = _found(id, stated, differences, level_of(claims), small)
     text, written = fill(ours, _fields(ours, _weighed(found), numbers))
-    row = dict.fromkeys(WEIGHED, "") | {name: _written(x) for name, x in (stated | _weighed(found)).items()}
     verdict = decide(found.get("verdict", holds), tested, small, stated["exploratory"])
-    return dict(id=id) | row | dict(ours=text + _undecided(found, ours), verdict=verdict, numbers=written)
+    text += _undecided(found if tested else {}, ours) or _open_fact(verdict, {} if found else numbers, ours)
+    needed = dict(needed=numbers.get("needed", ""))
+    row = dict.fromkeys(WEIGHED, "") | needed | stated | _weighed(found)
+    row = {name: _written(x) for name, x in row.items()}
+    return dict(id=id) | row | dict(ours=text, verdict=verdict, numbers=written)
 
 # %% ../nbs/03c_claims.ipynb #found
 def _found(id: str, stated: dict, differences, level: float, small: bool) -> dict:
@@ -471,18 +481,25 @@ def read_claims(
         raise ValueError(f"{path} cannot be read ({error}): run `nas-nb figures` again") from None
     return {row["id"] or row["claim"]: row for row in rows}
 
-# %% ../nbs/03c_claims.ipynb #committed
+# %% ../nbs/03c_claims.ipynb #counting
 DECIDED = ("reproduced", "reproduced, small", "not reproduced")
 
 
+def counting(
+    profile: str,
+    rows: list[dict],  # its claims
+) -> bool:
+    "Whether a table counts, if no larger profile has one that does."
+    return bool(rows) and (profile != "paper" or any(kind(row["verdict"]) in DECIDED for row in rows))
+
+# %% ../nbs/03c_claims.ipynb #committed
 def committed_claims(
     document: str,  # the notebook's name, such as `52_hypernet_complexity`
 ) -> tuple[str, dict[str, dict]]:  # the profile, empty if there is none, and its claims
     "The claims of the largest profile that has some; those of `paper` count if they decide anything."
     for profile in ("paper", "cpu", "quick"):
         rows = read_claims(root() / "figures" / profile / document / "claims.csv")
-        decided = any(kind(row["verdict"]) in DECIDED for row in rows.values())
-        if rows and (decided or profile != "paper"):
+        if counting(profile, list(rows.values())):
             return profile, rows
     return "", {}
 

@@ -310,7 +310,9 @@ def test_where_nothing_succeeds_the_figures_are_drawn():
     df = figure4_of(dict.fromkeys(METHODS, NEVER))
     plt.close(asng_figures.plot_figure4(df, 300, "nothing"))
     picks = asng_pairs.chosen(df)
-    assert (picks[["slow", "fast"]] == -1).to_numpy().all() and asng_pairs.unsteady(picks, {}, [0.05], 300) == {}
+    assert (picks[["slow", "fast"]] == -1).to_numpy().all() and asng_pairs.unsteady(
+        picks, {}, [0.05], 300
+    ) == {}
     none = dict(updates=np.zeros((1, 1, 2)), delta=np.zeros((1, 1, 2)))
     runs = {("rank", 2): none, ("rank", 4): none}
     assert len(asng_pairs.pairs_table(runs, [0.05], 300, "delta")) == 0

@@ -546,6 +546,9 @@ def test_mistakes_and_help_are_cheap(still):
         ("figures 99", 2),
         ("figures --dry-run", 0),
         ("list", 0),
+        ("claims", 0),
+        ("claims --help", 0),
+        ("claims 99", 2),
     ):
         result = subprocess.run(
             [sys.executable, "-c", code, *words.split()], cwd=still, capture_output=True, text=True
@@ -769,9 +772,13 @@ def test_claims_and_runs(project, monkeypatch, capsys):
         )
     assert cli.main(["claims"]) == 0
     out = capsys.readouterr().out
-    assert "seen on quick" in out and "seen on paper" in out
+    assert "seen on quick" in out and "seen on paper" not in out  # paper decides nothing yet
     assert cli.main(["claims", "--profile", "paper"]) == 0
-    assert "seen on quick" not in capsys.readouterr().out
+    assert "seen on quick" not in (out := capsys.readouterr().out) and "seen on paper" in out
+    path = project / "figures" / "paper" / "10_demo" / "claims.csv"
+    path.write_text("claim,verdict\nit works,reproduced\n")
+    assert cli.main(["claims"]) == 0
+    assert "seen on quick" not in (out := capsys.readouterr().out) and "reproduced" in out
 
     runs = project / "data" / "runs"
     for document, key, file in (
@@ -807,10 +814,77 @@ def test_long_claims_are_wrapped_not_cut(project, monkeypatch, capsys):
         monkeypatch.setenv("COLUMNS", str(width))
         assert cli.main(["claims"]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert max(map(len, lines)) <= width and len(lines) > 5
+        assert max(map(len, lines[: lines.index("")])) <= width and len(lines) > 5
+        lines = lines[: lines.index("")]  # the counts come below
         start, end = lines[0].index("claim"), lines[0].index("verdict")
         assert " ".join(line[start:end].strip() for line in lines[1:]).split() == claim.split()
         assert " ".join(line[lines[0].index("ours") :].strip() for line in lines[1:]).split() == ours.split()
+
+
+RULED = "id,claim,source,document,ours,verdict,criterion,numbers,rule,smallest,unit,exploratory,mean,low,high,n,level,needed,part\n"
+
+
+@pytest.fixture
+def judged(project, monkeypatch):
+    "A project with the claims of two documents."
+    texts = {
+        "cpu/50_one": "id,claim,source,document,ours,verdict,criterion,numbers\n"
+        'flat,It is flat,s,d,0.1,reproduced,c,"{}"\n'
+        'far,It is far,s,d,0.2,not tested,c,"{}"\n',
+        "quick/50_one": "claim,verdict\nIt is flat,seen at small scale\n",
+        "cpu/51_two": RULED
+        + 'a,A beats B,s,d,+0.1,inconclusive,c,"{}",better,0.05,points,,0.1,-0.109,0.309,4,97.5,1041,\n'
+        + 'b,A is B,s,d,+0.1,"reproduced, exploratory",c,"{}",alike,2,,After.,0.1,-1.109,0.309,4,97.5,3,\n'
+        + 'c,"A beats C",s,d,+9,"reproduced, small",c,"{}",better,20,,,9,8,10,4,97.5,3,\n'
+        + 'd,It runs,s,d,-,not tested,c,"{}",,,,,,,,,,60 epochs,\n',
+    }
+    for name, text in texts.items():
+        (project / "figures" / name).mkdir(parents=True)
+        (project / "figures" / name / "claims.csv").write_text(text)
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("COLUMNS", "250")
+
+
+def test_claims_show_intervals_what_would_decide_and_how_many_there_are(judged, capsys):
+    assert cli.main(["claims"]) == 0
+    table, counts, summed = capsys.readouterr().out.rstrip().split("\n\n")
+    cells = [re.split("  +", line) for line in table.splitlines()]
+    assert cells[0][1:] == [*"profile claim verdict document ours interval".split(), "what would decide it"]
+    by_claim = {row[2]: row for row in cells[1:]}
+    assert len(by_claim) == 6
+    assert by_claim["It is flat"] == ["50", "cpu", "It is flat", "reproduced", "d", "0.1"]
+    assert by_claim["It is far"][3:] == ["not tested", "d", "0.2", "not said"]
+    wanted = ["inconclusive", "d", "+0.1", "-0.109 to +0.309 points; better, 0.05", "n = 1,041"]
+    assert by_claim["A beats B"][3:] == wanted
+    assert by_claim["A is B"][3:] == ["reproduced, exploratory", "d", "+0.1", "-1.11 to +0.309; alike, 2"]
+    assert by_claim["It runs"][-1] == "60 epochs"
+    assert [re.split("  +", line) for line in counts.splitlines()] == [
+        "notebook|profile|claims|reproduced|reproduced, small|inconclusive|not tested".split("|"),
+        ["50_one", "cpu", "2", "1", "0", "0", "1"],
+        ["51_two", "cpu", "4", "1", "1", "1", "1"],
+        ["all", "6", "2", "1", "1", "2"],
+    ]
+    assert summed.splitlines() == [
+        "6 claims: 2 reproduced, 1 reproduced, small, 1 inconclusive, 2 not tested; 1 of them exploratory",
+        "inconclusive: 1 of 6; at most one in ten is aimed at: does not hold",
+        "open, and it is not said what would decide it: 1",
+    ]
+
+
+def test_claims_of_some_documents(judged, capsys):
+    assert cli.main(["claims", "50", "--profile", "quick"]) == 0
+    out = capsys.readouterr().out
+    assert "seen at small scale" in out and "A beats" not in out and "interval" not in out
+    assert "inconclusive: 0 of 1; at most one in ten is aimed at: holds" in out
+    assert cli.main(["claims", "51", "50_o"]) == 0
+    out = capsys.readouterr().out
+    assert "A beats B" in out and "It is flat" in out
+    for words, says in ((["5"], "could be any of 50_one, 51_two"), (["53"], "known: 50_one, 51_two")):
+        assert cli.main(["claims", *words]) == 2
+        out, err = capsys.readouterr()
+        assert says in err and err.count("\n") == 1 and out == ""
+    assert cli.main(["claims", "51", "--profile", "quick"]) == 2
+    assert "known: 50_one" in capsys.readouterr().err
 
 
 def test_the_plan_and_the_list_tell_seeds_and_times(project, monkeypatch, capsys):

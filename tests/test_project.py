@@ -78,7 +78,7 @@ MODULES = sorted(
     if p.stem not in ("__init__", "_modidx")
 )
 PLAIN = {"nas_nb.core", "nas_nb.study", "nas_nb.files"} | {
-    f"nas_nb.{m}" for m in ("cli", "compare", "jobs", "notebooks", "report")
+    f"nas_nb.{m}" for m in ("claims", "cli", "compare", "jobs", "notebooks", "overview", "report")
 }  # what the command line needs
 
 
@@ -105,6 +105,7 @@ for name in [*plain, "torch", *others]:
     draws = {"nas_nb.draw", "nas_nb.explore", "nas_nb.plots", "nas_nb.tdga", "nas_nb.vgg_pictures"} | {
         m for m in MODULES if m.startswith("nas_nb.papers.")
     }
+    draws |= {f"nas_nb.{m}" for m in ("tables", "tiny", "known_tables", "twins")}  # their tables are pandas'
     for name, heavy in found.items():
         assert heavy <= (set() if name in PLAIN else {"torch"} | DRAWING if name in draws else {"torch"}), (
             name,
@@ -114,7 +115,7 @@ for name in [*plain, "torch", *others]:
 
 def test_the_command_line_answers_without_torch():
     code = "import sys, nas_nb.cli as b; sys.argv = ['nas-nb', *sys.argv[1:]]\ntry: b.main()\nexcept SystemExit: pass\nprint('LOADED', *sys.modules)"
-    for args in (["--help"], ["list"], ["figures", "--help"]):
+    for args in (["--help"], ["list"], ["figures", "--help"], ["claims"]):
         run = subprocess.run([sys.executable, "-c", code, *args], cwd=ROOT, capture_output=True, text=True)
         said, _, loaded = run.stdout.rpartition("LOADED")
         assert run.returncode == 0 and len(said) > 200, run.stderr
