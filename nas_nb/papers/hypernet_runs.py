@@ -8,8 +8,9 @@ __all__ = ['OPS', 'SPACE', 'SMALL', 'AUGMENT', 'VARIANTS', 'SPANS', 'GRID', 'BAS
            'make_method', 'weights_at', 'expected_of', 'strongest', 'size_of', 'sizes_at', 'measured', 'between',
            'discrete', 'outcome', 'draw_random', 'others', 'seeded_network', 'Searches', 'search_recipe', 'search_runs',
            'retrain_run', 'check_variants', 'lams_of', 'baseline_plan', 'plan', 'shared_settings', 'all_searches',
-           'faster_searches', 'grid_plan', 'grid_settings', 'grid_run', 'grid_searches', 'supernet_and_rest',
-           'random_rows', 'retrained', 'search_counts', 'retrain_count', 'search_groups', 'search_work', 'work']
+           'faster_searches', 'grid_plan', 'grid_settings', 'grid_run', 'grid_searches', 'empty_network',
+           'supernet_and_rest', 'grid_network', 'random_rows', 'retrained', 'trained_again', 'grid_worth',
+           'search_counts', 'retrain_count', 'search_groups', 'search_work', 'work']
 
 # %% ../../nbs/52a_hypernet_runs.ipynb #imports
 from collections.abc import Callable, Iterable
@@ -393,12 +394,14 @@ def retrain_run(
     seed: int,
     device="cpu",
     ckpt=None,
+    small: bool = False,  # a genotype of the cell `SMALL`
 ) -> dict:  # parameters (trainable ones), correct, n
     "Train the network of a genotype on all training images and test it."
     first, second, _, test, norm = halves(source, side, 1, device)
     train = joined([first, second])
     batches = Batches(train, size, seed=seed, augment=AUGMENT, **norm)
-    network = seeded(lambda: network_for(train, channels, Genotype.from_json(genotype)), seed, device)
+    genotype, space = Genotype.from_json(genotype), SMALL if small else SPACE
+    network = seeded(lambda: network_for(train, channels, genotype, space), seed, device)
     recipe = Recipe(steps, lr=0.1, warmup=steps // 10, weight_decay=3e-4, clip=5.0, bf16=False)
     parameters = sum(p.numel() for p in network.parameters())
     return dict(parameters=parameters) | trained(network, batches, recipe, test, norm, seed, ckpt)
@@ -502,21 +505,29 @@ def grid_searches(study, cfg, data) -> dict:  # method (fast: with "fast" behind
         found.setdefault(name, []).append(grid_run(study, cfg, data, run))
     return found
 
+# %% ../../nbs/52a_hypernet_runs.ipynb #empty-network
+def empty_network(data: dict, side: int, channels: int, space: CellSpace = SPACE) -> CellNetwork:
+    "A supernet for images of which only shape and classes are known; `side` as in `PROFILES`."
+    C, H, W = data["shape"]
+    empty = torch.zeros(1, C, side or H, side or W, dtype=torch.uint8)
+    like = Images(empty, torch.zeros(1, dtype=torch.int64), tuple(data["classes"]))
+    return network_for(like, channels, space=space)
+
 # %% ../../nbs/52a_hypernet_runs.ipynb #supernet-of
 def supernet_and_rest(cfg, data: dict) -> tuple[CellNetwork, int]:
     "The supernet of a profile, and its parameters outside the operations."
-    C, H, W = data["shape"]
-    empty = torch.zeros(1, C, cfg.side or H, cfg.side or W, dtype=torch.uint8)
-    like = Images(empty, torch.zeros(1, dtype=torch.int64), tuple(data["classes"]))
-    supernet = network_for(like, cfg.channels)
+    supernet = empty_network(data, cfg.side, cfg.channels)
     return supernet, size_of(supernet, Genotype((), (), (), ()))
+
+
+def grid_network(cfg, data: dict) -> CellNetwork:
+    "The supernet of the grid."
+    return empty_network(data, cfg.grid_side, 4, SMALL)
 
 # %% ../../nbs/52a_hypernet_runs.ipynb #random-rows
 def random_rows(n: int, supernet: CellNetwork) -> pd.DataFrame:
     "`n` random architectures, from no operation with weights to only such."
-    names = [op for op in OPS if op != "none"]
-    chances = lambda share: {op: share / 4 if "conv" in op else (1 - share) / 3 for op in names}
-    drawn = (random_architecture(SPACE, i, chances(i / max(1, n - 1)), keep=2) for i in range(n))
+    drawn = draw_random(SPACE, n)
     row = dict(method="random", lam=0.0)
     rows = [
         row | dict(seed=i, genotype=g.to_json(), parameters=size_of(supernet, g)) for i, g in enumerate(drawn)
@@ -546,6 +557,34 @@ def retrained(
     if tested:
         front["retrained"] = [t["result"]["correct"] / t["result"]["n"] for t in tested]
     return front, tested
+
+# %% ../../nbs/52a_hypernet_runs.ipynb #again
+def trained_again(study, cfg, data: dict, five: pd.DataFrame) -> tuple[pd.DataFrame | None, list[dict]]:
+    "Errors (%) of five architectures, `cfg.again` trainings each; and the records. None without trainings."
+    same = {k: getattr(cfg, k) for k in ("source", "side", "channels", "size")} | dict(
+        steps=cfg.retrain_steps
+    )
+    jobs = [(row, seed) for row in five.itertuples() for seed in range(cfg.again * bool(cfg.retrain_steps))]
+    run = lambda row, seed: study.run(retrain_run, "retrain", seed, data, genotype=row.genotype, **same)
+    made = [run(*job) for job in jobs]
+    error = lambda r: 100 - 100 * r["result"]["correct"] / r["result"]["n"]
+    rows = [dict(lam=row.lam, seed=s, error=error(r)) for (row, s), r in zip(jobs, made)]
+    return (pd.DataFrame(rows) if rows else None), made
+
+# %% ../../nbs/52a_hypernet_runs.ipynb #worth
+def grid_worth(study, cfg, data: dict, records: list[dict]) -> pd.DataFrame:
+    "Of random architectures: seed, parameters, inherited and retrained accuracy."
+    same = dict(
+        source=cfg.source, side=cfg.grid_side, channels=4, size=32, steps=cfg.grid_retrain, small=True
+    )
+    rows = []
+    for record in records if cfg.grid_retrain else ():
+        for i, row in enumerate(record["result"]["others"]):
+            label, seed = "grid-retrain", 1000 * record["seed"] + i
+            own = study.run(retrain_run, label, seed, data, genotype=row["genotype"], **same)["result"]
+            known = dict(parameters=row["parameters"], inherited=row["correct"] / row["n"])
+            rows.append(dict(seed=record["seed"], retrained=own["correct"] / own["n"]) | known)
+    return pd.DataFrame(rows, columns=["seed", "parameters", "inherited", "retrained"])
 
 # %% ../../nbs/52a_hypernet_runs.ipynb #counts
 def search_counts(cfg) -> dict:  # method → number of its searches
