@@ -531,20 +531,25 @@ def lam_gaps(published: pd.DataFrame) -> pd.DataFrame:  # a row for each seed an
 # %% ../../nbs/52b_hypernet_figures.ipynb #words-of-apart
 def words_of_apart(published: pd.DataFrame) -> tuple[str, str]:  # title, alternative text
     "What the figure of quality against steps shows."
-    apart = against_smallest(published)
-    last = apart[apart["step"] == apart["step"].max()].groupby("lam")["points"].mean()
-    steps, theirs = int(apart["step"].max()), against_smallest(DOCUMENT.assign(seed=0))["points"].iloc[-1]
-    title = f"λ = 10⁻¹ against 10⁻⁴: {last.iloc[-1]:+.1f} points after our {steps:,} steps; in the document "
-    title += f"{theirs:+.1f} after {EPOCH_STEPS * 100:,}, and nothing before epoch 40"
-    alt = "Accuracy of the mixture at three λ minus that at the smallest, against steps on a log scale: the "
-    return title, alt + f"document's run and ours. {title}."
+    theirs = against_smallest(DOCUMENT.assign(seed=0))
+    largest = theirs[theirs["lam"] == theirs["lam"].max()]
+    first = largest.loc[largest["points"].abs() > 1, "step"].min()
+    title = (
+        f"In the document λ = 10⁻¹ is more than a point from 10⁻⁴ only after {first:,} steps; our searches "
+    )
+    title += f"have {published['step'].max():,}"
+    alt = "Accuracy of the mixture at three λ minus that at the smallest, against steps on a log scale, in "
+    return title, alt + f"the document's run and in ours. {title}."
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #words-control
-def words_of_control(summary: pd.DataFrame) -> tuple[str, str]:  # `summary`: from `control_summary`
+def words_of_control(table: pd.DataFrame, smallest: float) -> tuple[str, str]:  # `table`: from `lost`
     "What the figure of size against λ shows."
-    shares = 1 / summary["times smaller, every"]
-    title = "What is left of the strongest operations at the largest λ asked for (blue, median of seeds): "
-    title += ", ".join(f"{share:.0%} ({name})" for name, share in shares.items())
+    means, n = table.groupby("method", sort=False)["lost"].mean(), table["seed"].nunique()
+    more, less = (", ".join(means.index[which]) for which in (means > smallest, means <= smallest))
+    title = (
+        f"λ takes more than {smallest:g} average cells from the network in {more or 'none'}; less in {less} "
+    )
+    title += f"(bold blue, mean of {n})"
     alt = "Parameters of discrete networks by two rules and expected parameters against λ, a panel for "
     return title, alt + f"each variant. {title}."
 
@@ -579,9 +584,9 @@ def words_of_front(front: pd.DataFrame) -> tuple[str, str]:
         title = f"Size and accuracy with inherited weights: τ = {both:.2f}"
         return title, f"{alt}inherited weights. {title}."
     known = front[front["inherited"].notna()]
-    taus = [tau(known[what], known["retrained"]) for what in ("parameters", "inherited")]
-    title = "Size tells what a network is worth when trained by itself, inherited weights do not: "
-    title += f"τ = {taus[0]:.2f} and {taus[1]:.2f} with its accuracy"
+    taus = [tau(rows[x], rows["retrained"]) for rows, x in ((front, "parameters"), (known, "inherited"))]
+    title = "What a network is worth when trained by itself, its size tells better than inherited weights: "
+    title += f"τ with accuracy {taus[0]:.2f} (n = {len(front)}) and {taus[1]:.2f} (n = {len(known)})"
     return title, f"{alt}inherited weights. {title}."
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #words-of-five
