@@ -150,7 +150,8 @@ def _differences(x, name: str) -> list[float]:
 # %% ../nbs/03c_claims.ipynb #deviation
 def _mean_and_deviation(x: list[float]) -> tuple[float, float]:
     mean = math.fsum(x) / len(x)
-    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in x) / max(1, len(x) - 1))
+    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in x) / max(1, len(x) - 1))
+    return mean, deviation if deviation > 1e-12 * max(map(abs, x)) else 0.0  # rounding is no spread
 
 # %% ../nbs/03c_claims.ipynb #quantile
 def _quantile(n: int, probability: float) -> float:

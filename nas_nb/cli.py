@@ -504,10 +504,12 @@ def _data_options(p) -> None:
         action.set_defaults(anywhere=True)
     known = "mnist, cifar10"
     made["get"].add_argument("names", nargs="+", metavar="NAME", help=known)
-    made["verify"].add_argument("names", nargs="*", metavar="NAME", help=f"{known}, ptb, your own, a path")
-    name = "what to call it: letters, digits, - and _"
+    made["verify"].add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{known}, ptb, nasbench201, your own, a path"
+    )
+    name = "what to call it: letters, digits, - and _; nasbench201, nasbenchmacro for these tables"
     made["add"].add_argument("name", metavar="NAME", help=name)
-    path = "a folder <split>/<class>/<image>, an archive of one, an .npz, idx files, or text"
+    path = "a folder <split>/<class>/<image>, an archive of one, an .npz, idx files, text, or a table"
     made["add"].add_argument("path", metavar="PATH", help=path)
 
 # %% ../nbs/06_cli.ipynb #commands

@@ -25,13 +25,14 @@ import torch
 
 from .batches import split
 from .core import listing, progress
-from .files import Lock, alone
+from .files import Lock, alone, write_atomic
 from .formats import checked, detect, idx_files, walk
 from .images import DataError, ImageData, Images, hash_of, reading, reason, statistics
+from .table_files import added_table, load_table, table_path, table_source
 from .text import load_text, text_files
 
 # %% ../nbs/01d_datasets.ipynb #place-imports
-from .images import ARCHIVES, KNOWN_IMAGES, KNOWN_TEXTS, RESERVED, cache_folder, called
+from .images import ARCHIVES, KNOWN_IMAGES, KNOWN_TABLES, KNOWN_TEXTS, RESERVED, cache_folder, called
 
 # %% ../nbs/01d_datasets.ipynb #root-imports
 from .images import data_roots, is_name, misspelt_root, shown_roots, split_suffix
@@ -301,12 +302,14 @@ def _into_root():  # yields (root, empty folder in it) for the first root that c
 
 # %% ../nbs/01d_datasets.ipynb #get
 def get_data(
-    name: str,  # "mnist" or "cifar10"; for others the message says where to put them
+    name: str,  # "mnist" or "cifar10"; for others the message says where they come from or go
     timeout: float = 30.0,  # seconds without an answer after which a server is given up
 ) -> str:  # a line that says what happened
     "Download a data set if it is not here in its official form, and check it; raises `DataError`."
     if name in ("digits", "pydoc"):
         return f"{name} comes with the packages: nothing to download"
+    if name in KNOWN_TABLES:
+        return _get_table(name)
     if name not in KNOWN_IMAGES:
         only = f"only {', '.join(KNOWN_IMAGES)} can"
         raise DataError(f"{name} cannot be downloaded ({only}): put it into {data_roots()[0] / name}")
@@ -316,6 +319,13 @@ def get_data(
         if there := _official(name):  # another process was faster
             return f"{name} is already here: {there}"
         return f"{name} is here now: {', '.join(map(str, _get(name, r, new, timeout)))}"
+
+# %% ../nbs/01d_datasets.ipynb #get-table
+def _get_table(name: str) -> str:
+    if there := table_path(name):
+        return f"{name} is already here: {there}"
+    remedy = f"then nas-nb data add {name} FILE"
+    raise DataError(f"{KNOWN_TABLES[name]} cannot be downloaded: get it from {table_source(name)}, {remedy}")
 
 # %% ../nbs/01d_datasets.ipynb #get-files
 def _get(name: str, r: Path, new: Path, timeout: float) -> list[Path]:  # downloaded and in their place
@@ -349,6 +359,9 @@ def _verified(name: str, keep: bool = True):  # the line, and (splits, notes); N
     if name == "pydoc" or name in KNOWN_TEXTS or _is_text(name):
         text = load_text(name)
         return f"{text.name}: {sum(text.about['tokens'].values()):,} words, hash {text.hash}", None
+    if name in KNOWN_TABLES:
+        frame, about = load_table(name)
+        return f"{name}: {len(frame):,} architectures, hash {about['hash']}, {about['content']}", None
     if name == "digits":
         data = load_images()
         return f"digits: {sum(data.about['images'].values()):,} images, hash {data.hash}", None
@@ -367,17 +380,30 @@ def list_data() -> list[dict]:  # name, what, form, where (within its root), siz
     rows = [dict(name="digits", what="images", form="embedded in scikit-learn") | embedded]
     rows.append(dict(name="pydoc", what="text", form="embedded in Python") | embedded)
     with warnings.catch_warnings(action="ignore"):  # a root that is not there is shown with the others
-        rows += [_row(name) for name in [*KNOWN_IMAGES, *KNOWN_TEXTS, *_own_names()]]
+        rows += [_row(name) for name in [*KNOWN_IMAGES, *KNOWN_TEXTS, *KNOWN_TABLES, *_own_names()]]
     return rows
 
 # %% ../nbs/01d_datasets.ipynb #list-row
 def _row(name: str) -> dict:
     row = dict(name=name, what="images", form="", where="", size=0)
     try:
-        row["what"] = "text" if name in KNOWN_TEXTS or _is_text(name) else "images"
-        return row | (_text_row if row["what"] == "text" else _images_row)(name)
+        row["what"] = _kind(name)
+        return row | dict(text=_text_row, table=_table_row, images=_images_row)[row["what"]](name)
     except (DataError, OSError) as e:
         return row | dict(state=f"broken: {e if isinstance(e, DataError) else reason(e)}")
+
+# %% ../nbs/01d_datasets.ipynb #list-kind
+def _kind(name: str) -> str:
+    if name in KNOWN_TABLES:
+        return "table"
+    return "text" if name in KNOWN_TEXTS or _is_text(name) else "images"
+
+
+def _table_row(name: str) -> dict:
+    if (path := table_path(name)) is None:
+        return dict(state=f"not here: nas-nb data add {name} FILE")
+    size, form = path.stat().st_size, path.name.partition(".")[2]
+    return dict(form=form, where=f"tables/{path.name}", size=size, state="ready")
 
 # %% ../nbs/01d_datasets.ipynb #list-images
 def _images_row(name: str) -> dict:
@@ -426,10 +452,12 @@ def _add(name: str, path: Path, copied: Path, r: Path) -> tuple[Path, str]:  # w
 # %% ../nbs/01d_datasets.ipynb #add
 def add_data(
     name: str,  # up to 64 letters, digits, - and _
-    path: str | Path,  # an image folder, an archive of one, an .npz, a folder of idx files, or text
+    path: str | Path,  # an image folder, an archive of one, an .npz, a folder of idx files, text, or a table
 ) -> str:  # a line that says what happened
     "Copy a user's data into the first root that can be written, once it was read; raises `DataError`."
     path = Path(path).expanduser()
+    if name in KNOWN_TABLES:
+        return _add_table(name, path)
     _check_name(name)
     if path.name in KNOWN_IMAGES["cifar10"][1]:
         remedy = f"put it into {data_roots()[0]} under this very name"
@@ -445,3 +473,15 @@ def add_data(
             why = f"({reason(e)}): make room, or set NAS_NB_DATA"
             raise DataError(f"{path} cannot be copied to {r} {why}") from None
     return f"{name} is here now: {target} ({said})"
+
+# %% ../nbs/01d_datasets.ipynb #add-table
+def _add_table(name: str, path: Path) -> str:
+    if there := table_path(name):
+        raise DataError(f"{name} is already here: remove {there} first")
+    file, content, about = added_table(name, path)
+    with _into_root() as (r, _):
+        try:
+            target = write_atomic(r / "tables" / file, content)
+        except OSError as e:
+            raise DataError(f"{path} cannot be copied ({reason(e)}): make room, or set NAS_NB_DATA") from None
+    return f"{name} is here now: {target} (hash {about['hash']}, {about['content']})"

@@ -55,7 +55,7 @@ class Study:
         device: str = "auto",
         overrides: str = "",  # other values: "trials=3 delta=0.5"
         threads: int = THREADS,  # CPU threads of one operation
-        claims: dict | None = None,  # what is claimed: id → claim, source, document, criterion
+        claims: dict | None = None,  # what is claimed: id → claim, source, document, criterion, and a rule
     ):
         self.profile = "smoke" if os.environ.get("IN_TEST") else profile
         check_parameters(profiles, self.profile, seeds, device, overrides)

@@ -2202,7 +2202,8 @@ def test_the_table_of_downloads():
 
 def test_list(roots):
     rows = {r["name"]: r for r in list_data()}
-    assert list(rows) == ["digits", "pydoc", "mnist", "cifar10", "ptb", "wikitext-2"]
+    known = ["digits", "pydoc", "mnist", "cifar10", "ptb", "wikitext-2", "nasbench201", "nasbenchmacro"]
+    assert list(rows) == known
     assert (
         rows["digits"]["state"] == "ready"
         and rows["mnist"]["state"] == "not here: nas-nb data get mnist"

@@ -1,0 +1,92 @@
+"Searches by look-up: what they see, what they return, and random search without a random number."
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from nas_nb.papers.arena_figures import judge_lookup, of_seeds
+from nas_nb.papers.arena_lookup import METHODS, Arena, Look, exact_random, lookup, of_best_of
+
+SMALL = Arena(
+    (2, 3), np.array([[61, 63], [70, 68], [55, 57], [71, 75], [72, 72], [40, 44.0]]), dict(name="small")
+)
+CHEAP = sorted(METHODS.keys() - {"TPE"})
+
+
+def regrets(method, seeds, null=False):
+    record = dict(result=lookup(SMALL, method, [1, 7, 200], [7, 200], seeds, null))
+    return [of_seeds(record, at) for at in (7, 200)]
+
+
+@pytest.mark.parametrize("method", CHEAP)
+def test_a_search_is_the_same_alone_and_in_a_crowd(method):
+    crowd, alone = regrets(method, range(5, 9)), regrets(method, [7])
+    for many, one in zip(crowd, alone):
+        assert many[0][2] == one[0][0] and many[1][2] == one[1][0]
+
+
+def test_the_best_seen_is_what_a_loop_finds():
+    look = Look(SMALL, 20, [1, 4, 30])
+    METHODS["random search"][0](look)
+    asked, seen = look.asked[0].numpy(), look.seen[0].numpy()
+    for n, best in zip((1, 4, 30), look.best_seen()):
+        assert best.tolist() == [rows[max(range(n), key=lambda i: v[i])] for rows, v in zip(asked, seen)]
+
+
+def test_every_answer_is_a_training_of_what_was_asked_and_under_the_null_of_any():
+    for null in (False, True):
+        look = Look(SMALL, 300, [6], null)
+        answers = look(torch.tensor(list(product(range(2), range(3))))[None].expand(300, -1, -1)).numpy()
+        own = [set(answers[:, i]) == set(SMALL.values[i]) for i in range(6)]
+        assert all(own) != null
+        assert set(answers.ravel()) == set(SMALL.values.ravel())
+
+
+def test_random_search_exactly_is_what_all_draws_give():
+    values = np.array([1.0, 2.0, 2.0, 3.0])
+    chosen = [max(range(3), key=lambda i: values[draw[i]]) for draw in product(range(4), repeat=3)]
+    drawn = [draw[i] for draw, i in zip(product(range(4), repeat=3), chosen)]
+    assert of_best_of(values, 3) == pytest.approx(np.bincount(drawn) / 64)
+
+
+def test_random_search_exactly_has_the_mean_and_quantiles_of_many():
+    exact = exact_random(SMALL, [1, 3], [3])["seen"]
+    many = lookup(SMALL, "random search", [1, 3], [3], 4000)["seen"]
+    assert exact["mean"] == pytest.approx(many["mean"], abs=0.5)
+    ours, theirs = (np.array(x["regret"]["3"].split(), float).mean() / 100 for x in (exact, many))
+    assert ours == pytest.approx(exact["mean"][1], abs=0.02) and theirs == pytest.approx(ours, abs=0.5)
+
+
+def test_a_grid_in_order_is_the_order_of_the_table_and_shuffled_has_each_once():
+    for method, same in (("grid", True), ("shuffled grid", False)):
+        look = Look(SMALL, 10, [6])
+        search, settings, _ = METHODS[method]
+        search(look, **settings)
+        rows = look.asked[0]
+        assert (rows.sort(1).values == torch.arange(6)).all()
+        assert (rows == torch.arange(6)).all() == same
+
+
+def test_variables_of_other_sizes_are_never_asked_for_a_choice_that_they_lack():
+    arena = Arena((2, 5, 3), np.arange(30.0)[:, None], dict(name="uneven"))
+    for method in CHEAP:
+        found = lookup(arena, method, [300], [300], 30)
+        assert found["seen"]["mean"][-1] < 2, method
+
+
+def test_a_run_that_is_missing_leaves_a_claim_untested():
+    said = {}
+
+    class Study:
+        def judge(self, id, ours, **how):
+            said[id] = (ours, how)
+
+    judge_lookup(Study(), "one", lambda: {}["TPE"])
+    assert said == {"one": ("no run of TPE in this profile", dict(tested=False))}
+
+
+def test_tpe_where_optuna_is_there():
+    pytest.importorskip("optuna")
+    assert lookup(SMALL, "TPE", [40], [40], 2)["seen"]["mean"][-1] <= 4
