@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # %% ../nbs/01e_tables.ipynb #heavy-imports
-import pandas as pd
-
 from .images import KNOWN_TABLES, DataError, data_roots, reading, shown_roots
 
 # %% ../nbs/01e_tables.ipynb #form
@@ -103,12 +101,14 @@ def _as_csv(path: Path, content: bytes) -> bytes:
 def load_table(
     name: str,  # a key of `KNOWN_TABLES`
     path: Path | None = None,  # default: where it lies in a root
-) -> tuple[pd.DataFrame, dict]:  # column `architecture` and the numbers; what is known of it, as JSON
+) -> tuple:  # a DataFrame with the column `architecture` and the numbers; what is known of it, as JSON
     "A public table, checked; raises `DataError`."
     if (path := path or table_path(name)) is None:
         raise DataError(f"{KNOWN_TABLES[name]} is not in {shown_roots()}: nas-nb data add {name} FILE")
     content, form = _content(path), _FORMS[name]
     with reading(path):
+        import pandas as pd  # takes a second, which only readers of tables pay
+
         frame = pd.read_csv(io.BytesIO(content), dtype={form.key: str})
     _check(frame, form, name, path)
     sha256 = hashlib.sha256(content).hexdigest()
@@ -131,7 +131,7 @@ def table_source(name: str) -> str:  # `name`: a key of `KNOWN_TABLES`
     return _FORMS[name].source
 
 # %% ../nbs/01e_tables.ipynb #check
-def _check(frame: pd.DataFrame, form: _Form, name: str, path: Path) -> None:
+def _check(frame, form: _Form, name: str, path: Path) -> None:
     numbers = [*form.percent, *form.counts]
     if set(frame) != {form.key, *numbers}:
         wrong = sorted({form.key, *numbers} ^ set(map(str, frame)))[0]
@@ -149,7 +149,7 @@ def _check(frame: pd.DataFrame, form: _Form, name: str, path: Path) -> None:
             raise DataError(f"{path} is not {KNOWN_TABLES[name]}, or its digits mean something else: {found}")
 
 # %% ../nbs/01e_tables.ipynb #check-rows
-def _check_rows(found: pd.Series, form: _Form, path: Path) -> None:
+def _check_rows(found, form: _Form, path: Path) -> None:
     n, k = len(form.sizes), form.sizes[0]
     for text in found[~found.astype(str).str.fullmatch(f"[0-{k - 1}]{{{n}}}")]:
         raise DataError(
@@ -161,7 +161,9 @@ def _check_rows(found: pd.Series, form: _Form, path: Path) -> None:
         raise DataError(f"{path} has {len(found):,} architectures, not all {k**n:,}: get it anew")
 
 # %% ../nbs/01e_tables.ipynb #check-numbers
-def _check_numbers(frame: pd.DataFrame, column: str, most: float, form: _Form, path: Path) -> None:
+def _check_numbers(frame, column: str, most: float, form: _Form, path: Path) -> None:
+    import pandas as pd  # takes a second, which only readers of tables pay
+
     values = pd.to_numeric(frame[column], errors="coerce")
     if (bad := frame[~((values >= 0) & (values <= most) & (values < math.inf))]).size:
         what = "a percentage" if most == 100 else "a count"

@@ -9,7 +9,9 @@ import torch
 from nas_nb.papers.arena_figures import judge_lookup, of_seeds
 from nas_nb.papers.arena_lookup import METHODS, Arena, Look, exact_random, lookup, of_best_of
 
-SMALL = Arena((2, 3), np.array([[61, 63], [70, 68], [55, 57], [71, 75], [72, 72], [40, 44.0]]), dict(name="small"))
+SMALL = Arena(
+    (2, 3), np.array([[61, 63], [70, 68], [55, 57], [71, 75], [72, 72], [40, 44.0]]), dict(name="small")
+)
 CHEAP = sorted(METHODS.keys() - {"TPE"})
 
 

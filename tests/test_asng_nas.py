@@ -21,10 +21,23 @@ from nas_nb.claims import check_claims
 from nas_nb.core import root
 from nas_nb.explore import explore
 from nas_nb.files import Checkpoint
-from nas_nb.papers import asng_figures, asng_runs
+from nas_nb.papers import asng_equations, asng_figures, asng_pairs, asng_runs
 from nas_nb.papers.asng_figures import predicted_median, score
 from nas_nb.papers.asng_nas import CLAIMS
-from nas_nb.papers.asng_runs import METHODS, Trials, cost, expected, hitting_times, trace
+from nas_nb.papers.asng_runs import (
+    METHODS,
+    Coins,
+    Trials,
+    coin_trace,
+    cost,
+    divergence,
+    expected,
+    hitting_times,
+    joined,
+    parts,
+    trace,
+    watched,
+)
 
 PROBLEM = dict(D=6, K=4, horizon=2000)
 
@@ -113,14 +126,15 @@ def test_score_and_interval():
 def test_the_slider_of_notebook_51_moves_through_every_step_length():
     delta0 = [1.0, 0.1, 0.01]
     log = trace(delta0, 0.05, updates=60, points=20, **PROBLEM)
+    null = coin_trace(delta0, updates=60, points=20, seeds=3, D=6, K=4)
     assert np.shape(log["delta"]) == (len(log["update"]), 3)
     titles = []
 
     def draw(axes, i):
-        asng_figures.draw_trace(axes, i, log, delta0)
+        asng_figures.draw_trace(axes, i, log, delta0, null)
         titles.append(axes[0].get_title(loc="left") or axes[0].get_title())
 
-    view = explore(draw, range(3), "δ⁰", sheet=[0, 2], rows=3, format=lambda i: f"{delta0[i]:.3g}", live=True)
+    view = explore(draw, range(3), "δ⁰", sheet=[0, 2], rows=4, format=lambda i: f"{delta0[i]:.3g}", live=True)
     for i in (1, 2, 0):
         view.slider.value = i
         assert titles[-1] == f"δ⁰ = {delta0[i]:.2g}"
@@ -295,26 +309,16 @@ NEVER, ALWAYS = [[[0, 0], [0, 0]]], [[[10, 12], [11, 11]]]
 def test_where_nothing_succeeds_the_figures_are_drawn():
     df = figure4_of(dict.fromkeys(METHODS, NEVER))
     plt.close(asng_figures.plot_figure4(df, 300, "nothing"))
-    none = asng_figures.with_spread([0, 0])
-    more = pd.DataFrame(
-        [
-            dict(eps_x=0.05, utility=u, lam=n, trials=2) | asng_figures.median_step([0, 0]) | none
-            for u in ("rank", "mean")
-            for n in (2, 4)
-        ]
-    )
-    for end in ("", "_sd", "_low", "_low_sd", "_high", "_high_sd"):
-        more[f"evaluations{end}"] = more[f"median{end}"]
-    fig = asng_figures.plot_lambda(more, "nothing")
-    fig.canvas.draw()
-    assert {t.get_text() for ax in fig.axes for t in ax.texts} == {"no trial succeeded"}
-    plt.close("all")
-    assert not any(
-        asng_figures.clearly(more, what, u, sign)
-        for what in ("median", "evaluations", "delta")
-        for u in ("rank", "mean")
-        for sign in (-1, 1)
-    )
+    picks = asng_pairs.chosen(df)
+    assert (picks[["slow", "fast"]] == -1).to_numpy().all() and asng_pairs.unsteady(
+        picks, {}, [0.05], 300
+    ) == {}
+    none = dict(updates=np.zeros((1, 1, 2)), delta=np.zeros((1, 1, 2)))
+    runs = {("rank", 2): none, ("rank", 4): none}
+    assert len(asng_pairs.pairs_table(runs, [0.05], 300, "delta")) == 0
+    same = asng_pairs.pairs_table(runs, [0.05], 300).assign(seeds="fresh")
+    assert same["factor"].tolist() == [1.0]
+    plt.close(asng_pairs.plot_pairs(same, "nothing"))
 
 
 def test_titles_say_what_the_tables_say():
@@ -330,43 +334,102 @@ def test_titles_say_what_the_tables_say():
 
 
 def test_every_claim_has_its_texts():
-    assert list(check_claims(CLAIMS)) == ["everywhere", "tuning", "eased", "step", "updates", "evaluations"]
+    ids = "everywhere tuning eased robust-best step updates updates-rank evaluations line8 trust same-optimum"
+    assert list(check_claims(CLAIMS)) == f"{ids} mean-free natural".split()
 
 
 def test_no_claim_holds_by_an_infinity_or_for_want_of_data():
-    ratios = lambda df: {m: asng_figures.spread_over_delta0(df, m, 300) for m in METHODS}
-    nothing, empty = (
-        figure4_of(dict.fromkeys(METHODS, NEVER)),
-        figure4_of({}).reindex(columns=["method", "success_rate", "eps_x", "score", "trials"]),
-    )
-    others = figure4_of(dict(ASNG=NEVER, SNG=ALWAYS, Adam=ALWAYS))
-    half = figure4_of(dict(ASNG=[[[10, 12], [0, 0]]], SNG=NEVER, Adam=NEVER))
-    for df in (nothing, others, half):
-        assert not asng_figures.eased(df, ratios(df)) and not asng_figures.every_setting(df, "ASNG")
-    assert not asng_figures.every_setting(empty, "ASNG") and not asng_figures.eased(
-        empty, dict(ASNG=1.0, SNG=9.0, Adam=9.0)
-    )
-    right = figure4_of(dict(ASNG=ALWAYS, SNG=[[[10, 12], [0, 0]]], Adam=[[[10, 12], [90, 90]]]))
-    assert ratios(right) == pytest.approx(
-        dict(ASNG=1.0, SNG=600 / 11, Adam=90 / 11)
-    )  # 0 of 2: as if 1 of 2 at update 300
-    assert asng_figures.eased(right, ratios(right))
-    assert not asng_figures.eased(right, dict(ASNG=1.0, SNG=math.nan, Adam=9.0)) and not asng_figures.eased(
-        right, dict(ASNG=1.0, SNG=math.inf, Adam=9.0)
-    )
+    nothing = figure4_of(dict.fromkeys(METHODS, NEVER))
+    empty = figure4_of({}).reindex(columns=["method", "success_rate", "eps_x", "score", "trials"])
+    for df in (nothing, empty):
+        assert not asng_figures.every_setting(df, "ASNG") and not asng_figures.needs_tuning(df, "SNG")
+    assert asng_pairs.ln_updates([0, 10], 300).tolist() == pytest.approx([math.log(300), math.log(10)])
 
 
-def test_one_success_is_not_clearly_anything():
-    rows = lambda few, many: pd.DataFrame(
-        [
-            dict(eps_x=0.05, utility="rank", lam=n, trials=len(u)) | asng_figures.with_spread(u)
-            for n, u in ((2, few), (4, many))
-        ]
+def test_a_start_from_which_one_method_fails_is_neither_slow_nor_fast():
+    trials = dict(
+        ASNG=[[[10, 10], [40, 40], [20, 20]]],
+        SNG=[[[0, 0], [10, 10], [30, 30]]],
+        Adam=[[[10, 10], [30, 30], [20, 20]]],
     )
-    assert asng_figures.fewer(rows([90, 91, 92], [10, 11, 12]), "median", "rank")
-    for few, many in (([90], [10]), ([90, 0, 0], [10, 11, 12]), ([90, 91, 92], [0, 0, 12])):
-        assert not asng_figures.fewer(rows(few, many), "median", "rank")
-    assert not asng_figures.fewer(rows([90], [10]), "median", "mean")
+    records = {m: dict(result=dict(updates=u)) for m, u in trials.items()}
+    picks = asng_pairs.chosen(asng_figures.table4(records, (0.0, 0.5, 1.0), [1.0, 0.5, 0.1], [0.05]))
+    assert picks.loc[(0.05, "ASNG")].tolist() == [0, 1, 2]  # best anywhere, slow and fast without the first
+    moved = asng_pairs.unsteady(picks, {m: joined([r]) for m, r in records.items()}, [0.05], 300)
+    found = {name: x.tolist() for name, x in asng_pairs.eased(moved).items()}
+    assert found["SNG, εₓ = 0.05"] == pytest.approx([math.log(3 / 2)] * 2)
+    assert found["Adam, εₓ = 0.05"] == pytest.approx([math.log(1.5 / 2)] * 2)
+
+
+def test_a_paired_interval_sees_what_an_unpaired_one_cannot():
+    rng = np.random.default_rng(0)
+    luck = rng.lognormal(5, 1.5, 200)
+    few, many = luck, 0.9 * luck * rng.lognormal(0, 0.05, 200)
+    runs = {("mean", n): dict(updates=u[None, None], delta=u[None, None]) for n, u in ((2, few), (32, many))}
+    row = asng_pairs.pairs_table(runs, [0.05], 10**6).iloc[0]
+    assert row["high"] < 0.93 and row["low"] > 0.87
+    assert asng_pairs.by_panel(runs, "evaluations", ["mean"], 32, [0.05], 10**6, -1)[
+        "mean, εₓ = 0.05"
+    ].mean() == pytest.approx(-np.log(0.9 * 34 / 4), abs=0.02)
+
+
+def test_trials_in_parts_are_those_of_one_run():
+    grid = dict(delta0=[0.5, 0.02], eps_x=[0.05], max_updates=900, **PROBLEM)
+    whole = hitting_times("ASNG", seeds=7, seed=3, **grid)
+    pieces = [dict(result=hitting_times("ASNG", seeds=n, seed=s, **grid)) for s, n in parts(3, 7, 3)]
+    assert joined(pieces)["updates"].tolist() == whole["updates"]
+
+
+def test_the_divergence_of_a_short_step_is_half_its_squared_length():
+    for delta in (1e-3, 1e-2, 1e-1):
+        trials = Trials("ASNG", range(20), delta, 0.05, D=30, K=5, horizon=1000)
+        before = trials.opt.theta_.clone()
+        trials.update()
+        ratio = divergence(before, trials.opt.theta_) / (delta**2 / 2)
+        assert (ratio - 1).abs().max() < 0.2 * delta**0.5 + 0.02, (delta, ratio)
+
+
+def test_on_coin_flips_nothing_is_learned_and_the_step_shrinks():
+    told = Coins("ASNG", range(200), 0.5, 0.05, **PROBLEM)
+    for _ in range(300):
+        told.update()
+    right = (told.opt.theta_.argmax(0) == 0).float().mean().item()
+    assert 0.18 < right < 0.32 and told.opt.delta.median() < 0.25
+    both = [
+        np.mean(watched([0.5], [0.05], seeds=30, updates=600, coins=coins, **PROBLEM)["ratio"])
+        for coins in (False, True)
+    ]
+    assert both[0] == pytest.approx(1, abs=0.1) and both[1] == pytest.approx(2 / 3, abs=0.1)
+
+
+@pytest.mark.parametrize("lam", [2, 3, 5])
+def test_the_mean_takes_its_share_of_the_gradient(lam):
+    "By drawing, not by enumeration, and without a factor for the other samples' mean."
+    rng, losses = np.random.default_rng(lam), np.array([0.3, 1.0, 2.5])
+    c = rng.choice(3, size=(200_000, lam), p=[0.2, 0.5, 0.3])
+    onehot, f = np.eye(3)[c] - [0.2, 0.5, 0.3], losses[c]
+    direction = lambda u: (u[..., None] * onehot).mean((0, 1))
+    factor = direction(f.mean(1, keepdims=True) - f) / direction(-f)
+    np.testing.assert_allclose(
+        factor, asng_equations.mean_factor(losses.tolist(), [0.2, 0.5, 0.3], lam), atol=0.03
+    )
+    np.testing.assert_allclose(factor, 1 - 1 / lam, atol=0.03)
+
+
+def test_the_natural_gradient_of_other_parameters_is_not_the_statistic():
+    for case in (asng_equations.categorical_case([0.6, 0.3, 0.1]), asng_equations.normal_case(-3.0, 0.5)):
+        assert max(asng_equations.off_natural(*case)) < 1e-9
+    log_p, theta, T, weights = asng_equations.categorical_case([0.6, 0.3, 0.1])
+    assert max(asng_equations.off_natural(2 * log_p, theta, T, weights)) > 0.1
+
+
+def test_no_theta_goes_beyond_the_bound_that_is_said():
+    bound = asng_equations.within_reach(6, 4)
+    trials = Trials("ASNG", range(50), 0.5, 0.05, **PROBLEM)
+    for _ in range(500):
+        trials.update()
+    assert bound["top"] - 0.01 < trials.opt.theta_.max().item() <= bound["top"] + 1e-6
+    assert bound["gap"] == pytest.approx(6 * (1 + 2 + 3) / 4 / (6 * 3)) and bound["chance"] < 0.4
 
 
 @pytest.mark.gpu

@@ -414,6 +414,10 @@ def test_what_is_open_at_the_planned_number_needs_more_than_there_is():
     x = [0.5 + d for d in (-1, 1) * 8]  # planned 11 at 95 %; the interval is −0.05 to 1.05
     assert claims.by_rule("better", 1, *claims.interval(x)[1:]) == "inconclusive"
     assert claims.needed("better", 1, x) == 19  # 2.1009 × 1.0328 / √19 = 0.498 ≤ 0.5; at 18 it is 0.514
+    x = [
+        0.6 + d for d in (-1.07, 1.07) * 6
+    ]  # planned 12; the interval is −0.11 to 1.31, 0.6 to its near side
+    assert claims.needed("better", 1, x) == 16  # 2.1314 × 1.1176 / √16 = 0.596 ≤ 0.6; at 15 it is 0.619
     on_the_line = [1 + d for d in (-1, 1) * 40]  # a mean at the margin itself is never decided
     assert claims.needed("alike", 1, on_the_line) == claims.math.inf
 
@@ -438,6 +442,11 @@ def test_of_several_parts_the_worst_decides(rule, smallest, parts):
 def test_of_two_open_parts_the_one_further_from_the_claim_is_shown():
     parts = dict(near=[0.5, 1.5, -0.2], far=[-1.5, 0.5, 0.6])
     assert claims.weigh("better", 1, parts)["part"] == "far" == claims.weigh("not worse", 1, parts)["part"]
+    parts = dict(
+        above=[2, 3.25, 4.5], below=[-1.25, -0.75, -0.25]
+    )  # alike: what counts is how far out either end lies
+    assert claims.weigh("alike", 1, parts)["part"] == "above"
+    assert claims.weigh("alike", 1, {name: [-v for v in x] for name, x in parts.items()})["part"] == "above"
 
 
 @pytest.mark.parametrize(
