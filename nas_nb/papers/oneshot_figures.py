@@ -106,7 +106,7 @@ def plot_growth(df: pd.DataFrame, cost: dict[str, float], title: str) -> plt.Fig
     ax.set(
         xscale="log",
         xlabel="multiply-adds so far (10⁹)",
-        ylabel="percentile of the cell, mean",
+        ylabel="mean percentile of the cell",
         ylim=(0, 1.03),
     )
     fig.legend(loc="outside right center")
