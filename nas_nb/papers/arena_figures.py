@@ -222,7 +222,7 @@ def plot_shares(df: pd.DataFrame, title: str) -> plt.Figure:
             xscale="log", xlabel="better encodings (% of space)", ylim=(len(methods) - 0.3, -0.5), yticks=[]
         )
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        ax.set_xlim(35 / df.loc[df["table"] == table, "encodings"].iloc[0], 100)
+        ax.set_xlim(20 / df.loc[df["table"] == table, "encodings"].iloc[0], 100)
     names = [m.replace("exact", "random search") for m in methods]
     axes[0, 0].set_yticks(range(len(methods)), names)
     fewer = {r.method: r.evaluations for r in df.itertuples() if r.evaluations < df["evaluations"].max()}

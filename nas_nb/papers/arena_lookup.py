@@ -9,6 +9,7 @@ __all__ = ['TABLES', 'METHODS', 'QUANTILES', 'Arena', 'arena_of', 'Look', 'by_ra
 
 # %% ../../nbs/95a_lookup.ipynb #imports
 import hashlib
+import pkgutil
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -249,7 +250,7 @@ def by_population(
 def by_tpe(look: Look) -> None:
     "Optuna's TPE. Raises `ImportError` where Optuna is not installed."
     try:
-        import optuna
+        optuna = pkgutil.resolve_name("optuna")  # not imported by name: it need not be there to find records
     except ImportError:
         raise ImportError("TPE needs Optuna: pip install optuna") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -278,7 +279,7 @@ METHODS = {  # name → (function, settings, where they come from)
     "TDGA": (by_population, dict(T=2.0) | _TDGA, "augmentation search of the same laboratory"),
     "cold TDGA": (by_population, dict(T=0.0) | _TDGA, "as TDGA, without temperature"),
     "GA": (by_population, dict(mutation=0.02, individuals=64), "knapsack benchmark of the same laboratory"),
-    "TPE": (by_tpe, {}, "Optuna's defaults"),
+    "TPE": (by_tpe, {}, "Optuna 5.0, its defaults"),
 }
 
 # %% ../../nbs/95a_lookup.ipynb #settings-table
