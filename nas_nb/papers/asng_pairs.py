@@ -49,7 +49,7 @@ def chosen(
     rows = {}
     for key, part in df.groupby(["eps_x", "method"], sort=False):
         scores, within = part["score"].to_numpy(), common[part.index].to_numpy()
-        pick = lambda values: int(np.argmin(np.where(np.isnan(values), math.inf, values)))
+        pick = lambda values: int(np.argmax(np.where(np.isnan(values), -math.inf, -values)))
         slow, fast = (pick(np.where(within, sign * scores, math.inf)) for sign in (-1, 1))
         rows[key] = dict(best=pick(scores), slow=slow, fast=fast)
         if within.sum() < 2:
@@ -115,7 +115,7 @@ def _row_price(ax, y: int, rows: pd.DataFrame) -> None:
 # %% ../../nbs/51d_asng_pairs.ipynb #price-panel
 _ASKED = dict(
     price="updates of ASNG from δ⁰ = 1, as a multiple of …",
-    start="updates from a slow start, as a multiple of a fast one",
+    start="updates from a slow start over a fast one",
 )
 
 
