@@ -8,6 +8,7 @@ __all__ = ['outcomes', 'choices_of', 'last', 'of', 'paired', 'plot_strips', 'plo
            'told_strips', 'grown', 'told_growth', 'parts', 'told_collapse', 'told_rankings', 'judge', 'walking']
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #imports
+import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -89,7 +90,7 @@ def plot_strips(ends: pd.DataFrame, nulls: pd.DataFrame, title: str) -> plt.Figu
 def _strip(ax, y, values, color):
     spread = np.random.default_rng(0).uniform(-0.11, 0.11, len(values))
     ax.plot(values, y + spread, "o", color=color, alpha=0.35, markersize=3, markeredgewidth=0)
-    half = 1.96 * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0
+    half = 1.96 * values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0
     ax.errorbar(values.mean(), y, xerr=half, fmt="|", color=color, markersize=12, markeredgewidth=2)
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #growth
