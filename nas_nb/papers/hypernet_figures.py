@@ -432,7 +432,7 @@ def plot_front(df: pd.DataFrame, title: str) -> plt.Figure:
     fig, axes = plt.subplots(1, len(panels), figsize=(4.7 * len(panels), 3.6), sharey=True, squeeze=False)
     for ax, what in zip(axes[0], panels):
         draw_front(ax, df, what, kind)
-        ax.set(xlabel=FRONT_X[what], yscale="log", yticks=[5, 10, 20, 50])
+        ax.set(xlabel=FRONT_X[what], yscale="log", ylim=(4, 100), yticks=[5, 10, 20, 50])
         ax.set_yticklabels([5, 10, 20, 50])
         ax.minorticks_off()
     by_itself = "trained by itself" if trained else "with inherited weights"
@@ -544,7 +544,8 @@ def words_of_apart(published: pd.DataFrame) -> tuple[str, str]:  # title, altern
 # %% ../../nbs/52b_hypernet_figures.ipynb #words-control
 def words_of_control(table: pd.DataFrame, smallest: float) -> tuple[str, str]:  # `table`: from `lost`
     "What the figure of size against λ shows."
-    means, n = table.groupby("method", sort=False)["lost"].mean(), table["seed"].nunique()
+    means, n = table.groupby("method")["lost"].mean(), table["seed"].nunique()
+    means = means[[name for name in VARIANTS if name in means.index]]
     more, less = (", ".join(means.index[which]) for which in (means > smallest, means <= smallest))
     title = (
         f"λ takes more than {smallest:g} average cells from the network in {more or 'none'}; less in {less} "
