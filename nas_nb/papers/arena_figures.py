@@ -205,6 +205,20 @@ def _strip(ax, y: float, row: pd.Series, look: dict) -> None:
     face = "white" if row["null"] else color
     ax.plot(row["q50"], y, look.get("marker") or "o", color=color, mfc=face, ms=6)
 
+# %% ../../nbs/95c_arena_figures.ipynb #lookup-strips-axes
+def _axes_shares(ax, rows: int, encodings: int) -> None:
+    ax.axvline(50, color="0.35", lw=1, ls=":")
+    ax.set(xscale="log", xlabel="better encodings (% of space)", ylim=(rows - 0.3, -0.5), yticks=[])
+    ax.set_xlim(20 / encodings, 100)
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def _key_shares(df) -> str:
+    most = df["evaluations"].max()
+    fewer = {r.method: r.evaluations for r in df.itertuples() if r.evaluations < most}
+    after = ", ".join([f"after {most:,} evaluations", *(f"{m} {n}" for m, n in fewer.items())])
+    return f"filled: as it is   hollow: on coin flips   dotted: a uniform draw   ({after})"
+
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-strips
 _RANDOM = dict(color="0.2", marker="|")
 
@@ -214,24 +228,13 @@ def plot_shares(df: pd.DataFrame, title: str) -> plt.Figure:
     methods = [m for m in ("exact", *METHODS) if m in set(df["method"]) and m != "random search"]
     fig, axes, tables = _panels(df, 1, 0.36 * len(methods) + 1.5)
     for ax, table in zip(axes[0], tables):
-        for _, row in df[(df["table"] == table) & df["method"].isin(methods)].iterrows():
+        rows = df[(df["table"] == table) & df["method"].isin(methods)]
+        for _, row in rows.iterrows():
             y = methods.index(row["method"]) + 0.32 * row["null"]
             _strip(ax, y, row, _RANDOM if row["method"] == "exact" else LOOK[row["method"]])
-        ax.axvline(50, color="0.35", lw=1, ls=":")
-        ax.set(
-            xscale="log", xlabel="better encodings (% of space)", ylim=(len(methods) - 0.3, -0.5), yticks=[]
-        )
-        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        ax.set_xlim(20 / df.loc[df["table"] == table, "encodings"].iloc[0], 100)
-    names = [m.replace("exact", "random search") for m in methods]
-    axes[0, 0].set_yticks(range(len(methods)), names)
-    fewer = {r.method: r.evaluations for r in df.itertuples() if r.evaluations < df["evaluations"].max()}
-    after = ", ".join(
-        [f"after {df['evaluations'].max():,} evaluations", *(f"{m} {n}" for m, n in fewer.items())]
-    )
-    fig.supxlabel(
-        f"filled: as it is   hollow: on coin flips   dotted: a uniform draw   ({after})", fontsize=8
-    )
+        _axes_shares(ax, len(methods), rows["encodings"].iloc[0])
+    axes[0, 0].set_yticks(range(len(methods)), [m.replace("exact", "random search") for m in methods])
+    fig.supxlabel(_key_shares(df), fontsize=8)
     headline(fig, title)
     return fig
 
