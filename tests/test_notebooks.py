@@ -523,7 +523,8 @@ def test_lint_catches_the_whole():
         lambda nb: at(nb, "body")["metadata"].update(tags=["injected-parameters"])
     )
     elsewhere = lambda nb: [
-        c.update(source=c["source"].replace("default_exp papers.", "default_exp ")) for c in nb["cells"]
+        c.update(source="".join(c["source"]).replace("default_exp papers.", "default_exp "))
+        for c in nb["cells"]
     ]
     assert "9x notebooks export nothing" in found(elsewhere, "90_sample.ipynb")
     for line in (
