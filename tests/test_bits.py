@@ -247,8 +247,10 @@ torch.where torch.zeros torch.zeros_like torch.finfo torch.iinfo torch.is_tensor
 np.iscomplexobj torch.isfinite torch.full_like torch.is_grad_enabled torch.is_inference_mode_enabled
 torch.promote_types torch.get_default_dtype torch.randperm torch.result_type nn.Module.load_state_dict
 torch.nn.utils.rnn.pad_sequence np.ndim np.subtract np.append .ravel .new
-np.argmax np.tile np.shape torch.eye np.searchsorted np.maximum.accumulate np.ones_like np.unravel_index
-np.rint
+ np.argmax np.tile np.shape torch.eye np.searchsorted np.maximum.accumulate np.ones_like np.unravel_index
+ np.rint np.ravel_multi_index np.prod np.flatnonzero np.moveaxis np.maximum np.percentile torch.meshgrid
+ torch.kron .index_add_ nn.ParameterDict
+ np.array_split np.logical_and.reduce np.indices
 """.split()
 LIBRARIES = ("torch", "F", "nn", "np")
 NO_NUMBERS = (

@@ -280,6 +280,7 @@ ONESHOT = dict(  # joins the profiles of 95_arena
         ),
         shot_nulls=("DARTS", "SNAS", "ProxylessNAS", "DSNAS", "Fair DARTS"),
         shot_delta0s=(0.1, 0.01),
+        shot_one_set=True,  # ASNG with the same images for weights and architecture
         shot_seeds=60,
         shot_seeds_relaxed=20,
         shot_steps=3000,
@@ -288,7 +289,12 @@ ONESHOT = dict(  # joins the profiles of 95_arena
         shot_flips=1000,  # seeds of coin flips
     ),
     quick=dict(
-        shot_methods=("ASNG", "DARTS"), shot_nulls=(), shot_delta0s=(), shot_seeds=1, shot_seeds_relaxed=1
+        shot_methods=("ASNG", "DARTS"),
+        shot_nulls=(),
+        shot_delta0s=(),
+        shot_one_set=False,
+        shot_seeds=1,
+        shot_seeds_relaxed=1,
     )
     | dict(shot_steps=60, shot_looks=6, shot_block=1, shot_flips=100),
     smoke=dict(shot_steps=4, shot_looks=2, shot_flips=2),
@@ -298,7 +304,8 @@ ONESHOT = dict(  # joins the profiles of 95_arena
 def searches_of(cfg) -> list[dict]:
     "What `study.run` needs for each record of searches, most telling first."
     rows = [dict(method=m) for m in cfg.shot_methods] + [dict(method=m, null=True) for m in cfg.shot_nulls]
-    rows += [dict(method="ASNG", apart=False)] + [dict(method="ASNG", delta0=d) for d in cfg.shot_delta0s]
+    rows += [dict(method="ASNG", apart=False)] * cfg.shot_one_set
+    rows += [dict(method="ASNG", delta0=d) for d in cfg.shot_delta0s]
     asked = []
     for row in rows:
         row = dict(null=False, apart=True, delta0=1.0) | row

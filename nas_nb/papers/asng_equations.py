@@ -26,8 +26,7 @@ def off_natural(
     weights: torch.Tensor,  # (outcomes,) that sum to 1
 ) -> tuple[float, float]:
     "How far F(T − θ) is from ∇ ln p, and F Cov from 1: the largest deviation of each."
-    with torch.enable_grad():
-        g = _gradients(log_p, theta)
+    g = _gradients(log_p, theta)
     d = T - theta.detach()
     F, cov = (x.T @ (weights[:, None] * x) for x in (g, d))
     off = F @ cov - torch.eye(len(theta), dtype=F.dtype)
@@ -38,8 +37,7 @@ def categorical_case(p: list[float]) -> tuple:  # probabilities that sum to 1 �
     "A categorical distribution in its expectation parameters."
     p = torch.tensor(p, dtype=torch.float64)
     theta = p[:-1].clone().requires_grad_()
-    with torch.enable_grad():
-        log_p = torch.cat([theta, 1 - theta.sum()[None]]).log()
+    log_p = torch.cat([theta, 1 - theta.sum()[None]]).log()
     return log_p, theta, torch.eye(len(p), dtype=p.dtype)[:, :-1], p
 
 # %% ../../nbs/51e_asng_equations.ipynb #natural-normal
@@ -49,9 +47,8 @@ def normal_case(mean: float, var: float) -> tuple:  # var > 0 → what `off_natu
     weights = (-z * z / 2).exp()
     c = mean + z * math.sqrt(var)
     theta = torch.tensor([mean, mean * mean + var], dtype=torch.float64, requires_grad=True)
-    with torch.enable_grad():
-        v = theta[1] - theta[0] * theta[0]
-        log_p = -(c - theta[0]) * (c - theta[0]) / (2 * v) - (2 * math.pi * v).log() / 2
+    v = theta[1] - theta[0] * theta[0]
+    log_p = -(c - theta[0]) * (c - theta[0]) / (2 * v) - (2 * math.pi * v).log() / 2
     return log_p, theta, torch.stack([c, c * c], 1), weights / weights.sum()
 
 # %% ../../nbs/51e_asng_equations.ipynb #mean-factor

@@ -322,7 +322,7 @@ def _draw_theta(ax, t: list, theta: np.ndarray, what: str) -> None:  # (times, D
 # %% ../../nbs/51b_asng_figures.ipynb #draw-null
 def _band(ax, null: dict, what: str, i: int) -> None:
     low, mid, high = np.array(null[what])[:, :, i].T
-    ax.fill_between(null["update"], low, high, color="0.85", lw=0, label="coin flips, 90 % of the seeds")
+    ax.fill_between(null["update"], low, high, color="0.85", lw=0, label="coin flips, 90 % of seeds")
     ax.plot(null["update"], mid, color="0.55", lw=1)
 
 # %% ../../nbs/51b_asng_figures.ipynb #draw-trace
@@ -336,7 +336,7 @@ def draw_trace(axes, i: int, log: dict, delta0: list[float], null: dict) -> None
     axes[1].plot(t, of_i["snr"], color=STYLE["ASNG"]["color"], label="‖s‖²/α")
     axes[1].plot(t, of_i["gamma"], color="0.2", linestyle="--", label="γ")
     axes[1].set(ylabel="‖s‖²/α and γ", xscale="log")
-    axes[1].legend(loc="upper left")
+    axes[1].legend(loc="upper left", fontsize=6.5)
     for ax, seen, what in zip(axes[2:], (log, null), ("variables", "coin flips")):
         t = seen["update"]
         _draw_theta(ax, t, np.array(seen["theta"]).reshape(len(t), -1, len(delta0))[:, :, i], what)

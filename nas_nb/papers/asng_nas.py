@@ -9,28 +9,19 @@ __all__ = ['PROFILES', 'EXPECTED', 'CLAIMS', 'UPDATES']
 PROFILES = dict(
     paper=dict(
         seeds=100,  # trials for each setting
-        first=1000,  # the first fresh seed
-        pairs=200,  # fresh seeds for what is compared by seed
-        watched=100,  # fresh seeds of which every update is watched
         factors=(0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5),  # f
-        eps_x=(0.05, 0.0005),
-        max_updates=100_000,
-        horizon=100_000,
-        D=30,
-        K=5,
-        lams=(2, 32),  # on fresh seeds
-        seen=(4, 8, 16, 32),  # on the trials of figure 4, before
-        trace_updates=20_000,
-        coins=30,  # seeds of the null of that view
+        eps_x=(0.05, 0.0005), max_updates=100_000, horizon=100_000, D=30, K=5,
+        first=1000, pairs=200, watched=100,  # the first fresh seed; how many are compared, and watched
+        lams=(2, 32), seen=(4, 8, 16, 32),  # on fresh seeds; on the trials of figure 4, before
+        trace_updates=20_000, coins=30,  # of the view, and seeds of its null
     ),
     quick=dict(
-        seeds=20, pairs=20, watched=8, factors=(0.0, 0.5, 1.0, 1.5),
-        eps_x=(0.05, 0.002), max_updates=2000, horizon=5000, D=15, K=4, lams=(2, 16), seen=(),
-        trace_updates=3000, coins=20,
+        seeds=20, factors=(0.0, 0.5, 1.0, 1.5), eps_x=(0.05, 0.002), max_updates=2000, horizon=5000, D=15,
+        K=4, pairs=20, watched=8, lams=(2, 16), seen=(), trace_updates=3000, coins=20,
     ),
     smoke=dict(
-        seeds=2, pairs=2, watched=2, factors=(0.0, 1.5), max_updates=100, horizon=300,
-        D=4, K=3, lams=(2, 4), trace_updates=100, coins=4,
+        seeds=2, factors=(0.0, 1.5), max_updates=100, horizon=300, D=4, K=3, pairs=2, watched=2, lams=(2, 4),
+        trace_updates=100, coins=4,
     ),
 )  # fmt: skip
 EXPECTED = dict(paper="2 h on one CPU core", quick="1 min", smoke="10 s")
@@ -56,112 +47,78 @@ UPDATES = dict(smallest=0.1, unit="in ln(updates)")
 CLAIMS |= {
     "eased": dict(
         claim="ASNG eases the influence of δ⁰ where SNG and Adam succeed, too",
-        source="section 3.1, last paragraph",
-        document="flatter than SNG and Adam",
+        source="section 3.1, last paragraph", document="flatter than SNG and Adam",
         criterion="paired by seed: ln(updates) from the slowest δ⁰ minus that from the fastest, of SNG and "
         "of Adam minus that of ASNG, both panels; of δ⁰ with 90 % of success of all three; chosen on half of "
         "the seeds, compared on the others",
-        rule="better",
-        **UPDATES,
-        exploratory="the records of these seeds had been seen, since fresh ones take all updates",
-    ),
+        rule="better", **UPDATES,
+        exploratory="the records of these seeds had been seen, since fresh ones take all updates"),
     "robust-best": dict(
         claim="Robust is not best: from δ⁰ = 1 ASNG is slower than tuned methods (εₓ = 0.0005)",
-        source="Algorithm 1, figure 4",
-        document="δ⁰ = 1; tuning is to be saved",
+        source="Algorithm 1, figure 4", document="δ⁰ = 1; tuning is to be saved",
         criterion="paired by seed: ln(updates) of ASNG from δ⁰ = 1 minus that of ASNG, of SNG and of Adam "
         "from the best start of each",
-        rule="better",
-        **UPDATES,
-    ),
-}
+        rule="better", **UPDATES),
+}  # fmt: skip
 
 # %% ../../nbs/51_asng_nas.ipynb #claims-outlook
 CLAIMS |= {
     "step": dict(
         claim="More θ samples make a larger learning rate possible (artificial function, δ⁰ = 1)",
-        source="section 4",
-        document="larger learning rate",
+        source="section 4", document="larger learning rate",
         criterion="paired by seed: ln(δ at success) at the largest λ minus that at 2, both panels and "
         "utilities",
-        rule="better",
-        smallest=0.1,
-        unit="in ln(δ)",
-    ),
+        rule="better", smallest=0.1, unit="in ln(δ)"),
     "updates": dict(
         claim="More θ samples reach the optimum in fewer updates (losses minus their mean; δ⁰ = 1)",
-        source="sections 2.3 and 4",
-        document="further efficiency expected",
+        source="sections 2.3 and 4", document="further efficiency expected",
         criterion="paired by seed: ln(updates) at λ = 2 minus that at the largest λ, in both panels",
-        rule="better",
-        **UPDATES,
-    ),
-}
+        rule="better", **UPDATES),
+}  # fmt: skip
 
 # %% ../../nbs/51_asng_nas.ipynb #claims-outlook-2
 CLAIMS |= {
     "updates-rank": dict(
         claim="More θ samples reach the optimum in fewer updates (ranks, as in the public code; δ⁰ = 1)",
-        source="section 4",
-        document="further efficiency expected",
+        source="section 4", document="further efficiency expected",
         criterion="paired by seed: ln(updates) at λ = 2 minus that at the largest λ, in both panels",
-        rule="better",
-        **UPDATES,
-    ),
+        rule="better", **UPDATES),
     "evaluations": dict(
         claim="More θ samples reach the optimum in fewer evaluations (artificial function, δ⁰ = 1)",
-        source="section 4",
-        document="further efficiency expected, on parallel machines",
+        source="section 4", document="further efficiency expected, on parallel machines",
         criterion="paired by seed: ln(evaluations) at λ = 2 minus that at the largest λ, both panels and "
         "utilities",
-        rule="better",
-        smallest=0.1,
-        unit="in ln(evaluations)",
-    ),
-}
+        rule="better", smallest=0.1, unit="in ln(evaluations)"),
+}  # fmt: skip
 
 # %% ../../nbs/51_asng_nas.ipynb #claims-inside
 CLAIMS |= {
     "line8": dict(
         claim="Line 8 holds ‖s‖²/γ ≈ α",
-        source="section 2.3",
-        document="‖s‖²/γ ≈ α",
+        source="section 2.3", document="‖s‖²/γ ≈ α",
         criterion="ln of the mean of ‖s‖²/(αγ) over the second half of the updates, from every δ⁰, both "
         "panels",
-        rule="alike",
-        smallest=0.1,
-        unit="in ln(‖s‖²/(αγ))",
-    ),
+        rule="alike", smallest=0.1, unit="in ln(‖s‖²/(αγ))"),
     "trust": dict(
         claim="A step is a step in a trust region of radius δ: its KL divergence is about δ²/2",
-        source="section 2.2",
-        document="similar",
+        source="section 2.2", document="similar",
         criterion="ln of the sum of KL(θ before, θ after) over that of δ²/2, until success, every δ⁰, both "
         "panels",
-        rule="alike",
-        smallest=0.7,
-        unit="in ln(KL/(δ²/2))",
-    ),
-}
+        rule="alike", smallest=0.7, unit="in ln(KL/(δ²/2))"),
+}  # fmt: skip
 
 # %% ../../nbs/51_asng_nas.ipynb #claims-theory
 CLAIMS |= {
     "same-optimum": dict(
         claim="To maximise J over θ is to maximise f over c: sup J = sup f, and the limit is a Dirac",
-        source="section 2.1",
-        document="the same",
-        criterion="best J over the θ that the search can reach equals min f, at x = 0",
-    ),
+        source="section 2.1", document="the same",
+        criterion="best J over the θ that the search can reach equals min f, at x = 0"),
     "mean-free": dict(
         claim="Subtracting the mean of the losses does not change the expected gradient",
-        source="section 2.3",
-        document="no influence",
-        criterion="expected gradient with over that without, all pairs of samples enumerated: 1",
-    ),
+        source="section 2.3", document="no influence",
+        criterion="expected gradient with over that without, all pairs of samples enumerated: 1"),
     "natural": dict(
         claim="The natural gradient of ln p is T(c) − θ, and F⁻¹ is the covariance of T(c)",
-        source="section 2.1",
-        document="equality",
-        criterion="both within 1e-9 of the definition of F, for a categorical and a normal distribution",
-    ),
-}
+        source="section 2.1", document="equality",
+        criterion="both within 1e-9 of the definition of F, for a categorical and a normal distribution"),
+}  # fmt: skip

@@ -49,7 +49,7 @@ def chosen(
     rows = {}
     for key, part in df.groupby(["eps_x", "method"], sort=False):
         scores, within = part["score"].to_numpy(), common[part.index].to_numpy()
-        pick = lambda values: int(np.argmin(np.where(np.isnan(values), math.inf, values)))
+        pick = lambda values: int(np.argmax(np.where(np.isnan(values), -math.inf, -values)))
         slow, fast = (pick(np.where(within, sign * scores, math.inf)) for sign in (-1, 1))
         rows[key] = dict(best=pick(scores), slow=slow, fast=fast)
         if within.sum() < 2:
@@ -115,7 +115,7 @@ def _row_price(ax, y: int, rows: pd.DataFrame) -> None:
 # %% ../../nbs/51d_asng_pairs.ipynb #price-panel
 _ASKED = dict(
     price="updates of ASNG from δ⁰ = 1, as a multiple of …",
-    start="updates from the slowest start, as a multiple of the fastest",
+    start="updates from a slow start over a fast one",
 )
 
 
@@ -208,7 +208,7 @@ UTILITY_NAMES = dict(mean="losses minus their mean (document)", rank="ranks (pub
 # %% ../../nbs/51d_asng_pairs.ipynb #more-line
 def _line_pairs(ax, utility: str, rows: pd.DataFrame, seeds: str) -> None:
     look, fresh = UTILITY_STYLE[utility] | dict(ms=6, capsize=3, elinewidth=1.2), seeds == "fresh"
-    x = rows["lam"] * (0.95 if utility == "mean" else 1.05) * (1.12 if fresh else 1)
+    x = rows["lam"] * (0.95 if utility == "mean" else 1.05) * (1.3 if fresh else 1)
     if fresh:
         ax.vlines(x, rows["q25"], rows["q75"], color=look["color"], lw=7, alpha=0.2)
     bars = np.clip([rows["factor"] - rows["low"], rows["high"] - rows["factor"]], 0, None)
@@ -224,7 +224,7 @@ def _panel_pairs(ax, rows: pd.DataFrame, eps: float) -> None:
         _line_pairs(ax, utility, part, seeds)
     ax.plot([2, *lams], [1, *4 / (2 + lams)], ":", color="0.35", lw=1.2, label="as many evaluations")
     ax.set(xscale="log", yscale="log", xticks=lams, xticklabels=lams, title=f"εₓ = {eps:g}")
-    ax.set_xlim(0.75 * lams.min(), 1.5 * lams.max())
+    ax.set_xlim(0.75 * lams.min(), 1.7 * lams.max())
     ax.minorticks_off()
     ax.set_xlabel("samples for each θ update, λ")
 
@@ -235,8 +235,8 @@ def plot_pairs(df: pd.DataFrame, title: str) -> plt.Figure:
     fig, axes = plt.subplots(1, len(panels), figsize=(3.9 * len(panels), 3.7), sharey=True, squeeze=False)
     for ax, eps in zip(axes[0], panels):
         _panel_pairs(ax, df[df["eps_x"] == eps], eps)
-    low, high = 0.9 * min(df["q25"].min(), 4 / (2 + df["lam"].max())), 1.1 * max(df["q75"].max(), 1.2)
-    ticks = [t for t in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) if low < t < high]
+    low, high = 0.9 * min(df["q25"].min(), df["low"].min(), 0.6), 1.1 * max(df["high"].max(), 1.2)
+    ticks = [t for t in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.2, 1.5, 2, 3, 5, 10) if low < t < high]
     axes[0][0].set_yticks(ticks, [f"{t:g}" for t in ticks])
     axes[0][0].set_ylim(low, high)
     axes[0][0].set_ylabel("updates, as a multiple of\nthe same seed's with 2 samples")
@@ -319,7 +319,8 @@ def plot_kept(df: pd.DataFrame, margins: dict, title: str) -> plt.Figure:
 def told_kept(df: pd.DataFrame) -> tuple[str, str]:
     "Title and alternative text of the figure."
     least, most = df.groupby("told").min(numeric_only=True), df.groupby("told").max(numeric_only=True)
-    said = lambda by, what: f"{least.loc[by, what]:.2f} to {most.loc[by, what]:.2f}"
+    ends = lambda by, what: [f"{x.loc[by, what]:.2f}" for x in (least, most)]
+    said = lambda by, what: " to ".join(dict.fromkeys(ends(by, what)))
     title = f"‖s‖²/γ is {said('losses', 'ratio')} α, on coin flips {said('coins', 'ratio')} α; "
     title += f"a step's KL is {said('losses', 'kl')} of δ²/2"
     what = (

@@ -362,20 +362,18 @@ def watched(
     coins: bool = False,  # told coin flips in place of losses
     seed: int = 0,  # first trial seed
     device="cpu",
-    ckpt=None,  # not needed: this takes a minute
+    ckpt=None,
 ) -> dict:  # `ratio`, mean ‖s‖²/(αγ); `kl`, KL over δ²/2 until success: lists (eps_x, delta0, trials)
     "What ASNG keeps constant, watched at every update of a grid of settings. Raises `ValueError`."
     check_whole(2, updates=updates)
-    eps, first, number = (grid := _grid(delta0, eps_x, seeds, seed, device)).T
-    kind = Coins if coins else Trials
-    trials = kind("ASNG", number.long(), first.float(), eps, D, K, horizon, device=grid.device)
+    eps, first, n = _grid(delta0, eps_x, seeds, seed, device).T
+    trials = (Coins if coins else Trials)("ASNG", n.long(), first.float(), eps, D, K, horizon, device=device)
     sums = {k: torch.zeros_like(trials.opt.delta) for k in ("kl", "half", "ratio")}
-    sums["done"] = torch.zeros_like(trials.opt.delta, dtype=torch.bool)
-    for t in progress(range(updates), desc="coin flips watched" if coins else "every update watched"):
+    sums["done"] = sums["kl"] > 0
+    for t in progress(range(updates), desc="watching every update"):
         _watch(trials, sums, t >= updates // 2)
     found = dict(ratio=sums["ratio"] / (updates - updates // 2), kl=sums["kl"] / sums["half"])
-    shape = len(eps_x), len(delta0), seeds
-    return {k: _rounded(v, shape) for k, v in found.items()}
+    return {k: _rounded(v, (len(eps_x), len(delta0), seeds)) for k, v in found.items()}
 
 # %% ../../nbs/51a_asng_runs.ipynb #parts
 def parts(

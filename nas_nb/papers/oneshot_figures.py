@@ -8,6 +8,7 @@ __all__ = ['outcomes', 'choices_of', 'last', 'of', 'paired', 'plot_strips', 'plo
            'told_strips', 'grown', 'told_growth', 'parts', 'told_collapse', 'told_rankings', 'judge', 'walking']
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #imports
+import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -89,7 +90,7 @@ def plot_strips(ends: pd.DataFrame, nulls: pd.DataFrame, title: str) -> plt.Figu
 def _strip(ax, y, values, color):
     spread = np.random.default_rng(0).uniform(-0.11, 0.11, len(values))
     ax.plot(values, y + spread, "o", color=color, alpha=0.35, markersize=3, markeredgewidth=0)
-    half = 1.96 * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0
+    half = 1.96 * values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0
     ax.errorbar(values.mean(), y, xerr=half, fmt="|", color=color, markersize=12, markeredgewidth=2)
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #growth
@@ -104,7 +105,10 @@ def plot_growth(df: pd.DataFrame, cost: dict[str, float], title: str) -> plt.Fig
         ax.fill_between(x, at["mean"] - at["sem"], at["mean"] + at["sem"], color=COLORS[n % 10], alpha=0.15)
     ax.axhline(0.5, color="0.35", linestyle=":", linewidth=1)
     ax.set(
-        xscale="log", xlabel="multiply-adds so far (10⁹)", ylabel="percentile of the cell, mean", ylim=(0, 1)
+        xscale="log",
+        xlabel="multiply-adds so far (10⁹)",
+        ylabel="mean percentile of the cell",
+        ylim=(0, 1.03),
     )
     fig.legend(loc="outside right center")
     headline(fig, title)
@@ -122,7 +126,7 @@ def plot_collapse(df: pd.DataFrame, methods: Sequence[str], title: str) -> plt.F
         at = df[df["method"] == method].groupby("step")
         _band(top, at["percentile"], "black")
         bottom.stackplot(at["skips"].mean().index, *(at[p].mean() for p in _PARTS), colors=_PARTS.values())
-        top.set(title=method, ylim=(0, 1))
+        top.set(title=method, ylim=(0, 1.06))
         bottom.set(xlabel="step", ylim=(0, 6))
     axes[0, 0].set_ylabel("percentile")
     axes[1, 0].set_ylabel("edges of the cell")
@@ -197,8 +201,10 @@ def draw_paths(ax, df: pd.DataFrame, until: float) -> None:
     "The paths of some searches, up to a step; a ring where they are then."
     for _, rows in df[df["step"] <= until].groupby("seed"):
         x, y = place(rows["code"]).T
-        ax.plot(x, y, "-", color="white", linewidth=0.8, alpha=0.7)
-        ax.plot(x[-1:], y[-1:], "o", markerfacecolor="none", markeredgecolor="white", markersize=6)
+        for color, width in (("white", 2.4), ("black", 1.0)):  # seen on bright and on dark squares
+            ring = dict(markerfacecolor="none", markeredgecolor=color, markeredgewidth=width, markersize=7)
+            ax.plot(x, y, "-", color=color, linewidth=width)
+            ax.plot(x[-1:], y[-1:], "o", **ring)
 
 
 def best_place(ax, table: Table) -> None:
@@ -241,7 +247,8 @@ def told_strips(plain: pd.DataFrame, nulls: pd.DataFrame) -> tuple[str, str]:
     "Title and alternative text of `plot_strips`."
     ours, theirs = (df.groupby("method")["percentile"].mean() for df in (plain, nulls))
     order = ours.sort_values(ascending=False)
-    title = f"Mean percentile of what is found: {order.index[0]} {order.iloc[0]:.2f}"
+    one = " (one search each)" if (plain["method"].value_counts() == 1).all() else ""
+    title = f"Mean percentile of what is found{one}: {order.index[0]} {order.iloc[0]:.2f}"
     title += f" … {order.index[-1]} {order.iloc[-1]:.2f}"
     title += f"; nulls {theirs.min():.2f} to {theirs.max():.2f}" if len(theirs) else ""
     seeds = f"{len(plain)} searches, the null of each method in grey"
