@@ -522,7 +522,10 @@ def test_lint_catches_the_whole():
     assert "papermill injected" in found(
         lambda nb: at(nb, "body")["metadata"].update(tags=["injected-parameters"])
     )
-    assert "9x notebooks export nothing" in found(lambda nb: None, "90_sample.ipynb")
+    elsewhere = lambda nb: [
+        c.update(source=c["source"].replace("default_exp papers.", "default_exp ")) for c in nb["cells"]
+    ]
+    assert "9x notebooks export nothing" in found(elsewhere, "90_sample.ipynb")
     for line in (
         "from nas_nb.asng import x",
         "import nas_nb.asng",

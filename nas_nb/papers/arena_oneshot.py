@@ -274,29 +274,20 @@ def step_cost_run(
 ONESHOT = dict(  # joins the profiles of 95_arena
     cpu=dict(
         shot_table="digits",
-        shot_methods=(
-            *("ASNG", "DARTS", "random search", "SNAS", "ProxylessNAS", "DSNAS", "Fair DARTS"),
-            *("REINFORCE", "DARTS with L1", "hypernetwork", "DARTS, second order"),
-        ),
-        shot_nulls=("DARTS", "SNAS", "ProxylessNAS", "DSNAS", "Fair DARTS"),
-        shot_delta0s=(0.1, 0.01),
-        shot_one_set=True,  # ASNG with the same images for weights and architecture
-        shot_seeds=60,
-        shot_seeds_relaxed=20,
+        # to come: ProxylessNAS, DSNAS, Fair DARTS, REINFORCE, DARTS with L1 and of second order, hypernetwork
+        shot_methods=("ASNG", "DARTS", "random search", "SNAS"),
+        shot_nulls=(),  # to come: DARTS, SNAS, ProxylessNAS, DSNAS, Fair DARTS
+        shot_delta0s=(),  # to come: 0.1, 0.01
+        shot_one_set=False,  # ASNG with the same images for weights and architecture
+        shot_seeds=10,  # 60 are planned
+        shot_seeds_relaxed=10,  # 20 are planned
         shot_steps=3000,
         shot_looks=30,
         shot_block=10,
         shot_flips=1000,  # seeds of coin flips
     ),
-    quick=dict(
-        shot_methods=("ASNG", "DARTS"),
-        shot_nulls=(),
-        shot_delta0s=(),
-        shot_one_set=False,
-        shot_seeds=1,
-        shot_seeds_relaxed=1,
-    )
-    | dict(shot_steps=60, shot_looks=6, shot_block=1, shot_flips=100),
+    quick=dict(shot_methods=("ASNG", "DARTS"), shot_nulls=(), shot_delta0s=(), shot_one_set=False)
+    | dict(shot_seeds=1, shot_seeds_relaxed=1, shot_steps=60, shot_looks=6, shot_block=1, shot_flips=100),
     smoke=dict(shot_steps=4, shot_looks=2, shot_flips=2),
 )
 
