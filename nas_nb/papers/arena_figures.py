@@ -275,7 +275,9 @@ def plot_steps(df: pd.DataFrame, at, title: str) -> plt.Figure:  # `df` of `step
         label = f"{method} after {n:,} evaluations"
         where = rows["delta0"] * (1.08 if method == "SNG" else 1)
         ax.errorbar(where, rows["mean"], np.clip(bars, 0, None), **look, **shown, label=label)
-        ax.set(xscale="log", xlabel="first step δ⁰", ylim=(0, None))
+        ax.set(xscale="log", xlabel="first step δ⁰")
+    for ax in axes[0]:  # at last: a limit stops the axis from growing
+        ax.set_ylim(0, None)
     axes[0, 0].set_ylabel("regret (points of accuracy)")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     headline(fig, title)
