@@ -24,6 +24,10 @@ PROFILES = dict(
         again=3,  # trainings of each of the five architectures
         stack=True,  # searches side by side: for a GPU, which a single one leaves idle
     ),
+)  # fmt: skip
+
+# %% ../../nbs/52_hypernet_complexity.ipynb #profiles-small
+PROFILES |= dict(
     cpu=dict(side=16, channels=4, epochs=8, epoch_steps=60, held=1000, lr=0.1, lr_alpha=0.004,
              fast=0.02, unroll=False, retrain_steps=300, stack=False,
              # planned are 8 seeds, 5 fast ones, 300 steps of training: so many are done
@@ -78,6 +82,10 @@ CLAIMS |= {
         document="“clearly worse than for the other values”",
         criterion="more than 1 point below the mean of the other three at each of the four epochs",
     ),
+}
+
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-table-2
+CLAIMS |= {
     "table-falls": dict(
         claim="The document's table: quality falls as epochs go by",
         source="slide with the table",
@@ -90,6 +98,10 @@ CLAIMS |= {
         document="“comparable in quality”",
         criterion="at most 1 point lower at epoch 100, each at its best λ",
     ),
+}
+
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-table-3
+CLAIMS |= {
     "precision": dict(
         claim="What the document calls precision is accuracy",
         source="slide on quality, TP/(TP + FP); slide with the table",
@@ -176,6 +188,10 @@ CLAIMS |= {
         unit="points",
         exploratory=SEEN,
     ),
+}
+
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-quality-2
+CLAIMS |= {
     "comparable": dict(
         claim="The hypernetwork is not worse than DARTS (mixtures)",
         source="conclusion",
@@ -185,6 +201,10 @@ CLAIMS |= {
         smallest=1.0,
         unit="points",
     ),
+}
+
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-quality-3
+CLAIMS |= {
     "batch-norm": dict(
         claim="Running batch-norm averages, gathered over all λ, cost accuracy at a fixed λ (as published)",
         source="our explanation of the dips in the document's figure",
@@ -205,6 +225,10 @@ CLAIMS |= {
         smallest=1.0,
         unit="points",
     ),
+}
+
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-quality-4
+CLAIMS |= {
     "size-predicts": dict(
         claim="Size predicts the accuracy after training by itself better than inherited weights do",
         source="ours, suggested by our earlier runs",

@@ -356,9 +356,7 @@ def search_recipe(steps: int, lr: float, channels_last: bool) -> Recipe:
 
 # %% ../../nbs/52a_hypernet_runs.ipynb #search-run
 def search_runs(
-    # of each: `method`, a name in `VARIANTS` or `BASELINES`; `lam` of a baseline; `lams` at which a
-    # hypernetwork is measured; `seed`
-    runs: list[dict],
+    runs: list[dict],  # of each: method, seed, `lam` of a baseline, `lams` where a hypernetwork is measured
     source: str,  # this and the next as in `PROFILES` of 52_hypernet_complexity
     side: int,
     channels: int,
@@ -374,8 +372,9 @@ def search_runs(
     small: bool = False,  # the cell `SMALL` instead of the document's
 ) -> list[dict]:  # of each: epochs (rows of `measured`), discrete (rows of `discrete`), alpha
     "Search with each method, measuring it after every epoch."
-    space = SMALL if small else SPACE
-    s = Searches(runs, source, side, channels, size, epochs, epoch_steps, held, device, space)
+    s = Searches(
+        runs, source, side, channels, size, epochs, epoch_steps, held, device, SMALL if small else SPACE
+    )
     s.others = 10 if small else 0
     recipe, parts, seed = search_recipe(s.steps, lr, s.alone), s.side_by_side(), runs[0]["seed"]
     desc = f"{runs[0]['method']}, seed {seed}" if s.alone else f"{len(runs)} searches"
