@@ -54,6 +54,10 @@ CLAIMS = {
         smallest=1.0,
         unit="points",
     ),
+}
+
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-epochs-2
+CLAIMS |= {
     "worse": dict(
         claim="Quality is clearly worse at λ = 10⁻¹ (as published)",
         source="slide on quality against epoch",
@@ -129,6 +133,10 @@ CLAIMS |= {
     "control-log-signed": OURS | dict(claim="A larger λ makes the network smaller (log scale, signed)"),
     "control-raw-count": OURS | dict(claim="A larger λ makes the network smaller (raw scale, count)"),
     "control-log-count": OURS | dict(claim="A larger λ makes the network smaller (log scale, count)"),
+}
+
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-grid-2
+CLAIMS |= {
     "scale": OURS
     | dict(
         claim="The log scale alone gives λ more control than the raw scale, with either penalty",

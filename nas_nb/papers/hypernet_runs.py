@@ -372,9 +372,8 @@ def search_runs(
     small: bool = False,  # the cell `SMALL` instead of the document's
 ) -> list[dict]:  # of each: epochs (rows of `measured`), discrete (rows of `discrete`), alpha
     "Search with each method, measuring it after every epoch."
-    s = Searches(
-        runs, source, side, channels, size, epochs, epoch_steps, held, device, SMALL if small else SPACE
-    )
+    space = SMALL if small else SPACE
+    s = Searches(runs, source, side, channels, size, epochs, epoch_steps, held, device, space)
     s.others = 10 if small else 0
     recipe, parts, seed = search_recipe(s.steps, lr, s.alone), s.side_by_side(), runs[0]["seed"]
     desc = f"{runs[0]['method']}, seed {seed}" if s.alone else f"{len(runs)} searches"
