@@ -378,8 +378,7 @@ def search_runs(
     recipe, parts, seed = search_recipe(s.steps, lr, s.alone), s.side_by_side(), runs[0]["seed"]
     desc = f"{runs[0]['method']}, seed {seed}" if s.alone else f"{len(runs)} searches"
     step = dict(lr=lr_alpha, second_order=unroll, measure=s.measure, every=s.every)
-    rows = search(*parts, recipe, seed=seed, ckpt=ckpt, desc=desc, **step)
-    return s.ends(rows)
+    return s.ends(search(*parts, recipe, seed=seed, ckpt=ckpt, desc=desc, **step))
 
 # %% ../../nbs/52a_hypernet_runs.ipynb #retrain
 def retrain_run(
