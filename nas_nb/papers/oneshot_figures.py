@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['outcomes', 'choices_of', 'last', 'of', 'paired', 'plot_strips', 'plot_growth', 'plot_collapse', 'rankings',
            'plot_rankings', 'place', 'draw_map', 'draw_paths', 'best_place', 'tenth', 'third', 'flipped', 'compared',
-           'told_strips', 'grown', 'told_growth', 'parts', 'told_collapse', 'told_rankings', 'judge', 'walking']
+           'told_strips', 'grown', 'told_growth', 'parts', 'told_collapse', 'in_words', 'told_rankings', 'judge',
+           'walking']
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #imports
 import math
@@ -250,7 +251,9 @@ def told_strips(plain: pd.DataFrame, nulls: pd.DataFrame) -> tuple[str, str]:
     one = " (one search each)" if (plain["method"].value_counts() == 1).all() else ""
     title = f"Mean percentile of what is found{one}: {order.index[0]} {order.iloc[0]:.2f}"
     title += f" … {order.index[-1]} {order.iloc[-1]:.2f}"
-    title += f"; nulls {theirs.min():.2f} to {theirs.max():.2f}" if len(theirs) else ""
+    nulls = f"nulls {theirs.min():.2f} to {theirs.max():.2f}"
+    nulls = nulls if len(theirs) > 1 else f"{theirs.index[0]} on its null {theirs.iloc[0]:.2f}"
+    title += f"; {nulls}"
     seeds = f"{len(plain)} searches, the null of each method in grey"
     return title, f"Percentile of the cell of each search, a row for each method: {seeds}. {title}."
 
@@ -283,6 +286,15 @@ def told_collapse(df: pd.DataFrame) -> tuple[str, str]:
     return (
         title,
         f"Operations in the cell against steps, with the percentile above, a panel a method. {title}.",
+    )
+
+# %% ../../nbs/95d_oneshot_figures.ipynb #in-words
+def in_words(early: pd.DataFrame, late: pd.DataFrame, method: str) -> dict:
+    "Convolutions and percentiles of a method at two looks, to be cited."
+    at = lambda rows, value: of(rows, method, value).mean()
+    few, many = (f"{at(rows, 'convolutions'):.1f}" for rows in (late, early))
+    return dict(
+        many=many, few=few, early=f"{at(early, 'percentile'):.2f}", late=f"{at(late, 'percentile'):.2f}"
     )
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #told-rankings
