@@ -25,9 +25,7 @@ PROFILES = dict(
         stack=True,  # searches side by side: for a GPU, which a single one leaves idle
     ),
     cpu=dict(side=16, channels=4, epochs=8, epoch_steps=60, held=1000, lr=0.1, lr_alpha=0.004,
-             fast=0.02, unroll=False, retrain_steps=300, stack=False,
-             # planned are 8 seeds, 5 fast ones, 300 steps of training: so many are done
-             grid_seeds=5, grid_fast_seeds=0, grid_retrain=0),
+             fast=0.02, unroll=False, retrain_steps=300, stack=False),
     quick=dict(source="digits", side=0, epochs=4, epoch_steps=20, held=400, lr_alpha=0.024,
                variants=("published", "normalised"), baselines=("DARTS",), seeds=1, fast=0.0,
                grid_seeds=0, grid_fast_seeds=0, grid_retrain=0, retrain_steps=0, random=0, again=0),
