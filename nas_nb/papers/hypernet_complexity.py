@@ -18,25 +18,17 @@ PROFILES = dict(
         baselines=("DARTS", "L1 as published", "L1"),
         signed_lams=(1e-4, 1e-3, 1e-2, 1e-1), count_lams=(1e-6, 5.62e-6, 3.16e-5, 1.78e-4, 1e-3),
         l1_lams=(1e-6, 3.16e-5, 1e-3),
-        grid_seeds=8, grid_fast_seeds=5,  # of the grid scale × penalty, which has a size of its own
-        grid_side=8, grid_epochs=4, grid_steps=75, grid_retrain=300,
-        seeds=3, retrain_steps=4690, random=20,  # `random`: random architectures to compare with
-        again=3,  # trainings of each of the five architectures
+        # of the grid scale × penalty, which has a size of its own
+        grid_seeds=8, grid_fast_seeds=5, grid_side=8, grid_epochs=4, grid_steps=75, grid_retrain=300,
+        seeds=3, retrain_steps=4690, random=20, again=3,  # random architectures; trainings of each of five
         stack=True,  # searches side by side: for a GPU, which a single one leaves idle
     ),
-)  # fmt: skip
-
-# %% ../../nbs/52_hypernet_complexity.ipynb #profiles-small
-PROFILES |= dict(
     cpu=dict(side=16, channels=4, epochs=8, epoch_steps=60, held=1000, lr=0.1, lr_alpha=0.004,
-             fast=0.02, unroll=False, retrain_steps=300, stack=False,
-             # planned are 8 seeds, 5 fast ones, 300 steps of training: so many are done
-             grid_seeds=5, grid_fast_seeds=0, grid_retrain=0),
+             fast=0.02, unroll=False, retrain_steps=300, stack=False),
     quick=dict(source="digits", side=0, epochs=4, epoch_steps=20, held=400, lr_alpha=0.024,
                variants=("published", "normalised"), baselines=("DARTS",), seeds=1, fast=0.0,
                grid_seeds=0, grid_fast_seeds=0, grid_retrain=0, retrain_steps=0, random=0, again=0),
-    smoke=dict(epochs=1, epoch_steps=2, held=100,
-               grid_seeds=1, grid_fast_seeds=1, grid_epochs=1, grid_steps=2),
+    smoke=dict(epochs=1, epoch_steps=2, held=100, grid_seeds=1, grid_epochs=1, grid_steps=2),
 )  # fmt: skip
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #expected
@@ -56,7 +48,7 @@ CLAIMS = {
     ),
 }
 
-# %% ../../nbs/52_hypernet_complexity.ipynb #claims-epochs-2
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-epochs-worse
 CLAIMS |= {
     "worse": dict(
         claim="Quality is clearly worse at λ = 10⁻¹ (as published)",
@@ -88,7 +80,7 @@ CLAIMS |= {
     ),
 }
 
-# %% ../../nbs/52_hypernet_complexity.ipynb #claims-table-2
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-table-table-falls
 CLAIMS |= {
     "table-falls": dict(
         claim="The document's table: quality falls as epochs go by",
@@ -104,7 +96,7 @@ CLAIMS |= {
     ),
 }
 
-# %% ../../nbs/52_hypernet_complexity.ipynb #claims-table-3
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-table-precision
 CLAIMS |= {
     "precision": dict(
         claim="What the document calls precision is accuracy",
@@ -135,7 +127,7 @@ CLAIMS |= {
     "control-log-count": OURS | dict(claim="A larger λ makes the network smaller (log scale, count)"),
 }
 
-# %% ../../nbs/52_hypernet_complexity.ipynb #claims-grid-2
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-grid-scale
 CLAIMS |= {
     "scale": OURS
     | dict(
@@ -148,6 +140,10 @@ CLAIMS |= {
         criterion="count minus signed, of the difference that the claims on control are about, "
         "for each scale",
     ),
+}
+
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-grid-null
+CLAIMS |= {
     "null": OURS
     | dict(
         claim="Without any penalty λ has less control (log scale)",
@@ -186,6 +182,10 @@ CLAIMS |= {
         criterion="five different sizes, falling with λ, in every seed; one seed can refute it",
         exploratory=SEEN,
     ),
+}
+
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-q-comparable-l1
+CLAIMS |= {
     "comparable-l1": dict(
         claim="The hypernetwork is not worse than DARTS with L1 as published (mixtures)",
         source="conclusion and table",
@@ -198,7 +198,7 @@ CLAIMS |= {
     ),
 }
 
-# %% ../../nbs/52_hypernet_complexity.ipynb #claims-quality-2
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-q-comparable
 CLAIMS |= {
     "comparable": dict(
         claim="The hypernetwork is not worse than DARTS (mixtures)",
@@ -211,7 +211,7 @@ CLAIMS |= {
     ),
 }
 
-# %% ../../nbs/52_hypernet_complexity.ipynb #claims-quality-3
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-q-batch-norm
 CLAIMS |= {
     "batch-norm": dict(
         claim="Running batch-norm averages, gathered over all λ, cost accuracy at a fixed λ (as published)",
@@ -223,6 +223,10 @@ CLAIMS |= {
         smallest=1.0,
         unit="points",
     ),
+}
+
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-q-batch-norm-fast
+CLAIMS |= {
     "batch-norm-fast": dict(
         claim="The same with an architecture that learns five times as fast (log count)",
         source="ours",
@@ -235,7 +239,7 @@ CLAIMS |= {
     ),
 }
 
-# %% ../../nbs/52_hypernet_complexity.ipynb #claims-quality-4
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-q-size-predicts
 CLAIMS |= {
     "size-predicts": dict(
         claim="Size predicts the accuracy after training by itself better than inherited weights do",

@@ -291,10 +291,11 @@ class Searches:
     "Searches of one size: their data and networks, seeded one by one."
 
     def __init__(
-        self, runs: list[dict], source, side, channels, size, epochs, epoch_steps, held, device, space=SPACE
+        self, runs: list[dict], source, side, channels, size, epochs, epoch_steps, held, device, small=False
     ):
-        self.runs, self.alone = runs, len(runs) == 1
+        self.runs, self.alone, self.others = runs, len(runs) == 1, 10 * small
         first, second, self.watched, _, self.norm = halves(source, side, held, device)
+        space = SMALL if small else SPACE
         batches = (search_batches(first, second, size, run["seed"], self.norm) for run in runs)
         self.trains, self.valids, self.plain = zip(*batches)
         self.every = epoch_steps or self.trains[0].per_epoch
@@ -356,7 +357,8 @@ def search_recipe(steps: int, lr: float, channels_last: bool) -> Recipe:
 
 # %% ../../nbs/52a_hypernet_runs.ipynb #search-run
 def search_runs(
-    runs: list[dict],  # of each: method, seed, `lam` of a baseline, `lams` where a hypernetwork is measured
+    # of each: `method`, `lam` of a baseline, `lams` at which a hypernetwork is measured, `seed`
+    runs: list[dict],
     source: str,  # this and the next as in `PROFILES` of 52_hypernet_complexity
     side: int,
     channels: int,
@@ -372,13 +374,12 @@ def search_runs(
     small: bool = False,  # the cell `SMALL` instead of the document's
 ) -> list[dict]:  # of each: epochs (rows of `measured`), discrete (rows of `discrete`), alpha
     "Search with each method, measuring it after every epoch."
-    space = SMALL if small else SPACE
-    s = Searches(runs, source, side, channels, size, epochs, epoch_steps, held, device, space)
-    s.others = 10 if small else 0
+    s = Searches(runs, source, side, channels, size, epochs, epoch_steps, held, device, small)
     recipe, parts, seed = search_recipe(s.steps, lr, s.alone), s.side_by_side(), runs[0]["seed"]
     desc = f"{runs[0]['method']}, seed {seed}" if s.alone else f"{len(runs)} searches"
     step = dict(lr=lr_alpha, second_order=unroll, measure=s.measure, every=s.every)
-    return s.ends(search(*parts, recipe, seed=seed, ckpt=ckpt, desc=desc, **step))
+    rows = search(*parts, recipe, seed=seed, ckpt=ckpt, desc=desc, **step)
+    return s.ends(rows)
 
 # %% ../../nbs/52a_hypernet_runs.ipynb #retrain
 def retrain_run(
