@@ -4,7 +4,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 LIMIT = $(if $(shell command -v timeout),timeout 600)
 
-.PHONY: help env figures test lab outputs readme clean gpu gpu-bundle
+.PHONY: help env figures test lab outputs readme tables clean gpu gpu-bundle
 
 help:
 	@echo "make figures  regenerate every figure of the quick profile (first creates $(VENV): some minutes, about 6 GB)"
@@ -12,6 +12,7 @@ help:
 	@echo "make lab      open the notebooks in JupyterLab"
 	@echo "make outputs  regenerate, then keep the outputs in the notebooks (before a commit)"
 	@echo "make readme   rebuild README.md from nbs/index.ipynb"
+	@echo "make tables   compute the package's own tables of trained architectures again (some hours of one core)"
 	@echo "make gpu      tests, speed and the runs of paper on a GPU, with \$$(PYTHON) as it is: TIME=9m in slices; DEVICE=cpu PROFILE=smoke to try it"
 	@echo "make gpu-bundle  before that: what a bare machine lacks, and the data, into data/gpu"
 	@echo "make clean    remove $(VENV), caches and build leftovers; data/ and the committed figures stay"
