@@ -239,7 +239,7 @@ def compared(found: pd.DataFrame, drifted: pd.DataFrame) -> tuple[pd.DataFrame, 
     "The plain searches, best method first, and all nulls: columns method, percentile."
     usual = found[found["apart"] & (found["delta0"] == 1)][["method", "null", "percentile"]]
     plain, null = (usual[usual["null"] == n].drop(columns="null") for n in (False, True))
-    order = plain.groupby("method")["percentile"].mean().sort_values(ascending=False).index
+    order = plain.groupby("method")["percentile"].mean().sort_values(ascending=False, kind="stable").index
     ranked = plain.assign(at=plain["method"].map(list(order).index)).sort_values("at", kind="stable")
     return ranked.drop(columns="at"), pd.concat([null, drifted])
 
@@ -247,7 +247,7 @@ def compared(found: pd.DataFrame, drifted: pd.DataFrame) -> tuple[pd.DataFrame, 
 def told_strips(plain: pd.DataFrame, nulls: pd.DataFrame) -> tuple[str, str]:
     "Title and alternative text of `plot_strips`."
     ours, theirs = (df.groupby("method")["percentile"].mean() for df in (plain, nulls))
-    order = ours.sort_values(ascending=False)
+    order = ours.sort_values(ascending=False, kind="stable")
     one = " (one search each)" if (plain["method"].value_counts() == 1).all() else ""
     title = f"Mean percentile of what is found{one}: {order.index[0]} {order.iloc[0]:.2f}"
     title += f" … {order.index[-1]} {order.iloc[-1]:.2f}"
@@ -267,7 +267,7 @@ def grown(df: pd.DataFrame, cost: dict[str, float]) -> pd.DataFrame:
 def told_growth(df: pd.DataFrame) -> tuple[str, str]:
     "Title and alternative text of `plot_growth`."
     late, early = (rows.groupby("method")["percentile"].mean() for rows in (last(df), third(df)))
-    gain = (late - early).sort_values()
+    gain = (late - early).sort_values(kind="stable")
     title = f"From a third of the steps to the end: {gain.index[-1]} {gain.iloc[-1]:+.2f} of percentile"
     title += f", {gain.index[0]} {gain.iloc[0]:+.2f}" if len(gain) > 1 else ""
     return title, f"Mean percentile of the cell against multiply-adds, a line for each method. {title}."
