@@ -758,7 +758,12 @@ def judge_variant(table: pd.DataFrame, asked: dict, name: str, rest: int) -> dic
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-five
 def judge_five(asked: pd.DataFrame, method: str) -> dict:  # `asked`: of the method, at five λ
     "Claim *five*."
-    sizes = asked[asked["rule"] == "every"].sort_values("lam", kind="stable").groupby("seed")["parameters"].agg(list)
+    sizes = (
+        asked[asked["rule"] == "every"]
+        .sort_values("lam", kind="stable")
+        .groupby("seed")["parameters"]
+        .agg(list)
+    )
     falls = sizes.map(lambda row: all(a > b for a, b in zip(row, row[1:])))
     ours = "{method}, every edge: sizes fall from each λ to the next in {falling} of {n} seeds"
     return dict(ours=ours, holds=bool(falls.all()), method=method, falling=int(falls.sum()), n=len(sizes))
