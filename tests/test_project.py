@@ -25,6 +25,8 @@ from packaging.version import Version
 from setuptools import find_packages
 from test_notebooks import MACHINE_PATH, git
 
+from nas_nb.notebooks import notebooks
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DIRECT = [
@@ -557,6 +559,15 @@ def test_clean_keeps_data_and_figures(clone):
 
 
 # -- the gate --
+
+
+def test_each_notebook_is_executed_by_one_step_of_the_gate():
+    make = (ROOT / "Makefile").read_text()
+    skipped = re.compile(re.search(r"(?m)^DRAWN = (.*)$", make)[1])
+    assert "--skip_file_re '$(DRAWN)'" in make and "nas-nb figures --profile smoke --force" in make
+    names = [p.name for p in (ROOT / "nbs").glob("*.ipynb") if p.name[0] not in "_."]
+    drawn = {f"{name}.ipynb" for name, about in notebooks().items() if about.figures}
+    assert drawn and {name for name in names if skipped.search(name)} == drawn
 
 
 @pytest.mark.parametrize("status", [0, 3])
