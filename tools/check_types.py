@@ -6,6 +6,7 @@ only go down, module by module: a new complaint is a mistake, or worth a better 
 
 import ast
 import json
+import linecache
 import re
 import subprocess
 import sys
@@ -65,8 +66,7 @@ def complaints() -> dict[str, list[str]]:  # module's path → mypy's lines
     added = patched()
     for line in (x for x in run.stdout.splitlines() if ": error: " in x):
         path, number, _ = line.split(":", 2)
-        source = (ROOT / path).read_text(encoding="utf-8").splitlines()[int(number) - 1]
-        if not of_patch(line, added, source):
+        if not of_patch(line, added, linecache.getline(str(ROOT / path), int(number))):
             found.setdefault(path, []).append(line)
     return found
 
