@@ -61,15 +61,14 @@ def coins_run(
     ckpt=None,  # not needed: this takes seconds
 ) -> dict:  # step; entropy, delta: (looks, quantiles); top, kept: (quantiles,); theta: (looks, choices)
     "Searches of a space by ASNG on coin flips."
-    sizes, found = space_of(space).sizes, dict(step=[], entropy=[], delta=[], theta=[])
+    sizes, found, preferred = space_of(space).sizes, dict(step=[], entropy=[], delta=[], theta=[]), []
     for step, rule in on_coin_flips(sizes, delta0, steps, max(1, steps // looks), seeds, seed):
-        best = rule.theta.argmax(-1)
-        first = best if not found["step"] else first
+        preferred.append(rule.theta.argmax(-1))
         found["step"].append(step)
         found["entropy"].append(quantiles(entropy_left(rule.theta, sizes)))
         found["delta"].append(quantiles(rule.delta))
         found["theta"] += [_flat(rule.theta[0], sizes)] * theta
-    kept = (best == first).double().mean(-1)
+    kept = (preferred[0] == preferred[-1]).double().mean(-1)
     return found | dict(top=quantiles(rule.theta.amax(-1).mean(-1)), kept=quantiles(kept))
 
 # %% ../../nbs/55c_cifar10_chance.ipynb #flat-theta
