@@ -7,10 +7,11 @@ __all__ = ['LOOKS', 'STEP', 'SEARCH', 'TABLE1', 'BANDS', 'EDGE', 'column_of', 's
            'growth_table', 'rise', 'plot_scaling', 'scaling_title', 'scaling_alt', 'tested', 'errors_of',
            'document_table', 'table1', 'shown_table', 'random_bands', 'plot_errors', 'plot_document', 'plot_table',
            'table_title', 'table_alt', 'of_table', 'of', 'plot_cells', 'cells_title', 'choices_of', 'cells_alt',
-           'course_of', 'learned', 'plot_heat', 'plot_entropy', 'plot_lengths', 'plot_theta', 'ends_of', 'inside_of',
-           'theta_title', 'theta_alt', 'argmax_view', 'argmax_title', 'argmax_alt', 'argmax_table', 'plot_starts',
-           'plot_delta0', 'starts_of', 'asng_of', 'last_lengths', 'delta0_title', 'delta0_alt', 'of_delta0',
-           'ranking_of', 'ranks_table', 'tau_with', 'taus_of', 'plot_ranking', 'ranking_title', 'ranking_alt']
+           'course_of', 'learned', 'plot_heat', 'plot_entropy', 'plot_lengths', 'with_coins', 'plot_theta', 'ends_of',
+           'inside_of', 'theta_title', 'theta_alt', 'argmax_view', 'argmax_title', 'argmax_alt', 'argmax_table',
+           'plot_starts', 'plot_delta0', 'starts_of', 'asng_of', 'last_lengths', 'delta0_title', 'delta0_alt',
+           'of_delta0', 'ranking_of', 'ranks_table', 'tau_with', 'taus_of', 'plot_ranking', 'ranking_title',
+           'ranking_alt']
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #figures-imports
 from collections.abc import Sequence
@@ -223,10 +224,9 @@ def table_title(table: pd.DataFrame) -> str:
         if not name.startswith("random") or name == "random search":
             leads.append(at.loc[(space, name), "error"] - at.loc[(space, rule), "error"])
     apart = at[at.index.get_level_values("method") == "random"]["error_sd"].max()
-    said = (
-        f"Errors of what was found: {min(leads):+.1f} to {max(leads):+.1f} points from random architectures"
-    )
-    return f"{said}, which deviate by {apart:.1f}" if apart == apart else said
+    said = f"Errors of what was found: {min(leads):+.1f} to {max(leads):+.1f} points from random ones"
+    n = f" (n = {at.loc[('ASNG', 'ASNG'), 'runs']:.0f})"
+    return said + (f", which deviate by {apart:.1f}" if apart == apart else "") + n
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #table-alt
 def table_alt(table: pd.DataFrame) -> str:
@@ -331,6 +331,13 @@ def plot_lengths(ax, course: pd.DataFrame, coins: pd.DataFrame) -> None:
     title = "step of ASNG, a line for each seed"
     ax.set(yscale="log", ylabel="step length δ (Fisher norm)", xlabel="step", title=title)
 
+# %% ../../nbs/55b_cifar10_figures.ipynb #with-coins
+def with_coins(course: pd.DataFrame, coins: pd.DataFrame) -> pd.DataFrame:  # from `course_of`, `coins_table`
+    "The course, and below it what coin flips do: their lower end, median and upper end."
+    wide = coins.melt(["space", "delta0", "step", "what"], ["low", "mid", "high"], "method")
+    rows = wide.pivot(index=["space", "method", "delta0", "step"], columns="what", values="value").reset_index()
+    return pd.concat([course, rows.assign(method="ASNG on coin flips, " + rows["method"])])
+
 # %% ../../nbs/55b_cifar10_figures.ipynb #plot-theta
 def plot_theta(
     history: list[dict], flips: dict, course: pd.DataFrame, coins: pd.DataFrame, title: str
@@ -370,8 +377,8 @@ def inside_of(
 def theta_title(course: pd.DataFrame, coins: pd.DataFrame) -> str:
     "Whether the entropy of ASNG says more than coin flips do."
     inside, steps = inside_of(course, coins, "entropy"), course["step"].max()
-    said = f"After {steps} steps the entropy of {inside.sum()} of {len(inside)} searches of ASNG lies in the middle"
-    return f"{said} 90 % of coin flips"
+    which = f"{inside.sum()} of {len(inside)} searches of ASNG"
+    return f"After {steps} steps the entropy of {which} lies in the middle 90 % of coin flips"
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #theta-alt
 def theta_alt(course: pd.DataFrame, coins: pd.DataFrame) -> str:
@@ -469,7 +476,7 @@ def delta0_title(course: pd.DataFrame, coins: pd.DataFrame) -> str:
     ends, inside = last_lengths(course), inside_of(course, coins, "delta")
     first = ", ".join(f"{d:.2g}" for d in ends.index)
     where = f"δ ends at {ends.min():.2g} to {ends.max():.2g}"
-    return f"From {first} {where}; {inside.sum()} of {len(inside)} searches end where coin flips do"
+    return f"{where} from δ⁰ = {first}; {inside.sum()} of {len(inside)} searches end where coin flips do"
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #delta0-alt
 def delta0_alt(course: pd.DataFrame, coins: pd.DataFrame) -> str:
@@ -546,8 +553,8 @@ def plot_ranking(ranks: pd.DataFrame, taus: pd.DataFrame, title: str) -> plt.Fig
 def ranking_title(taus: pd.DataFrame, most: float) -> str:  # `most`: the ceiling, NaN if not known
     "What τ is, and what it could be."
     tau, open_ = taus["tau"], int(((taus["low"] <= 0) & (taus["high"] >= 0)).sum())
-    could = "how high it could be is not known" if most != most else f"at most {most:.2f} could be reached"
-    said = f"Shared weights rank with τ = {tau.min():.2f} to {tau.max():.2f}; {could}"
+    could = "" if most != most else f" of a possible {most:.2f}"
+    said = f"Shared weights rank with τ = {tau.min():.2f} to {tau.max():.2f}{could}"
     return f"{said}; {open_} of {len(taus)} intervals contain 0"
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #ranking-alt

@@ -173,7 +173,8 @@ def sharper(searches: Sequence[dict], coins: pd.DataFrame) -> dict:  # of `searc
     "Whether ASNG ends with less entropy in the space of DARTS than on coin flips."
     flips = coins[(coins["space"] == "DARTS") & (coins["what"] == "entropy")].iloc[-1]
     left = np.array([r["result"]["history"][-1]["entropy"] for r in searches])
-    text = f"{{left:.2f}} of the entropy left, on coin flips {{chance:.2f}}: {said(len(left)).replace(' points', '')}"
+    text = "{left:.2f} of the entropy left, on coin flips {chance:.2f}: "
+    text += said(len(left)).replace(" points", "")
     return dict(ours=text, differences=flips["mid"] - left, left=left.mean(), chance=flips["mid"])
 
 # %% ../../nbs/55d_cifar10_verdicts.ipynb #optimiser
