@@ -335,7 +335,9 @@ def plot_lengths(ax, course: pd.DataFrame, coins: pd.DataFrame) -> None:
 def with_coins(course: pd.DataFrame, coins: pd.DataFrame) -> pd.DataFrame:  # from `course_of`, `coins_table`
     "The course, and below it what coin flips do: their lower end, median and upper end."
     wide = coins.melt(["space", "delta0", "step", "what"], ["low", "mid", "high"], "method")
-    rows = wide.pivot(index=["space", "method", "delta0", "step"], columns="what", values="value").reset_index()
+    rows = wide.pivot(
+        index=["space", "method", "delta0", "step"], columns="what", values="value"
+    ).reset_index()
     return pd.concat([course, rows.assign(method="ASNG on coin flips, " + rows["method"])])
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #plot-theta

@@ -111,13 +111,12 @@ def _rows_for(tau: float) -> int:  # 1.96 + 0.84 standard deviations of τ
 def published(work: Sequence[tuple], seeds: int, steps: int, training: int) -> dict:  # `work`: of `work`
     "What is not tested of table 1, and what would decide it."
     step = {what: seconds for what, _, _, seconds in work}
-    hours = seeds * (steps * step["search, ASNG, ASNG"] + training * step["retraining, ASNG"]) / 3600
-    needed = (
-        f"{seeds} searches of {steps:,} steps and trainings of {training:,}, {hours:.0f} hours of one GPU"
-    )
-    return dict(
-        ours="no search of this length was run", holds=None, tested=False, needed=f"{needed} (estimated),"
-    )
+    needed = f"{seeds} searches of {steps:,} steps and trainings of {training:,}"
+    if step:
+        hours = seeds * (steps * step["search, ASNG, ASNG"] + training * step["retraining, ASNG"]) / 3600
+        needed += f", {hours:.0f} hours of one GPU (estimated),"
+    said = dict(ours="no search of this length was run", holds=None, tested=False)
+    return said | dict(needed=needed, steps=f"{steps:,}")
 
 # %% ../../nbs/55d_cifar10_verdicts.ipynb #paired
 def paired(ours: pd.DataFrame, space: str, method: str, other: str, delta0: float = 1.0) -> np.ndarray:
