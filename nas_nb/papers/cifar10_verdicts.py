@@ -108,11 +108,11 @@ def _rows_for(tau: float) -> int:  # 1.96 + 0.84 standard deviations of τ
     return next(n for n in range(3, 10**6) if 2.8**2 * variance(n) <= tau * tau)
 
 # %% ../../nbs/55d_cifar10_verdicts.ipynb #published
-def published(work: Sequence[tuple], seeds: int, steps: int, training: int) -> dict:  # `work`: of `work`
+def published(work: pd.DataFrame | None, seeds: int, steps: int, training: int) -> dict:  # of `estimate`
     "What is not tested of table 1, and what would decide it."
-    step = {what: seconds for what, _, _, seconds in work}
+    step = {} if work is None else work.set_index("runs")["ms a step"] / 1000
     needed = f"{seeds} searches of {steps:,} steps and trainings of {training:,}"
-    if step:
+    if len(step):
         hours = seeds * (steps * step["search, ASNG, ASNG"] + training * step["retraining, ASNG"]) / 3600
         needed += f", {hours:.0f} hours of one GPU (estimated),"
     said = dict(ours="no search of this length was run", holds=None, tested=False)
