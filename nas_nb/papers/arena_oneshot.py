@@ -351,6 +351,8 @@ def all_costs(study) -> dict[str, dict]:  # method → record
 
 # %% ../../nbs/95b_oneshot.ipynb #claims
 _PERCENTILE = dict(smallest=0.1, unit="of percentile")
+_POINTS = dict(smallest=1.0, unit="points")  # how much one training of the table differs from the next
+_FRESH = "seeds 10 and later"  # the first ten were seen before these criteria were written
 _AFTER = "that it must beat a uniform draw, too, was added after its first ten searches had been seen"
 ONESHOT_CLAIMS = {
     f"learns-{key}": dict(
@@ -387,10 +389,10 @@ ONESHOT_CLAIMS |= {
         claim="ASNG finds better cells than random search with shared weights",
         source="not in the document: the null that every search needs",
         document="–",
-        criterion="percentile of ASNG's cell minus that of random search (best of 100 by shared weights)",
+        criterion=f"accuracy of ASNG's cell minus random search's (best of 100 by shared weights), {_FRESH}",
         rule="better",
     )
-    | _PERCENTILE,
+    | _POINTS,
 }
 
 # %% ../../nbs/95b_oneshot.ipynb #claims-asng
@@ -399,10 +401,10 @@ ONESHOT_CLAIMS |= {
         claim="Other images for θ than for the weights prevent overfitting",
         source="asng-nas, section 3.2",
         document="the training images are split in two halves",
-        criterion="percentile of ASNG's cell with two halves, minus that with one set for both",
+        criterion=f"accuracy of ASNG's cell with two halves, minus that with one set for both, {_FRESH}",
         rule="better",
     )
-    | _PERCENTILE,
+    | _POINTS,
 }
 
 # %% ../../nbs/95b_oneshot.ipynb #claims-asng-1
@@ -411,10 +413,10 @@ ONESHOT_CLAIMS |= {
         claim="Longer searches find better cells",
         source="asng-nas, table 1",
         document="a trade-off between search time and error",
-        criterion="percentile of ASNG's cell at the end, minus that after a third of the steps",
+        criterion=f"accuracy of ASNG's cell at the end, minus that after a third of the steps, {_FRESH}",
         rule="better",
     )
-    | _PERCENTILE,
+    | _POINTS,
 }
 
 # %% ../../nbs/95b_oneshot.ipynb #claims-asng-2
@@ -423,10 +425,10 @@ ONESHOT_CLAIMS |= {
         claim="δ⁰ hardly matters, from 1 to 0.01",
         source="asng-nas, sections 3.1 and 4",
         document="robust to the first step size",
-        criterion="percentile of ASNG's cell at δ⁰ = 1 minus that at 0.1, and at 0.01",
+        criterion="accuracy of ASNG's cell at δ⁰ = 1 minus that at 0.1, and at 0.01",
         rule="alike",
     )
-    | _PERCENTILE,
+    | _POINTS,
 }
 
 # %% ../../nbs/95b_oneshot.ipynb #claims-quality
@@ -435,18 +437,18 @@ ONESHOT_CLAIMS |= {
         claim="ASNG's cells are not worse than those of DARTS, SNAS and ProxylessNAS",
         source="asng-nas, table 1",
         document="comparable error at less cost",
-        criterion="percentile of ASNG's cell minus that of each of the three, seeds 0 to 19",
+        criterion=f"accuracy of ASNG's cell minus that of each of the three, {_FRESH}",
         rule="not worse",
     )
-    | _PERCENTILE,
+    | _POINTS,
     "second": dict(
         claim="The second order of DARTS finds better cells than the first",
         source="DARTS, table 1",
         document="2.76 % against 3.00 % error",
-        criterion="percentile of the second order's cell minus that of the first",
+        criterion="accuracy of the second order's cell minus that of the first",
         rule="better",
     )
-    | _PERCENTILE,
+    | _POINTS,
 }
 
 # %% ../../nbs/95b_oneshot.ipynb #claims-collapse
@@ -455,7 +457,7 @@ ONESHOT_CLAIMS |= {
         claim="DARTS collapses: longer searches replace convolutions by skip connections or nothing",
         source="DARTS+, Fair DARTS",
         document="skip connections dominate late in the search",
-        criterion="convolutions in DARTS's cell after a tenth of the steps, minus those at the end",
+        criterion=f"live convolutions of DARTS's cell after a tenth of the steps, minus the end's, {_FRESH}",
         rule="better",
         smallest=1.0,
         unit="convolutions",
@@ -468,7 +470,7 @@ ONESHOT_CLAIMS |= {
         claim="Fair DARTS keeps more convolutions than DARTS",
         source="Fair DARTS",
         document="no unfair advantage of skip connections",
-        criterion="convolutions in its cell minus those in DARTS's, at the end",
+        criterion="live convolutions in its cell minus those in DARTS's, at the end",
         rule="better",
         smallest=1.0,
         unit="convolutions",
@@ -478,12 +480,12 @@ ONESHOT_CLAIMS |= {
 # %% ../../nbs/95b_oneshot.ipynb #claims-collapse-2
 ONESHOT_CLAIMS |= {
     "ranking": dict(
-        claim="Shared weights rank architectures",
+        claim="Shared weights rank architectures better than their number of convolutions does",
         source="asng-nas, section 4",
         document="the supernet's loss stands for the trained network's",
-        criterion="Kendall's τ between losses with shared weights and the table, over all functions, ASNG",
+        criterion=f"Kendall's τ of ASNG's shared losses with the table, minus that of the count, {_FRESH}",
         rule="better",
-        smallest=0.2,
+        smallest=0.05,
         unit="of τ",
     ),
 }
