@@ -28,11 +28,11 @@ CLAIMS = {
     "constant": dict(
         claim="The cost of a step does not depend on the number of operations |J|",
         source="section 2.4", document="independent of |J|; DARTS and SNAS: O(|J|)",
-        criterion="multiply-adds of a sampled step are equal for all |J|, and those of a mixed one grow with it"),
+        criterion="multiply-adds of a sampled step are equal for all |J|; those of a mixed one grow with it"),
     "time": dict(
         claim="About 30 % of the time of DARTS and SNAS", source="section 2.5.1", document="about 30 %",
-        criterion="multiply-adds of a sampled step as a share of a mixed one, mean over random architectures of"
-        " the document's network: between 20 and 40 %"),
+        criterion="multiply-adds of a sampled step as a share of a mixed one, mean over random"
+        " architectures of the document's network: between 20 and 40 %"),
 }  # fmt: skip
 
 # %% ../../nbs/53_credit_assignment.ipynb #claims-blind
@@ -46,8 +46,8 @@ CLAIMS |= {
     "blind": dict(
         claim="Where all readers of a node normalise, its only edge gets no credit",
         source="not in the document; follows from (14)", document="not mentioned",
-        criterion="edge 0→1, convolutions only, every supernet at the end of training: mean size by one backward"
-        " pass below 1 % of that by cutting, and no edge that loses more by cutting, on average"),
+        criterion="edge 0→1, convolutions only, every supernet at the end of training: mean size by one"
+        " backward pass below 1 % of that by cutting, and no edge that loses more by cutting, on average"),
     "mended": dict(
         claim="Cutting the edges that one backward pass cannot see gives better contributions",
         source="not in the document", document="-",
@@ -63,7 +63,8 @@ CLAIMS |= {
 _RIGHT = dict(rule="better", smallest=0.5, unit="positions")
 CLAIMS |= {
     "toy-reinforce": dict(
-        claim="Credit finds the right selection sooner than REINFORCE", source="the public code's toy experiment",
+        claim="Credit finds the right selection sooner than REINFORCE",
+        source="the public code's toy experiment",
         document="policy gradients are made faster",
         criterion="right positions after 500 iterations, credit's less REINFORCE's", **_RIGHT),
     "toy-baseline": dict(
@@ -92,13 +93,14 @@ CLAIMS |= {
         document="the output was always 0, it could not learn",
         criterion="with Adam and with SGD, plain network: at least half of the seeds are not right"),
     "rnn-dead": dict(
-        claim="A ReLU output that dies gives the document's symptom", source="section 4.2, a guess at its cause",
-        document="the output was always 0", criterion="with ReLU as output, at least one seed in ten ends always"
-        " 0, with either rule; of the plain network none does"),
+        claim="A ReLU output that dies gives the document's symptom",
+        source="section 4.2, a guess at its cause",
+        document="the output was always 0", criterion="with ReLU as output, at least one seed in ten ends"
+        " always 0, with either rule; of the plain network none does"),
     "rnn-rounded": dict(
         claim="A rounded output in the loss learns nothing", source="section 4.2, a guess at its cause",
-        document="it could not learn", criterion="with either rule the outputs at the end are those at the start,"
-        " and at most one seed in ten is right"),
+        document="it could not learn", criterion="with either rule the outputs at the end are those at the"
+        " start, and at most one seed in ten is right"),
     "rnn-mended": dict(
         claim="Recursion can be learned: with cross-entropy, with teacher forcing, and by REINFORCE",
         source="section 5, what is planned", document="to be done",
@@ -108,9 +110,14 @@ CLAIMS |= {
 # %% ../../nbs/53_credit_assignment.ipynb #claims-untested
 _LONG = dict(source="section 2.5.1", criterion="to be written before its runs")
 CLAIMS |= {
-    "near": dict(claim="Accuracy comes near that of DARTS and SNAS", document="near", **_LONG),
-    "identity": dict(claim="Found cells pass the direct input on by an identity", document="so it was", **_LONG),
-    "separable": dict(claim="All convolutions of found cells are separable, none dilated", document="all", **_LONG),
-    "retrained": dict(claim="Retraining raises accuracy from 60 to 90 %", document="60 % → 90 %", **_LONG),
-    "weights-first": dict(claim="50 epochs of weights alone come first", document="50 of 150 epochs", **_LONG),
+    "near": dict(
+        claim="Accuracy comes near that of DARTS and SNAS", document="near", **_LONG),
+    "identity": dict(
+        claim="Found cells pass the direct input on by an identity", document="so it was", **_LONG),
+    "separable": dict(
+        claim="All convolutions of found cells are separable, none dilated", document="all", **_LONG),
+    "retrained": dict(
+        claim="Retraining raises accuracy from 60 to 90 %", document="60 % → 90 %", **_LONG),
+    "weights-first": dict(
+        claim="50 epochs of weights alone come first", document="50 of 150 epochs", **_LONG),
 }  # fmt: skip
