@@ -17,7 +17,9 @@ import torch
 
 from ..asng import ASNG, Space
 from ..batches import Batches, split
+from ..blindspot import MendedCredit
 from ..cells import CellSpace
+from ..credit import Credit, ExactCredit
 from ..darts import DARTS, expected_cost, l1, zero_one
 from ..hypernet import Hypernet
 from ..methods import GradientMethod
@@ -67,6 +69,14 @@ MAKERS = {  # (space, seed, steps, learning rate of α) → a method for `search
     "random search": lambda space, seed, steps, lr: Uniform(space, seed=seed),
 }
 SAMPLED = ("ASNG", "REINFORCE", "random search")  # learn from losses of samples
+
+# %% ../../nbs/95b_oneshot.ipynb #makers-credit
+MAKERS |= {
+    "credit assignment": lambda space, seed, steps, lr: Credit(space, lr, seed),
+    "credit assignment, mended": lambda space, seed, steps, lr: MendedCredit(space, lr, seed),
+    "credit assignment, exact": lambda space, seed, steps, lr: ExactCredit(space, lr, seed),
+}
+SAMPLED += ("credit assignment", "credit assignment, mended", "credit assignment, exact")
 
 # %% ../../nbs/95b_oneshot.ipynb #strongest
 @torch.no_grad()
