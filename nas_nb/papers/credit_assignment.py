@@ -13,9 +13,11 @@ PROFILES = dict(
         blind_seeds=10, blind_steps=300, blind_networks=12,  # supernets, their steps, architectures in a look
         rnn_rules=("Adam", "SGD"), rnn_steps=1000, rnn_looks=20, seeds=100, rnn_shown=5,
         cost_choices=(1, 2, 4, 8, 16), cost_samples=10, cost_cells=8,
+        timed=True,  # CPU time is taken, too
     ),
     quick=dict(toy_trials=5, toy_blocks=1, toy_steps=400, blind_seeds=1, blind_steps=60, blind_networks=4,
-        rnn_steps=300, seeds=30, cost_choices=(1, 2, 4), cost_samples=2, cost_cells=3),
+        rnn_steps=300, seeds=30, cost_choices=(1, 2, 4), cost_samples=2, cost_cells=3,
+        timed=False),
     smoke=dict(toy_trials=2, toy_steps=6, toy_every=3, blind_steps=6, blind_networks=2, rnn_rules=("Adam",),
         rnn_steps=4, rnn_looks=2, seeds=3, rnn_shown=2, cost_samples=1, cost_cells=1),
 )  # fmt: skip

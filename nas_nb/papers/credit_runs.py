@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['VARIANTS', 'TARGET', 'BLIND_OPS', 'Writer', 'rnn_run', 'toy_run', 'toy_cost_run', 'blind_run', 'cost_run', 'all_rnns',
-           'all_toys', 'all_blind', 'the_costs']
+           'all_toys', 'toy_costs', 'all_blind', 'the_costs']
 
 # %% ../../nbs/53a_credit_runs.ipynb #imports
+import time
+
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -18,6 +20,7 @@ from ..credit import chainer_adam
 from ..credit_toy import TOY_METHODS, Toy, run_toy, toy_seconds
 from ..datasets import load_images
 from ..operations import DARTS_OPS, NB201_OPS
+from .cifar10_runs import multiply_adds
 from ..relaxations import one_hot, softmax
 from ..search import Uniform, search
 from ..streams import check_seeds, normal, uniform
@@ -228,12 +231,16 @@ def _look(df, step):
     )
 
 # %% ../../nbs/53a_credit_runs.ipynb #cost
-def _counted(network, shape, w) -> int:
-    from torch.utils.flop_counter import FlopCounterMode  # draws in triton
+def _counted(network, shape, w) -> float:  # for one image
+    x = torch.zeros(2, *shape)
+    return multiply_adds(lambda: network(x, w).logsumexp(1).sum().backward()) / 2
 
-    with FlopCounterMode(display=False) as counter:
-        network(torch.zeros(2, *shape), w).logsumexp(1).sum().backward()
-    return counter.get_total_flops() // 4  # a multiply-add counts as two, and there are two images
+
+def _timed(network, w, rounds) -> float:
+    x, begin = torch.randn(4, 3, 32, 32), time.process_time()
+    for _ in range(rounds):
+        network(x, w).logsumexp(1).sum().backward()
+    return (time.process_time() - begin) / rounds
 
 
 def _mixed(space):
@@ -241,9 +248,16 @@ def _mixed(space):
 
 # %% ../../nbs/53a_credit_runs.ipynb #cost-run
 def cost_run(
-    choices: list[int], samples: int, channels: int, cells: int, seed: int, device="cpu", ckpt=None
+    choices: list[int],
+    samples: int,
+    channels: int,
+    cells: int,
+    timed: bool,
+    seed: int,
+    device="cpu",
+    ckpt=None,
 ) -> dict:
-    "grown: J → sampled, mixed; document: of each sample, and mixed; multiply-adds for an image."
+    "grown: J → sampled, mixed; of the document's network sampled, mixed: multiply-adds for an image; CPU seconds."
     grown, torch_seed = {}, torch.manual_seed(seed)
     for J in choices:
         ops = {f"sep {k}": DARTS_OPS["sep_conv_3x3"] for k in range(J)}
@@ -252,8 +266,11 @@ def cost_run(
         grown[J] = [_counted(network, (1, 8, 8), w), _counted(network, (1, 8, 8), _mixed(space))]
     network = CellNetwork(DARTS_CELL, (3, 32, 32), channels=channels, cells=cells)
     drawn = torch.randint(8, (samples, 28), generator=torch_seed).tolist()
-    sampled = [_counted(network, (3, 32, 32), one_hot(row)) for row in drawn]
-    return dict(grown=grown, sampled=sampled, mixed=_counted(network, (3, 32, 32), _mixed(DARTS_CELL)))
+    sampled, w = [_counted(network, (3, 32, 32), one_hot(row)) for row in drawn], _mixed(DARTS_CELL)
+    seconds = [[_timed(network, one_hot(row), 1) for row in drawn], [_timed(network, w, 1) for _ in range(2)]]
+    mean = lambda rows: round(sum(rows) / len(rows), 4)
+    found = dict(grown=grown, sampled=sampled, mixed=_counted(network, (3, 32, 32), w))
+    return found | (dict(seconds=[mean(rows) for rows in seconds]) if timed else {})
 
 # %% ../../nbs/53a_credit_runs.ipynb #all
 def all_rnns(study) -> dict[tuple[str, str], dict]:  # (variant, optimizer) → record
@@ -275,6 +292,14 @@ def all_toys(study) -> list[dict]:
     return [study.run(toy_run, label="toy", seed=s, **sizes) for s in seeds]
 
 
+def toy_costs(study) -> dict[str, float]:  # method → CPU milliseconds; empty if the profile takes no times
+    "What an iteration of each method takes, by itself."
+    if not study.cfg.timed:
+        return {}
+    asked = dict(label="toy-cost", trials=10, steps=20, seed=study.cfg.first_seed)
+    return study.run(toy_cost_run, **asked)["result"]["ms"]
+
+
 def all_blind(study, data) -> dict[str, list[dict]]:  # operations → a record for each seed
     "The blind spot; `data`: of `study.about`."
     cfg = study.cfg
@@ -288,5 +313,11 @@ def all_blind(study, data) -> dict[str, list[dict]]:  # operations → a record 
 def the_costs(study) -> dict:
     "The record of counted costs."
     cfg = study.cfg
-    sizes = dict(choices=list(cfg.cost_choices), samples=cfg.cost_samples, channels=16, cells=cfg.cost_cells)
+    sizes = dict(
+        choices=list(cfg.cost_choices),
+        samples=cfg.cost_samples,
+        channels=16,
+        cells=cfg.cost_cells,
+        timed=cfg.timed,
+    )
     return study.run(cost_run, label="cost", **sizes)
