@@ -286,9 +286,9 @@ def plot_rnn(records: dict[tuple[str, str], dict], rule: str = "Adam") -> plt.Fi
         steps, outputs = [look["step"] for look in path], np.array([look["outputs"] for look in path])
         for t, color in enumerate((COLORS[0], COLORS[9], COLORS[3], COLORS[1])):
             ax.plot(steps, outputs[..., t], "-" if t < 2 else "--", color=color, lw=0.9, alpha=0.8)
-        row = counts.loc[(name, rule)]
-        color = _DARK if row["right"] > 0.9 * row["seeds"] else COLORS[3]
-        ax.set_title(f"{name}\n{row['right']} of {row['seeds']} right", fontsize=7.5, color=color)
+        right, n = (int(counts.loc[(name, rule), k]) for k in ("right", "seeds"))
+        color = _DARK if right > 0.9 * n else COLORS[3]
+        ax.set_title(f"{name}\n{right} of {n} right", fontsize=7.5, color=color)
         ax.set(ylim=(-0.25, 1.25))
     fig.supxlabel(f"updates ({rule}); five seeds each", fontsize=9)
     fig.supylabel("outputs: 1, 2 (solid, to be 1), 3, 4 (dashed, to be 0)", fontsize=9)

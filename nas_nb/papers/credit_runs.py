@@ -236,11 +236,10 @@ def _counted(network, shape, w) -> float:  # for one image
     return multiply_adds(lambda: network(x, w).logsumexp(1).sum().backward()) / 2
 
 
-def _timed(network, w, rounds) -> float:
+def _timed(network, w) -> float:  # CPU seconds
     x, begin = torch.randn(4, 3, 32, 32), time.process_time()
-    for _ in range(rounds):
-        network(x, w).logsumexp(1).sum().backward()
-    return (time.process_time() - begin) / rounds
+    network(x, w).logsumexp(1).sum().backward()
+    return time.process_time() - begin
 
 
 def _mixed(space):
@@ -257,7 +256,7 @@ def cost_run(
     device="cpu",
     ckpt=None,
 ) -> dict:
-    "grown: J → sampled, mixed; of the document's network sampled, mixed: multiply-adds for an image; CPU seconds."
+    "grown: J → sampled, mixed; then the document's network, sampled, mixed: multiply-adds; CPU seconds."
     grown, torch_seed = {}, torch.manual_seed(seed)
     for J in choices:
         ops = {f"sep {k}": DARTS_OPS["sep_conv_3x3"] for k in range(J)}
@@ -266,11 +265,12 @@ def cost_run(
         grown[J] = [_counted(network, (1, 8, 8), w), _counted(network, (1, 8, 8), _mixed(space))]
     network = CellNetwork(DARTS_CELL, (3, 32, 32), channels=channels, cells=cells)
     drawn = torch.randint(8, (samples, 28), generator=torch_seed).tolist()
-    sampled, w = [_counted(network, (3, 32, 32), one_hot(row)) for row in drawn], _mixed(DARTS_CELL)
-    seconds = [[_timed(network, one_hot(row), 1) for row in drawn], [_timed(network, w, 1) for _ in range(2)]]
+    sampled = [_counted(network, (3, 32, 32), one_hot(row)) for row in drawn]
+    found = dict(grown=grown, sampled=sampled, mixed=_counted(network, (3, 32, 32), _mixed(DARTS_CELL)))
+    ways = [[one_hot(row) for row in drawn], [_mixed(DARTS_CELL) for _ in range(2)]]
     mean = lambda rows: round(sum(rows) / len(rows), 4)
-    found = dict(grown=grown, sampled=sampled, mixed=_counted(network, (3, 32, 32), w))
-    return found | (dict(seconds=[mean(rows) for rows in seconds]) if timed else {})
+    seconds = [mean([_timed(network, w) for w in way]) for way in ways] if timed else []
+    return found | dict(seconds=seconds)
 
 # %% ../../nbs/53a_credit_runs.ipynb #all
 def all_rnns(study) -> dict[tuple[str, str], dict]:  # (variant, optimizer) → record
