@@ -15,7 +15,7 @@ PROFILES = dict(
         cost_choices=(1, 2, 4, 8, 16), cost_samples=10, cost_cells=8,
         timed=True,  # CPU time is taken, too
     ),
-    quick=dict(toy_trials=5, toy_blocks=1, toy_steps=400, blind_seeds=1, blind_steps=60, blind_networks=4,
+    quick=dict(toy_trials=5, toy_blocks=1, toy_steps=400, blind_seeds=2, blind_steps=60, blind_networks=4,
         rnn_steps=300, seeds=30, cost_choices=(1, 2, 4), cost_samples=2, cost_cells=3,
         timed=False),
     smoke=dict(toy_trials=2, toy_steps=6, toy_every=3, blind_steps=6, blind_networks=2, rnn_rules=("Adam",),

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PUBLIC_TOY', 'CHANNELS', 'TOY_LOOKS', 'section_2', 'limit', 'cost_table', 'share', 'plot_cost', 'blind_table',
-           'gains', 'blind_edge', 'plot_blind', 'toy_right', 'channels_until', 'toy_table', 'plot_toy', 'told_toy',
-           'rnn_table', 'still', 'rnn_wide', 'plot_rnn', 'told_rnn']
+           'gains', 'ends', 'blind_edge', 'plot_blind', 'toy_right', 'channels_until', 'toy_table', 'plot_toy',
+           'told_toy', 'rnn_table', 'still', 'rnn_wide', 'plot_rnn', 'told_rnn']
 
 # %% ../../nbs/53b_credit_figures.ipynb #imports
 from collections.abc import Sequence
@@ -105,6 +105,11 @@ def gains(df: pd.DataFrame, way: str, less: str | float) -> dict[str, np.ndarray
     end = df[(df["step"] == df["step"].max()) & (df["edge"] == 0)]
     other = end[f"agreement, {less}"] if isinstance(less, str) else less
     return {s: x.to_numpy() for s, x in (end[f"agreement, {way}"] - other).groupby(end["space"], sort=False)}
+
+# %% ../../nbs/53b_credit_figures.ipynb #blind-ends
+def ends(df: pd.DataFrame, way: str) -> list[float]:  # for each space
+    "Mean correlation of a way at the end."
+    return [float(x.mean()) for x in gains(df, way, 0.0).values()]
 
 # %% ../../nbs/53b_credit_figures.ipynb #blind-end
 def blind_edge(df: pd.DataFrame) -> pd.DataFrame:  # index: supernet; exact, backward, others
