@@ -31,7 +31,7 @@ from nas_nb.credit import (
     without,
     zero_contribution,
 )
-from nas_nb.credit_toy import TOY_METHODS, Toy, run_toy
+from nas_nb.credit_toy import TOY_METHODS, Toy, run_toy, toy_noise
 from nas_nb.files import Checkpoint
 from nas_nb.images import Images
 from nas_nb.methods import settings_of
@@ -553,8 +553,10 @@ def test_toy_channels_are_a_convolution():
 def test_a_trial_does_not_depend_on_those_beside_it():
     together = run_toy(Toy([3, 4, 5], images=20), list(TOY_METHODS), 60, 20)
     alone = run_toy(Toy([4], images=20), list(TOY_METHODS), 60, 20)
+    first = (Toy([3, 4, 5]).teacher == 0).sum(1)  # everybody begins with candidate 0
     for name in TOY_METHODS:
         assert torch.equal(together[name][:, 1], alone[name][:, 0]), name
+        assert together[name].shape == (4, 3) and torch.equal(together[name][0], first)
 
 
 def test_toy_methods_learn_but_for_the_public_parsec():
@@ -566,12 +568,14 @@ def test_toy_methods_learn_but_for_the_public_parsec():
 def test_toy_two_paths_leave_all_others():
     toy = Toy(range(2), images=10)
     method = TOY_METHODS["ProxylessNAS"](toy, 100)
-    before = method.theta.softmax(2)
-    run = lambda step: __import__("nas_nb.credit_toy").credit_toy._iterate(toy, [method], step)
-    with torch.no_grad():
-        run(0)
-    moved = (method.theta.softmax(2) - before).abs() > 1e-6
-    assert (moved.sum(2) <= 2).all() and moved.any()
+    for step in range(6):
+        before, at = method.theta.log_softmax(2), method.draw(toy_noise(toy, step))
+        with torch.no_grad():
+            c, target = toy.channels(toy.patches(step), at), torch.zeros(2, 10)
+            method.step(step, c, at, toy_noise(toy, step), target)
+        moved = (method.theta.log_softmax(2) - before).abs()
+        others = torch.ones_like(moved).scatter(2, at, 0).bool()
+        assert moved[others].max() < 1e-6 < 1e-5 < moved[~others].max()
 
 
 # -- the recurrent networks --
