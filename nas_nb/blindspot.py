@@ -124,41 +124,29 @@ def agreement(
         rows.append(dict(zip(("space", "step", "seed"), at)) | ranks.corr()["exact"][list(WAYS)].to_dict())
     return pd.DataFrame(rows)
 
-# %% ../nbs/24a_blindspot.ipynb #plot-edges
+# %% ../nbs/24a_blindspot.ipynb #plot-looks
 EDGES = ("0→1", "0→2", "1→2", "0→3", "1→3", "2→3")
 _WINE, _EXACT = STYLE["credit assignment"]["color"], "0.25"
-_WAY_LOOKS = dict(
-    zip(
-        WAYS,
-        (
-            dict(color=_WINE, marker="8"),
-            dict(color=COLORS[4], ls=":"),
-            dict(color=COLORS[2], ls="--", marker="s"),
-        ),
-    )
-)
+_WAY_LOOKS = {
+    "backward": dict(color=_WINE, marker="8"),
+    "two points": dict(color=COLORS[4], ls=":"),
+    "mended": dict(color=COLORS[2], ls="--", marker="s"),
+}
 
 
 def _sizes(df, by):  # mean absolute contributions of a seed
-    return (
-        df.assign(exact=df["exact"].abs(), backward=df["backward"].abs())
-        .groupby(by)[["exact", "backward"]]
-        .mean()
-    )
+    sizes = df.assign(exact=df["exact"].abs(), backward=df["backward"].abs())
+    return sizes.groupby(by)[["exact", "backward"]].mean()
 
-
+# %% ../nbs/24a_blindspot.ipynb #plot-edges
 def _draw_edges(ax, df):
     means = _sizes(df, ["edge", "seed"]).unstack()
     for k, (name, color) in enumerate(dict(exact=_EXACT, backward=_WINE).items()):
         x, values = means.index + 0.4 * k - 0.2, means[name]
         ax.bar(x, values.mean(axis=1), 0.38, color=color)
         ax.vlines(x, values.min(axis=1), values.max(axis=1), color="0.6", lw=1.5)
-    ax.set(
-        xticks=range(len(EDGES)),
-        xticklabels=EDGES,
-        xlabel="edge",
-        ylabel="mean size of the contribution, nats",
-    )
+    ax.set(xticks=range(len(EDGES)), xticklabels=EDGES, xlabel="edge")
+    ax.set(ylabel="mean size of the contribution, nats")
 
 # %% ../nbs/24a_blindspot.ipynb #plot-time
 def _draw_time(ax, df):

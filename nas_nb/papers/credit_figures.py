@@ -207,7 +207,7 @@ def toy_table(right: dict[str, np.ndarray], every: int, ms: dict[str, float]) ->
             rows[m]["CPU s"] = ms[m] * work / CHANNELS[m]
     return pd.DataFrame(rows).T
 
-# %% ../../nbs/53b_credit_figures.ipynb #toy-plot
+# %% ../../nbs/53b_credit_figures.ipynb #toy-looks
 TOY_LOOKS = {
     "credit": dict(color=_WINE, linestyle="-"),
     "credit, with baselines": dict(color=_WINE, linestyle="--"),
@@ -218,7 +218,7 @@ TOY_LOOKS = {
     "NASP": dict(color=COLORS[2], linestyle="--"),
 } | {m: dict(color=STYLE[m]["color"], linestyle="-") for m in ("ProxylessNAS", "SNAS", "DARTS")}
 
-
+# %% ../../nbs/53b_credit_figures.ipynb #toy-plot
 def plot_toy(right: dict[str, np.ndarray], every: int) -> plt.Figure:
     "Right positions over iterations, and over the channels computed."
     fig, axes = plt.subplots(1, 2, figsize=(7.4, 4.2), sharey=True)

@@ -145,9 +145,8 @@ def rnn_run(
     for step in range(steps + 1):
         if step % max(1, steps // looks) == 0 or step == steps:
             y = _tested(writer)
-            path.append(
-                dict(step=step, loss=_rounded(_error(writer, y)[:shown]), outputs=_rounded(y[:shown]))
-            )
+            at = dict(step=step, loss=_rounded(_error(writer, y)[:shown]))
+            path.append(at | dict(outputs=_rounded(y[:shown])))
         if step < steps:
             baseline = _learn(writer, optimizer, step, memory, baseline)
     right = ((y > 0.5) == (writer.target > 0.5)).all(1)
@@ -245,6 +244,13 @@ def _timed(network, w) -> float:  # CPU seconds
 def _mixed(space):
     return softmax(torch.zeros(len(space.sizes), len(space.ops), requires_grad=True))
 
+# %% ../../nbs/53a_credit_runs.ipynb #cost-grown
+def _grown(J):  # sampled, mixed
+    ops = {f"sep {k}": DARTS_OPS["sep_conv_3x3"] for k in range(J)}
+    space = CellSpace(ops, nodes=3, output="last", alike=True, wiring=NB201_WIRING)
+    network = TinyNetwork(space).train()
+    return [_counted(network, (1, 8, 8), w) for w in (one_hot([0] * 6), _mixed(space))]
+
 # %% ../../nbs/53a_credit_runs.ipynb #cost-run
 def cost_run(
     choices: list[int],
@@ -257,14 +263,9 @@ def cost_run(
     ckpt=None,
 ) -> dict:
     "grown: J → sampled, mixed; then the document's network, sampled, mixed: multiply-adds; CPU seconds."
-    grown, torch_seed = {}, torch.manual_seed(seed)
-    for J in choices:
-        ops = {f"sep {k}": DARTS_OPS["sep_conv_3x3"] for k in range(J)}
-        space = CellSpace(ops, nodes=3, output="last", alike=True, wiring=NB201_WIRING)
-        network, w = TinyNetwork(space).train(), one_hot([0] * 6)
-        grown[J] = [_counted(network, (1, 8, 8), w), _counted(network, (1, 8, 8), _mixed(space))]
+    generator, grown = torch.manual_seed(seed), {J: _grown(J) for J in choices}
     network = CellNetwork(DARTS_CELL, (3, 32, 32), channels=channels, cells=cells)
-    drawn = torch.randint(8, (samples, 28), generator=torch_seed).tolist()
+    drawn = torch.randint(8, (samples, 28), generator=generator).tolist()
     sampled = [_counted(network, (3, 32, 32), one_hot(row)) for row in drawn]
     found = dict(grown=grown, sampled=sampled, mixed=_counted(network, (3, 32, 32), _mixed(DARTS_CELL)))
     ways = [[one_hot(row) for row in drawn], [_mixed(DARTS_CELL) for _ in range(2)]]
