@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PUBLIC_TOY', 'CHANNELS', 'TOY_LOOKS', 'section_2', 'limit', 'cost_table', 'share', 'plot_cost', 'blind_table',
-           'gains', 'ends', 'blind_edge', 'plot_blind', 'toy_right', 'channels_until', 'toy_table', 'plot_toy',
-           'told_toy', 'rnn_table', 'still', 'rnn_wide', 'plot_rnn', 'told_rnn']
+           'gains', 'ends', 'blind_edge', 'plot_blind', 'edges_at', 'temperature_at', 'toy_right', 'channels_until',
+           'toy_table', 'plot_toy', 'told_toy', 'rnn_table', 'still', 'rnn_wide', 'plot_rnn', 'told_rnn']
 
 # %% ../../nbs/53b_credit_figures.ipynb #imports
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -163,6 +163,28 @@ def plot_blind(df: pd.DataFrame) -> plt.Figure:
     told = f"{end['exact']:.2f} nats by cutting it, {end['backward']:.4f} from one backward pass"
     headline(fig, f"The edge that matters most gets no credit: {told} (n = {df['seed'].nunique()})")
     return fig
+
+# %% ../../nbs/53b_credit_figures.ipynb #slider
+def edges_at(df: pd.DataFrame) -> Callable:  # draw(axes, step), two axes
+    "Bars of contributions on all edges at a step: a row for each space."
+
+    def draw(axes, step):
+        for ax, (space, rows) in zip(axes, df[df["step"] == step].groupby("space", sort=False)):
+            _bars(ax, rows)
+            ax.set_title(f"{space}, step {step}", fontsize=8)
+            ax.set(ylabel="size, nats")
+
+    return draw
+
+
+def temperature_at(theta: Sequence[float]) -> Callable:  # draw(axes, λ), one axis
+    "Bars of μ(θ/λ)."
+
+    def draw(axes, at):
+        axes[0].bar(range(len(theta)), limit(theta, (at,)).iloc[0], color=_WINE)
+        axes[0].set(ylim=(0, 1.03), title=f"λ = {at:g}", xlabel="operation", ylabel="μ(θ/λ)")
+
+    return draw
 
 # %% ../../nbs/53b_credit_figures.ipynb #toy
 PUBLIC_TOY = {  # the public code, run by us: trials, right positions after 500, 1,000 and 2,000 iterations
