@@ -20,7 +20,7 @@ from ..cells import CellSpace
 from ..credit import open_gates
 from ..credit_toy import TOY_METHODS
 from ..operations import NB201_OPS
-from ..plots import COLORS, STYLE, headline
+from ..plots import COLORS, PAPER, STYLE, headline
 from ..relaxations import Weights, gumbel, gumbel_softmax, one_hot, softmax, two_path
 
 # %% ../../nbs/53b_credit_figures.ipynb #section2-space
@@ -80,7 +80,7 @@ def plot_cost(df: pd.DataFrame) -> plt.Figure:
     ax.plot(df["choices"], df["sampled"], label="credit: the drawn one", **STYLE["credit assignment"])
     ax.set(xscale="log", yscale="log", xticks=df["choices"], xticklabels=df["choices"])
     ax.set(xlabel="operations to choose from, |J|", ylabel="multiply-adds of a step\n(1: one operation)")
-    ax.minorticks_off(), ax.legend()
+    ax.set(yticks=df["choices"], yticklabels=df["choices"]), ax.minorticks_off(), ax.legend()
     headline(fig, "With credit a step costs the same however many operations there are")
     return fig
 
@@ -317,6 +317,9 @@ def plot_rnn(records: dict[tuple[str, str], dict], rule: str = "Adam") -> plt.Fi
         color = _DARK if right > 0.9 * n else COLORS[3]
         ax.set_title(f"{name}\n{right} of {n} right", fontsize=7.5, color=color)
         ax.set(ylim=(-0.25, 1.25))
+        if name == "own output (4.2)":
+            ax.plot(steps, [0.03] * len(steps), **PAPER)
+            ax.text(steps[-1], 0.07, "document: always 0", ha="right", fontsize=6.5, color="0.35")
     fig.supxlabel(f"updates ({rule}); five seeds each", fontsize=9)
     fig.supylabel("outputs: 1, 2 (solid, to be 1), 3, 4 (dashed, to be 0)", fontsize=9)
     return fig
