@@ -268,7 +268,7 @@ def told_toy(right: dict[str, np.ndarray], every: int) -> tuple[str, str]:  # ti
         f"After {at * every} iterations credit has {credit:.1f} of 10 positions right, REINFORCE {other:.1f}"
     )
     return (
-        f"{title} (n = {n})",
+        f"{title}: {n} trials",
         f"{title}; methods that compute all channels are ahead by iterations, not by channels.",
     )
 
