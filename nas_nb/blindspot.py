@@ -50,7 +50,7 @@ def blind_groups(
     E, none = len(space.edges), list(space.ops).index("none") if "none" in space.ops else -1
     cells = [(v, v // E, *space.edges[v % E]) for v in range(len(choices))]  # variable, cell, from, to
     seen = {(c, state) for v, c, state, _ in cells if not blind[choices[v]]}
-    into = {}
+    into: dict[tuple[int, int], list[int]] = {}
     for v, c, _, node in cells:
         if choices[v] != none and 2 + node not in _outputs(space):
             into.setdefault((c, 2 + node), []).append(v)

@@ -82,11 +82,16 @@ class ToyMethod:
         self.theta = torch.ones(toy.T, toy.I, toy.J)
         self.theta[..., 0] += 1e-6
         self.mean, self.square = torch.zeros_like(self.theta), torch.zeros_like(self.theta)
-        self.memory, self.kept = None, []
+        self.memory: torch.Tensor | None = None
+        self.kept: list = []
 
     def draw(self, noise: torch.Tensor) -> torch.Tensor:
         "The channels that are computed, (T, I, wanted), from Gumbel `noise` (2, T, I, J)."
         return (self.theta + noise[0]).argmax(2, keepdim=True)
+
+    def descent(self, step: int, c, at, noise, target) -> torch.Tensor | None:
+        "What θ descends, (T, I, J), or None for no update; arguments as of `step`."
+        raise NotImplementedError(f"{type(self).__name__} needs descent(step, c, at, noise, target)")
 
     def settle(self, at: torch.Tensor, before: torch.Tensor) -> None:
         "What happens after a step, of which `before` (T, I, J) is what θ was, and `at` was drawn."
@@ -283,7 +288,7 @@ def run_toy(
 ]:  # for each method (looks, T): how many positions are right, the first before step 0
     "All methods on all trials of `toy`, with the same images and random numbers."
     learners = {name: TOY_METHODS[name](toy, steps) for name in methods}
-    right = {name: [] for name in methods}
+    right: dict[str, list] = {name: [] for name in methods}
     for step in range(steps + 1):
         if step % every == 0:
             for name, m in learners.items():

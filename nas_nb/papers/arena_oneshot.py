@@ -11,41 +11,26 @@ __all__ = ['MAKERS', 'SAMPLED', 'ONESHOT', 'ONESHOT_CLAIMS', 'weight_shares', 'p
 import math
 from collections.abc import Callable
 from functools import partial
+
 import numpy as np
 import torch
-from ..batches import Batches
-from ..batches import split
+
+from ..batches import Batches, split
 from ..blindspot import MendedCredit
 from ..cells import CellSpace
-from ..credit import Credit
-from ..credit import ExactCredit
-from ..darts import DARTS
-from ..darts import expected_cost
-from ..darts import l1
-from ..darts import zero_one
+from ..credit import Credit, ExactCredit
+from ..darts import DARTS, expected_cost, l1, zero_one
 from ..hypernet import Hypernet
 from ..methods import GradientMethod
+from .cifar10_chance import on_coin_flips
 from .cifar10_runs import multiply_adds
 from .protocol import seeded
-from ..relaxations import one_hot
-from ..relaxations import sigmoid
-from ..sampling import DSNAS
-from ..sampling import SNAS
-from ..sampling import Proxyless
-from ..sampling import ProxylessReinforce
-from ..sampling import annealed
-from ..search import Distribution
-from ..search import Uniform
-from ..search import search
-from ..tables import TABLE_CELL
-from ..tables import functions
-from ..tiny import DATA
-from ..tiny import ManyNetworks
-from ..tiny import Noisy
-from ..tiny import TinyNetwork
-from ..tiny import representatives
+from ..relaxations import one_hot, sigmoid
+from ..sampling import DSNAS, SNAS, Proxyless, ProxylessReinforce, annealed
+from ..search import Distribution, Uniform, search
+from ..tables import TABLE_CELL, functions
+from ..tiny import DATA, ManyNetworks, Noisy, TinyNetwork, representatives
 from ..training import Recipe
-from .cifar10_chance import on_coin_flips
 
 # %% ../../nbs/95b_oneshot.ipynb #costs
 def weight_shares(space: CellSpace) -> torch.Tensor:  # (variables, choices)
@@ -83,7 +68,7 @@ MAKERS = {  # (space, seed, steps, learning rate of α) → a method for `search
     "REINFORCE": lambda space, seed, steps, lr: ProxylessReinforce(space, lr, seed),
     "random search": lambda space, seed, steps, lr: Uniform(space, seed=seed),
 }
-SAMPLED = ("ASNG", "REINFORCE", "random search")  # learn from losses of samples
+SAMPLED: tuple[str, ...] = ("ASNG", "REINFORCE", "random search")  # learn from losses of samples
 
 # %% ../../nbs/95b_oneshot.ipynb #probabilities-now
 @torch.no_grad()

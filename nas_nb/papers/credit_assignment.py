@@ -26,7 +26,7 @@ PROFILES = dict(
 EXPECTED = dict(cpu="half an hour on one core, seconds to redraw", quick="1 min", smoke="10 s")
 
 # %% ../../nbs/53_credit_assignment.ipynb #claims-cost
-CLAIMS = {
+CLAIMS: dict[str, dict] = {
     "constant": dict(
         claim="The cost of a step does not depend on the number of operations |J|",
         source="section 2.4", document="independent of |J|; DARTS and SNAS: O(|J|)",
