@@ -53,21 +53,22 @@ def part(self: Team, w: Weights, f: Callable, keep: torch.Tensor) -> torch.Tenso
     after = self.statistics()
     width = torch.tensor([m.num_features for m in self.norms], device=loss.device)
     seen = (after[1] - before[1]).repeat_interleave(2 * width).to(before[0])
-    return torch.cat([loss.detach().to(seen).view(1), after[0] - keep**seen * before[0], seen])
+    return torch.cat([loss.detach().to(seen).view(-1), after[0] - keep**seen * before[0], seen])
 
 # %% ../nbs/28_parallel.ipynb #team-each
 @patch
-def each(self: Team, samples: Sequence[Weights], f: Callable) -> torch.Tensor:
-    "f of each sample → (n,), of which every process computes its share."
+def each(self: Team, samples: Sequence[Weights], f: Callable, width: int = 0) -> torch.Tensor:
+    "f of each sample → (n,), or (n, width); every process computes its share."
     if self.size == 1:
         return torch.stack([f(w) for w in samples])
     first, keep = self.statistics(), self.momenta()
-    rows = first[0].new_zeros(len(samples), 1 + 2 * len(keep))
+    n = max(width, 1)
+    rows = first[0].new_zeros(len(samples), n + 2 * len(keep))
     for i in range(self.rank, len(samples), self.size):
         rows[i] = self.part(samples[i], f, keep)
     torch.distributed.all_reduce(rows)
-    self.settle(first, keep, *rows[:, 1:].chunk(2, 1))
-    return rows[:, 0]
+    self.settle(first, keep, *rows[:, n:].chunk(2, 1))
+    return rows[:, :n] if width else rows[:, 0]
 
 # %% ../nbs/28_parallel.ipynb #team-parts-settle
 @patch

@@ -60,7 +60,10 @@ def set_theme() -> None:
 _METHODS = "ASNG,SNG,Adam,DARTS,random search,TDGA,GA,hypernetwork,SNAS,ProxylessNAS".split(",")
 _DOTS = [(0, on_off) for on_off in ((1, 1), (5, 1), (3, 1, 1, 1), (3, 5, 1, 5), (5, 5), (1, 3))]
 _LOOKS = zip(_METHODS, COLORS, "osD^vP*Xph", ["-", "--", "-.", ":", *_DOTS])
-STYLE = {name: dict(color=color, marker=marker, linestyle=dash) for name, color, marker, dash in _LOOKS}
+STYLE: dict[str, dict] = {
+    name: dict(color=color, marker=marker, linestyle=dash) for name, color, marker, dash in _LOOKS
+}
+STYLE["credit assignment"] = dict(color="#882255", marker="8", linestyle=(0, (4, 1, 1, 1, 1, 1)))
 PAPER = dict(color="0.35", linestyle="--", linewidth=1)  # a value that the document reports
 
 # %% ../nbs/04_plots.ipynb #headline

@@ -6,7 +6,10 @@ from importlib import import_module
 
 import pytest
 
-MODULES = "operations cells vgg population vgg_pictures draw darts methods tdga hypernet sampling relaxations".split()
+MODULES = (
+    "operations cells vgg population vgg_pictures draw darts methods tdga hypernet sampling relaxations"
+    " credit blindspot credit_toy"
+).split()
 SHAPE = re.compile(r"\([^()]*[,…][^()]*\)|\bnumber\b|any shape|\bshapes?\b", re.I)
 
 

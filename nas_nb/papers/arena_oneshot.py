@@ -16,7 +16,9 @@ import numpy as np
 import torch
 
 from ..batches import Batches, split
+from ..blindspot import MendedCredit
 from ..cells import CellSpace
+from ..credit import Credit, ExactCredit
 from ..darts import DARTS, expected_cost, l1, zero_one
 from ..hypernet import Hypernet
 from ..methods import GradientMethod
@@ -66,7 +68,7 @@ MAKERS = {  # (space, seed, steps, learning rate of α) → a method for `search
     "REINFORCE": lambda space, seed, steps, lr: ProxylessReinforce(space, lr, seed),
     "random search": lambda space, seed, steps, lr: Uniform(space, seed=seed),
 }
-SAMPLED = ("ASNG", "REINFORCE", "random search")  # learn from losses of samples
+SAMPLED: tuple[str, ...] = ("ASNG", "REINFORCE", "random search")  # learn from losses of samples
 
 # %% ../../nbs/95b_oneshot.ipynb #probabilities-now
 @torch.no_grad()
@@ -76,6 +78,14 @@ def probabilities(method) -> torch.Tensor:  # (edges, operations)
         return torch.stack([row[:n] for row, n in zip(method.rule.theta, method.space.sizes)])
     alpha = method.alpha(method.span[0]) if isinstance(method, Hypernet) else method.alpha
     return alpha.softmax(-1)
+
+# %% ../../nbs/95b_oneshot.ipynb #makers-credit
+MAKERS |= {
+    "credit assignment": lambda space, seed, steps, lr: Credit(space, lr, seed),
+    "credit assignment, mended": lambda space, seed, steps, lr: MendedCredit(space, lr, seed),
+    "credit assignment, exact": lambda space, seed, steps, lr: ExactCredit(space, lr, seed),
+}
+SAMPLED += ("credit assignment", "credit assignment, mended", "credit assignment, exact")
 
 # %% ../../nbs/95b_oneshot.ipynb #strongest
 @torch.no_grad()

@@ -1,0 +1,639 @@
+"""Credit assignment: the reference numbers, contributions, the operation none, variance, the blind spot, the
+method in the search loop, several processes, the toy experiment, the recurrent networks, bad input."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nas_nb.batches import Batches
+from nas_nb.blindspot import MendedCredit, blind_groups, contribution_table, normalises, with_gate
+from nas_nb.cells import ASNG_CELL, DARTS_CELL, NB201_WIRING, CellNetwork, CellSpace
+from nas_nb.credit import (
+    Credit,
+    ExactCredit,
+    approximate_contributions,
+    as_it_was,
+    chainer_adam,
+    credit_gradient,
+    decayed_and_clipped,
+    exact_contributions,
+    moving_average,
+    open_gates,
+    parsec_gradient,
+    without,
+    zero_contribution,
+)
+from nas_nb.credit_toy import TOY_METHODS, Toy, run_toy, toy_noise
+from nas_nb.files import Checkpoint
+from nas_nb.images import Images
+from nas_nb.methods import settings_of
+from nas_nb.operations import DARTS_OPS, NB201_OPS
+from nas_nb.papers.arena_oneshot import MAKERS, SAMPLED, one_search, step_cost_run
+from nas_nb.papers.credit_runs import VARIANTS, Writer, rnn_run
+from nas_nb.relaxations import Weights, one_hot, softmax
+from nas_nb.sampling import log_gates, reinforce_gradient
+from nas_nb.search import search
+from nas_nb.tables import TABLE_CELL
+from nas_nb.tiny import TinyNetwork
+from nas_nb.training import Recipe
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CASES = json.loads((Path(__file__).parent / "credit_cases.json").read_text())
+ops = {name: DARTS_OPS[name] for name in list(DARTS_OPS)[1:6]}  # five operations, none of them `none`
+THREE = CellSpace(ops, nodes=2, output="last", alike=True, wiring=((0, 0), (1, 0), (2, 1)))
+CONVS = {k: NB201_OPS[k] for k in ("nor_conv_3x3", "nor_conv_1x1")}
+CONV_CELL = CellSpace(CONVS, nodes=3, output="last", alike=True, wiring=NB201_WIRING)
+
+
+def constant(x):
+    return torch.tensor(x, dtype=torch.float64)
+
+
+def same(found, expected, tol=1e-7):  # the cases were computed in float32
+    torch.testing.assert_close(found.detach().double(), constant(expected), rtol=1e-6, atol=tol)
+
+
+def told(method, choices, slopes):
+    "What the loop would tell a method that had drawn `choices` (edges,): its contributions after all charges."
+    method.asked, method.cuts = torch.tensor([choices]), []
+    found = method.contributions(torch.zeros(1, dtype=torch.float64), constant([slopes]))[0]
+    return method.charged(method.asked[0], found)
+
+
+def of(rows, choices):  # dL/da at the drawn operations
+    return [row[c] for row, c in zip(rows, choices)]
+
+
+# -- the reference cases --
+
+BASIC = CASES["advantage_basic"]["input"]
+STEPS = CASES["advantage_adam_three_updates"]["input"]["steps"]
+
+
+def test_the_gradient():
+    slopes = constant(of(BASIC["dL_da"], BASIC["sampled"]))
+    theta = constant(BASIC["theta"])
+    same(theta.softmax(1), CASES["advantage_basic"]["probs"])
+    same(credit_gradient(theta, BASIC["sampled"], -slopes), CASES["advantage_basic"]["expected"])
+
+
+def test_with_a_baseline_that_is_used_before_it_learns():
+    method, theta = Credit(THREE, baseline=True).double(), constant(BASIC["theta"])
+    for step, expected in zip(STEPS, CASES["advantage_with_baseline"]["expected"], strict=True):
+        found = told(method, step["sampled"], of(step["dL_da"], step["sampled"]))
+        same(credit_gradient(theta, step["sampled"], found), expected["grad"])
+        same(-method.baselines, expected["ema"])
+
+
+def test_reinforce():
+    case = CASES["reinforce"]["input"]
+    found = reinforce_gradient(
+        constant(case["theta"]), torch.tensor([case["sampled"]]), constant([-case["reward"]])
+    )
+    same(found, CASES["reinforce"]["expected"])
+
+
+def test_moving_average():
+    average, found = None, []
+    for x in (1.0, 2.0, 4.0):
+        found.append((average := moving_average(average, constant(x))).item())
+    assert found == pytest.approx(CASES["ema_coef_0.05"]["expected"], rel=1e-12)
+
+
+def test_three_updates_of_the_whole_method():
+    method = Credit(THREE, lr=1e-3, zero="nothing", decay=0.0, clip=1e9).double()
+    with torch.no_grad():
+        method.alpha.copy_(constant(CASES["advantage_adam_three_updates"]["init"]))
+    for step, expected in zip(STEPS, CASES["advantage_adam_three_updates"]["expected"], strict=True):
+        method.asked, method.cuts = torch.tensor([step["sampled"]]), []
+        method.credit(torch.zeros(1), constant([of(step["dL_da"], step["sampled"])]))
+        same(method.alpha, expected, tol=3e-7)
+
+
+def test_adam_with_decay_and_clipping_as_chainer_does_it():
+    theta, rng = np.array([[0.3, -0.2], [1.0, 0.4]]), np.random.default_rng(0)
+    found, m, v = constant(theta.tolist()), np.zeros((2, 2)), np.zeros((2, 2))
+    mean, square = torch.zeros(2, 2, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64)
+    for t in (1, 2, 3):
+        g = rng.normal(size=(2, 2)) * (5.0 if t == 2 else 0.1)  # the second is clipped
+        gradient = decayed_and_clipped(constant(g.tolist()), found, 0.003, 1.0)
+        chainer_adam(found, gradient, mean, square, t, 1e-3)
+        g = g + 0.003 * theta  # first the decay, then the clip
+        g = g * min(1.0, 1.0 / np.sqrt((g * g).sum()))
+        m, v = 0.5 * m + 0.5 * g, 0.999 * v + 0.001 * g * g
+        theta = theta - 1e-3 * np.sqrt(1 - 0.999**t) / (1 - 0.5**t) * m / (np.sqrt(v) + 1e-8)
+        torch.testing.assert_close(found, constant(theta.tolist()), rtol=1e-9, atol=1e-12)
+
+
+def test_parsec():
+    case = CASES["parsec_8_samples"]["input"]
+    args = constant(case["theta"]), torch.tensor(case["samples"]), constant(case["losses"])
+    same(parsec_gradient(*args), CASES["parsec_8_samples"]["expected_grad"])
+    theta, samples, losses = args  # as published: weights by the likelihood of 3 images, upwards
+    weights = np.exp(-3 * np.array(case["losses"]))
+    rows = F.one_hot(samples, 5).double() - theta.softmax(1)
+    expected = -(constant((weights / weights.sum()).tolist())[:, None, None] * rows).sum(0)
+    torch.testing.assert_close(parsec_gradient(*args, images=3), expected)
+
+
+def test_dsnas_is_the_same_quantity():
+    theta = constant([[0.3, -0.2, 0.5, 0.1], [0.0, 1.0, 0.0, 0.3]]).requires_grad_()
+    slopes = constant([-0.4, 0.25])
+    for choices in itertools.product(range(4), repeat=2):
+        (dsnas,) = torch.autograd.grad((log_gates(theta, list(choices)).values.sum(1) * slopes).sum(), theta)
+        torch.testing.assert_close(dsnas, credit_gradient(theta.detach(), list(choices), -slopes))
+    expected = CASES["dsnas_alpha_gradient"]["expected"]
+    R, p = [-0.4, 0.25], [np.array(row) for row in expected]
+    # row = R (one-hot - p), so the row sums to 0, and 1 - row / R at the drawn operation is its probability
+    assert [abs(row.sum()) < 1e-6 for row in p] == [True, True]
+    theta = torch.stack(
+        [constant([(k == a) - g / r for k, g in enumerate(row)]) for row, a, r in zip(p, (2, 0), R)]
+    ).log()
+    same(credit_gradient(theta, [2, 0], -constant(R)), expected)
+
+
+# -- the operation none --
+
+
+def slowly(steps, zero, rule):
+    "The rule in plain numbers: losses, as in the public code."
+    ema, charged = None, []
+    for sampled, slopes in steps:
+        row = [slopes if k == sampled else (0.0 if ema is None else ema[k]) for k in range(3)]
+        ema = row if ema is None else [0.05 * r + 0.95 * e for r, e in zip(row, ema)]
+        worst = max(ema if rule == "public" else [e for k, e in enumerate(ema) if k != zero])
+        charged.append(worst if sampled == zero else slopes)
+    return charged
+
+
+NONE_CELL = CellSpace(
+    {k: NB201_OPS[k] for k in ("nor_conv_3x3", "none", "skip_connect")}, nodes=1, alike=True
+)
+SEEN = [(0, 0.7), (1, 0.0), (2, -0.3), (0, -0.9), (1, 0.0), (2, -2.0), (1, 0.0)]
+HELPED = [(0, -0.7), (2, -0.5), (1, 0.0), (0, -0.2), (1, 0.0)]  # where the two rules differ
+
+
+@pytest.mark.parametrize("rule", ["public", "domestic"])
+@pytest.mark.parametrize("steps", [SEEN, HELPED], ids=["some harm", "all help"])
+def test_none_is_charged_the_worst_that_is_known(steps, rule):
+    E, method = len(NONE_CELL.sizes), Credit(NONE_CELL, zero=rule).double()
+    found = [-told(method, [k] * E, [slope] * E) for k, slope in steps]
+    expected = slowly(steps, 1, rule)
+    same(torch.stack(found), [[x] * E for x in expected])
+    assert (min(expected) < 0) and (steps is SEEN or rule == "public" or expected[2] < 0)
+
+
+def test_none_charged_by_definition():
+    E, method = len(NONE_CELL.sizes), Credit(NONE_CELL, zero="nothing").double()
+    told(method, [0] * E, [0.7] * E)
+    assert told(method, [1] * E, [0.0] * E).tolist() == [0.0] * E
+    average = constant([[0.0, 0.1, 0.3]])
+    assert [zero_contribution(average, 0, r).item() for r in ("public", "domestic", "nothing")] == [0, 0.1, 0]
+
+
+# -- contributions --
+
+COSTS = constant([[1.0, 0.2, 0.5, -0.3, 0.8], [0.3, 0.9, 0.1, 0.0, -0.4], [0.6, -0.1, 0.4, 0.2, 0.7]])
+
+
+def linear(w):
+    values = w.values if w.values is not None else one_hot_values(w)
+    return (values * COSTS).sum()
+
+
+def one_hot_values(w):
+    values = torch.zeros_like(COSTS)
+    for row, chosen in zip(values, w.chosen):
+        row[list(chosen)] = 1
+    return values
+
+
+def test_on_a_linear_loss_first_order_is_exact():
+    for choices in ([0, 1, 2], [4, 4, 1]):
+        costs = COSTS[range(3), choices]
+        for found in (exact_contributions, approximate_contributions):
+            torch.testing.assert_close(found(linear, THREE, choices).double(), -costs, atol=1e-7, rtol=1e-6)
+
+
+def test_contributions_of_a_network_and_none_among_them():
+    torch.manual_seed(0)
+    network, x, y = (
+        TinyNetwork(TABLE_CELL).double().train(),
+        torch.randn(16, 1, 8, 8).double(),
+        torch.arange(16) % 10,
+    )
+    calls = []
+
+    def loss(w):
+        calls.append(w.chosen)
+        return F.cross_entropy(network(x, w), y)
+
+    choices, kept = [2, 1, 0, 3, 2, 2], [b.clone() for b in network.buffers()]
+    with as_it_was(network), torch.no_grad():
+        exact = exact_contributions(loss, TABLE_CELL, choices)
+        without_3 = loss(without(choices, 3)) - loss(one_hot(choices))
+    assert (
+        len(calls) == 1 + 5 + 2 and exact[2] == 0 and exact[3] == pytest.approx(without_3.item(), abs=1e-12)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(network.buffers(), kept))
+    small = open_gates(TABLE_CELL, choices, torch.float64)  # the slope is that of a finite difference
+    (slopes,) = torch.autograd.grad(loss(small), small.values, materialize_grads=True)
+    for e in (0, 1, 3, 4, 5):
+        with torch.no_grad():
+            a, b = (loss(gate(choices, e, t)) for t in (1 + 1e-4, 1 - 1e-4))
+        assert slopes[e, choices[e]].item() == pytest.approx(((a - b) / 2e-4).item(), abs=1e-5)
+
+
+def gate(choices, e, t):
+    w = open_gates(TABLE_CELL, choices, torch.float64)
+    with torch.no_grad():
+        w.values[e] *= t
+    return w
+
+
+def architectures(theta):
+    for row in itertools.product(range(theta.shape[1]), repeat=len(theta)):
+        yield torch.tensor(row), theta.softmax(1)[range(len(theta)), row].prod()
+
+
+def test_the_expectation_is_the_exact_gradient_and_the_variance_below_reinforce():
+    theta, costs = constant([[0.3, -0.2, 0.5], [0.0, 0.4, -0.1]]).requires_grad_(), COSTS[:2, :3]
+    (exact,) = torch.autograd.grad((theta.softmax(1) * costs).sum(), theta)
+    theta, sums = theta.detach(), {}
+    assert sum(p for _, p in architectures(theta)).item() == pytest.approx(1)
+    for at, p in architectures(theta):
+        own = costs[range(2), at]
+        for name, g in {
+            "credit": credit_gradient(theta, at, -own),
+            "reinforce": reinforce_gradient(theta, at[None], -own.sum()[None]),
+        }.items():
+            mean, square = sums.get(name, (0, 0))
+            sums[name] = mean + p * g, square + p * g**2
+    variance = {name: (square - mean**2).sum().item() for name, (mean, square) in sums.items()}
+    for mean, _ in sums.values():
+        torch.testing.assert_close(mean, exact)
+    assert variance["credit"] < variance["reinforce"]
+
+
+# -- the blind spot --
+
+
+def test_who_normalises():
+    found = dict(zip(DARTS_CELL.ops, normalises(DARTS_CELL)))
+    convs = [name for name in DARTS_CELL.ops if "conv" in name]
+    assert all(found[name] for name in (*convs, "none")) and not found["skip_connect"]
+    state = torch.get_rng_state()
+    normalises(TABLE_CELL)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("choices", [[0] * 6, [1] * 6, [0, 1, 1, 0, 1, 0]])
+def test_credit_of_a_blind_group_adds_up_to_zero_and_the_exact_does_not(choices):
+    torch.manual_seed(1)
+    network, x, y = (
+        TinyNetwork(CONV_CELL).double().train(),
+        torch.randn(32, 1, 8, 8).double(),
+        torch.arange(32) % 10,
+    )
+    loss = lambda w: F.cross_entropy(network(x, w), y)
+    groups = blind_groups(CONV_CELL, choices, normalises(CONV_CELL))
+    assert groups == [[0], [1, 2]]
+    slope, exact = (
+        approximate_contributions(loss, CONV_CELL, choices),
+        exact_contributions(loss, CONV_CELL, choices),
+    )
+    for group in groups:
+        assert abs(slope[group].sum()) < 1e-4 < 1e-3 < abs(exact[group].sum())
+    assert abs(slope[[3, 4, 5]]).min() > 1e-4  # these are seen
+    with torch.no_grad():
+        losses = [loss(with_gate(CONV_CELL, choices, 0, t)).item() for t in (1, 0.5, 0)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4) and abs(losses[0] - losses[2]) > 1e-3
+
+
+def test_groups_follow_what_is_chosen():
+    blind = normalises(TABLE_CELL)  # none, skip, conv, pool
+    groups = lambda *choices: blind_groups(TABLE_CELL, list(choices), blind)
+    assert groups(2, 2, 2, 2, 2, 2) == [[0], [1, 2]]
+    assert groups(2, 2, 1, 2, 2, 2) == [[1, 2]]  # a skip connection from node 1
+    assert groups(2, 0, 2, 2, 2, 2) == [[0], [2]]  # none is in no group
+    assert groups(2, 2, 2, 2, 3, 1) == []
+    assert blind_groups(DARTS_CELL, [4] * 28, normalises(DARTS_CELL)) == []
+    with pytest.raises(ValueError, match="3 choices do not fit"):
+        groups(2, 2, 2)
+
+
+def test_the_mend_cuts_what_is_blind_and_nothing_else():
+    method = MendedCredit(CONV_CELL)
+    probes = method.probes(1, 2)
+    assert len(probes) == 2 + 2 * 3 and method.cuts == [(s, e) for s in (0, 1) for e in (0, 1, 2)]
+    losses, slopes = constant([1.0, 2.0, 1.5, 1.1, 0.9, 2.5, 2.5, 2.5]), torch.full((8, 6), 0.25).double()
+    found = method.contributions(losses, slopes)
+    same(found, [[0.5, 0.1, -0.1, -0.25, -0.25, -0.25], [0.5, 0.5, 0.5, -0.25, -0.25, -0.25]])
+
+
+def test_the_table_of_contributions():
+    torch.manual_seed(0)
+    network, batch = TinyNetwork(CONV_CELL).train(), (torch.randn(16, 1, 8, 8), torch.arange(16) % 10)
+    before = [b.clone() for b in network.buffers()]
+    df = contribution_table(network, batch, [[0] * 6, [1] * 6])
+    assert len(df) == 12 and all(torch.equal(a, b) for a, b in zip(network.buffers(), before))
+    blind = df["edge"] < 3
+    assert (df["mended"] == df["exact"].where(blind, df["backward"])).all()
+    assert (df["backward"][df["edge"] == 0].abs() < 1e-4).all()
+    assert (df["exact"][df["edge"] == 0].abs() > 1e-4).all()
+
+
+# -- in the search loop --
+
+SOME = Images(
+    torch.randint(0, 256, (64, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)),
+    torch.arange(64) % 3,
+    ("a", "b", "c"),
+)
+TRAIN, VALID = (Batches(SOME, 8, mean=(0.5,), std=(0.5,), seed=s) for s in (1, 2))
+RECIPE = Recipe(4, "momentum", 0.05, clip=5.0, channels_last=False)
+KINDS = {"one backward pass": Credit, "exact": ExactCredit, "mended": MendedCredit}
+
+
+def fresh(kind=Credit, space=TABLE_CELL, **settings):
+    torch.manual_seed(0)
+    return TinyNetwork(space, (1, 8, 8), 3, 4), kind(space, lr=0.05, **settings)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_a_search_that_is_stopped_goes_on_to_the_same_bits(kind, tmp_path):
+    whole, method = fresh(kind, baseline=True)
+    history = search(whole, method, TRAIN, VALID, RECIPE, every=2, samples=2)
+
+    def stop(step):
+        if step == 3:
+            raise KeyboardInterrupt
+        return TRAIN(step)
+
+    path = tmp_path / "a.pt"
+    with pytest.raises(KeyboardInterrupt):
+        search(
+            *fresh(kind, baseline=True),
+            stop,
+            VALID,
+            RECIPE,
+            every=2,
+            samples=2,
+            ckpt=Checkpoint(path, every=0),
+        )
+    network, resumed = fresh(kind, baseline=True)
+    again = search(network, resumed, TRAIN, VALID, RECIPE, every=2, samples=2, ckpt=Checkpoint(path))
+    assert again == history
+    for a, b in ((method, resumed), (whole, network)):
+        assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+    assert not torch.equal(method.alpha, fresh(kind)[1].alpha)
+
+
+@pytest.mark.parametrize("space", [DARTS_CELL, TABLE_CELL, CONV_CELL], ids=["DARTS", "table", "convs"])
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_it_runs_on_every_space_with_edges(kind, space):
+    torch.manual_seed(0)
+    network, method = CellNetwork(space, (1, 8, 8), 3, channels=4, cells=1), kind(space)
+    search(network, method, TRAIN, VALID, Recipe(2, "momentum", 0.05, channels_last=False))
+    assert method.architecture() and method.updates == 2 and method.seen == 2
+
+
+def test_what_the_loop_tells_is_what_contributions_say():
+    network, method = fresh(decay=0.0, zero="nothing", clip=1e9)
+    heard = []
+    method.credit = lambda losses, slopes: heard.append((losses, slopes))
+    search(network, method, TRAIN, VALID, Recipe(1, "momentum", 0.05, channels_last=False))
+    other, _ = fresh()
+    search(
+        other, fresh()[1], TRAIN, VALID, Recipe(1, "momentum", 0.05, channels_last=False)
+    )  # the same weights
+    x, y = VALID(0)
+    loss = lambda w: F.cross_entropy(other(x, w), y)
+    expected = approximate_contributions(loss, TABLE_CELL, method.draw(1, 1)[0].tolist())
+    (losses, slopes), choices = heard[0], method.draw(1, 1)[0].tolist()
+    torch.testing.assert_close(-slopes[0], expected.double(), rtol=1e-4, atol=1e-6)
+    assert losses.item() == pytest.approx(loss(one_hot(choices)).item(), rel=1e-4)
+
+
+def test_the_arena_runs_it_and_counts_what_a_step_costs():
+    mine = [name for name in MAKERS if "credit" in name]
+    assert {"credit assignment", "credit assignment, mended"} <= set(mine) and set(mine) <= set(SAMPLED)
+    for name in mine:
+        found = one_search(name, "digits", False, True, 1.0, steps=4, looks=2, rank=False, seed=0)
+        assert [len(code) for code in found["path"]] == [6, 6]
+    cost = {m: step_cost_run(m, "digits", 10, 0)["multiply_adds"] for m in (mine[0], "DARTS")}
+    assert 0 < cost["credit assignment"] < cost["DARTS"]
+
+
+def test_the_cost_of_a_step_does_not_depend_on_the_number_of_operations():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def counted(J, dense):
+        space = CellSpace({f"sep {k}": DARTS_OPS["sep_conv_3x3"] for k in range(J)}, nodes=2)
+        network = CellNetwork(space, (1, 8, 8), 3, channels=4, cells=1).requires_grad_(False)
+        w = softmax(torch.zeros(10, J, requires_grad=True)) if dense else open_gates(space, [0] * 10)
+        with FlopCounterMode(display=False) as counter:
+            network(torch.randn(2, 1, 8, 8), w).sum().backward()
+        return counter.get_total_flops()
+
+    sampled, mixed = ([counted(J, dense) for J in (1, 3, 6)] for dense in (False, True))
+    assert len(set(sampled)) == 1 and mixed[0] < mixed[1] < mixed[2]
+
+
+PROCESS = """
+import os, sys, torch
+sys.path.insert(0, sys.argv[2])
+import test_credit as t
+torch.set_num_threads(1)
+where = f"file://{sys.argv[1]}/meet"
+rank = int(os.environ["RANK"])
+torch.distributed.init_process_group("gloo", init_method=where, rank=rank, world_size=2)
+network, method = t.fresh(t.MendedCredit, t.CONV_CELL)
+history = t.search(network, method, t.TRAIN, t.VALID, t.RECIPE, paths=3, samples=2, every=1)
+torch.save(dict(method=method.state_dict(), history=history), f"{sys.argv[1]}/{rank}.out")
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_give_what_one_gives(tmp_path):
+    here, env = os.path.dirname(__file__), os.environ | dict(OMP_NUM_THREADS="1")
+    run = lambda rank: subprocess.Popen(
+        [sys.executable, "-c", PROCESS, str(tmp_path), here],
+        env=env | dict(RANK=str(rank)),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for p in [run(0), run(1)]:
+        _, err = p.communicate(timeout=240)
+        assert p.returncode == 0, err
+    network, method = fresh(MendedCredit, CONV_CELL)
+    history = search(network, method, TRAIN, VALID, RECIPE, paths=3, samples=2, every=1)
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.out")
+        torch.testing.assert_close(found["method"]["alpha"], method.alpha.detach(), rtol=1e-3, atol=1e-3)
+        assert [row["step"] for row in found["history"]] == [row["step"] for row in history]
+        assert found["history"][-1]["train_loss"] == pytest.approx(history[-1]["train_loss"], rel=1e-4)
+    a, b = (torch.load(tmp_path / f"{rank}.out")["method"] for rank in (0, 1))
+    assert all(torch.equal(x, y) for x, y in zip(a.values(), b.values()))
+
+
+# -- bad input, one sentence each --
+
+
+def test_bad_input():
+    none = CellSpace({"none": DARTS_OPS["none"]})
+    bad = {
+        "a contribution is that of an edge": lambda: Credit(ASNG_CELL),
+        "no search space": lambda: Credit("cell"),
+        "nothing to give credit for": lambda: Credit(none),
+        "take one of public, domestic, nothing": lambda: Credit(DARTS_CELL, zero="worst"),
+        "lr must be a number above 0": lambda: Credit(DARTS_CELL, lr=0),
+        "decay must be a number from 0": lambda: Credit(DARTS_CELL, decay=-1),
+        "choices must be 6 whole numbers": lambda: open_gates(TABLE_CELL, [0, 1]),
+        "from 0 to 3": lambda: open_gates(TABLE_CELL, [4] * 6),
+        "there are the edges 0 to 5": lambda: without([0] * 6, 6),
+        "do not fit alpha": lambda: credit_gradient(torch.zeros(3, 2), [0, 1], torch.zeros(3)),
+        "one for each edge": lambda: credit_gradient(torch.zeros(2, 2), [0, 1], torch.zeros(3)),
+        "ask for samples first": lambda: Credit(DARTS_CELL).credit(torch.zeros(1), torch.zeros(1, 28)),
+        "its settings are paths, samples": lambda: settings_of(Credit(DARTS_CELL), dict(lr=0.1)),
+    }
+    for says, f in bad.items():
+        with pytest.raises(ValueError, match=says) as error:
+            f()
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("where", ["loss", "slope"])
+def test_a_loss_that_is_not_finite_is_refused_and_nothing_moves(where):
+    method = Credit(TABLE_CELL)
+    method.probes(1, 1)
+    losses, slopes = torch.ones(1), torch.zeros(1, 6)
+    (losses if where == "loss" else slopes[0])[0] = torch.nan
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    with pytest.raises(ValueError, match="not finite"):
+        method.credit(losses, slopes)
+    assert all(torch.equal(v, method.state_dict()[k]) for k, v in before.items())
+    with pytest.raises(ValueError, match="1 losses and 1 × 6 slopes"):
+        method.credit(torch.ones(2), torch.zeros(2, 6))
+
+
+# -- the toy experiment --
+
+
+def test_toy_slopes_are_those_of_autograd():
+    toy = Toy(range(2), positions=3, candidates=4, images=5)
+    c = toy.channels(toy.patches(0))
+    a = torch.rand(2, 3, 4).requires_grad_()
+    target = torch.randn(2, 5)
+    selected = (a[..., None] * c).sum(2)
+    loss, back = toy.slopes(selected, target)
+    by_hand = (((selected.tanh().view(2, 3, 5, 16) * toy.second).sum((1, 3)) / 3 - target) ** 2).mean(1)
+    torch.testing.assert_close(loss, by_hand)
+    (expected,) = torch.autograd.grad(by_hand.sum(), a)
+    torch.testing.assert_close((back[:, :, None] * c).sum(3).detach(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_toy_channels_are_a_convolution():
+    toy = Toy([7], images=2)
+    u = toy._uniform(2 * 169, 4, 3).view(2, 1, 13, 13) * 2 - 1
+    expected = F.conv2d(u, toy.first[0].view(100, 1, 7, 7), stride=2)  # (2, 100, 4, 4)
+    found = toy.channels(toy.patches(3)).view(100, 2, 4, 4).transpose(0, 1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_trial_does_not_depend_on_those_beside_it():
+    together = run_toy(Toy([3, 4, 5], images=20), list(TOY_METHODS), 60, 20)
+    alone = run_toy(Toy([4], images=20), list(TOY_METHODS), 60, 20)
+    first = (Toy([3, 4, 5]).teacher == 0).sum(1)  # everybody begins with candidate 0
+    for name in TOY_METHODS:
+        assert torch.equal(together[name][:, 1], alone[name][:, 0]), name
+        assert together[name].shape == (4, 3) and torch.equal(together[name][0], first)
+
+
+def test_toy_methods_learn_but_for_the_public_parsec():
+    right = run_toy(Toy(range(4)), ["DARTS", "NASP", "credit", "PARSEC (public code)"], 300, 300)
+    ends = {name: rows[-1].double().mean().item() for name, rows in right.items()}
+    assert ends["DARTS"] > 5 and ends["NASP"] > 5 and ends["credit"] > 4 > ends["PARSEC (public code)"] + 1
+
+
+def test_toy_two_paths_leave_all_others():
+    toy = Toy(range(2), images=10)
+    method = TOY_METHODS["ProxylessNAS"](toy, 100)
+    for step in range(6):
+        before, at = method.theta.log_softmax(2), method.draw(toy_noise(toy, step))
+        with torch.no_grad():
+            c, target = toy.channels(toy.patches(step), at), torch.zeros(2, 10)
+            method.step(step, c, at, toy_noise(toy, step), target)
+        moved = (method.theta.log_softmax(2) - before).abs()
+        others = torch.ones_like(moved).scatter(2, at, 0).bool()
+        assert moved[others].max() < 1e-6 < 1e-5 < moved[~others].max()
+
+
+# -- the recurrent networks --
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_seed_does_not_depend_on_those_beside_it(variant):
+    sizes = dict(variant=variant, optimizer="Adam", steps=20, looks=2, shown=1)
+    together, alone = rnn_run(seeds=3, seed=10, **sizes), rnn_run(seeds=1, seed=11, **sizes)
+    assert together["outputs"][1] == pytest.approx(alone["outputs"][0], abs=2e-4)
+
+
+def test_the_recurrence_is_that_of_torch():
+    writer = Writer([0, 1], inputs=(1.0, 0.0, 1.0, 0.0))
+    raw, _ = writer.write(0, free=True)
+    rnn = torch.nn.RNN(1, 16, batch_first=True)
+    wx, wh, b, wo, bo = writer.weights
+    with torch.no_grad():
+        for p, w in zip(rnn.parameters(), (wx[1].T, wh[1].T, b[1, 0], torch.zeros(16))):
+            p.copy_(w)
+        h, _ = rnn(torch.tensor([[[1.0], [0.0], [1.0], [0.0]]]))
+        torch.testing.assert_close(raw[1], (h[0] @ wo[1] + bo[1])[:, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_lstm_is_that_of_torch():
+    writer = Writer([0, 1], lstm=True, inputs=(1.0, 0.0, 1.0, 0.0))
+    raw, _ = writer.write(0, free=True)
+    lstm = torch.nn.LSTM(1, 16, batch_first=True)
+    wx, wh, b, wo, bo = writer.weights
+    with torch.no_grad():
+        for p, w in zip(lstm.parameters(), (wx[1].T, wh[1].T, b[1, 0], torch.zeros(64))):
+            p.copy_(w)
+        h, _ = lstm(torch.tensor([[[1.0], [0.0], [1.0], [0.0]]]))
+        torch.testing.assert_close(raw[1], (h[0] @ wo[1] + bo[1])[:, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_reinforce_has_the_sign_that_lowers_the_loss():
+    writer = Writer(range(20), loss="reinforce")
+    raw, bits = writer.write(0)
+    losses = writer.losses(raw, bits, torch.full((20,), 0.5))
+    wrong = (bits - writer.target).abs().mean(1)
+    (slope,) = torch.autograd.grad(losses.sum(), raw)
+    step = raw.detach() - 0.1 * slope  # bits of a bad sample get less likely, those of a good one more
+    log_p = lambda x: -F.binary_cross_entropy_with_logits(x, bits, reduction="none").sum(1)
+    change = log_p(step) - log_p(raw.detach())
+    assert (change[wrong > 0.5] < 0).all() and (change[wrong < 0.5] > 0).all()
+    assert (wrong > 0.5).any() and (wrong < 0.5).any()
+
+
+def test_what_learns_and_what_cannot():
+    run = lambda variant: rnn_run(variant, "Adam", steps=200, looks=2, seeds=10, shown=1, seed=0)
+    for variant in ("input sequence (4.1)", "own output (4.2)", "cross-entropy", "teacher forcing"):
+        assert sum(run(variant)["right"]) >= 9, variant
+    rounded = run("rounded output in the loss")
+    assert rounded["path"][0]["outputs"] == rounded["path"][-1]["outputs"]
+    assert any(max(row) <= 0 for row in run("ReLU output")["outputs"])
+
+
+def test_weights_of_a_network_are_not_touched_by_gates():
+    w = open_gates(TABLE_CELL, [2] * 6)
+    assert isinstance(w, Weights) and w.values.requires_grad and w.values.sum() == 6
