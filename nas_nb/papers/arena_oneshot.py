@@ -15,12 +15,12 @@ from functools import partial
 import numpy as np
 import torch
 
-from ..asng import ASNG, Space
 from ..batches import Batches, split
 from ..cells import CellSpace
 from ..darts import DARTS, expected_cost, l1, zero_one
 from ..hypernet import Hypernet
 from ..methods import GradientMethod
+from .cifar10_chance import on_coin_flips
 from .cifar10_runs import multiply_adds
 from .protocol import seeded
 from ..relaxations import one_hot, sigmoid
@@ -233,13 +233,9 @@ def _texts(choices):
 
 
 def _flip_asng(delta0, steps, every, seeds, seed):
-    flips = torch.Generator().manual_seed(seed)
-    rule = ASNG(Space([4] * 6), list(range(seeds)), dtype=torch.float64, delta0=delta0)
-    for step in steps:
-        rule.tell(rule.ask(2), torch.randn(seeds, 2, generator=flips, dtype=torch.float64))
-        if (step + 1) % every == 0:
-            left = torch.special.entr(rule.theta).sum(-1).mean().item() / math.log(4)
-            yield _texts(rule.best().cat[:, 0]), left
+    for _, rule in on_coin_flips([4] * 6, delta0, len(steps), every, seeds, seed):
+        left = torch.special.entr(rule.theta).sum(-1).mean().item() / math.log(4)
+        yield _texts(rule.best().cat[:, 0]), left
 
 # %% ../../nbs/95b_oneshot.ipynb #flips-reinforce
 def _flip_reinforce(lr, steps, every, seeds, seed):
