@@ -47,7 +47,9 @@ def as_steps(
     "What a controller has to decide; raises `ValueError` for what decides nothing."
     if isinstance(space, Space):
         if space.G:
-            raise ValueError(f"a controller takes decisions, so it needs categorical variables alone: {space}")
+            raise ValueError(
+                f"a controller takes decisions, so it needs categorical variables alone: {space}"
+            )
         space = [Step("choice", k) for k in space.categories]
     steps = list(space) if isinstance(space, list | tuple) else []
     if not steps or not all(isinstance(s, Step) and s.kind in KINDS for s in steps):
@@ -218,7 +220,7 @@ def skips(self: _Walk, s):
     self.step()
     if self.keys:
         z = self.point() if s.clip is None else 2 * _clipped(self.point(), s.clip)
-        pick, k = self.coins(z), len(self.keys)
+        pick = self.coins(z)
         signed = torch.where(pick == 1, z, -z)
         self.keep(pick, F.logsigmoid(signed), F.softplus(z) - z * z.sigmoid())
         chosen = (torch.stack(self.anchors, 2) * pick[..., None]).sum(2)
@@ -232,7 +234,9 @@ def skips(self: _Walk, s):
 @patch
 def coins(self: _Walk, z):
     if self.given is None:
-        return (z > 0 if self.u is None else self.u[..., self.at :][..., : z.shape[-1]] >= (-z).sigmoid()).long()
+        return (
+            z > 0 if self.u is None else self.u[..., self.at :][..., : z.shape[-1]] >= (-z).sigmoid()
+        ).long()
     return self.given[..., self.at :][..., : z.shape[-1]]
 
 # %% ../nbs/26a_decisions.ipynb #kinds-index

@@ -72,7 +72,9 @@ def _start(self: Surrogate, i, shape):  # uniform within ± 1/√rows; embedding
 
 # %% ../nbs/26c_pnas.ipynb #surrogate-forward
 @patch
-def _coded(self: Surrogate, cat):  # (seeds, n, variables) → zeros and ones / variables, (seeds · members, n, rows)
+def _coded(
+    self: Surrogate, cat
+):  # (seeds, n, variables) → zeros and ones / variables, (seeds · members, n, rows)
     parts = [torch.nn.functional.one_hot(cat[..., d], k) for d, k in enumerate(self.sizes)]
     return torch.cat(parts, -1).float().repeat_interleave(self.members, 0) / len(self.sizes)
 
@@ -130,7 +132,8 @@ class PNAS:
         self,
         space: Space,  # categorical variables alone, in the order in which they are decided
         seeds=0,  # one integer for one search, a list of N for a batch; 0 ≤ seed < 2³¹
-        base: Sequence[int] | None = None,  # what stands where nothing is decided yet; None: the first choices
+        base: Sequence[int]
+        | None = None,  # what stands where nothing is decided yet; None: the first choices
         beam: int = 256,  # how many of a size are evaluated at most, ≥ 1
         device="cpu",
         **surrogate,  # settings of `Surrogate`
@@ -146,7 +149,9 @@ class PNAS:
 # %% ../nbs/26c_pnas.ipynb #search-declared
 def _declared(space, base):
     if not isinstance(space, Space) or space.G:
-        raise ValueError(f"this search grows by decisions: it needs a Space of categorical variables, not {space!r}")
+        raise ValueError(
+            f"this search grows by decisions: it needs a Space of categorical variables, not {space!r}"
+        )
     sizes = space.categories
     base = [0] * len(sizes) if base is None else list(base)
     if len(base) != len(sizes) or not all(isinstance(b, int) and 0 <= b < k for b, k in zip(base, sizes)):
@@ -187,7 +192,9 @@ def tell(
     losses = torch.as_tensor(losses, dtype=torch.float64, device=self.seeds.device)
     wanted = self.asked.shape[:2]
     if losses.shape != wanted and not (self.single and losses.shape == wanted[1:]):
-        raise ValueError(f"losses must have shape {tuple(wanted)} (searches, samples), not {tuple(losses.shape)}")
+        raise ValueError(
+            f"losses must have shape {tuple(wanted)} (searches, samples), not {tuple(losses.shape)}"
+        )
     if not losses.isfinite().all():
         raise ValueError("a loss is not finite: give a network that diverged the loss of a guess instead")
     self.cats.append(self.asked), self.losses.append(losses.reshape(wanted))
