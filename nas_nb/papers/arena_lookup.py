@@ -450,13 +450,16 @@ def variants(cfg) -> dict:  # name → method, null, settings
     return found
 
 # %% ../../nbs/95a_lookup.ipynb #fewer
+_DEEP = by_controller, by_pnas
+
+
 def _size(cfg, counts, variant) -> dict:
     "How many searches a variant has, and when they are judged."
     null, slow = variant["null"], METHODS[variant["method"]][0]
     if slow is by_tpe:
         few = cfg.slow_nulls if null else cfg.slow_seeds
         return dict(searches=few, counts=[n for n in counts if n <= cfg.slow_budget])
-    if slow in (by_controller, by_pnas):
+    if slow in _DEEP:
         return dict(searches=cfg.deep_nulls if null else cfg.deep_seeds, counts=counts)
     return dict(searches=cfg.seeds, counts=counts)
 
@@ -468,6 +471,8 @@ def lookups(study, table: str) -> dict:  # name → record
     shared = dict(data=about, judged=list(cfg.judged), table=table)
     found = {"exact": study.run(exact_run, f"lookup-{table}-exact", counts=counts, **shared)}
     for name, variant in variants(cfg).items():
+        if METHODS[variant["method"]][0] in _DEEP and table not in cfg.deep_tables:
+            continue
         label, size = f"lookup-{table}-{_file_name(name)}", _size(cfg, counts, variant)
         found[name] = study.run(lookup_run, label, cfg.first_seed, **shared, **size, **variant)
     return found
