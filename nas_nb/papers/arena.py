@@ -22,7 +22,8 @@ PROFILES = dict(
         delta0=(1.0, 0.1, 0.01, 0.001),  # first steps
         first_seed=1000, seeds=1000,  # searches
         slow_seeds=40, slow_nulls=10, slow_budget=300,  # of TPE
-        deep_seeds=100, deep_nulls=10, deep_tables=("digits", "nasbench201", "nasbenchmacro"),  # controllers, PNAS
+        deep_seeds=100, deep_nulls=10,  # of controllers and PNAS
+        deep_tables=("digits", "nasbench201", "nasbenchmacro"),  # where they search
     ),
     quick=dict(tables=("digits",), methods=("random_search", "ASNG", "SNG", "REINFORCE", "TDGA", "GA"),
         nulls=("ASNG", "TDGA"), delta0=(1.0, 0.1, 0.01), seeds=100),
