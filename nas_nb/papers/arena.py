@@ -13,17 +13,13 @@ PROFILES = dict(
     cpu=dict(
         tables=("digits", "cifar16", "nasbench201", "nasbenchmacro"),
         methods=("random_search", "grid", "shuffled_grid", "ASNG", "SNG", "REINFORCE", "REINFORCE_×10",
-            "REINFORCE_×100", "TDGA", "cold_TDGA", "GA", "TPE", "controller", "controller_×10",
-            "controller,_PPO", "controller,_PPO_×10", "PNAS"),
-        nulls=("ASNG", "SNG", "REINFORCE", "REINFORCE_×10", "REINFORCE_×100", "TDGA", "GA", "TPE",
-            "controller_×10", "controller,_PPO_×10", "PNAS"),
+            "REINFORCE_×100", "TDGA", "cold_TDGA", "GA", "TPE"),
+        nulls=("ASNG", "SNG", "REINFORCE", "REINFORCE_×10", "REINFORCE_×100", "TDGA", "GA", "TPE"),
         counts=(1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000),  # evaluations when it is looked at
         judged=(300, 1000),  # those at which every search is kept
         delta0=(1.0, 0.1, 0.01, 0.001),  # first steps
         first_seed=1000, seeds=1000,  # searches
         slow_seeds=40, slow_nulls=10, slow_budget=300,  # of TPE
-        deep_seeds=100, deep_nulls=10,  # of controllers and PNAS
-        deep_tables=("digits", "nasbench201", "nasbenchmacro"),  # where they search
     ),
     quick=dict(tables=("digits",), methods=("random_search", "ASNG", "SNG", "REINFORCE", "TDGA", "GA"),
         nulls=("ASNG", "TDGA"), delta0=(1.0, 0.1, 0.01), seeds=100),
@@ -76,51 +72,6 @@ CLAIMS |= {
         claim="Random search finds better architectures than a grid in order", source="folklore",
         document="-", criterion="paired by seed, after 1,000 evaluations, on both public tables: regret of"
         " the grid, in order and shuffled, less that of random search", rule="better", **_POINTS),
-}  # fmt: skip
-
-# %% ../../nbs/95_arena.ipynb #lookup-claims-controller
-_CONTROLLER = _ON_EACH + "the best that the controller has seen"
-_BEST_SEEN = dict(rule="better", **_POINTS)
-CLAIMS |= {
-    "lookup-controller": dict(
-        claim="A controller that learns by REINFORCE finds better architectures than random search",
-        source="Zoph and Le 2017; nas-nasnet-enas-article, first half", document="better",
-        criterion=_CONTROLLER + ", at NASNet's rate", **_BEST_SEEN),
-    "lookup-controller-10": dict(
-        claim="At ten times the rate it does",
-        source="Zoph and Le 2017; nas-nasnet-enas-article, first half", document="better",
-        criterion=_CONTROLLER + ", at ten times NASNet's rate", **_BEST_SEEN),
-    "lookup-ppo": dict(
-        claim="A controller that learns by PPO finds better architectures than random search",
-        source="Zoph et al. 2018, figure 6", document="more than 1 point better after 20,000 evaluations",
-        criterion=_CONTROLLER + ", by PPO at NASNet's rate", **_BEST_SEEN),
-    "lookup-ppo-10": dict(
-        claim="At ten times the rate PPO does", source="Zoph et al. 2018, figure 6",
-        document="more than 1 point better after 20,000 evaluations",
-        criterion=_CONTROLLER + ", by PPO at ten times NASNet's rate", **_BEST_SEEN),
-}  # fmt: skip
-
-# %% ../../nbs/95_arena.ipynb #lookup-claims-pnas
-CLAIMS |= {
-    "lookup-ppo-reinforce": dict(
-        claim="A controller finds better architectures by PPO than by REINFORCE, at the same rate",
-        source="nas-nasnet-enas-article, NASNet", document="PPO is faster and more stable",
-        criterion="paired by seed, after 1,000 evaluations, on both public tables and at both rates: regret"
-        " of the best seen by REINFORCE less that of the best seen by PPO", **_BEST_SEEN),
-    "lookup-pnas": dict(
-        claim="PNAS finds better architectures than random search, by look-up",
-        source="Liu et al. 2018; named in nas-nasnet-enas-article", document="not compared",
-        criterion=_ON_EACH + "the best that PNAS has seen", **_BEST_SEEN),
-    "lookup-pnas-ppo": dict(
-        claim="PNAS finds better architectures than NASNet's controller, at equal evaluations",
-        source="Liu et al. 2018", document="as good with a fifth of the evaluations",
-        criterion=_ON_EACH.replace("random search", "the controller by PPO at NASNet's rate")
-        + "PNAS, each the best seen", **_BEST_SEEN),
-    "lookup-controller-flips": dict(
-        claim="What controllers and PNAS return was learned: it is better than on coin flips",
-        source="implied by each paper", document="not shown",
-        criterion="paired by seed, after 1,000 evaluations, the controller by REINFORCE and by PPO at ten"
-        " times the rate, and PNAS, on both public tables: regret on coin flips less regret", **_BEST_SEEN),
 }  # fmt: skip
 
 # %% ../../nbs/95_arena.ipynb #lookup-claims-method
