@@ -296,10 +296,13 @@ def by_pnas(
     "Progressive search with a surrogate."
     base = [_HAND_ON.get(look.arena.about["name"], 0)] * len(look.sizes)
     parts = [PNAS(Space(look.sizes), seeds, base, beam) for seeds in look.seeds.split(block)]
-    while look.open:
+    while look.open and parts[0].open.any():
         losses = 1 - look(torch.cat([one.ask() for one in parts])) / 100
         for one, found in zip(parts, losses.split(block)):
             one.tell(found)
+    if look.open:
+        best = torch.cat([one.best() for one in parts])
+        look(best[:, None].repeat(1, look.budget - look.used, 1))
 
 # %% ../../nbs/95a_lookup.ipynb #methods
 _GRADIENT, _TDGA = dict(adaptive=True, samples=2), dict(mutation=0.06, individuals=64)
