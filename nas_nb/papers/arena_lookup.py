@@ -304,6 +304,9 @@ def by_pnas(
         best = torch.cat([one.best() for one in parts])
         look(best[:, None].repeat(1, look.budget - look.used, 1))
 
+
+_DEEP = by_controller, by_pnas  # what takes long
+
 # %% ../../nbs/95a_lookup.ipynb #methods
 _GRADIENT, _TDGA = dict(adaptive=True, samples=2), dict(mutation=0.06, individuals=64)
 _NASNET = dict(ppo=False, lr=3.5e-4, samples=20)
@@ -453,9 +456,6 @@ def variants(cfg) -> dict:  # name → method, null, settings
     return found
 
 # %% ../../nbs/95a_lookup.ipynb #fewer
-_DEEP = by_controller, by_pnas
-
-
 def _size(cfg, counts, variant) -> dict:
     "How many searches a variant has, and when they are judged."
     null, slow = variant["null"], METHODS[variant["method"]][0]
