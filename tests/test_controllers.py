@@ -276,6 +276,14 @@ def test_entropy_in_the_reward_raises_the_reward_of_the_undecided():
     close(opt.baseline[0], 2 * draws.entropy.sum(-1).mean().item())
 
 
+def test_the_baseline_is_that_of_earlier_rewards():
+    opt, seen = Reinforce(SPACE, 0, hidden=4, decay=0.9, dtype=torch.float64), []
+    opt._learn = lambda draws, advantage: seen.append(advantage[0].tolist())
+    for losses in ([1.0, 3.0], [5.0, 7.0], [0.0, 0.0]):
+        opt.tell(opt.ask(2), losses)
+    close(seen, [[1.0, -1.0], [-3.0, -5.0], [2.4, 2.4]])  # baselines: -2 (its own mean), -2, -2.4
+
+
 # --- batches, stopping, going on ----------------------------------------------------------------------------
 
 PROGRAMS = {"space": SPACE, "skips": layers(3, [3, 2]), "ENAS": micro(nodes=2)}
