@@ -277,7 +277,8 @@ class PPO(Controller):
         check_whole(1, epochs=epochs)
         if not isinstance(clip, Real) or not 0 < clip < math.inf:
             raise ValueError(f"clip must be above 0 and finite, not {clip!r}")
-        self.epochs, self.clip = epochs, clip
+        self.epochs: int = epochs
+        self.clip: float = clip
 
 
 @patch

@@ -143,7 +143,9 @@ class PNAS:
         self.seeds, self.single = check_seeds(seeds, get_device(str(device))), np.ndim(seeds) == 0
         self.beam, self.size, self.surrogate = beam, 0, Surrogate(self.sizes, self.seeds, **surrogate)
         root = torch.tensor([[self.base]], device=self.seeds.device).repeat(len(self.seeds), 1, 1)
-        self.asked, self.cats, self.losses = None, [], []
+        self.asked: torch.Tensor | None = None
+        self.cats: list[torch.Tensor] = []
+        self.losses: list[torch.Tensor] = []
         self._grow(root)
 
 # %% ../nbs/26c_pnas.ipynb #search-declared
@@ -177,8 +179,9 @@ def ask(self: PNAS) -> torch.Tensor:  # (N, n, variables) int64, or (n, variable
         self.at = predicted.argsort(dim=1, stable=True)[:, : self.beam]
     else:
         self.at = (~self.open).long().argsort(dim=1, stable=True)[:, :left]
-    self.asked = self.candidates.gather(1, self.at[..., None].expand(-1, -1, len(self.sizes)))
-    return self.asked[0] if self.single else self.asked
+    asked = self.candidates.gather(1, self.at[..., None].expand(-1, -1, len(self.sizes)))
+    self.asked = asked
+    return asked[0] if self.single else asked
 
 # %% ../nbs/26c_pnas.ipynb #tell
 @patch
