@@ -279,4 +279,5 @@ def walk(
     for s in steps:
         getattr(found, s.kind)(s)
     none = found.start.new_zeros(*found.start.shape[:2], 0)
-    return Draws(*(torch.cat(part, -1) for part in zip(*found.kept)), torch.cat([none, *found.logits], -1))
+    picked, logp, entropy = (torch.cat(part, -1) for part in zip(*found.kept))
+    return Draws(picked, logp, entropy, torch.cat([none, *found.logits], -1))

@@ -31,7 +31,7 @@ def as_layers(
     cat: Sequence[int],  # (variables,): one architecture of `macro`
 ) -> list[tuple[int, list[int]]]:  # of each layer: its operation, and the anchors that it reads
     "A whole network, layer by layer; raises `ValueError` for a row of another length."
-    left, found = [int(c) for c in cat], []
+    left, found = [int(c) for c in cat], list[tuple[int, list[int]]]()
     while left:
         coins = left[1 : 1 + len(found)]
         if len(coins) < len(found):

@@ -200,7 +200,8 @@ def tell(
         )
     if not losses.isfinite().all():
         raise ValueError("a loss is not finite: give a network that diverged the loss of a guess instead")
-    self.cats.append(self.asked), self.losses.append(losses.reshape(wanted))
+    self.cats.append(self.asked)
+    self.losses.append(losses.reshape(wanted))
     self.open.scatter_(1, self.at, False)
     self._next()
 
