@@ -330,8 +330,8 @@ def told_strips(plain: pd.DataFrame, nulls: pd.DataFrame) -> tuple[str, str]:
     order = ours.sort_values(ascending=False, kind="stable")
     one = " (one search each)" if (plain["method"].value_counts() == 1).all() else ""
     above = int((ours > 0.9).sum())
-    title = f"{above} of {len(ours)} methods find cells of the best tenth (median{one})"
-    title += f"; nulls lie at {theirs.min():.2f} to {theirs.max():.2f}"
+    title = f"{above} of {len(ours)} methods end in the best tenth (medians{one})"
+    title += f"; nulls at {theirs.min():.2f} to {theirs.max():.2f}"
     seeds = f"{len(plain)} searches, {order.index[0]} first, {order.index[-1]} last; nulls in grey"
     return title, f"Percentile of the cell of each search, a row for each method: {seeds}. {title}."
 
