@@ -12,7 +12,8 @@ from nas_nb.papers.arena_lookup import METHODS, Arena, Look, exact_random, looku
 SMALL = Arena(
     (2, 3), np.array([[61, 63], [70, 68], [55, 57], [71, 75], [72, 72], [40, 44.0]]), dict(name="small")
 )
-CHEAP = sorted(METHODS.keys() - {"TPE"})
+SLOW = {"TPE", "PNAS"} | {name for name in METHODS if "controller" in name}
+CHEAP = sorted(METHODS.keys() - SLOW)
 
 
 def regrets(method, seeds, null=False):
@@ -90,3 +91,11 @@ def test_a_run_that_is_missing_leaves_a_claim_untested():
 def test_tpe_where_optuna_is_there():
     pytest.importorskip("optuna")
     assert lookup(SMALL, "TPE", [40], [40], 2)["seen"]["mean"][-1] <= 4
+
+
+def test_controllers_and_pnas_are_the_same_in_blocks():
+    arena = Arena((3, 2, 4), np.arange(24.0)[:, None] + [[0, 0.5]], dict(name="blocks"))
+    for method in ("controller", "controller, PPO", "PNAS"):
+        whole, parts = (lookup(arena, method, [20, 40], [40], range(5), block=b) for b in (16, 2))
+        assert whole == parts, method
+        assert whole["seen"]["mean"][-1] < 2

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'METHODS', 'QUANTILES', 'Arena', 'arena_of', 'Look', 'by_random', 'by_grid', 'by_gradient', 'Policy',
-           'by_reinforce', 'by_population', 'by_tpe', 'settings_table', 'summarised', 'lookup', 'lookup_run',
-           'of_best_of', 'exact_random', 'exact_run', 'variants', 'lookups', 'all_lookups']
+           'by_reinforce', 'by_population', 'by_tpe', 'by_controller', 'by_pnas', 'settings_table', 'summarised',
+           'lookup', 'lookup_run', 'of_best_of', 'exact_random', 'exact_run', 'variants', 'lookups', 'all_lookups']
 
 # %% ../../nbs/95a_lookup.ipynb #imports
 import hashlib
@@ -22,8 +22,10 @@ from fastcore.basics import patch
 
 from ..asng import ASNG, SNG, Space
 from ..claims import Table as Listing
+from ..controllers import PPO, Reinforce
 from ..images import DataError
 from ..known_tables import known_table, nas_bench_201, nas_bench_macro
+from ..pnas import PNAS
 from ..streams import check_seeds, normal, square_root, uniform
 from ..tdga import TDGA, SimpleGA, random_genes
 
@@ -265,8 +267,49 @@ def by_tpe(look: Look) -> None:
         for study, trial, accuracy in zip(studies, trials, accuracies[:, 0].tolist()):
             study.tell(trial, accuracy)
 
+# %% ../../nbs/95a_lookup.ipynb #controller
+def by_controller(
+    look: Look,
+    ppo: bool,  # PPO or REINFORCE
+    lr: float = 3.5e-4,  # of the controller's weights
+    samples: int = 20,  # for an update
+    block: int = 16,  # searches at a time
+) -> None:
+    "A recurrent controller, with the accuracy, 0 to 1, as reward."
+    rule, space = PPO if ppo else Reinforce, Space(look.sizes)
+    parts = [rule(space, seeds, lr=lr) for seeds in look.seeds.split(block)]
+    while look.open:
+        draws = [one.ask(samples) for one in parts]
+        losses = 1 - look(torch.cat([d.cat for d in draws])) / 100
+        for one, drawn, found in zip(parts, draws, losses.split(block)):
+            one.tell(drawn, found)
+
+# %% ../../nbs/95a_lookup.ipynb #pnas
+_HAND_ON = dict(digits=1, cifar16=1, nasbench201=1, nasbenchmacro=0)  # the choice that is a skip connection
+
+
+def by_pnas(
+    look: Look,
+    beam: int = 256,  # evaluations of each size, at most
+    block: int = 16,  # searches at a time
+) -> None:
+    "Progressive search with a surrogate."
+    base = [_HAND_ON.get(look.arena.about["name"], 0)] * len(look.sizes)
+    parts = [PNAS(Space(look.sizes), seeds, base, beam) for seeds in look.seeds.split(block)]
+    while look.open and parts[0].open.any():
+        losses = 1 - look(torch.cat([one.ask() for one in parts])) / 100
+        for one, found in zip(parts, losses.split(block)):
+            one.tell(found)
+    if look.open:
+        best = torch.cat([one.best() for one in parts])
+        look(best[:, None].repeat(1, look.budget - look.used, 1))
+
+
+_DEEP = by_controller, by_pnas  # what takes long
+
 # %% ../../nbs/95a_lookup.ipynb #methods
 _GRADIENT, _TDGA = dict(adaptive=True, samples=2), dict(mutation=0.06, individuals=64)
+_NASNET = dict(ppo=False, lr=3.5e-4, samples=20)
 METHODS = {  # name → (function, settings, where they come from)
     "random search": (by_random, {}, "-"),
     "grid": (by_grid, dict(shuffled=False), "-"),
@@ -280,6 +323,11 @@ METHODS = {  # name → (function, settings, where they come from)
     "cold TDGA": (by_population, dict(T=0.0) | _TDGA, "as TDGA, without temperature"),
     "GA": (by_population, dict(mutation=0.02, individuals=64), "knapsack benchmark of the same laboratory"),
     "TPE": (by_tpe, {}, "Optuna 5.0, its defaults"),
+    "controller": (by_controller, _NASNET, "NASNet, but for the rule"),
+    "controller ×10": (by_controller, _NASNET | dict(lr=3.5e-3), "ten times the rate"),
+    "controller, PPO": (by_controller, _NASNET | dict(ppo=True), "NASNet"),
+    "controller, PPO ×10": (by_controller, _NASNET | dict(ppo=True, lr=3.5e-3), "ten times the rate"),
+    "PNAS": (by_pnas, dict(beam=256), "Liu et al. 2018"),
 }
 
 # %% ../../nbs/95a_lookup.ipynb #settings-table
@@ -407,6 +455,17 @@ def variants(cfg) -> dict:  # name → method, null, settings
             found[f"{rule} from {step:g}"] = dict(method=rule, null=False, settings=dict(delta0=step))
     return found
 
+# %% ../../nbs/95a_lookup.ipynb #fewer
+def _size(cfg, counts, variant) -> dict:
+    "How many searches a variant has, and when they are judged."
+    null, slow = variant["null"], METHODS[variant["method"]][0]
+    if slow is by_tpe:
+        few = cfg.slow_nulls if null else cfg.slow_seeds
+        return dict(searches=few, counts=[n for n in counts if n <= cfg.slow_budget])
+    if slow in _DEEP:
+        return dict(searches=cfg.deep_nulls if null else cfg.deep_seeds, counts=counts)
+    return dict(searches=cfg.seeds, counts=counts)
+
 # %% ../../nbs/95a_lookup.ipynb #lookups
 def lookups(study, table: str) -> dict:  # name → record
     "All runs on one table, in the study's sizes."
@@ -415,12 +474,9 @@ def lookups(study, table: str) -> dict:  # name → record
     shared = dict(data=about, judged=list(cfg.judged), table=table)
     found = {"exact": study.run(exact_run, f"lookup-{table}-exact", counts=counts, **shared)}
     for name, variant in variants(cfg).items():
-        slow = variant["method"] == "TPE"
-        size = dict(searches=cfg.seeds, counts=counts)
-        if slow:
-            few = cfg.slow_nulls if variant["null"] else cfg.slow_seeds
-            size = dict(searches=few, counts=[n for n in counts if n <= cfg.slow_budget])
-        label = f"lookup-{table}-{_file_name(name)}"
+        if METHODS[variant["method"]][0] in _DEEP and table not in cfg.deep_tables:
+            continue
+        label, size = f"lookup-{table}-{_file_name(name)}", _size(cfg, counts, variant)
         found[name] = study.run(lookup_run, label, cfg.first_seed, **shared, **size, **variant)
     return found
 
