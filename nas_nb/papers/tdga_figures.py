@@ -507,11 +507,9 @@ def words_of_ablations(gained: pd.DataFrame, generation: int) -> tuple[str, str]
     "Which changes are better or worse than TDGA in every seed."
     gain = gained.pivot(index="seed", columns="search", values="gain")
     more = gain.drop(columns="TDGA").sub(gain["TDGA"], axis=0)
-    named = lambda which: ", ".join(more.columns[which.all()]) or "none"
-    title = (
-        f"Gain after {generation} generations, on the images that select. Larger than TDGA's in every seed "
-    )
-    title += f"(n = {len(gain)}): {named(more > 0)}; smaller: {named(more < 0)}"
+    named = lambda which: ", ".join(more.columns[which.all()]) or "no change"
+    title = f"After {generation} generations gain more than TDGA in every seed: {named(more > 0)}; less: "
+    title += f"{named(more < 0)} (n = {len(gain)}, on the images that select)"
     alt = (
         "Gain in loss over the graph of DARTS and entropy for each variant of the search, with random search "
     )

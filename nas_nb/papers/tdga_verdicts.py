@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['OURS', 'BINS', 'CURVES', 'LOOK', 'Known', 'known_of', 'by_part', 'in_all', 'judge_temperature', 'hit',
            'judge_diverse', 'judge_beyond', 'judge_random', 'judge_images', 'judge_late', 'distances',
-           'rank_correlation', 'judge_bias', 'gates_apart', 'judge_stable', 'cells_of', 'ways_in', 'curves_of',
-           'space_table', 'draw_space', 'draw_curves', 'plot_space', 'words_of_space']
+           'rank_correlation', 'judge_bias', 'gates_apart', 'judge_stable', 'cells_of', 'ways_in', 'mean_curve',
+           'curves_of', 'space_table', 'draw_space', 'draw_bands', 'plot_space', 'words_of_space']
 
 # %% ../../nbs/50e_tdga_verdicts.ipynb #verdicts-imports
 from collections.abc import Callable
@@ -42,9 +42,7 @@ def known_of(tables: list[dict], looked: list[dict]) -> list[Known]:  # records 
 @patch
 def found(self: Known, variant: str, generation: int | None = None) -> np.ndarray:  # (searches,)
     "Graphs by their numbers; without a generation, in the last one."
-    return unpack(
-        self.searches[variant]["each"][str(self.last if generation is None else generation)]["found"]
-    )
+    return unpack(self.searches[variant]["each"][str(self.last if generation is None else generation)]["found"])
 
 
 @patch
@@ -93,14 +91,9 @@ def judge_diverse(known: list[Known]) -> dict:
     "How many more searches find the best graph with a temperature than without."
     ours = "{warm_hits:.1%} of the searches against {cold_hits:.1%}, difference {mean:+.3f} ({level:.4g} % "
     ours += "interval {low:+.3f} to {high:+.3f}, n = {n} searches, {part})"
-    names = dict(
-        warm="TDGA", cold="T = 0", once="TDGA, each once", copies="T = 0, copies", flips="coin flips"
-    )
+    names = dict(warm="TDGA", cold="T = 0", once="TDGA, each once", copies="T = 0, copies", flips="coin flips")
     share = {k: in_all(known, lambda x, v=v: hit(x, v).mean()) for k, v in names.items()}
-    cited = {
-        f"{k}_entropy": f"{in_all(known, lambda x, v=v: x.end(v, 'entropy').mean()):.2f}"
-        for k, v in names.items()
-    }
+    cited = {f"{k}_entropy": f"{in_all(known, lambda x, v=v: x.end(v, 'entropy').mean()):.2f}" for k, v in names.items()}
     cited |= {f"{k}_share": f"{100 * v:.0f}" for k, v in share.items()}
     cited |= dict(warm_hits=share["warm"], cold_hits=share["cold"])
     return dict(ours=ours, differences=by_part(known, lambda k: hit(k, "TDGA") - hit(k, "T = 0"))) | cited
@@ -117,10 +110,7 @@ def judge_beyond(known: list[Known]) -> dict:
         darts_right=f"{in_all(known, lambda k: right(k, k.table.start)):.1f}",
         found_right=f"{in_all(known, lambda k: right(k, k.found('TDGA'))):.1f}",
     )
-    return (
-        dict(ours=OURS, differences=by_part(known, lambda k: report(k)[k.table.start] - k.worth("TDGA")))
-        | cited
-    )
+    return dict(ours=OURS, differences=by_part(known, lambda k: report(k)[k.table.start] - k.worth("TDGA"))) | cited
 
 # %% ../../nbs/50e_tdga_verdicts.ipynb #judge-random
 def judge_random(known: list[Known]) -> dict:
@@ -136,14 +126,9 @@ def judge_random(known: list[Known]) -> dict:
 def judge_images(known: list[Known]) -> dict:
     "What is found with few images minus what is found with many."
     few, many = (size for size in known[0].table.loss if size != "report")
-    cited = {
-        k: f"{in_all(known, lambda x, v=v: x.worth(v).mean()):.4f}"
-        for k, v in dict(few="few images", many="TDGA").items()
-    }
+    cited = {k: f"{in_all(known, lambda x, v=v: x.worth(v).mean()):.4f}" for k, v in dict(few="few images", many="TDGA").items()}
     cited |= dict(few_images=f"{few:,}", many_images=f"{many:,}")
-    return (
-        dict(ours=OURS, differences=by_part(known, lambda k: k.worth("few images") - k.worth("TDGA"))) | cited
-    )
+    return dict(ours=OURS, differences=by_part(known, lambda k: k.worth("few images") - k.worth("TDGA"))) | cited
 
 # %% ../../nbs/50e_tdga_verdicts.ipynb #judge-late
 def judge_late(known: list[Known]) -> dict:
@@ -175,9 +160,7 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
 def judge_bias(known: list[Known]) -> dict:
     "Whether graphs far from the one that α held are worse."
     found = {k.name: rank_correlation(distances(k.table), k.table.loss["report"]) for k in known}
-    ours = "rank correlation of distance and loss " + ", ".join(
-        f"{r:.2f} ({name})" for name, r in found.items()
-    )
+    ours = "rank correlation of distance and loss " + ", ".join(f"{r:.2f} ({name})" for name, r in found.items())
     return dict(ours=ours, holds=min(found.values()) >= 0.3, least=f"{min(found.values()):.2f}")
 
 # %% ../../nbs/50e_tdga_verdicts.ipynb #judge-stable
@@ -191,15 +174,9 @@ def gates_apart(bits: np.ndarray) -> tuple[float, float]:  # (searches, gates)
 def judge_stable(known: list[Known]) -> dict:
     "Whether searches find alike graphs."
     found = {k.name: gates_apart(free_bits(k.found("TDGA"), len(k.table.gates)).numpy()) for k in known}
-    said = (
-        f"{100 * a:.0f} % of the gates, {100 * c:.0f} % by chance ({name})" for name, (a, c) in found.items()
-    )
+    said = (f"{100 * a:.0f} % of the gates, {100 * c:.0f} % by chance ({name})" for name, (a, c) in found.items())
     ours = "two searches differ in " + ", ".join(said)
-    return dict(
-        ours=ours,
-        holds=all(a <= c / 2 for a, c in found.values()),
-        most=f"{100 * max(a for a, _ in found.values()):.0f}",
-    )
+    return dict(ours=ours, holds=all(a <= c / 2 for a, c in found.values()), most=f"{100 * max(a for a, _ in found.values()):.0f}")
 
 # %% ../../nbs/50e_tdga_verdicts.ipynb #cells
 BINS = 40  # cells of the map in each direction
@@ -220,9 +197,7 @@ def ways_in(k: Known, select: int) -> pd.DataFrame:  # name, generation, x, y
     "Points of the ways, and ends of random searches."
     at = lambda graph: dict(x=k.table.loss[select][graph], y=k.table.loss["report"][graph])
     ways = enumerate(k.searches["TDGA"]["ways"])
-    rows = [
-        dict(kind="way", name=f"search {n}", generation=g) | at(graph) for n, way in ways for g, graph in way
-    ]
+    rows = [dict(kind="way", name=f"search {n}", generation=g) | at(graph) for n, way in ways for g, graph in way]
     ends = (dict(kind="random", name=f"search {n}") | at(g) for n, g in enumerate(k.found("random")[:100]))
     best = dict(kind="lowest", name="of all graphs") | at(int(k.table.loss[select].argmin()))
     return pd.DataFrame([*rows, *ends, best])
@@ -231,15 +206,23 @@ def ways_in(k: Known, select: int) -> pd.DataFrame:  # name, generation, x, y
 CURVES = ("TDGA", "T = 0", "random", "coin flips")
 
 
-def curves_of(known: list[Known]) -> pd.DataFrame:  # name, x: different graphs, y, low, high: nats
-    "Losses that report, less that of the graph of DARTS, mean over supernets."
+def mean_curve(known: list[Known], name: str, what: str) -> np.ndarray:  # (generations, 3)
+    "Mean, 5 % and 95 % quantile of a variant, mean over supernets; `report` less the graph of DARTS."
+    less = lambda k: k.table.loss["report"][k.table.start] if what == "report" else 0.0
+    return np.mean([np.array(k.searches[name]["curve"][what]) - less(k) for k in known], 0)
+
+
+def curves_of(known: list[Known]) -> pd.DataFrame:  # name, x: graphs or generation; y, low, high: nats
+    "Losses that report against graphs, and entropies against generations."
     rows = []
     for name in CURVES:
-        curves = [k.searches[name]["curve"] for k in known]
-        start = np.array([k.table.loss["report"][k.table.start] for k in known])
-        found = np.mean([np.array(c["report"]) - s for c, s in zip(curves, start)], 0)
-        x = np.mean([np.array(c["different"])[:, 0] for c in curves], 0)
-        rows += [dict(kind="curve", name=name, x=a, y=m, low=lo, high=hi) for a, (m, lo, hi) in zip(x, found)]
+        x = mean_curve(known, name, "different")[:, 0]
+        both = [("curve", x, "report")]
+        if name != "random":
+            both.append(("entropy", known[0].searches[name]["curve"]["generations"], "entropy"))
+        for kind, x, what in both:
+            found = zip(x, mean_curve(known, name, what))
+            rows += [dict(kind=kind, name=name, x=a, y=m, low=lo, high=hi) for a, (m, lo, hi) in found]
     return pd.DataFrame(rows)
 
 # %% ../../nbs/50e_tdga_verdicts.ipynb #space-table
@@ -253,13 +236,8 @@ def space_table(known: list[Known]) -> pd.DataFrame:
 def draw_space(ax: plt.Axes, df: pd.DataFrame) -> None:
     "The map, the ways and the ends."
     of = {kind: rows for kind, rows in df.groupby("kind")}
-    graphs, size = (
-        of["graphs"],
-        5 + 25 * np.log1p(of["graphs"]["count"]) / np.log1p(of["graphs"]["count"].max()),
-    )
-    ax.scatter(
-        graphs["x"], graphs["y"], s=size, c="0.8", lw=0, rasterized=True, label="graphs (more: larger)"
-    )
+    graphs, size = of["graphs"], 5 + 25 * np.log1p(of["graphs"]["count"]) / np.log1p(of["graphs"]["count"].max())
+    ax.scatter(graphs["x"], graphs["y"], s=size, c="0.8", lw=0, rasterized=True, label="graphs (more: larger)")
     ends = of["random"].drop_duplicates(["x", "y"])
     look = STYLE["random search"]
     ax.plot(ends["x"], ends["y"], look["marker"], color=look["color"], ms=4, alpha=0.6, label="random, ends")
@@ -274,35 +252,30 @@ def draw_space(ax: plt.Axes, df: pd.DataFrame) -> None:
 
 # %% ../../nbs/50e_tdga_verdicts.ipynb #draw-curves
 LOOK = {"TDGA": dict(color=STYLE["TDGA"]["color"], ls="-"), "T = 0": dict(color="0.15", ls="--")}
-LOOK |= {
-    "random": dict(color=STYLE["random search"]["color"], ls="-."),
-    "coin flips": dict(color="0.5", ls=":"),
-}
+LOOK |= {"random": dict(color=STYLE["random search"]["color"], ls="-."), "coin flips": dict(color="0.5", ls=":")}
 
 
-def draw_curves(ax: plt.Axes, df: pd.DataFrame) -> None:
-    "What is found, against the number of graphs."
-    for name, look in LOOK.items():
-        rows = df[(df["kind"] == "curve") & (df["name"] == name)]
-        ax.plot(rows["x"], rows["y"], label=name, lw=1.6, **look)
-        ax.fill_between(rows["x"], rows["low"], rows["high"], color=look["color"], alpha=0.12, lw=0)
-    ax.axhline(0, **PAPER)
-    ax.text(
-        0.99, 0, "graph of DARTS", transform=ax.get_yaxis_transform(), ha="right", va="bottom", fontsize=7
-    )
-    ax.set(
-        xscale="log",
-        xlabel="different graphs looked at",
-        ylabel="loss on images that report,\nless that of DARTS's graph, nats",
-    )
+def draw_bands(ax: plt.Axes, df: pd.DataFrame) -> None:
+    "A line and a shade for each variant."
+    for name, rows in df.groupby("name", sort=False):
+        ax.plot(rows["x"], rows["y"], label=name, lw=1.6, **LOOK[name])
+        ax.fill_between(rows["x"], rows["low"], rows["high"], color=LOOK[name]["color"], alpha=0.12, lw=0)
     ax.legend(fontsize=7)
 
 # %% ../../nbs/50e_tdga_verdicts.ipynb #plot-space
 def plot_space(df: pd.DataFrame, title: str) -> plt.Figure:  # from `space_table`
-    "The whole space with searches in it, and what they find."
-    fig, axes = plt.subplots(1, 2, figsize=(10, 4), width_ratios=(1.1, 1))
+    "The whole space with searches in it, what they find, and their entropy."
+    fig, axes = plt.subplots(1, 3, figsize=(12.5, 4), width_ratios=(1.2, 1, 0.8))
     draw_space(axes[0], df)
-    draw_curves(axes[1], df)
+    for ax, kind in zip(axes[1:], ("curve", "entropy")):
+        draw_bands(ax, df[df["kind"] == kind])
+    axes[1].axhline(0, **PAPER)
+    place = dict(ha="right", va="bottom", fontsize=7, transform=axes[1].get_yaxis_transform())
+    axes[1].text(0.99, 0, "graph of DARTS", **place)
+    axes[1].set(xscale="log", xlabel="different graphs looked at")
+    axes[1].set(ylabel="loss on images that report, less that of DARTS's graph, nats")
+    axes[2].axhline(np.log(2), **PAPER)
+    axes[2].set(xlabel="generation", ylabel="entropy per gate, nats (dashed: ln 2)", ylim=(0, 0.95))
     headline(fig, title)
     return fig
 
@@ -314,7 +287,5 @@ def words_of_space(known: list[Known]) -> tuple[str, str]:  # title, alternative
     title = f"Among {len(known[0].table.loss['report']):,} known graphs, after {n:,.0f} of them: TDGA ends "
     title += f"{less('TDGA'):+.4f} nats from the graph of DARTS on images that report, "
     title += f"T = 0 {less('T = 0'):+.4f}, random search {less('random'):+.4f}"
-    alt = (
-        "Left a map of all graphs by their loss on the images that select and on those that report, with the "
-    )
+    alt = "Left a map of all graphs by their loss on the images that select and on those that report, with the "
     return title, alt + f"ways of searches through it; right what is found against graphs looked at. {title}."
