@@ -26,17 +26,18 @@ PROFILES = dict(
     ),
     cpu=dict(width=0.125, size=64, steps=1000, images=320, calibrate=64, test_images=2000, batch=8,
         ablation=60, retrain_steps=1000),
-    quick=dict(source="digits", width=0.0625, steps=60, looks=6, samplings=("threshold", "sigmoid"), images=150,
-        calibrate=64, test_images=200, individuals=8, generations=15, ablation=15, temperatures=(), seeds=1,
-        retrain_steps=0, gates=6, table_images=(50, 150), report=100, tables=1, first_table=0, lookups=50),
+    quick=dict(source="digits", width=0.0625, steps=60, looks=6, samplings=("threshold", "sigmoid"),
+        images=150, calibrate=64, test_images=200, individuals=8, generations=15, ablation=15, seeds=1,
+        temperatures=(), retrain_steps=0, gates=6, table_images=(50, 150), report=100, tables=1,
+        first_table=0, lookups=50),
     smoke=dict(steps=4, looks=2, images=20, calibrate=16, test_images=20, individuals=4, generations=2,
         ablation=2, gates=3, table_images=(10, 20), report=20, lookups=4),
 )  # fmt: skip
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #expected
 EXPECTED = dict(
-    paper="5.0 h on one GPU (estimated)",
-    cpu="6 h 20 min on one core, 1 min to redraw",
+    paper="5.3 h on one GPU (estimated)",
+    cpu="7 h on one core, 1 min to redraw",
     quick="2 min",
     smoke="15 s",
 )

@@ -42,7 +42,7 @@ def free_bits(numbers, n: int) -> torch.Tensor:  # int64 (…, n)
 
 def numbers_of(bits: torch.Tensor) -> torch.Tensor:  # int64 (…)
     "The other way round, from free gates (…, n)."
-    return (bits << torch.arange(bits.shape[-1] - 1, -1, -1)).sum(-1)
+    return (bits.double() @ 2.0 ** torch.arange(bits.shape[-1] - 1, -1, -1).double()).long()
 
 # %% ../../nbs/50c_tdga_table.ipynb #graphs-all
 def graphs_with(base: torch.Tensor, gates: Sequence[int], numbers) -> torch.Tensor:  # int64 (…, M)
