@@ -311,12 +311,18 @@ class Wanted:
     committed: Path  # its record beside the figures
     own: dict  # what `fn` is told of this run alone
 
+# %% ../nbs/03_study.ipynb #data-and-code
+@patch
+def _data_and_code(self: Study, fn, data) -> tuple[dict, dict]:  # of the data set; what decides the bits
+    "What all runs of one call share."
+    about = _provenance(data)
+    return about, made_by(fn, data["hash"] if about else data, self.device)
+
 # %% ../nbs/03_study.ipynb #wanted
 @patch
-def _wanted(self: Study, fn, label: str, seed: int, data, config: dict, own: dict) -> Wanted:
-    "A run by its configuration; `own` is what `fn` is told of it alone."
-    identity, about = _identity(self.name, label, seed, config), _provenance(data)
-    made = made_by(fn, data["hash"] if about else data, self.device)
+def _wanted(self: Study, shared: tuple, label: str, seed: int, config: dict, own: dict) -> Wanted:
+    "A run by its configuration; `shared` is from `_data_and_code`, `own` what `fn` is told of it alone."
+    identity, (about, made) = _identity(self.name, label, seed, config), shared
     local = identity | {k: made[k] for k in ("code", "data", "device")}
     if self.portable:
         local["arithmetic"] = "portable"
@@ -479,7 +485,8 @@ def run(
 ) -> dict:  # the record: `record["result"]` is what `fn` returned
     "A run's record: cached, committed or computed; raises `OSError` or `ValueError` for what is unfit."
     call = lambda runs, **where: [fn(**runs[0], **where)]
-    return self._records(fn, call, [self._wanted(fn, label, seed, data, config, config)])[0]
+    shared = self._data_and_code(fn, data)
+    return self._records(fn, call, [self._wanted(shared, label, seed, config, config)])[0]
 
 # %% ../nbs/03_study.ipynb #run-together
 @patch
@@ -493,7 +500,8 @@ def run_together(
 ) -> list[dict]:  # a record for each
     "The records of runs that are computed side by side; one checkpoint for all; raises as `run` does."
     own = lambda r: {k: v for k, v in r.items() if k not in ("label", "seed")}
-    wanted = [self._wanted(fn, r["label"], r["seed"], data, config | own(r), own(r)) for r in runs]
+    shared = self._data_and_code(fn, data)
+    wanted = [self._wanted(shared, r["label"], r["seed"], config | own(r), own(r)) for r in runs]
     if len({w.local for w in wanted}) < len(wanted):
         raise ValueError("two of the runs are the same: give them another seed, label or value")
     return self._records(fn, functools.partial(fn, **config), wanted)

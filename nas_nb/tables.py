@@ -133,7 +133,7 @@ def _ordered(sizes, frame):
     if (wrong := np.flatnonzero(counts != 1)).size:
         name = "-".join(map(str, np.unravel_index(wrong[0], sizes)))
         raise ValueError(f"architecture {name} has {counts[wrong[0]]} rows: each needs one")
-    return frame.iloc[np.argsort(at)].reset_index(drop=True)
+    return frame.iloc[np.argsort(at, kind="stable")].reset_index(drop=True)
 
 # %% ../nbs/17_tables.ipynb #table-at
 @patch

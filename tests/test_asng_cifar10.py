@@ -10,14 +10,18 @@ import pytest
 import torch
 from scipy.stats import kendalltau, ttest_ind
 
+from nas_nb.asng import ASNG, Space
 from nas_nb.batches import resize
 from nas_nb.cells import ASNG_CELL, DARTS_CELL, CellNetwork, Genotype, encode
+from nas_nb.claims import weigh
 from nas_nb.core import resolve
 from nas_nb.judging import random_architecture
+from nas_nb.papers import cifar10_chance as chance
 from nas_nb.papers import cifar10_figures as figures
 from nas_nb.papers import cifar10_runs as doc
+from nas_nb.papers import cifar10_verdicts as verdicts
 from nas_nb.papers import protocol
-from nas_nb.papers.asng_cifar10 import PROFILES
+from nas_nb.papers.asng_cifar10 import CLAIMS, PROFILES
 from nas_nb.papers.protocol import difference, in_words, mean_sd
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -369,33 +373,205 @@ def test_a_claim_about_time_says_where_operations_are_counted_instead(profile):
     assert not counted.any() or set(table[counted]["id"]) == {"flat-time", "cheap"}
 
 
-def test_every_claim_is_judged_by_its_criterion():
+def test_every_fact_is_judged_by_its_criterion():
     few = pd.DataFrame(dict(method=["ASNG", "ASNG", "DARTS", "DARTS"], J=[2, 8, 2, 8], MB=[10, 11.5, 10, 20]))
-    flat = lambda **change: figures.flat(few.assign(**change), "MB", "MB", True)["holds"]
+    flat = lambda **change: verdicts.flat(few.assign(**change), "MB", "MB", True)["holds"]
     assert flat() and not flat(MB=[10, 11.6, 10, 20]) and not flat(MB=[10, 10, 10, 19.9])
-    assert figures.flat(few, "MB", "MB", False)["holds"] is None
-    assert figures.flat(few[few["method"] == "ASNG"], "MB", "MB", True)["holds"] is None  # nothing relaxed
+    assert verdicts.flat(few, "MB", "MB", False)["holds"] is None
+    assert verdicts.flat(few[few["method"] == "ASNG"], "MB", "MB", True)["holds"] is None  # nothing relaxed
     costs = lambda darts: pd.DataFrame(
         dict(space="DARTS", method=["ASNG", "DARTS"], step_time=[100.0, darts])
     )
-    assert figures.cheaper(costs(115.1))["holds"] and not figures.cheaper(costs(114.9))["holds"]
+    assert verdicts.cheaper(costs(115.1))["holds"] and not verdicts.cheaper(costs(114.9))["holds"]
 
 
-@pytest.mark.parametrize("lead, holds", [(-9.0, True), (0.0, None), (9.0, False)])
-def test_better_than_chance(lead, holds):
-    row = lambda m, e: dict(space="ASNG", method=m, delta0=1.0, error=e)
-    ours = pd.DataFrame(
-        [row(m, mean + e) for m, mean in (("random", 50), ("ASNG", 50 + lead)) for e in (0, 1, 2)]
+def test_what_the_documents_table_says(monkeypatch):
+    assert verdicts.counted()["holds"] and verdicts.counted()["encodings"] == 720**4 * 5**20
+    times = verdicts.thousands()
+    assert times["holds"] is False and times["naonet"] == pytest.approx(200 / 0.11)
+    found = verdicts.trade_off()
+    assert (found["holds"], found["best"]) == (False, "ProxylessNAS and ASNG")
+    assert found["tau"] == pytest.approx(-0.4124790) and found["rows"] == 24
+    table = figures.document_table().assign(document_days=range(9), document_error=range(9, 0, -1))
+    monkeypatch.setattr(verdicts, "document_table", lambda: table)
+    assert verdicts.trade_off()["holds"] is True
+    table["document_days"] = range(9, 0, -1)  # the longer, the worse
+    assert verdicts.trade_off()["holds"] is False
+
+
+def network(space, method, seed, error, delta0=1.0):
+    return dict(space=space, method=method, seed=seed, delta0=delta0, error=error, parameters=9)
+
+
+def judge(id, told):
+    "The verdict of a claim of the article on these differences."
+    stated = CLAIMS[id]
+    return weigh(stated["rule"], stated["smallest"], told["differences"], 99.4)["verdict"]
+
+
+@pytest.mark.parametrize(
+    "lead, spread, verdict",
+    [
+        (9.0, 1.0, "reproduced"),
+        (0.5, 0.01, "reproduced, small"),
+        (0.0, 9.0, "inconclusive"),
+        (-9.0, 1.0, "not reproduced"),
+    ],
+)
+def test_better_than_chance(lead, spread, verdict):
+    "More seeds of the other method than of ASNG's: only those that both have are compared."
+    luck = [0.0, -3.0, 5.0, 1.0, 2.0, 7.0]  # of a seed: the same for both
+    rows = [network("ASNG", "ASNG", n, 50 + luck[n] + spread * (n % 2)) for n in range(4)]
+    rows += [network("ASNG", "random", n, 50 + lead + spread / 2 + luck[n]) for n in range(6)]
+    told = verdicts.beats(pd.DataFrame(rows), "ASNG", "random", 600)
+    assert len(told["differences"]) == 4 and np.mean(told["differences"]) == pytest.approx(lead)
+    assert judge("random-asng", told) == verdict
+
+
+@pytest.mark.parametrize(
+    "apart, verdict", [(5.0, "reproduced"), (-0.5, "reproduced"), (-9.0, "not reproduced")]
+)
+def test_not_worse(apart, verdict):
+    "Each relative to its own rule: DARTS gains two points by its rule, which are not its own."
+    means = {"ASNG": 50, "SNAS": 50 + apart, "DARTS": 48 + apart, "random": 60, "random, two edges": 58}
+    luck = lambda k, n: 0.0003 * (n * (k + 3)) ** 2  # of a network
+    rows = [
+        network("DARTS", m, n, e + luck(k, n)) for k, (m, e) in enumerate(means.items()) for n in range(6)
+    ]
+    told = verdicts.similar(pd.DataFrame(rows), 600)
+    assert set(told["differences"]) == {"SNAS", "DARTS"} and judge("similar", told) == verdict
+    assert verdicts.similar(pd.DataFrame(rows[:6]), 600)["tested"] is False
+
+
+@pytest.mark.parametrize("rule, verdict", [(0.0, "reproduced"), (3.0, "not reproduced")])
+def test_due_to_the_optimiser(rule, verdict):
+    errors = {"random": 50 + rule, "random, two edges": 50}
+    rows = [network("DARTS", m, n, e + 0.01 * n * len(m)) for m, e in errors.items() for n in range(6)]
+    assert judge("optimiser", verdicts.optimiser(pd.DataFrame(rows))) == verdict
+
+
+@pytest.mark.parametrize("apart, verdict", [(0.1, "reproduced"), (3.0, "not reproduced")])
+def test_robust(apart, verdict):
+    rows = [
+        network("ASNG", "ASNG", n, 50 + 0.02 * n * n + (d < 1) * (apart + 0.05 * n), d)
+        for d in (1.0, 0.1)
+        for n in range(5)
+    ]
+    course = pd.DataFrame([dict(step=1, delta0=d, delta=d) for d in (1.0, 0.1)])
+    assert judge("first-step", verdicts.robust(pd.DataFrame(rows), course, 9)) == verdict
+    alone = verdicts.robust(pd.DataFrame(rows[:5]), course[:1], 9)
+    assert alone["tested"] is False and "differences" not in alone
+
+
+def ranks_of(noise, n=40):
+    rng = np.random.default_rng(0)
+    good = np.arange(n) + 50.0
+    row = lambda s, i: dict(
+        method="random search", seed=s, architecture=i, shared=good[i] + noise * rng.normal()
     )
-    assert figures.beats(ours, "ASNG", "random", 600)["holds"] is holds
+    ranks = pd.DataFrame([row(s, i) for s in range(3) for i in range(n)])
+    return ranks.assign(
+        alone=good[ranks["architecture"]], parameters=rng.permutation(n)[ranks["architecture"]]
+    )
 
 
-@pytest.mark.parametrize("apart, holds", [(-5.0, True), (0.0, None), (9.0, False)])
-def test_of_similar_quality(apart, holds):
-    row = lambda m, e: dict(space="DARTS", method=m, delta0=1.0, error=e)
-    means = {"ASNG": 50 + apart, "SNAS": 50, "random": 60, "random, two edges": 60}
-    ours = pd.DataFrame([row(m, mean + e) for m, mean in means.items() for e in (-1.5, 0, 1.5)])
-    assert figures.similar(ours, 600)["holds"] is holds
+@pytest.mark.parametrize("noise, verdict", [(1.0, "reproduced"), (1e6, "inconclusive")])
+def test_shared_weights_rank(noise, verdict):
+    ranks = ranks_of(noise)
+    told = verdicts.ranked(ranks, figures.taus_of(ranks, 10), [50.0, 51.0, 52.0])
+    assert judge("ranking", told) == verdict
+    values = told["differences"]["τ"]
+    assert len(values) == 40 and abs(values.mean() - told["random_search"]) < 0.02
+
+
+def test_pseudo_values_have_the_spread_of_what_they_estimate():
+    "τ of 30 pairs with a true τ of 0.333, again and again: the jackknife's deviation is that of τ."
+    rng, found = np.random.default_rng(0), []
+    for _ in range(200):
+        x = rng.normal(size=30)
+        tau = figures.tau_with(x + 3**0.5 * rng.normal(size=30), x[None])
+        values = verdicts.pseudo_values(tau, 30)
+        found.append((values.mean(), values.std(ddof=1) / 30**0.5))
+    means, deviations = np.array(found).T
+    assert abs(means.mean() - 1 / 3) < 0.02 and deviations.mean() == pytest.approx(means.std(), rel=0.15)
+
+
+def test_the_ceiling_is_where_two_trainings_and_perfect_knowledge_agree():
+    rng = np.random.default_rng(0)
+    good, noise = rng.normal(size=1500), rng.normal(size=(2, 1500))
+    one, two = good + 0.7 * noise
+    most, again = verdicts.ceiling(one, 0.7 * rng.normal(size=4000))
+    assert most == pytest.approx(kendalltau(good, one).statistic, abs=0.03)
+    assert again == pytest.approx(kendalltau(one, two).statistic, abs=0.03)
+    assert all(np.isnan(verdicts.ceiling(one, [1.0])))
+
+
+# -- chance --
+
+
+def test_each_search_on_coin_flips_is_a_search_of_its_own():
+    "The batch against single searches that are told the same numbers."
+    sizes, seen = [3, 2, 5], []
+    for step, rule in chance.on_coin_flips(sizes, 0.5, 9, 3, seeds=4, seed=7):
+        seen.append((step, rule.theta.clone(), rule.delta.clone()))
+    assert [step for step, *_ in seen] == [3, 6, 9]
+    flips = torch.Generator().manual_seed(7)
+    told = [torch.randn(4, 2, generator=flips, dtype=torch.float64) for _ in range(9)]
+    for n in range(4):
+        alone = ASNG(Space(sizes), n, dtype=torch.float64, delta0=0.5)
+        for losses in told:
+            alone.tell(alone.ask(2), losses[n])
+        assert torch.allclose(alone.theta, seen[-1][1][n], atol=1e-12)
+        assert float(alone.delta) == pytest.approx(float(seen[-1][2][n]))
+
+
+def test_coin_flips_prefer_nothing_and_drift():
+    found = chance.coins_run("DARTS", 1.0, steps=40, looks=4, seeds=60, theta=True, seed=0)
+    assert found["step"] == [10, 20, 30, 40] and len(found["theta"]) == 4
+    assert [len(q) for q in found["theta"][0]] == DARTS_CELL.sizes
+    mid = [low <= mid <= high for low, mid, high in found["entropy"] + found["delta"]]
+    assert all(mid) and found["entropy"][-1][1] < found["entropy"][0][1] < 1
+    right = [rule.theta.mean((0, 1)) for _, rule in chance.on_coin_flips([4] * 9, 1.0, 30, 30, 300, 0)]
+    assert (right[0] - 0.25).abs().max() < 0.03
+    coins = chance.coins_table([dict(config=dict(space="DARTS", delta0=1.0), result=found)])
+    history = [
+        dict(step=s, entropy=e, delta=0.1) for s, e in ((10, 0.9), (40, found["entropy"][-1][1] - 0.2))
+    ]
+    search = dict(config=dict(space="DARTS", method="ASNG", delta0=1.0), seed=0, result=dict(history=history))
+    assert not figures.inside_of(figures.course_of([search]), coins, "entropy").any()
+    assert verdicts.sharper([search], coins)["differences"] == pytest.approx([0.2], abs=1e-3)
+
+
+def test_fresh_seeds_have_architectures_of_their_own():
+    cfg = SimpleNamespace(**resolve(PROFILES, "cpu"))
+    assert not set(chance.fresh_seeds(cfg)) & set(range(max(cfg.seeds, cfg.random, cfg.ranked)))
+    asked = [a for seed in range(100, 120) for a in chance.fresh_trainings_of(cfg, seed, "found")]
+    drawn = [a["genotype"] for a in asked if a["genotype"] != "found"]
+    earlier = doc.drawn("DARTS", 2_000_000, cfg.random)
+    assert len(set(drawn)) == len(drawn) == 20 * chance.RANDOMS and not set(drawn) & set(earlier)
+    own = next(a for a in doc.searches_of(cfg) if (a["method"], a["space"]) == ("ASNG", "DARTS"))
+    change = dict(label="fresh-search", seed=100)
+    assert chance.fresh_search_of(cfg, 100) == own | change  # nothing else differs
+
+
+def test_committed_fresh_seeds_are_those_that_are_judged():
+    folder = Path(__file__).parent.parent / "figures" / "cpu" / "55_asng_cifar10"
+    records = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("records/fresh-*.json"))]
+    cfg = SimpleNamespace(**resolve(PROFILES, "cpu"))
+    searches = {r["seed"]: r["result"]["genotype"] for r in records if r["label"] == "fresh-search"}
+    assert sorted(searches) == list(chance.fresh_seeds(cfg))
+    error = {
+        (r["seed"], r["config"]["genotype"]): protocol.test_error(r["result"])
+        for r in records
+        if r["label"] == "fresh-retrain"
+    }
+    leads = []
+    for seed, found in searches.items():
+        random = [e for (s, g), e in error.items() if s == seed and g != found]
+        assert len(random) == chance.RANDOMS
+        leads.append(np.mean(random) - error[seed, found])
+    row = pd.read_csv(folder / "claims.csv").set_index("id").loc["random-darts"]
+    assert json.loads(row["numbers"])["mean"] == f"{np.mean(leads):+.2f}"
 
 
 def test_operations_of_a_step_are_those_of_its_layers():

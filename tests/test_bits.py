@@ -272,6 +272,10 @@ def operations(source: str):
             of = ast.unparse(n.func.value)
             if of.startswith(NO_NUMBERS):
                 continue
+            if n.func.attr == "sort_values" or (of, n.func.attr) == ("np", "argsort"):
+                stable = any(k.arg == "kind" and ast.unparse(k.value) == "'stable'" for k in n.keywords)
+                yield n.lineno, "a stable sort" if stable else "an unstable sort"
+                continue
             if of.partition(".")[0] in LIBRARIES and of.replace(".", "").isidentifier():
                 yield n.lineno, f"{of}.{n.func.attr}"
             elif of not in ("math", "os") and n.func.attr in TENSOR:
@@ -285,7 +289,11 @@ def operations(source: str):
 def questions(source: str) -> list[str]:
     found = []
     for line, name in operations(source):
-        if name in FORBIDDEN:
+        if name == "an unstable sort":  # numpy has one for each family of processors
+            found.append(f'line {line}: equal values may come in any order: kind="stable"')
+        elif name == "a stable sort":
+            continue
+        elif name in FORBIDDEN:
             found.append(
                 f"line {line}: {name} is not the same on all processors: "
                 "use x * x.rsqrt(), xlogy, or what 08_bits says"
@@ -349,6 +357,10 @@ def test_the_lint_sees_cells_that_are_not_exported():
         ("x.erfinv()", "not in the table"),
         ("torch.linalg.svd(x)", "not in the table"),
         ("torch.optim.Adam(p)", "not fused"),
+        ("df.sort_values('lam')", "any order"),
+        ("np.argsort(x)", "any order"),
+        ("df.sort_values('lam', kind='stable')", None),
+        ("np.argsort(x, kind='stable')", None),
         ("x.exp() + x ** 2", None),
     ],
 )

@@ -78,7 +78,7 @@ def records(copy):
 
 def test_everything_at_the_size_of_a_test(bare):
     copy, _ = bare
-    done = make(bare, "DEVICE=cpu", "PROFILE=smoke")
+    done = make(bare, "DEVICE=cpu", "PROFILE=smoke", NAS_NB_CHECKPOINT_SECONDS="60")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     for part in (
         "tests: done",

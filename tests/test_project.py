@@ -25,6 +25,8 @@ from packaging.version import Version
 from setuptools import find_packages
 from test_notebooks import MACHINE_PATH, git
 
+from nas_nb.notebooks import notebooks
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DIRECT = [
@@ -340,6 +342,13 @@ def test_a_new_complaint_about_types_is_named():
     assert check_types.of_patch('a:1: error: Name "judge" already defined on line 3  [no-redef]', methods)
     assert not check_types.of_patch('a:1: error: "Study" has no attribute "jugde"  [attr-defined]', methods)
     assert {"judge", "folder"} <= check_types.patched()
+    assert {"Batches", "Look"} <= check_types.patched()  # their `__call__` is added
+    uncalled = 'a:1: error: "Tensor" not callable  [operator]'
+    assert check_types.of_patch(uncalled, {"stem"}, "x = self.stem(x)")
+    assert check_types.of_patch(uncalled, {"cells"}, "x = self.cells[i](x)")
+    assert not check_types.of_patch(uncalled, {"stem"}, "x = loss(x, self.stem)")
+    assert check_types.of_patch('a:1: error: "Look" not callable  [operator]', {"Look"})
+    assert not check_types.of_patch('a:1: error: "Loook" not callable  [operator]', {"Look"})
     assert "== 1/4" in (make := (ROOT / "Makefile").read_text()) and "tools/check_types.py" in make
 
 
@@ -557,6 +566,15 @@ def test_clean_keeps_data_and_figures(clone):
 
 
 # -- the gate --
+
+
+def test_each_notebook_is_executed_by_one_step_of_the_gate():
+    make = (ROOT / "Makefile").read_text()
+    skipped = re.compile(re.search(r"(?m)^DRAWN = (.*)$", make)[1])
+    assert "--skip_file_re '$(DRAWN)'" in make and "nas-nb figures --profile smoke --force" in make
+    names = [p.name for p in (ROOT / "nbs").glob("*.ipynb") if p.name[0] not in "_."]
+    drawn = {f"{name}.ipynb" for name, about in notebooks().items() if about.figures}
+    assert drawn and {name for name in names if skipped.search(name)} == drawn
 
 
 @pytest.mark.parametrize("status", [0, 3])

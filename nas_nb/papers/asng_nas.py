@@ -11,17 +11,17 @@ PROFILES = dict(
         seeds=100,  # trials for each setting
         factors=(0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5),  # f
         eps_x=(0.05, 0.0005), max_updates=100_000, horizon=100_000, D=30, K=5,
-        first=1000, pairs=200, watched=100,  # the first fresh seed; how many are compared, and watched
+        first=1000, pairs=1000, tuned=200, watched=100,  # fresh seeds: the first; how many for what
         lams=(2, 32), seen=(4, 8, 16, 32),  # on fresh seeds; on the trials of figure 4, before
         trace_updates=20_000, coins=30,  # of the view, and seeds of its null
     ),
     quick=dict(
         seeds=20, factors=(0.0, 0.5, 1.0, 1.5), eps_x=(0.05, 0.002), max_updates=2000, horizon=5000, D=15,
-        K=4, pairs=20, watched=8, lams=(2, 16), seen=(), trace_updates=3000, coins=20,
+        K=4, pairs=20, tuned=20, watched=8, lams=(2, 16), seen=(), trace_updates=3000, coins=20,
     ),
     smoke=dict(
-        seeds=2, factors=(0.0, 1.5), max_updates=100, horizon=300, D=4, K=3, pairs=2, watched=2, lams=(2, 4),
-        trace_updates=100, coins=4,
+        seeds=2, factors=(0.0, 1.5), max_updates=100, horizon=300, D=4, K=3, pairs=2, tuned=2, watched=2,
+        lams=(2, 4), trace_updates=100, coins=4,
     ),
 )  # fmt: skip
 EXPECTED = dict(paper="2 h on one CPU core", quick="1 min", smoke="10 s")

@@ -177,7 +177,7 @@ def shrink(
     what: str,  # column: how many parameters the operations have
 ) -> pd.Series:  # for each seed
     "How many times larger the operations are at the smallest λ: infinite if nothing is left at the largest."
-    ordered = rows.sort_values("lam").groupby("seed")[what]
+    ordered = rows.sort_values("lam", kind="stable").groupby("seed")[what]
     first, last = ordered.first(), ordered.last()
     never = np.where(first > 0, np.inf, 1.0)  # 1 if there never was anything
     return pd.Series(np.where(last > 0, first / last.where(last > 0, 1), never), first.index)
@@ -192,7 +192,7 @@ def edge_ops(genotype: str) -> dict:  # `genotype`: as JSON; (state, node) → o
 def changed(rows: pd.DataFrame) -> pd.Series:  # for each seed
     "On how many edges the architecture at some λ differs from that at the smallest, at most."
     apart = lambda a, b: sum(a.get(edge) != b.get(edge) for edge in set(a) | set(b))
-    texts = rows.sort_values("lam").groupby("seed")["genotype"].agg(list)
+    texts = rows.sort_values("lam", kind="stable").groupby("seed")["genotype"].agg(list)
     cells = texts.map(lambda column: [edge_ops(text) for text in column])
     return cells.map(lambda seen: max(apart(seen[0], other) for other in seen))
 
@@ -285,7 +285,7 @@ def average_cell(network) -> float:  # `network`: a supernet
 
 def lost(ends: pd.DataFrame, average: float) -> pd.DataFrame:  # `ends`: from `by_architecture`
     "What each search loses from the smallest λ to the largest, every edge: columns method, seed, lost."
-    every = ends[ends["rule"] == "every"].sort_values("lam")
+    every = ends[ends["rule"] == "every"].sort_values("lam", kind="stable")
     sizes = every.groupby(["method", "seed"], sort=False)["parameters"]
     return ((sizes.first() - sizes.last()) / average).rename("lost").reset_index()
 
@@ -338,7 +338,7 @@ SHADES = dict(  # by number of parameters
 
 def draw_map(ax: plt.Axes, rows: pd.DataFrame) -> None:  # `rows`: of one method and seed
     "The strongest operation of each edge against λ."
-    rows, ops = rows.sort_values("lam"), list(SHADES)
+    rows, ops = rows.sort_values("lam", kind="stable"), list(SHADES)
     cells = [edge_ops(g) for g in rows["genotype"]]
     table = [[ops.index(cell.get(edge, "none")) for cell in cells] for edge in SPACE.edges]
     colors = dict(cmap=ListedColormap(list(SHADES.values())), vmin=-0.5, vmax=len(ops) - 0.5)
@@ -606,7 +606,7 @@ def words_of_five(one: pd.DataFrame, errors: pd.DataFrame | None) -> tuple[str, 
 def one_network(ends: pd.DataFrame, method: str) -> pd.DataFrame:  # `ends`: from `by_architecture`
     "Of a method's first seed, the architectures with two edges into each node, by λ."
     mine = ends[(ends["method"] == method) & (ends["seed"] == 0) & (ends["rule"] == "two")]
-    return mine.sort_values("lam").reset_index(drop=True)
+    return mine.sort_values("lam", kind="stable").reset_index(drop=True)
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #explore-lambda-one
 def explore_lambda(one: pd.DataFrame, rest: int):  # an `Explorer`
@@ -758,7 +758,12 @@ def judge_variant(table: pd.DataFrame, asked: dict, name: str, rest: int) -> dic
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-five
 def judge_five(asked: pd.DataFrame, method: str) -> dict:  # `asked`: of the method, at five λ
     "Claim *five*."
-    sizes = asked[asked["rule"] == "every"].sort_values("lam").groupby("seed")["parameters"].agg(list)
+    sizes = (
+        asked[asked["rule"] == "every"]
+        .sort_values("lam", kind="stable")
+        .groupby("seed")["parameters"]
+        .agg(list)
+    )
     falls = sizes.map(lambda row: all(a > b for a, b in zip(row, row[1:])))
     ours = "{method}, every edge: sizes fall from each λ to the next in {falling} of {n} seeds"
     return dict(ours=ours, holds=bool(falls.all()), method=method, falling=int(falls.sum()), n=len(sizes))

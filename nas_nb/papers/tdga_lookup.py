@@ -9,11 +9,10 @@ __all__ = ['TURNED', 'LOOKS', 'WAYS', 'PART', 'MAIN', 'Losses', 'first_populatio
 
 # %% ../../nbs/50d_tdga_lookup.ipynb #lookup-imports
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from fastcore.basics import patch
 
 from ..files import Checkpoint, check_state
 from .tdga_table import GateTable, as_table, free_bits, kept_table, numbers_of, pack, unpack
@@ -66,7 +65,6 @@ def middle_of(generations: int) -> int:
 def looks_of(last: int) -> list[int]:
     "Generations that are looked at in full, of a search that ends with generation `last`."
     return sorted({*(g for g in LOOKS if g < last), middle_of(last), last})
-
 
 # %% ../../nbs/50d_tdga_lookup.ipynb #snapshot
 def snapshot(ga: TDGA, look: Losses, report: torch.Tensor, last: int) -> dict:  # each (searches,)
