@@ -16,7 +16,6 @@ __all__ = ['LEVELS', 'SEARCHES', 'TICKS', 'RANDOM', 'NAMES', 'UNTRAINED', 'SPEED
            'check_course']
 
 # %% ../../nbs/50b_tdga_figures.ipynb #figs-imports
-import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -131,7 +130,11 @@ def judge_sampling(first: pd.DataFrame) -> dict:
     ours += "{threshold:.2f} %, the second best {second:.2f} % ({rival})"
     numbers = dict(threshold=MeanSD(per["threshold"]), second=MeanSD(per[second]), rival=second, n=n)
     cited = dict(ahead=f"{ahead.mean():.1f}", least=f"{ahead.min():.1f}", ways=k, wins=wins, chance=k**-n)
-    return dict(ours=ours, holds=(wins == n and k**-n < 0.01) if wins < n or k**-n < 0.01 else None) | numbers | cited
+    return (
+        dict(ours=ours, holds=(wins == n and k**-n < 0.01) if wins < n or k**-n < 0.01 else None)
+        | numbers
+        | cited
+    )
 
 # %% ../../nbs/50b_tdga_figures.ipynb #graphs-vary
 def judge_spread(spread: pd.DataFrame, seeds: int) -> dict:
@@ -181,7 +184,11 @@ def to_compare(ends: pd.DataFrame) -> pd.DataFrame:
     return ends[main & ~ends["architecture"].isin(("best 2", "best 3"))]
 
 # %% ../../nbs/50b_tdga_figures.ipynb #searches
-LEVELS = {"plain VGG19": ("TDGA", "plain"), "all shortcuts": ("TDGA", "all"), "graph of DARTS": ("TDGA", "DARTS")}
+LEVELS = {
+    "plain VGG19": ("TDGA", "plain"),
+    "all shortcuts": ("TDGA", "all"),
+    "graph of DARTS": ("TDGA", "DARTS"),
+}
 LEVELS |= {"best of as many near DARTS": ("near", "best"), "best of {coins} coins": ("coins", "best")}
 SEARCHES = {"TDGA": STYLE["TDGA"]["color"], "T = 0": "0.15"}
 
@@ -287,7 +294,10 @@ def cite_beyond(compared: pd.DataFrame, ends: pd.DataFrame) -> dict[str, str]:
     cited = {f"{k}_105": f"{MeanSD(100 * accuracy[name]):.2f}" for k, name in names.items()}
     cited |= {f"{k}_loss": f"{loss[name].mean():.3f}" for k, name in names.items()}
     less = 100 * (accuracy["DARTS"] - accuracy["best 1"])
-    cited |= dict(below=f"{MeanSD(less):.2f}", above=f"{(accuracy['best 1'] > accuracy[['plain', 'all']].max(axis=1)).sum()}")
+    cited |= dict(
+        below=f"{MeanSD(less):.2f}",
+        above=f"{(accuracy['best 1'] > accuracy[['plain', 'all']].max(axis=1)).sum()}",
+    )
     return cited | {f"{k}_own": f"{own[name].mean():.3f}" for k, name in names.items()} | leak_numbers(ends)
 
 # %% ../../nbs/50b_tdga_figures.ipynb #judge-random
@@ -297,7 +307,9 @@ def cite_random(compared: pd.DataFrame, course: pd.DataFrame) -> dict[str, str]:
     names = dict(best="best 1", random="random")
     cited = {f"{k}_105": f"{MeanSD(100 * accuracy[a]):.2f}" for k, a in names.items()}
     tried = course[course["search"] == "TDGA"].groupby("seed")["distinct"].max().mean()
-    return cited | {f"{k}_own": f"{own[a].mean():.3f}" for k, a in names.items()} | dict(tried=f"{tried:,.0f}")
+    return (
+        cited | {f"{k}_own": f"{own[a].mean():.3f}" for k, a in names.items()} | dict(tried=f"{tried:,.0f}")
+    )
 
 # %% ../../nbs/50b_tdga_figures.ipynb #leak
 def leak_table(ends: pd.DataFrame) -> pd.DataFrame:
@@ -427,7 +439,9 @@ def view_population(record: dict):
     draw = lambda axes, g: draw_population(axes[0], shares[generations.index(g)], g)
     view = explore(draw, generations, "generation", size=(3, 2.8))
     axes = [*view.figure.axes]
-    view.figure.colorbar(axes[0].images[0], ax=axes, label="individuals with the shortcut\n0: none, 1: all", shrink=0.8)
+    view.figure.colorbar(
+        axes[0].images[0], ax=axes, label="individuals with the shortcut\n0: none, 1: all", shrink=0.8
+    )
     headline(view.figure, words_of_population(record)[0])
     return view
 
@@ -496,7 +510,9 @@ def words_of_ablations(gained: pd.DataFrame, generation: int) -> tuple[str, str]
     named = lambda which: ", ".join(more.columns[which.all()]) or "no change"
     title = f"After {generation} generations gain more than TDGA in every seed: {named(more > 0)}; less: "
     title += f"{named(more < 0)} (n = {len(gain)}, on the images that select)"
-    alt = "Gain in loss over the graph of DARTS and entropy for each variant of the search, with random search "
+    alt = (
+        "Gain in loss over the graph of DARTS and entropy for each variant of the search, with random search "
+    )
     return title, alt + f"of more graphs beside them, a point for each seed. {title}."
 
 # %% ../../nbs/50b_tdga_figures.ipynb #judge-fixed

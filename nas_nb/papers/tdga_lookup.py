@@ -9,10 +9,11 @@ __all__ = ['TURNED', 'LOOKS', 'WAYS', 'PART', 'MAIN', 'Losses', 'first_populatio
 
 # %% ../../nbs/50d_tdga_lookup.ipynb #lookup-imports
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 
 from ..files import Checkpoint, check_state
 from .tdga_table import GateTable, as_table, free_bits, kept_table, numbers_of, pack, unpack
@@ -65,6 +66,7 @@ def middle_of(generations: int) -> int:
 def looks_of(last: int) -> list[int]:
     "Generations that are looked at in full, of a search that ends with generation `last`."
     return sorted({*(g for g in LOOKS if g < last), middle_of(last), last})
+
 
 # %% ../../nbs/50d_tdga_lookup.ipynb #snapshot
 def snapshot(ga: TDGA, look: Losses, report: torch.Tensor, last: int) -> dict:  # each (searches,)
@@ -179,7 +181,7 @@ def in_parts(losses: torch.Tensor, seeds: Sequence[int], flips: bool, **args) ->
     return [{k: torch.cat([row[k] for row in rows]) for k in rows[0]} for rows in zip(*found)]
 
 # %% ../../nbs/50d_tdga_lookup.ipynb #one
-MAIN = ("TDGA", "T = 0", "TDGA, each once", "T = 0, copies", "cooling", "few images")
+MAIN = ("TDGA", "T = 0", "few images")
 
 
 def one_variant(name: str, T, replacement: bool, select: int, table: GateTable, seeds, **sizes) -> dict:

@@ -42,7 +42,9 @@ def known_of(tables: list[dict], looked: list[dict]) -> list[Known]:  # records 
 @patch
 def found(self: Known, variant: str, generation: int | None = None) -> np.ndarray:  # (searches,)
     "Graphs by their numbers; without a generation, in the last one."
-    return unpack(self.searches[variant]["each"][str(self.last if generation is None else generation)]["found"])
+    return unpack(
+        self.searches[variant]["each"][str(self.last if generation is None else generation)]["found"]
+    )
 
 
 @patch
@@ -91,9 +93,14 @@ def judge_diverse(known: list[Known]) -> dict:
     "How many more searches find the best graph with a temperature than without."
     ours = "{warm_hits:.1%} of the searches against {cold_hits:.1%}, difference {mean:+.3f} ({level:.4g} % "
     ours += "interval {low:+.3f} to {high:+.3f}, n = {n} searches, {part})"
-    names = dict(warm="TDGA", cold="T = 0", once="TDGA, each once", copies="T = 0, copies", flips="coin flips")
+    names = dict(
+        warm="TDGA", cold="T = 0", once="TDGA, each once", copies="T = 0, copies", flips="coin flips"
+    )
     share = {k: in_all(known, lambda x, v=v: hit(x, v).mean()) for k, v in names.items()}
-    cited = {f"{k}_entropy": f"{in_all(known, lambda x, v=v: x.end(v, 'entropy').mean()):.2f}" for k, v in names.items()}
+    cited = {
+        f"{k}_entropy": f"{in_all(known, lambda x, v=v: x.end(v, 'entropy').mean()):.2f}"
+        for k, v in names.items()
+    }
     cited |= {f"{k}_share": f"{100 * v:.0f}" for k, v in share.items()}
     cited |= dict(warm_hits=share["warm"], cold_hits=share["cold"])
     return dict(ours=ours, differences=by_part(known, lambda k: hit(k, "TDGA") - hit(k, "T = 0"))) | cited
@@ -110,7 +117,10 @@ def judge_beyond(known: list[Known]) -> dict:
         darts_right=f"{in_all(known, lambda k: right(k, k.table.start)):.1f}",
         found_right=f"{in_all(known, lambda k: right(k, k.found('TDGA'))):.1f}",
     )
-    return dict(ours=OURS, differences=by_part(known, lambda k: report(k)[k.table.start] - k.worth("TDGA"))) | cited
+    return (
+        dict(ours=OURS, differences=by_part(known, lambda k: report(k)[k.table.start] - k.worth("TDGA")))
+        | cited
+    )
 
 # %% ../../nbs/50e_tdga_verdicts.ipynb #judge-random
 def judge_random(known: list[Known]) -> dict:
@@ -126,9 +136,14 @@ def judge_random(known: list[Known]) -> dict:
 def judge_images(known: list[Known]) -> dict:
     "What is found with few images minus what is found with many."
     few, many = (size for size in known[0].table.loss if size != "report")
-    cited = {k: f"{in_all(known, lambda x, v=v: x.worth(v).mean()):.4f}" for k, v in dict(few="few images", many="TDGA").items()}
+    cited = {
+        k: f"{in_all(known, lambda x, v=v: x.worth(v).mean()):.4f}"
+        for k, v in dict(few="few images", many="TDGA").items()
+    }
     cited |= dict(few_images=f"{few:,}", many_images=f"{many:,}")
-    return dict(ours=OURS, differences=by_part(known, lambda k: k.worth("few images") - k.worth("TDGA"))) | cited
+    return (
+        dict(ours=OURS, differences=by_part(known, lambda k: k.worth("few images") - k.worth("TDGA"))) | cited
+    )
 
 # %% ../../nbs/50e_tdga_verdicts.ipynb #judge-late
 def judge_late(known: list[Known]) -> dict:
@@ -160,7 +175,9 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
 def judge_bias(known: list[Known]) -> dict:
     "Whether graphs far from the one that α held are worse."
     found = {k.name: rank_correlation(distances(k.table), k.table.loss["report"]) for k in known}
-    ours = "rank correlation of distance and loss " + ", ".join(f"{r:.2f} ({name})" for name, r in found.items())
+    ours = "rank correlation of distance and loss " + ", ".join(
+        f"{r:.2f} ({name})" for name, r in found.items()
+    )
     return dict(ours=ours, holds=min(found.values()) >= 0.3, least=f"{min(found.values()):.2f}")
 
 # %% ../../nbs/50e_tdga_verdicts.ipynb #judge-stable
@@ -174,9 +191,15 @@ def gates_apart(bits: np.ndarray) -> tuple[float, float]:  # (searches, gates)
 def judge_stable(known: list[Known]) -> dict:
     "Whether searches find alike graphs."
     found = {k.name: gates_apart(free_bits(k.found("TDGA"), len(k.table.gates)).numpy()) for k in known}
-    said = (f"{100 * a:.0f} % of the gates, {100 * c:.0f} % by chance ({name})" for name, (a, c) in found.items())
+    said = (
+        f"{100 * a:.0f} % of the gates, {100 * c:.0f} % by chance ({name})" for name, (a, c) in found.items()
+    )
     ours = "two searches differ in " + ", ".join(said)
-    return dict(ours=ours, holds=all(a <= c / 2 for a, c in found.values()), most=f"{100 * max(a for a, _ in found.values()):.0f}")
+    return dict(
+        ours=ours,
+        holds=all(a <= c / 2 for a, c in found.values()),
+        most=f"{100 * max(a for a, _ in found.values()):.0f}",
+    )
 
 # %% ../../nbs/50e_tdga_verdicts.ipynb #cells
 BINS = 40  # cells of the map in each direction
@@ -197,7 +220,9 @@ def ways_in(k: Known, select: int) -> pd.DataFrame:  # name, generation, x, y
     "Points of the ways, and ends of random searches."
     at = lambda graph: dict(x=k.table.loss[select][graph], y=k.table.loss["report"][graph])
     ways = enumerate(k.searches["TDGA"]["ways"])
-    rows = [dict(kind="way", name=f"search {n}", generation=g) | at(graph) for n, way in ways for g, graph in way]
+    rows = [
+        dict(kind="way", name=f"search {n}", generation=g) | at(graph) for n, way in ways for g, graph in way
+    ]
     ends = (dict(kind="random", name=f"search {n}") | at(g) for n, g in enumerate(k.found("random")[:100]))
     best = dict(kind="lowest", name="of all graphs") | at(int(k.table.loss[select].argmin()))
     return pd.DataFrame([*rows, *ends, best])
@@ -238,7 +263,9 @@ def draw_space(ax: plt.Axes, df: pd.DataFrame) -> None:
     of = {kind: rows for kind, rows in df.groupby("kind")}
     graphs = of["graphs"]
     size = 5 + 25 * np.sqrt(graphs["count"] / graphs["count"].max())
-    ax.scatter(graphs["x"], graphs["y"], s=size, c="0.8", lw=0, rasterized=True, label="graphs (more: larger)")
+    ax.scatter(
+        graphs["x"], graphs["y"], s=size, c="0.8", lw=0, rasterized=True, label="graphs (more: larger)"
+    )
     ends = of["random"].drop_duplicates(["x", "y"])
     look = STYLE["random search"]
     ax.plot(ends["x"], ends["y"], look["marker"], color=look["color"], ms=4, alpha=0.6, label="random, ends")
@@ -253,7 +280,10 @@ def draw_space(ax: plt.Axes, df: pd.DataFrame) -> None:
 
 # %% ../../nbs/50e_tdga_verdicts.ipynb #draw-curves
 LOOK = {"TDGA": dict(color=STYLE["TDGA"]["color"], ls="-"), "T = 0": dict(color="0.15", ls="--")}
-LOOK |= {"random": dict(color=STYLE["random search"]["color"], ls="-."), "coin flips": dict(color="0.5", ls=":")}
+LOOK |= {
+    "random": dict(color=STYLE["random search"]["color"], ls="-."),
+    "coin flips": dict(color="0.5", ls=":"),
+}
 
 
 def draw_bands(ax: plt.Axes, df: pd.DataFrame) -> None:
@@ -288,5 +318,7 @@ def words_of_space(known: list[Known]) -> tuple[str, str]:  # title, alternative
     title = f"Among {len(known[0].table.loss['report']):,} known graphs, after {n:,.0f} of them: TDGA ends "
     title += f"{less('TDGA'):+.4f} nats from the graph of DARTS on images that report, "
     title += f"T = 0 {less('T = 0'):+.4f}, random search {less('random'):+.4f}"
-    alt = "Left a map of all graphs by their loss on the images that select and on those that report, with the "
+    alt = (
+        "Left a map of all graphs by their loss on the images that select and on those that report, with the "
+    )
     return title, alt + f"ways of searches through it; right what is found against graphs looked at. {title}."
