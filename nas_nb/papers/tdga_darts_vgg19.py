@@ -25,7 +25,7 @@ PROFILES = dict(
         tables=2, first_table=3, lookups=1000,  # supernets, the first one's seed; searches of each
     ),
     cpu=dict(width=0.125, size=64, steps=1000, images=320, calibrate=64, test_images=2000, batch=8,
-        ablation=60, retrain_steps=1000),
+        ablation=60, retrain_steps=1000, tables=1),
     quick=dict(source="digits", width=0.0625, steps=60, looks=6, samplings=("threshold", "sigmoid"),
         images=150, calibrate=64, test_images=200, individuals=8, generations=15, ablation=15, seeds=1,
         temperatures=(), retrain_steps=0, gates=6, table_images=(50, 150), report=100, tables=1,

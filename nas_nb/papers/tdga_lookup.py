@@ -67,7 +67,6 @@ def looks_of(last: int) -> list[int]:
     "Generations that are looked at in full, of a search that ends with generation `last`."
     return sorted({*(g for g in LOOKS if g < last), middle_of(last), last})
 
-
 # %% ../../nbs/50d_tdga_lookup.ipynb #snapshot
 def snapshot(ga: TDGA, look: Losses, report: torch.Tensor, last: int) -> dict:  # each (searches,)
     "A generation of all searches."
