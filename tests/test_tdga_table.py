@@ -145,3 +145,8 @@ def test_graphs_apart_and_by_chance():
     share = lambda a, b: bits[a].mean() * (1 - bits[b].mean()) + bits[b].mean() * (1 - bits[a].mean())
     expected = np.mean([(bits[a] != bits[b]).mean() for a, b in pairs]), np.mean([share(*p) for p in pairs])
     assert V.gates_apart(bits) == pytest.approx(expected)
+
+
+def test_equal_outcomes_get_one_that_differs():
+    assert V.with_spread(np.array([0.1, 0.1]), 0.002).tolist() == pytest.approx([0.1, 0.1, 0.102])
+    assert V.with_spread(np.array([0.1, 0.2]), 0.002).tolist() == [0.1, 0.2]

@@ -9,11 +9,10 @@ __all__ = ['TURNED', 'LOOKS', 'WAYS', 'PART', 'MAIN', 'Losses', 'first_populatio
 
 # %% ../../nbs/50d_tdga_lookup.ipynb #lookup-imports
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from fastcore.basics import patch
 
 from ..files import Checkpoint, check_state
 from .tdga_table import GateTable, as_table, free_bits, kept_table, numbers_of, pack, unpack
