@@ -38,7 +38,9 @@ def known_of(tables: list[dict], looked: list[dict]) -> list[Known]:  # records 
 @patch
 def found(self: Known, variant: str, generation: int | None = None) -> np.ndarray:  # (searches,)
     "Graphs by their numbers; without a generation, in the last one."
-    return unpack(self.searches[variant]["each"][str(self.last if generation is None else generation)]["found"])
+    return unpack(
+        self.searches[variant]["each"][str(self.last if generation is None else generation)]["found"]
+    )
 
 
 @patch
@@ -116,8 +118,12 @@ def judge_temperature(known: list[Known]) -> dict:
 # %% ../../nbs/50e_tdga_verdicts.ipynb #judge-diverse
 def judge_diverse(known: list[Known]) -> dict:
     "How many more searches find the best graph with a temperature than without."
-    ours = "difference {mean:+.3f} ({level:.4g} % interval {low:+.3f} to {high:+.3f}, n = {n} searches, {part})"
-    names = dict(warm="TDGA", cold="T = 0", once="TDGA, each once", copies="T = 0, copies", flips="coin flips")
+    ours = (
+        "difference {mean:+.3f} ({level:.4g} % interval {low:+.3f} to {high:+.3f}, n = {n} searches, {part})"
+    )
+    names = dict(
+        warm="TDGA", cold="T = 0", once="TDGA, each once", copies="T = 0, copies", flips="coin flips"
+    )
     cited = {}
     for k, v in names.items():
         cited[f"{k}_share"] = f"{100 * in_all(known, lambda x, v=v: hit(x, v).mean()):.0f}"
@@ -154,7 +160,9 @@ def judge_random(known: list[Known]) -> dict:
 def judge_images(known: list[Known]) -> dict:
     "What is found with few images minus what is found with many."
     few, many = (size for size in known[0].table.loss if size != "report")
-    cited = worths(known, few="few images", many="TDGA") | dict(few_images=f"{few:,}", many_images=f"{many:,}")
+    cited = worths(known, few="few images", many="TDGA") | dict(
+        few_images=f"{few:,}", many_images=f"{many:,}"
+    )
     differences = by_part(known, lambda k: k.worth("few images") - k.worth("TDGA"))
     return dict(ours=OURS, differences=differences) | cited
 
@@ -169,7 +177,9 @@ def judge_late(known: list[Known]) -> dict:
         parts[f"population, {k.name}"] = mean[middle] - mean[k.last]
     share = in_all(known, lambda k: (k.found("TDGA", middle) == k.found("TDGA")).mean())
     hits = [hit(k, "TDGA", middle) for k in known]
-    easy = f"in this space every search has found what is best on the images that select by generation {middle}"
+    easy = (
+        f"in this space every search has found what is best on the images that select by generation {middle}"
+    )
     cited = dict(middle=middle, last=known[0].last, same=f"{100 * share:.0f}")
     return judged_or_easy(OURS, parts, hits, easy) | cited
 
@@ -191,7 +201,9 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
 def judge_bias(known: list[Known]) -> dict:
     "Whether graphs far from the one that α held are worse."
     found = {k.name: rank_correlation(distances(k.table), k.table.loss["report"]) for k in known}
-    ours = "rank correlation of distance and loss " + ", ".join(f"{r:.2f} ({name})" for name, r in found.items())
+    ours = "rank correlation of distance and loss " + ", ".join(
+        f"{r:.2f} ({name})" for name, r in found.items()
+    )
     return dict(ours=ours, holds=min(found.values()) >= 0.3, least=f"{min(found.values()):.2f}")
 
 # %% ../../nbs/50e_tdga_verdicts.ipynb #judge-stable
@@ -205,6 +217,12 @@ def gates_apart(bits: np.ndarray) -> tuple[float, float]:  # (searches, gates)
 def judge_stable(known: list[Known]) -> dict:
     "Whether searches find alike graphs."
     found = {k.name: gates_apart(free_bits(k.found("TDGA"), len(k.table.gates)).numpy()) for k in known}
-    said = (f"{100 * a:.0f} % of the gates, {100 * c:.0f} % by chance ({name})" for name, (a, c) in found.items())
+    said = (
+        f"{100 * a:.0f} % of the gates, {100 * c:.0f} % by chance ({name})" for name, (a, c) in found.items()
+    )
     ours = "two searches differ in " + ", ".join(said)
-    return dict(ours=ours, holds=all(a <= c / 2 for a, c in found.values()), most=f"{100 * max(a for a, _ in found.values()):.0f}")
+    return dict(
+        ours=ours,
+        holds=all(a <= c / 2 for a, c in found.values()),
+        most=f"{100 * max(a for a, _ in found.values()):.0f}",
+    )
