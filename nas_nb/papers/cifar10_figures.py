@@ -73,7 +73,7 @@ def growth_table(records: Sequence[dict], counted: bool) -> pd.DataFrame:  # of 
 # %% ../../nbs/55b_cifar10_figures.ipynb #rise
 def rise(df: pd.DataFrame, what: str) -> float:  # rows of one method, with a column J
     "How many times as much the largest |J| takes as the smallest."
-    ordered = df.sort_values("J")[what]
+    ordered = df.sort_values("J", kind="stable")[what]
     return float(ordered.iloc[-1] / ordered.iloc[0])
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #plot-scaling
@@ -513,16 +513,20 @@ def ranks_table(searches: Sequence[dict], alone: Sequence[dict]) -> pd.DataFrame
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #tau
 def tau_with(alone: np.ndarray, columns: np.ndarray):  # (architectures,); (supernets, architectures)
-    "f(positions): mean τ of these architectures over supernets."
-    from scipy.stats import kendalltau
+    "f(positions): mean τ-b of these architectures over supernets, as SciPy's `kendalltau` has it."
+    order = lambda values: np.sign(values[:, None] - values)
+    own, others = order(alone), [order(column) for column in columns]
 
-    tau = lambda a, at: np.nan_to_num(kendalltau(a[at], alone[at]).statistic)
-    return lambda at: np.mean([tau(column, at) for column in columns])
+    def tau(a: np.ndarray, b: np.ndarray) -> float:  # signs of all pairs; 0 if all are equal
+        untied = np.count_nonzero(a) / 2, np.count_nonzero(b) / 2
+        return (a * b).sum() / 2 / np.sqrt(untied[0]) / np.sqrt(untied[1]) if min(untied) else 0.0
+
+    return lambda at: np.mean([tau(a[np.ix_(at, at)], own[np.ix_(at, at)]) for a in others])
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #taus
 def taus_of(ranks: pd.DataFrame, times: int = 2000) -> pd.DataFrame:  # from `ranks_table`
     "For each method τ, its 95 % interval, and that of its lead over the number of parameters."
-    one = ranks.drop_duplicates("architecture").sort_values("architecture")
+    one = ranks.drop_duplicates("architecture").sort_values("architecture", kind="stable")
     alone, every = one["alone"].to_numpy(), np.arange(len(one))
     draws = lambda columns: redrawn(tau_with(alone, columns), len(alone), times)
     by_size = one["parameters"].to_numpy()[None]

@@ -35,7 +35,9 @@ def ways_in(k: Known, select: int) -> pd.DataFrame:  # name, generation, x, y
     "Points of the ways, and ends of random searches."
     at = lambda graph: dict(x=k.table.loss[select][graph], y=k.table.loss["report"][graph])
     ways = enumerate(k.searches["TDGA"]["ways"])
-    rows = [dict(kind="way", name=f"search {n}", generation=g) | at(graph) for n, way in ways for g, graph in way]
+    rows = [
+        dict(kind="way", name=f"search {n}", generation=g) | at(graph) for n, way in ways for g, graph in way
+    ]
     ends = (dict(kind="random", name=f"search {n}") | at(g) for n, g in enumerate(k.found("random")[:100]))
     best = dict(kind="lowest", name="of all graphs") | at(int(k.table.loss[select].argmin()))
     return pd.DataFrame([*rows, *ends, best])
@@ -76,7 +78,9 @@ def draw_space(ax: plt.Axes, df: pd.DataFrame) -> None:
     of = {kind: rows for kind, rows in df.groupby("kind")}
     graphs = of["graphs"]
     size = 5 + 25 * np.sqrt(graphs["count"] / graphs["count"].max())
-    ax.scatter(graphs["x"], graphs["y"], s=size, c="0.8", lw=0, rasterized=True, label="graphs (more: larger)")
+    ax.scatter(
+        graphs["x"], graphs["y"], s=size, c="0.8", lw=0, rasterized=True, label="graphs (more: larger)"
+    )
     ends = of["random"].drop_duplicates(["x", "y"])
     look = STYLE["random search"]
     ax.plot(ends["x"], ends["y"], look["marker"], color=look["color"], ms=4, alpha=0.6, label="random, ends")
@@ -91,7 +95,10 @@ def draw_space(ax: plt.Axes, df: pd.DataFrame) -> None:
 
 # %% ../../nbs/50f_tdga_space.ipynb #draw-curves
 LOOK = {"TDGA": dict(color=STYLE["TDGA"]["color"], ls="-"), "T = 0": dict(color="0.15", ls="--")}
-LOOK |= {"random": dict(color=STYLE["random search"]["color"], ls="-."), "coin flips": dict(color="0.5", ls=":")}
+LOOK |= {
+    "random": dict(color=STYLE["random search"]["color"], ls="-."),
+    "coin flips": dict(color="0.5", ls=":"),
+}
 
 
 def draw_bands(ax: plt.Axes, df: pd.DataFrame) -> None:
@@ -128,7 +135,11 @@ def words_of_space(known: list[Known]) -> tuple[str, str]:  # title, alternative
     n, graphs = in_all(known, lambda k: k.end("TDGA", "different").mean()), len(known[0].table.loss["report"])
     ahead = in_all(known, lambda k: better(k, max_select(k)))
     title = f"Of {graphs:,} known graphs {ahead:.0f} are better than the graph of DARTS on the images that "
-    title += f"select. After {n:,.0f} of them TDGA is {less('TDGA'):+.4f} nats from it on images that report, "
+    title += (
+        f"select. After {n:,.0f} of them TDGA is {less('TDGA'):+.4f} nats from it on images that report, "
+    )
     title += f"T = 0 {less('T = 0'):+.4f}, random search {less('random'):+.4f}"
-    alt = "Left a map of all graphs by their loss on the images that select and on those that report, with the "
+    alt = (
+        "Left a map of all graphs by their loss on the images that select and on those that report, with the "
+    )
     return title, alt + f"ways of searches through it; right what is found against graphs looked at. {title}."
