@@ -145,6 +145,12 @@ def _alleles(genes) -> torch.Tensor:
         )
     return genes
 
+# %% ../nbs/21_tdga.ipynb #entropy-present
+def _present(genes) -> torch.Tensor:  # the different alleles, rising
+    if genes.dtype == torch.int64 and genes.min() >= 0 and genes.max() < 256:
+        return torch.bincount(genes.flatten()).nonzero()[:, 0]
+    return genes.unique()
+
 # %% ../nbs/21_tdga.ipynb #entropy-locus-entropy
 def locus_entropy(
     # (..., n, M) integers: n individuals; leading dimensions are independent populations
@@ -154,7 +160,7 @@ def locus_entropy(
 
     Raises `ValueError` for alleles that are not integers."""
     genes = _alleles(genes)
-    share = (genes[..., None] == genes.unique()).to(torch.float64).mean(-3)
+    share = (genes[..., None] == _present(genes)).to(torch.float64).mean(-3)
     return torch.special.entr(share).sum(-1)
 
 # %% ../nbs/21_tdga.ipynb #free-energy
@@ -212,7 +218,9 @@ def _costs(energies, genes, T, price):
     E = energies.where(finite, torch.inf).reshape(-1, P, 1)
     lowest, places = E.amin(1, keepdim=True), torch.arange(P, device=E.device)[:, None]
     E = E - lowest + 1e-13 * (lowest.abs() + T * M * price[-1]) * places
-    has = (genes.reshape(-1, P, 1, M) == genes.unique()[:, None]).flatten(-2)  # (populations, P, alleles · M)
+    has = (genes.reshape(-1, P, 1, M) == _present(genes)[:, None]).flatten(
+        -2
+    )  # (populations, P, alleles · M)
     return E, T, has
 
 # %% ../nbs/21_tdga.ipynb #select-greedy

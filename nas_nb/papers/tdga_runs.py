@@ -696,8 +696,9 @@ def step_costs(cfg, shape: tuple) -> dict[str, float]:  # estimated seconds
     mixed, net = passes(network, x(cfg.size), gates()), passes(network, x(cfg.size), half)
     individual = passes(network, x(cfg.images + cfg.calibrate), half).forward / 3
     generation = (2 * cfg.individuals + 1) * individual + passes(network, x(many), gates(many)).both
+    known = passes(network, x(cfg.table_images[-1] + cfg.report), half).forward / 8
     costs = dict(darts=2 * mixed.both + mixed.update, individual=individual, generation=generation)
-    return costs | dict(retrain=net.both + net.update)
+    return costs | dict(retrain=net.both + net.update, known=known)
 
 # %% ../../nbs/50a_tdga_runs.ipynb #hours
 def work(cfg, shape=(3, 32, 32)) -> list[tuple]:  # (runs, number, steps, estimated seconds of a step)
@@ -711,6 +712,8 @@ def work(cfg, shape=(3, 32, 32)) -> list[tuple]:  # (runs, number, steps, estima
         ("random near DARTS", drawn, 1, cost["individual"]),
         ("coins", cfg.seeds, cfg.coins, cost["individual"]),
         ("retraining", 9 * cfg.seeds, cfg.retrain_steps, cost["retrain"]),
+        ("supernets of the tables", cfg.tables, cfg.steps, cost["darts"]),
+        ("graphs of the tables", cfg.tables, 2**cfg.gates, cost["known"]),
     ]
 
 # %% ../../nbs/50a_tdga_runs.ipynb #slug

@@ -1,0 +1,152 @@
+"Document 50, the table of fourteen gates: the same as one by one; searches by look-up and their nulls."
+
+import numpy as np
+import pytest
+import torch
+
+import nas_nb.papers.tdga_lookup as L
+import nas_nb.papers.tdga_runs as D
+import nas_nb.papers.tdga_table as T
+import nas_nb.papers.tdga_verdicts as V
+from nas_nb.files import Checkpoint
+
+SETTINGS = dict(source="digits", width=0.0625, size=8, steps=2, lr=0.05, lr_alpha=0.5, looks=2)
+CONFIG = dict(gates=5, images=[10, 20], report=12, calibrate=8, settings=SETTINGS)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def measured():
+    network, method, _, parts, norm = D.trained_supernet("threshold", 0, SETTINGS)
+    x, y = T.table_images(parts, norm, CONFIG["images"], CONFIG["report"])
+    seen = D.first_images(parts["weights"], CONFIG["calibrate"], norm)[0]
+    return network.eval().requires_grad_(False), method.bits(), x, y, seen
+
+
+def table(losses, report=None, start=5, size=60):
+    whole = lambda x: np.rint(1e4 * np.asarray(x))
+    n = int(np.log2(len(losses)))
+    graph = torch.zeros(105, dtype=torch.long)
+    graph[T.nearest_gates(n)] = T.free_bits(start, n)
+    columns = [whole(losses), whole(losses), whole(losses), whole(losses)]
+    columns += [whole(losses if report is None else report), whole(losses)]
+    return T.as_table(columns, D.to_text(graph), n, [20, size], 50)
+
+
+# -- the table --
+
+
+def test_a_graph_has_the_same_bits_alone_and_among_others(measured):
+    network, base, x, y, seen = measured
+    graphs = T.graphs_with(base, T.nearest_gates(5), range(32))
+    losses, right = T.judged(network, graphs, x, y, seen)
+    for n in (0, 13, 31):
+        alone, also = T.judged(network, graphs[n : n + 1], x, y, seen)
+        assert torch.equal(alone[0], losses[n]) and torch.equal(also[0], right[n])
+
+
+def test_the_table_is_what_the_fitness_of_the_searches_says(measured):
+    network, base, x, y, seen = measured
+    found = T.table_of(dict(config=CONFIG, result=T.table_run(**CONFIG, seed=0)))
+    assert D.to_text(base) == T.table_run(**CONFIG, seed=0)["graph"]
+    graphs = T.graphs_with(base, T.nearest_gates(5), range(32))
+    for name, cut in ((10, slice(10)), (20, slice(20)), ("report", slice(20, 32))):
+        loss, accuracy = D.Fitness(network, x[cut], y[cut], seen)(graphs).T
+        assert np.allclose(found.loss[name], loss, atol=6e-5)
+        assert np.array_equal(found.right[name], (accuracy * len(y[cut])).round())
+    assert torch.equal(T.graphs_with(base, T.nearest_gates(5), [found.start])[0], base)
+
+
+def test_a_table_that_was_broken_off_goes_on(tmp_path):
+    rows = []
+    measure = lambda of: rows.append(of) or torch.tensor(of)[:, None] * 3
+    blank = lambda: torch.zeros(600, 1, dtype=torch.long)
+    ckpt = Checkpoint(tmp_path / "checkpoint.pt")
+    ckpt.save(dict(values=T.filled(measure, blank(), None), done=512))
+    rows.clear()
+    assert T.filled(measure, blank(), ckpt)[:, 0].tolist() == list(range(0, 1800, 3))
+    assert rows == [range(512, 600)]
+
+
+def test_a_state_of_another_table_is_refused(tmp_path):
+    ckpt = Checkpoint(tmp_path / "checkpoint.pt")
+    ckpt.save(dict(values=torch.zeros(4, 2), done=2))
+    with pytest.raises(ValueError, match="checkpoint of this table"):
+        T.filled(None, torch.zeros(8, 2), ckpt)
+
+
+def test_gates_and_images_that_do_not_fit_are_refused():
+    parts, norm = D.parts_of("digits")
+    with pytest.raises(ValueError, match="not 15"):
+        T.nearest_gates(15)
+    with pytest.raises(ValueError, match="there are not 10 images that select and 100000 that report"):
+        T.table_images(parts, norm, [10], 100_000)
+
+
+# -- searches --
+
+
+def test_searches_do_not_depend_on_those_beside_them(monkeypatch):
+    losses = 1 + torch.rand(64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    args = dict(report=losses, start=3, T=0.01, replacement=True, individuals=6, generations=4)
+    for flips in (False, True):
+        monkeypatch.setattr(L, "PART", 100)
+        whole = L.in_parts(losses, range(7), flips, **args)
+        monkeypatch.setattr(L, "PART", 3)
+        parts = L.in_parts(losses, range(7), flips, **args)
+        assert all(torch.equal(a[k], b[k]) for a, b in zip(whole, parts) for k in a)
+
+
+def test_random_search_finds_what_is_expected_of_the_best_of_n():
+    losses = torch.arange(64, dtype=torch.float64)
+    found = L.random_search(losses, range(400), torch.tensor([[4] * 400]))[0].double()
+    expected = (64 + 1) / (4 + 1) - 1  # the least of 4 of 1 … 64, without replacement
+    assert abs(found.mean() - expected) < 4 * found.std() / 20
+
+
+def test_coin_flips_find_nothing_and_losses_do():
+    costs = 1 + 0.02 * T.free_bits(range(256), 8).sum(1).double()
+    of = dict(report=costs, start=255, T=0.003, replacement=True, individuals=16, generations=30)
+    found = {flips: costs[L.in_parts(costs, range(100), flips, **of)[-1]["found"]] for flips in (False, True)}
+    assert found[False].mean() < 1.001 and abs(found[True].mean() - costs.mean()) < 0.02
+
+
+def test_what_is_kept_is_read_again():
+    losses = 1 + np.random.default_rng(0).random(64) / 10
+    known = V.Known("s", table(losses), L.searched(table(losses), L.variants(0.003, (), 6, (20, 60), 6),
+        range(10), None, individuals=8, generations=6), 6)  # fmt: skip
+    rows = L.in_parts(torch.from_numpy(known.table.loss[60]), range(10), False, start=5, T=0.003,
+        report=torch.from_numpy(known.table.loss["report"]), replacement=True, individuals=8, generations=6)  # fmt: skip
+    assert known.found("TDGA").tolist() == rows[-1]["found"].tolist()
+    assert known.end("TDGA", "different").tolist() == rows[-1]["different"].tolist()
+    assert np.allclose(known.end("TDGA", "entropy"), rows[-1]["entropy"], atol=6e-5)
+    assert len(known.found("coin flips")) == 2 and len(known.found("random")) == 10
+
+
+# -- verdicts --
+
+
+def test_rank_correlation_is_spearmans():
+    from scipy.stats import spearmanr
+
+    x, y = np.random.default_rng(0).integers(0, 5, (2, 40))
+    assert V.rank_correlation(x, y) == pytest.approx(spearmanr(x, y).statistic)
+
+
+def test_distances_count_gates():
+    found = V.distances(table(np.ones(8), start=5))
+    assert found.tolist() == [2, 1, 3, 2, 1, 0, 2, 1]
+
+
+def test_graphs_apart_and_by_chance():
+    bits = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]])
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    share = lambda a, b: bits[a].mean() * (1 - bits[b].mean()) + bits[b].mean() * (1 - bits[a].mean())
+    expected = np.mean([(bits[a] != bits[b]).mean() for a, b in pairs]), np.mean([share(*p) for p in pairs])
+    assert V.gates_apart(bits) == pytest.approx(expected)
+
+
+def test_equal_outcomes_get_one_that_differs():
+    assert V.with_spread(np.array([0.1, 0.1]), 0.002).tolist() == pytest.approx([0.1, 0.1, 0.102])
+    assert V.with_spread(np.array([0.1, 0.2]), 0.002).tolist() == [0.1, 0.2]
