@@ -410,7 +410,7 @@ def test_the_grid():
         source="digits",
     )  # fmt: skip
     plan = R.grid_plan(cfg)
-    assert [run["seed"] for run in plan] == [10] * 6 + [11] * 6 + [10] * 2
+    assert [run["seed"] for run in plan] == [10] * 7 + [11] * 7 + [10] * 2
     assert len({(run["label"], run["seed"]) for run in plan}) == len(plan)
     spans = {
         R.make_method(name, R.network_for(images(8), 2, space=R.SMALL), 0.0, 9, 0).span for name in R.GRID

@@ -127,6 +127,12 @@ CLAIMS |= {
     "control-log-count": OURS | dict(claim="A larger λ makes the network smaller (log scale, count)"),
 }
 
+# %% ../../nbs/52_hypernet_complexity.ipynb #claims-grid-knots
+CLAIMS |= {
+    "control-log-count-knots": OURS
+    | dict(claim="A larger λ makes the network smaller (log scale, count, five knots)"),
+}
+
 # %% ../../nbs/52_hypernet_complexity.ipynb #claims-grid-scale
 CLAIMS |= {
     "scale": OURS
