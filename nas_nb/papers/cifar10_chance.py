@@ -21,7 +21,7 @@ def on_coin_flips(
     sizes: list[int],  # choices of each variable
     delta0: float,  # first step of ASNG
     steps: int,
-    every: int,  # steps between two looks
+    every: int,  # steps between two looks; the last step is always looked at
     seeds: int,  # searches
     seed: int,  # of the coins
 ) -> Iterator[tuple[int, ASNG]]:  # after each look's step: its number, and all searches, as they are then
@@ -30,7 +30,7 @@ def on_coin_flips(
     rule = ASNG(Space(sizes), list(range(seeds)), dtype=torch.float64, delta0=delta0)
     for step in range(1, steps + 1):
         rule.tell(rule.ask(2), torch.randn(seeds, 2, generator=flips, dtype=torch.float64))
-        if step % every == 0:
+        if step % every == 0 or step == steps:
             yield step, rule
 
 # %% ../../nbs/55c_cifar10_chance.ipynb #left
