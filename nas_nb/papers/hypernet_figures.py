@@ -137,7 +137,11 @@ def plot_apart(df: pd.DataFrame, title: str) -> plt.Figure:  # `df`: of one meth
     draw_apart(ax, DOCUMENT.assign(seed=0), looks, ls="--")
     draw_apart(ax, df, looks)
     ax.axhspan(-1, 1, color="0.9", zorder=0)
-    ax.set(xscale="log", xlabel="steps of the search", ylabel="points against λ = 10⁻⁴\n(linear to ± 1, then logarithmic)")
+    ax.set(
+        xscale="log",
+        xlabel="steps of the search",
+        ylabel="points against λ = 10⁻⁴\n(linear to ± 1, then logarithmic)",
+    )
     ax.set_yscale("symlog", linthresh=1, linscale=2)
     ticks = [-10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5]
     ax.set(yticks=ticks, yticklabels=[f"{tick:+g}" if tick else "0" for tick in ticks], ylim=(-10, 6))
@@ -567,7 +571,9 @@ def words_of_apart(published: pd.DataFrame) -> tuple[str, str]:  # title, altern
     largest = theirs[theirs["lam"] == theirs["lam"].max()]
     near = largest.loc[largest["points"].abs() <= 1, "step"].max()
     first = largest.loc[largest["step"] > near, "step"].min()
-    title = f"In the document's run λ = 10⁻¹ is more than a point from 10⁻⁴ at each look from {first:,} steps on"
+    title = (
+        f"In the document's run λ = 10⁻¹ is more than a point from 10⁻⁴ at each look from {first:,} steps on"
+    )
     title += f"; our searches end at {published['step'].max():,}"
     alt = "Accuracy of the mixture at three λ minus that at the smallest, against steps on a log scale, in "
     return title, alt + f"the document's run and in ours. {title}."
@@ -578,7 +584,9 @@ def words_of_control(table: pd.DataFrame, smallest: float) -> tuple[str, str]:  
     n, by = table["seed"].nunique(), {name: x for name, x in table.groupby("method")["lost"]}
     every = [name for name in VARIANTS if name in by and (by[name] > smallest).all()]
     rest = [name for name in VARIANTS if name in by and name not in every]
-    title = f"All searches with {', '.join(every) or 'none of them'} lose more than {smallest:g} of an average "
+    title = (
+        f"All searches with {', '.join(every) or 'none of them'} lose more than {smallest:g} of an average "
+    )
     title += "cell from the smallest λ to the largest"
     if rest:
         others = pd.concat([by[name] for name in rest])
