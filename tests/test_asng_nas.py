@@ -324,7 +324,7 @@ def test_where_nothing_succeeds_the_figures_are_drawn():
 def test_titles_say_what_the_tables_say():
     right = figure4_of(dict(ASNG=ALWAYS, SNG=[[[10, 12], [0, 0]]], Adam=[[[0, 0], [11, 13]]]))
     wrong = figure4_of(dict.fromkeys(METHODS, NEVER))
-    says = "SNG fails from short ones, Adam fails from long ones"
+    says = "SNG fails from short ones, Adam from long ones"
     assert asng_figures.told4(right, 300, 300)[0].endswith(says)
     assert asng_figures.told4(right, 300, 900)[0].endswith(f"{says} (within 300 updates)")
     assert asng_figures.told4(wrong, 300, 300)[0] == "Updates to success against δ⁰"

@@ -206,8 +206,8 @@ def told4(df: pd.DataFrame, max_updates: int, horizon: int) -> tuple[str, str]:
     title = "Updates to success against δ⁰"
     if all(found4(df, max_updates, horizon)):
         within = "" if max_updates >= horizon else f" (within {max_updates:,} updates)"
-        sides = ", ".join(f"{m} fails from {fails_from(df, m)}" for m in ("SNG", "Adam"))
-        title = f"ASNG succeeds from every δ⁰ tried; {sides}{within}"
+        title = f"ASNG succeeds from every δ⁰ tried; SNG fails from {fails_from(df, 'SNG')}, "
+        title += f"Adam from {fails_from(df, 'Adam')}{within}"
     axes = "Two panels of score against the initial step length on logarithmic axes, for ASNG, SNG and Adam."
     strip = f"Settings that never succeeded stand in a strip at the top: {never(df)} of {len(df)}"
     return title, f"{axes} {strip}, {never(df, 'ASNG')} of them ASNG's."
