@@ -590,8 +590,8 @@ def words_of_control(table: pd.DataFrame, smallest: float) -> tuple[str, str]:  
     title += "cell from the smallest λ to the largest"
     if rest:
         others = pd.concat([by[name] for name in rest])
-        title += f"; those with {', '.join(rest)} {others.min():+.2f} to {others.max():+.2f}"
-    title += f" (every edge, n = {n} each)"
+        title += f"; {', '.join(rest)} lose {others.min():+.2f} to {others.max():+.2f}"
+    title += f" (n = {n})"
     alt = "Parameters of discrete networks by two rules and expected parameters against λ, a panel for "
     return title, alt + f"each variant. {title}."
 
@@ -608,9 +608,11 @@ def words_of_grid(df: pd.DataFrame, level: float) -> tuple[str, str]:  # `df`: f
 # %% ../../nbs/52b_hypernet_figures.ipynb #words-of-map
 def words_of_map(moved: dict) -> tuple[str, str]:  # `moved`: from `edges_moved`
     "What the map of operations shows."
-    listed = ", ".join(f"{n} of {every} ({name})" for name, (n, every) in moved.items())
-    title = "First seed: how many of 14 edges change, at most, among the λ asked for (dashed), "
-    title += f"of those that change among all λ: {listed}"
+    listed = ", ".join(f"{n} ({name})" for name, (n, _) in moved.items())
+    title = (
+        f"First seed: of 14 edges, up to {listed} change between the λ asked for (dashed); over the whole "
+    )
+    title += f"span {', '.join(str(n) for _, n in moved.values())}"
     alt = "For each of the 14 edges and 41 values of λ the strongest operation, as colours, a panel for "
     return title, alt + f"each hypernetwork. {title}."
 
