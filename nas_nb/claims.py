@@ -218,12 +218,21 @@ def _how_good(rule: str, found: dict) -> tuple:
     return WORST_FIRST.index(found["verdict"]), side
 
 # %% ../nbs/03c_claims.ipynb #weigh-part
+def _equal(n: int, level: float) -> tuple[float, float]:  # half the interval's width, the n that decides
+    "Of n equal differences: no width, or no end."
+    enough = math.ceil(1 - math.log2(1 - level / 100))
+    return (0.0, n) if n >= enough else (math.inf, enough)
+
+
 def _weigh(rule: str, smallest: float, x: list[float], level: float, small: bool) -> dict:
     mean, deviation = _mean_and_deviation(x)
     if small and (len(x) < 2 or not deviation):
-        low, high, n = -math.inf, math.inf, math.inf
+        half, n = math.inf, math.inf
+    elif len(x) > 1 and not deviation:
+        half, n = _equal(len(x), level)
     else:
-        (_, low, high), n = interval(x, level), needed(rule, smallest, x, level)
+        half, n = interval(x, level)[2] - mean, needed(rule, smallest, x, level)
+    low, high = mean - half, mean + half
     verdict = by_rule(rule, smallest, low, high)
     return dict(verdict=verdict, mean=mean, low=low, high=high, n=len(x), level=level, needed=n)
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -460,8 +461,6 @@ def test_of_two_open_parts_the_one_further_from_the_claim_is_shown():
         ([[0.1, 0.2], [0.3, 0.4]], r"not of shape \(2, 2\)"),
         ([[0.1], [0.3, 0.4]], "are not numbers"),
         (["a", "b"], "are not numbers"),
-        ([0.25, 0.25, 0.25], "all 3 differences are 0.25: without spread there is no interval"),
-        ([0.1 + 0.2, 0.3, 0.3], "all 3 differences are 0.3: without spread"),
         (dict(), "there are no differences"),
         (dict(one=[1, 2], other=[1, float("nan")]), "the differences of other must be"),
     ],
@@ -603,6 +602,33 @@ def test_without_spread_a_small_profile_decides_nothing_and_is_no_error(study, x
     assert study.judged["split"]["ours"].startswith("0.3, -inf to +inf; ")
     study.save_claims()
     assert claims.read_claims(study.folder / "claims.csv") == study.judged
+
+
+@pytest.mark.parametrize("x", [[0.25] * 5, [0.1 + 0.2, 0.3, 0.3]])
+def test_a_few_equal_differences_leave_everything_open(study, x):
+    with pytest.raises(
+        ValueError, match=f"all {len(x)} differences are .*: without spread there is no interval"
+    ):
+        claims.interval(x)
+    found = claims.weigh("better", 0.1, x)
+    assert (found["verdict"], found["low"], found["high"]) == ("inconclusive", -math.inf, math.inf)
+    assert found["needed"] == 6  # 2 · 2⁻⁶ = 0.03
+
+
+@pytest.mark.parametrize(
+    "rule, value, verdict",
+    [("better", 0.25, "reproduced"), ("better", 0.05, "reproduced, small"), ("better", 0, "not reproduced")]
+    + [
+        ("alike", 0.05, "reproduced"),
+        ("alike", 0.25, "not reproduced"),
+        ("not worse", -0.2, "not reproduced"),
+    ],
+)
+def test_enough_equal_differences_decide(rule, value, verdict):
+    found = claims.weigh(rule, 0.1, [value] * 6)
+    assert found["verdict"] == verdict and [found["low"], found["high"]] == pytest.approx([value] * 2)
+    assert claims.weigh(rule, 0.1, [value] * 6, level=99.8)["verdict"] == "inconclusive"
+    assert claims.weigh(rule, 0.1, [value] * 10, level=99.8)["verdict"] == verdict
 
 
 def test_arrays_tensors_and_columns_are_differences(study):

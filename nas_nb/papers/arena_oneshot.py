@@ -283,20 +283,21 @@ def step_cost_run(
 ONESHOT = dict(  # joins the profiles of 95_arena
     cpu=dict(
         shot_table="digits",
-        # to come: ProxylessNAS, DSNAS, Fair DARTS, REINFORCE, DARTS with L1 and of second order, hypernetwork
-        shot_methods=("ASNG", "DARTS", "random search", "SNAS"),
-        shot_nulls=("DARTS",),  # to come: SNAS, ProxylessNAS, DSNAS, Fair DARTS
+        # to come: REINFORCE, DARTS with L1 and of second order, hypernetwork
+        shot_methods=("ASNG", "DARTS", "random search", "SNAS", "Fair DARTS", "ProxylessNAS", "DSNAS"),
+        shot_nulls=("DARTS", "SNAS"),  # to come: ProxylessNAS, DSNAS, Fair DARTS
         shot_delta0s=(),  # to come: 0.1, 0.01
-        shot_one_set=False,  # ASNG with the same images for weights and architecture
-        shot_seeds=10,  # 60 are planned
-        shot_seeds_relaxed=10,  # 20 are planned
+        shot_one_set=True,  # ASNG with the same images for weights and architecture
+        shot_seeds=10,
+        shot_fresh=("ASNG", "DARTS", "random-search"),  # searches with seeds from 10 on, too, by label
+        shot_fresh_seeds=10,  # 50 are planned
         shot_steps=3000,
         shot_looks=30,
         shot_block=10,
         shot_flips=1000,  # seeds of coin flips
     ),
     quick=dict(shot_methods=("ASNG", "DARTS"), shot_nulls=(), shot_delta0s=(), shot_one_set=False)
-    | dict(shot_seeds=1, shot_seeds_relaxed=1, shot_steps=60, shot_looks=6, shot_block=1, shot_flips=100),
+    | dict(shot_seeds=1, shot_fresh=(), shot_steps=60, shot_looks=6, shot_block=1, shot_flips=100),
     smoke=dict(shot_steps=4, shot_looks=2, shot_flips=2),
 )
 
@@ -306,13 +307,13 @@ def searches_of(cfg) -> list[dict]:
     rows = [dict(method=m) for m in cfg.shot_methods] + [dict(method=m, null=True) for m in cfg.shot_nulls]
     rows += [dict(method="ASNG", apart=False)] * cfg.shot_one_set
     rows += [dict(method="ASNG", delta0=d) for d in cfg.shot_delta0s]
+    shared = dict(table=cfg.shot_table, steps=cfg.shot_steps, looks=cfg.shot_looks, block=cfg.shot_block)
     asked = []
-    for row in rows:
-        row = dict(null=False, apart=True, delta0=1.0) | row
-        seeds = cfg.shot_seeds if row["method"] in SAMPLED else cfg.shot_seeds_relaxed
-        shared = dict(table=cfg.shot_table, steps=cfg.shot_steps, looks=cfg.shot_looks, block=cfg.shot_block)
+    for row in (dict(null=False, apart=True, delta0=1.0) | row for row in rows):
+        label = _label(row)
+        seeds = cfg.shot_seeds + (cfg.shot_fresh_seeds if label in cfg.shot_fresh else 0)
         blocks = range(-(-seeds // cfg.shot_block))
-        asked += [row | shared | dict(label=_label(row), rank=_ranked(row, b, cfg), seed=b) for b in blocks]
+        asked += [row | shared | dict(label=label, rank=_ranked(row, b, cfg), seed=b) for b in blocks]
     return sorted(asked, key=lambda a: a["seed"])  # ten seeds of all, then ten more
 
 # %% ../../nbs/95b_oneshot.ipynb #plan-labels
