@@ -2,6 +2,7 @@
 change what is tested."""
 
 import os
+import sys
 
 import matplotlib
 import pytest
@@ -26,6 +27,16 @@ def pytest_collection_modifyitems(items):
 
         for item in marked if not torch.cuda.is_available() else ():
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+@pytest.fixture(autouse=True)
+def threads_stay():
+    "A test that changes the number of threads changes it for itself alone."
+    torch = sys.modules.get("torch")
+    before = torch and torch.get_num_threads()
+    yield
+    if before:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def short(value: float) -> str:
 # %% ../../nbs/55d_cifar10_verdicts.ipynb #flat
 def flat(df: pd.DataFrame, what: str, unit: str, enough: bool) -> dict:  # from `growth_table`; a column of it
     "Whether sampled steps are flat in the number of candidates, and relaxed ones are not."
-    rows = {m: of_m.sort_values("J") for m, of_m in df.groupby("method", sort=False)}
+    rows = {m: of_m.sort_values("J", kind="stable") for m, of_m in df.groupby("method", sort=False)}
     rises, numbers = {m: rise(of_m, what) for m, of_m in rows.items()}, {}
     for m, of_m in rows.items():
         ends = of_m[what].iloc[[0, -1]]
@@ -246,7 +246,7 @@ def ceiling(
 # %% ../../nbs/55d_cifar10_verdicts.ipynb #rank-leads
 def rank_leads(ranks: pd.DataFrame) -> dict[str, np.ndarray]:  # from `ranks_table`
     "Pseudo-values of τ, and of its lead over the number of parameters, for random search."
-    one = ranks.drop_duplicates("architecture").sort_values("architecture")
+    one = ranks.drop_duplicates("architecture").sort_values("architecture", kind="stable")
     own = ranks[ranks["method"] == "random search"]
     shared = own.pivot(index="architecture", columns="seed", values="shared").to_numpy().T
     alone, size = one["alone"].to_numpy(), one["parameters"].to_numpy()[None]
