@@ -146,14 +146,16 @@ def _plot_taus(ax, taus: pd.DataFrame) -> None:
 # %% ../nbs/17c_twins.ipynb #plot-title
 def twins_title(taus: pd.DataFrame, found: dict | None) -> str:
     "The finding, with its numbers."
-    last = taus[taus["top"] == taus["top"].min()].set_index("ranking")["tau"]
+    last = taus[taus["top"] == taus["top"].min()].set_index("ranking")
     share = f"the best {taus['top'].min():.1%}"
     if found:
         twins, two = found["twins"][50], found["any"][50]
         apart = f"Encodings of one form differ by {twins:.2f} points, any two by {two:.2f} (medians)"
-        return f"{apart}; among {share}, twins rank each other at τ = {last['twins']:.2f}"
-    seeds = last[[name for name in last.index if "seeds" in name]]
-    named = ", ".join(f"{tau:.2f} ({name.partition(',')[0]})" for name, tau in seeds.items())
+        one = last.loc["twins"]
+        said = f"τ = {one['tau']:.2f} ({one['low']:.2f} to {one['high']:.2f}, {one['n']:.0f} pairs)"
+        return f"{apart}; among {share}, twins rank each other at {said}"
+    seeds = last[last.index.str.contains("seeds")]
+    named = ", ".join(f"{r.tau:.2f} ({r.Index.partition(',')[0]}, n = {r.n})" for r in seeds.itertuples())
     return f"Among {share} of the functions two seeds rank each other at τ = {named}"
 
 # %% ../nbs/17c_twins.ipynb #plot

@@ -299,7 +299,7 @@ def test_figures(runs):
     epochs, ends = F.by_epoch(runs), F.by_architecture(runs)
     hyper = ends[ends["method"].isin(R.VARIANTS)]
     asked = {name: rows for name, rows in hyper.groupby("method")}
-    front = pd.concat([ends[ends["rule"] == "two"]]).assign(retrained=0.5)
+    front = F.distinct(ends[ends["rule"] == "two"].assign(retrained=0.5))
     one = F.one_network(ends, "normalised")
     for figure in (
         F.plot_apart(epochs[epochs["method"] == "published"], "t"),
@@ -325,8 +325,11 @@ def test_nan_and_infinity_are_wrong_answers():
 def test_claims_of_made_up_runs():
     "The document's own numbers confirm what its figure shows."
     made_up = F.DOCUMENT.assign(seed=0, method="published", own=F.DOCUMENT["accuracy"] + 0.02)
-    flat, worse = F.judge_flat(made_up), F.judge_worse(made_up, tested=True)
-    assert flat["differences"].item() == pytest.approx(0.26899)
+    still = dict(result=dict(alpha=[[0.5, -0.5], [1.0, -1.5], [9.0, 0.0], [9.0, 0.0]]))  # b1, then b2
+    flat, worse = F.judge_flat(made_up, [still], [1e-4, 1e-2, 1e-1]), F.judge_worse(made_up, tested=True)
+    assert flat["most"] == pytest.approx(0.0099 * 2.5) and flat["holds"] and flat["n"] == 1
+    assert flat["apart"] == pytest.approx(0.26899)
+    assert not F.judge_flat(made_up, [still], [1e-4, 0.03, 1e-1])["holds"]
     assert worse["holds"] and worse["lower"] == pytest.approx((95.7533 + 95.64 + 95.3133) / 3 - 90.6333)
     assert F.judge_falls(made_up, tested=False)["tested"] is False
     assert F.judge_falls(made_up, tested=False)["steps"] == 46_900
@@ -375,14 +378,50 @@ def test_control_is_what_is_lost_in_average_cells():
     ]
     table = F.lost(pd.DataFrame(rows), 200.0)
     assert F.judge_control(table, "log count")["differences"].to_dict() == {0: 2.0, 1: 0.0}
-    pair = F.judge_pairs(table, {"count": ("log count", "raw count"), "more": ("raw count", "log count")})
+    pair = F.judge_pairs(table, {"count": ("log count", "raw count"), "more": ("raw count", "log count")}, 95)
     assert {part: x.to_dict() for part, x in pair["differences"].items()} == dict(
         count={1: 1.0}, more={1: -1.0}
     )
-    assert F.judge_pairs(table, {"": ("log signed", "raw signed")}) == F.ABSENT
+    assert pair["ours"].endswith("none of those compared controls anything for certain")
+    assert F.judge_pairs(table, {"": ("log signed", "raw signed")}, 95) == F.ABSENT
+    sure = pd.DataFrame(dict(method=["a"] * 3 + ["b"] * 3, lost=[1.0, 1.1, 0.9, -1.0, 2.0, 0.1]))
+    assert F.surely(sure, 95) == ["a"] and F.surely(sure, 99.9) == []
     network = R.network_for(images(8), 4, space=R.SMALL)
     mean = parameter_counts(network)[len(R.SMALL.edges) :].double().mean(1).sum().item()
     assert F.average_cell(network) == pytest.approx(mean)
+
+
+def test_what_too_few_searches_show_is_not_judged():
+    g = random_architecture(R.SPACE, 0).to_json()
+    rows = [
+        dict(seed=s, rule=rule, lam=lam, parameters=n, genotype=g, expected=1.0)
+        for s, sizes in enumerate(((900, 500), (700, 700), (800, 700)))
+        for rule in R.RULES
+        for lam, n in zip((1e-5, 1.0), sizes)
+    ]
+    table = pd.DataFrame(dict(method="published", seed=[0, 1, 2], lost=[2.0, 0.0, 0.5]))
+    asked = dict(published=pd.DataFrame(rows))
+    found = F.judge_variant(table, asked, "published", 100, 0.25, 95)
+    assert found["tested"] is False and (found["least"], found["most"], found["n"]) == (0.0, 2.0, 3)
+    assert found["needed"].startswith("about ") and "differences" not in found
+    same = table.assign(lost=0.0)
+    assert F.judge_variant(same, asked, "published", 100, 0.25, 95)["needed"] == "several searches"
+    assert F.judge_variant(table, asked, "Gumbel", 100, 0.25, 95) == F.ABSENT
+    few = pd.DataFrame(quality_rows("published", 1e-4, (0.9, 0.8), (0.9, 0.8)))
+    few = pd.concat([few, few.assign(method="L1", accuracy=few["accuracy"] - 0.01 * few["seed"])])
+    shown = F.shown_comparable(few, ("published", 1e-4), ("L1", 1e-4), 1.0, 95)
+    assert shown["tested"] is False and shown["mean"] == pytest.approx(0.5) and shown["n"] == 2
+    assert F.shown_comparable(few, ("published", 1e-4), ("no", 1e-4), 1.0, 95) == F.ABSENT
+
+
+def test_a_network_that_was_found_twice_counts_once():
+    a, b = (random_architecture(R.SPACE, seed).to_json() for seed in (0, 1))
+    front = pd.DataFrame(
+        dict(method=["L1", "DARTS", "DARTS"], genotype=[a, a, b], parameters=[700, 700, 900])
+    )
+    found = F.distinct(front.assign(inherited=[0.2, 0.4, None], retrained=[0.5, 0.7, 0.9]))
+    assert found["method"].tolist() == ["L1", "DARTS"] and found["times"].tolist() == [2, 1]
+    assert found["retrained"].tolist() == pytest.approx([0.6, 0.9]) and found["inherited"].isna().sum() == 1
 
 
 def test_what_tells_the_worth_of_a_network():
@@ -410,7 +449,7 @@ def test_the_grid():
         source="digits",
     )  # fmt: skip
     plan = R.grid_plan(cfg)
-    assert [run["seed"] for run in plan] == [10] * 6 + [11] * 6 + [10] * 2
+    assert [run["seed"] for run in plan] == [10] * 7 + [11] * 7 + [10] * 2
     assert len({(run["label"], run["seed"]) for run in plan}) == len(plan)
     spans = {
         R.make_method(name, R.network_for(images(8), 2, space=R.SMALL), 0.0, 9, 0).span for name in R.GRID

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PUBLIC', 'score', 'resampled', 'interval', 'with_spread', 'median_step', 'table4', 'brief', 'with_bars',
-           'plot_figure4', 'every_setting', 'needs_tuning', 'lowest', 'never', 'found4', 'told4', 'with_public',
-           'predicted_median', 'against_public', 'plot_public', 'comparable', 'told_public', 'draw_trace', 'told_trace',
-           'view_trace', 'trace_table', 'with_null', 'more_table', 'changes']
+           'plot_figure4', 'every_setting', 'needs_tuning', 'lowest', 'never', 'found4', 'fails_from', 'told4',
+           'with_public', 'predicted_median', 'against_public', 'plot_public', 'comparable', 'told_public',
+           'draw_trace', 'told_trace', 'view_trace', 'trace_table', 'with_null', 'more_table', 'changes']
 
 # %% ../../nbs/51b_asng_figures.ipynb #figures-imports
 import math
@@ -187,13 +187,27 @@ def found4(df: pd.DataFrame, max_updates: int, horizon: int) -> tuple[bool, bool
     robust = every_setting(df, "ASNG", 0.9 if max_updates >= horizon else 0)
     return robust, needs_tuning(df, "SNG") and needs_tuning(df, "Adam")
 
+# %% ../../nbs/51b_asng_figures.ipynb #told4-sides
+def fails_from(df: pd.DataFrame, method: str) -> str:
+    "Whether all starts without success are shorter, or longer, than those with, panel by panel."
+    sides = set()
+    for _, panel in df[df["method"] == method].groupby("eps_x"):
+        lost, won = (
+            panel.loc[(panel["success_rate"] == 0) == is_lost, "delta0"] for is_lost in (True, False)
+        )
+        if len(lost) and len(won):
+            side = "short" if lost.max() < won.min() else "long" if lost.min() > won.max() else "some"
+            sides.add(side)
+    return f"{sides.pop() if len(sides) == 1 else 'some'} ones"
+
 # %% ../../nbs/51b_asng_figures.ipynb #told4
 def told4(df: pd.DataFrame, max_updates: int, horizon: int) -> tuple[str, str]:
     "Title and alternative text of figure 4."
     title = "Updates to success against δ⁰"
     if all(found4(df, max_updates, horizon)):
         within = "" if max_updates >= horizon else f" (within {max_updates:,} updates)"
-        title = f"ASNG succeeds from every δ⁰ tried; SNG and Adam fail outside a band{within}"
+        title = f"ASNG succeeds from every δ⁰ tried; SNG fails from {fails_from(df, 'SNG')}, "
+        title += f"Adam from {fails_from(df, 'Adam')}{within}"
     axes = "Two panels of score against the initial step length on logarithmic axes, for ASNG, SNG and Adam."
     strip = f"Settings that never succeeded stand in a strip at the top: {never(df)} of {len(df)}"
     return title, f"{axes} {strip}, {never(df, 'ASNG')} of them ASNG's."

@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['LOGGED_EPOCHS', 'TABLE_EPOCHS', 'EPOCH_STEPS', 'IMAGES', 'DOCUMENT', 'DOCUMENT_L1', 'RULE_LOOKS', 'GRID_CLAIMS',
-           'SHADES', 'FRONT', 'FRONT_X', 'MEAN', 'ABSENT', 'LONG', 'CELLS', 'KEEP', 'by_epoch', 'by_architecture',
-           'nearest', 'last_epoch', 'lam_looks', 'against_smallest', 'draw_apart', 'apart_legend', 'plot_apart',
-           'table', 'shrink', 'edge_ops', 'changed', 'control_table', 'is_soft', 'control_summary', 'control_seeds',
-           'sizes_by_seed', 'draw_control', 'plot_control', 'average_cell', 'lost', 'grid_tables', 'draw_lost',
-           'plot_grid', 'draw_map', 'plot_map', 'map_rows', 'edges_moved', 'moves', 'tau', 'draw_front', 'plot_front',
-           'draw_at_lambda', 'five_of', 'draw_five', 'draw_sizes', 'draw_errors', 'plot_five', 'weight_course',
-           'batch_norm_table', 'lam_gaps', 'words_of_apart', 'words_of_control', 'words_of_grid', 'words_of_map',
-           'words_of_front', 'words_of_five', 'one_network', 'explore_lambda', 'by_difference', 'judge_flat',
-           'judge_worse', 'judge_falls', 'own_table', 'table_flat', 'table_worse', 'table_falls', 'table_comparable',
-           'table_precision', 'of_grid', 'judge_control', 'judge_pairs', 'kept', 'judge_variant', 'judge_five',
-           'at_the_end', 'judge_comparable', 'bn_gain', 'judge_batch_norm', 'taus_of', 'judge_size']
+           'GRID_LOOKS', 'SHADES', 'FRONT', 'BIG', 'FRONT_X', 'MEAN', 'ABSENT', 'LONG', 'CELLS', 'KEEP', 'by_epoch',
+           'by_architecture', 'nearest', 'last_epoch', 'lam_looks', 'against_smallest', 'draw_apart', 'apart_legend',
+           'plot_apart', 'table', 'shrink', 'edge_ops', 'changed', 'control_table', 'is_soft', 'control_summary',
+           'control_seeds', 'sizes_by_seed', 'draw_control', 'plot_control', 'average_cell', 'lost', 'surely',
+           'grid_tables', 'draw_lost', 'plot_grid', 'draw_map', 'plot_map', 'map_rows', 'edges_moved', 'moves',
+           'distinct', 'tau', 'draw_front', 'plot_front', 'draw_at_lambda', 'five_of', 'draw_five', 'draw_sizes',
+           'draw_errors', 'plot_five', 'weight_course', 'batch_norm_table', 'lam_gaps', 'words_of_apart',
+           'words_of_control', 'words_of_grid', 'words_of_map', 'words_of_front', 'words_of_five', 'one_network',
+           'explore_lambda', 'by_difference', 'odds_moved', 'judge_flat', 'judge_worse', 'judge_falls', 'own_table',
+           'table_flat', 'table_worse', 'table_falls', 'table_comparable', 'table_precision', 'of_grid',
+           'judge_control', 'judge_pairs', 'kept', 'searches_for', 'judge_variant', 'judge_five', 'at_the_end',
+           'judge_comparable', 'shown_comparable', 'bn_gain', 'judge_batch_norm', 'taus_of', 'judge_size']
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #imports
 import matplotlib.pyplot as plt
@@ -24,7 +25,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 from ..cells import Genotype, parameter_counts
-from ..claims import interval
+from ..claims import interval, needed
 from ..draw import draw_cell
 from ..explore import explore
 from ..hypernet import basis
@@ -136,7 +137,11 @@ def plot_apart(df: pd.DataFrame, title: str) -> plt.Figure:  # `df`: of one meth
     draw_apart(ax, DOCUMENT.assign(seed=0), looks, ls="--")
     draw_apart(ax, df, looks)
     ax.axhspan(-1, 1, color="0.9", zorder=0)
-    ax.set(xscale="log", xlabel="steps of the search", ylabel="points against λ = 10⁻⁴")
+    ax.set(
+        xscale="log",
+        xlabel="steps of the search",
+        ylabel="points against λ = 10⁻⁴\n(linear to ± 1, then logarithmic)",
+    )
     ax.set_yscale("symlog", linthresh=1, linscale=2)
     ticks = [-10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5]
     ax.set(yticks=ticks, yticklabels=[f"{tick:+g}" if tick else "0" for tick in ticks], ylim=(-10, 6))
@@ -289,6 +294,12 @@ def lost(ends: pd.DataFrame, average: float) -> pd.DataFrame:  # `ends`: from `b
     sizes = every.groupby(["method", "seed"], sort=False)["parameters"]
     return ((sizes.first() - sizes.last()) / average).rename("lost").reset_index()
 
+# %% ../../nbs/52b_hypernet_figures.ipynb #sure
+def surely(df: pd.DataFrame, level: float) -> list[str]:  # `df`: from `lost`; `level`: percent
+    "The methods whose interval lies above 0."
+    groups = df.groupby("method", sort=False)["lost"]
+    return [name for name, x in groups if x.nunique() > 1 and interval(x, level)[1] > 0]
+
 # %% ../../nbs/52b_hypernet_figures.ipynb #grid-tables
 GRID_CLAIMS = (*(f"control-{name.replace(' ', '-')}" for name in GRID), "scale", "penalty", "null")
 
@@ -300,6 +311,13 @@ def grid_tables(grid: dict, average: float) -> tuple[pd.DataFrame, pd.DataFrame]
     return by_epoch(grid), lost(by_architecture({m: grid[m] for m in GRID}), average)
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #plot-grid
+GRID_LOOKS = {
+    "raw signed": ("#0173b2", " (as published)"),
+    "log none": ("0.5", " (null)"),
+    "log count knots": ("#de8f05", " (positive control)"),
+}
+
+
 def draw_lost(ax: plt.Axes, values: pd.Series, y: int, level: float, color: str) -> None:
     "The searches of one method, and their mean with its interval if there are several that differ."
     ax.plot(values, [y + 0.22] * len(values), "o", ms=4, color=color, alpha=0.6)
@@ -319,12 +337,12 @@ def plot_grid(
     names = [name for name in GRID if name in set(df["method"])]
     fig, ax = plt.subplots(figsize=(7.5, 1.2 + 0.5 * len(names)))
     for y, name in enumerate(names):
-        color = "0.5" if name.endswith("none") else "#0173b2"
+        color = GRID_LOOKS.get(name, ("#0173b2", ""))[0]
         draw_lost(ax, df.loc[df["method"] == name, "lost"], y, level, color)
     ax.axvline(0, color="0.3", lw=1)
     ax.axvline(smallest, **PAPER)
-    notes = {"raw signed": " (as published)", "log none": " (null)"}
-    ax.set(yticks=range(len(names)), yticklabels=[name + notes.get(name, "") for name in names])
+    labels = [name + GRID_LOOKS.get(name, ("", ""))[1] for name in names]
+    ax.set(yticks=range(len(names)), yticklabels=labels)
     ax.set(ylim=(len(names) - 0.5, -0.5), xlabel="average cells lost from λ = 10⁻⁵ to λ = 1")
     headline(fig, title)
     return fig
@@ -336,8 +354,8 @@ SHADES = dict(  # by number of parameters
 )  # fmt: skip
 
 
-def draw_map(ax: plt.Axes, rows: pd.DataFrame) -> None:  # `rows`: of one method and seed
-    "The strongest operation of each edge against λ."
+def draw_map(ax: plt.Axes, rows: pd.DataFrame, lams=()) -> None:  # `rows`: of one method and seed
+    "The strongest operation of each edge against λ; the λ that were asked for are dashed."
     rows, ops = rows.sort_values("lam", kind="stable"), list(SHADES)
     cells = [edge_ops(g) for g in rows["genotype"]]
     table = [[ops.index(cell.get(edge, "none")) for cell in cells] for edge in SPACE.edges]
@@ -346,14 +364,20 @@ def draw_map(ax: plt.Axes, rows: pd.DataFrame) -> None:  # `rows`: of one method
     labels = [f"{j} → {i}" for j, i in SPACE.edges]
     ax.set(xscale="log", xlabel="λ", yticks=range(len(SPACE.edges)), yticklabels=labels)
     ax.grid(False)
+    for lam in lams:
+        ax.axvline(lam, color="#d55e00", ls="--", lw=1.2)
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #plot-map
-def plot_map(ends: pd.DataFrame, title: str) -> plt.Figure:  # `ends`: of one seed of each method
+def plot_map(
+    ends: pd.DataFrame,  # of one seed of each method
+    title: str,
+    lams_of: dict | None = None,  # method → the λ that were asked for
+) -> plt.Figure:
     "The strongest operation of each edge against λ, a panel for each method."
     names = list(ends["method"].unique())
     fig, axes = plt.subplots(1, len(names), figsize=(2 + 2.9 * len(names), 3.4), sharey=True, squeeze=False)
     for ax, name in zip(axes[0], names):
-        draw_map(ax, ends[ends["method"] == name])
+        draw_map(ax, ends[ends["method"] == name], (lams_of or {}).get(name, ()))
         ax.set_title(name)
     axes[0][0].invert_yaxis()
     axes[0][0].set_ylabel("edge: state → node")
@@ -371,10 +395,11 @@ def map_rows(ends: pd.DataFrame, freest: str) -> pd.DataFrame:
     return ends[(ends["seed"] == 0) & (ends["rule"] == "every") & methods]
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #edges-moved
-def edges_moved(shown: pd.DataFrame, lams_of: dict) -> dict:  # variant → number of edges
-    "On how many edges the operation changes between the λ that were asked for."
+def edges_moved(shown: pd.DataFrame, lams_of: dict) -> dict:  # variant → (at those λ, at all λ)
+    "On how many edges the operation changes, at most: among the λ that were asked for, and among all."
     groups = shown.groupby("method", sort=False)
-    return {name: changed(nearest(rows, lams_of[name])).item() for name, rows in groups}
+    most = lambda rows: changed(rows).item()
+    return {name: (most(nearest(rows, lams_of[name])), most(rows)) for name, rows in groups}
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #moves
 def moves(records: list[dict], name: str, lams: list[float]) -> dict:  # `lams`: those asked for
@@ -398,6 +423,17 @@ FRONT = {  # how each method is drawn here; the baselines share a colour
     "L1 as published": _DARTS | dict(marker="1"),
     "random": dict(color=STYLE["random search"]["color"], marker="."),
 }
+
+# %% ../../nbs/52b_hypernet_figures.ipynb #distinct
+BIG = 1500  # parameters, from which on size tells little
+
+
+def distinct(front: pd.DataFrame) -> pd.DataFrame:
+    "One row for each network, with mean accuracies; `method`: the first that has it, `times`: how often."
+    same = front["genotype"].map(lambda text: tuple(sorted(edge_ops(text).items())))
+    means = {name: (name, "mean") for name in ("inherited", "retrained") if name in front}
+    first = dict(method=("method", "first"), parameters=("parameters", "first"), times=("method", "size"))
+    return front.groupby(same, sort=False).agg(**first, **means).reset_index(drop=True)
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #tau
 def tau(x, y) -> float:  # NaN if one of them does not vary
@@ -533,34 +569,36 @@ def words_of_apart(published: pd.DataFrame) -> tuple[str, str]:  # title, altern
     "What the figure of quality against steps shows."
     theirs = against_smallest(DOCUMENT.assign(seed=0))
     largest = theirs[theirs["lam"] == theirs["lam"].max()]
-    first = largest.loc[largest["points"].abs() > 1, "step"].min()
+    near = largest.loc[largest["points"].abs() <= 1, "step"].max()
+    first = largest.loc[largest["step"] > near, "step"].min()
     title = (
-        f"In the document λ = 10⁻¹ is more than a point from 10⁻⁴ only after {first:,} steps; our searches "
+        f"In the document's run λ = 10⁻¹ is more than a point from 10⁻⁴ at each look from {first:,} steps on"
     )
-    title += f"have {published['step'].max():,}"
+    title += f"; our searches end at {published['step'].max():,}"
     alt = "Accuracy of the mixture at three λ minus that at the smallest, against steps on a log scale, in "
     return title, alt + f"the document's run and in ours. {title}."
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #words-control
 def words_of_control(table: pd.DataFrame, smallest: float) -> tuple[str, str]:  # `table`: from `lost`
     "What the figure of size against λ shows."
-    means, n = table.groupby("method")["lost"].mean(), table["seed"].nunique()
-    means = means[[name for name in VARIANTS if name in means.index]]
-    more, less = (", ".join(means.index[which]) for which in (means > smallest, means <= smallest))
+    n, by = table["seed"].nunique(), {name: x for name, x in table.groupby("method")["lost"]}
+    every = [name for name in VARIANTS if name in by and (by[name] > smallest).all()]
+    rest = [name for name in VARIANTS if name in by and name not in every]
     title = (
-        f"λ takes more than {smallest:g} average cells from the network in {more or 'none'}; less in {less} "
+        f"All searches with {', '.join(every) or 'none of them'} lose more than {smallest:g} of an average "
     )
-    title += f"(bold blue, mean of {n})"
+    title += "cell from the smallest λ to the largest"
+    if rest:
+        others = pd.concat([by[name] for name in rest])
+        title += f"; {', '.join(rest)} lose {others.min():+.2f} to {others.max():+.2f}"
+    title += f" (n = {n})"
     alt = "Parameters of discrete networks by two rules and expected parameters against λ, a panel for "
     return title, alt + f"each variant. {title}."
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #words-of-grid
 def words_of_grid(df: pd.DataFrame, level: float) -> tuple[str, str]:  # `df`: from `lost`
     "What the figure of the grid shows."
-    lows = {
-        name: interval(x, level)[1] for name, x in df.groupby("method", sort=False)["lost"] if x.nunique() > 1
-    }
-    sure = [name for name, low in lows.items() if low > 0]
+    sure = surely(df, level)
     n = df.groupby("method")["seed"].nunique().min()
     title = f"A larger λ makes the network smaller for certain with {', '.join(sure) or 'none of them'} "
     title += f"(n = {n}; line: {level:.3g} % interval)"
@@ -568,37 +606,42 @@ def words_of_grid(df: pd.DataFrame, level: float) -> tuple[str, str]:  # `df`: f
     return title, f"{alt}penalty: single searches, mean and interval. {title}."
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #words-of-map
-def words_of_map(moved: dict) -> tuple[str, str]:  # `moved`: variant → edges that change
+def words_of_map(moved: dict) -> tuple[str, str]:  # `moved`: from `edges_moved`
     "What the map of operations shows."
-    title = "Of 14 edges, up to so many change between the λ that were asked for: "
-    title += ", ".join(f"{n} ({name})" for name, n in moved.items())
+    listed = ", ".join(f"{n} ({name})" for name, (n, _) in moved.items())
+    title = (
+        f"First seed: of 14 edges, up to {listed} change between the λ asked for (dashed); over the whole "
+    )
+    title += f"span {', '.join(str(n) for _, n in moved.values())}"
     alt = "For each of the 14 edges and 41 values of λ the strongest operation, as colours, a panel for "
     return title, alt + f"each hypernetwork. {title}."
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #words-front
-def words_of_front(front: pd.DataFrame) -> tuple[str, str]:
+def words_of_front(front: pd.DataFrame) -> tuple[str, str]:  # from `distinct`
     "What the figure of error against size shows."
     alt = "Error of discrete networks against their number of parameters and against their accuracy with "
     if "retrained" not in front:
         known = front[front["inherited"].notna()]
         both = tau(known["parameters"], known["inherited"])
-        title = f"Size and accuracy with inherited weights: τ = {both:.2f}"
+        title = f"Size and accuracy with inherited weights: τ = {both:.2f} (n = {len(known)} networks)"
         return title, f"{alt}inherited weights. {title}."
     known = front[front["inherited"].notna()]
-    taus = [tau(rows[x], rows["retrained"]) for rows, x in ((front, "parameters"), (known, "inherited"))]
-    title = "What a network is worth when trained by itself, its size tells better than inherited weights: "
-    title += f"τ with accuracy {taus[0]:.2f} (n = {len(front)}) and {taus[1]:.2f} (n = {len(known)})"
+    size, shared = (tau(known[x], known["retrained"]) for x in ("parameters", "inherited"))
+    big, sizes = front[front["parameters"] > BIG], front["parameters"]
+    title = f"From {sizes.min():,} to {sizes.max():,} parameters size goes with the accuracy after training "
+    title += f"(τ = {size:.2f}), inherited accuracy has {shared:.2f} (the same {len(known)} networks); above "
+    title += f"{BIG:,} size has {tau(big['parameters'], big['retrained']):.2f} (n = {len(big)})"
     return title, f"{alt}inherited weights. {title}."
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #words-of-five
-def words_of_five(one: pd.DataFrame, errors: pd.DataFrame | None) -> tuple[str, str]:
-    "What the five cells show."
-    five = five_of(one)
-    first, last = five["parameters"].iloc[0], five["parameters"].iloc[-1]
-    title = f"One hypernetwork, trained once: λ takes its network from {first:,} to {last:,} parameters"
+def words_of_five(one: pd.DataFrame, errors: pd.DataFrame | None, n: int = 1) -> tuple[str, str]:
+    "What the five cells show; `n`: searches with this method, of which `one` is the first."
+    sizes = " → ".join(f"{size:,}" for size in five_of(one)["parameters"])
+    which = f"the first of {n} searches" if n > 1 else "the only search"
+    title = f"One hypernetwork ({one['method'].iloc[0]}, {which}) at five λ: {sizes} parameters"
     if errors is not None:
         mean = errors.groupby("lam")["error"].mean()
-        title += f", at the price of {mean.iloc[0]:.1f} → {mean.iloc[-1]:.1f} % error"
+        title += f", {' → '.join(f'{error:.1f}' for error in mean)} % error"
     alt = "Five cells of one hypernetwork, from the smallest to the largest λ, their sizes, and their errors "
     return title, f"{alt}when trained by themselves. {title}."
 
@@ -631,10 +674,19 @@ def by_difference(differences, before: str = "", after: str = "", unit: str = "p
     return dict(ours=before + of + MEAN.replace("{unit}", unit) + after, differences=differences) | more
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-flat
-def judge_flat(published: pd.DataFrame) -> dict:  # of *raw signed*
-    "Claim *flat*."
-    apart = lam_gaps(published)["apart"].groupby("seed").mean() if len(published) else pd.Series()
-    return by_difference(apart, before="apart by ")
+def odds_moved(record: dict, span: float) -> float:  # `span`: between two λ; of a line on a raw scale
+    "By how much ln of the odds of two operations on an edge changes at most."
+    b1 = np.array(record["result"]["alpha"])[: len(record["result"]["alpha"]) // 2]
+    return float(span * (b1.max(1) - b1.min(1)).max())
+
+
+def judge_flat(published: pd.DataFrame, records: list[dict], lams) -> dict:  # `records`: on a raw scale
+    "Claim *flat*: the odds of operations, and how far apart the mixtures are (`published`)."
+    small = [lam for lam in lams if lam < 0.05]
+    most = max(odds_moved(record, max(small) - min(small)) for record in records)
+    ours = "odds change by {most:.1%} at most ({n} searches); accuracies lie {apart:.2f} points apart"
+    numbers = dict(apart=lam_gaps(published)["apart"].mean(), n=len(records))
+    return dict(ours=ours, holds=most < 0.05, most=most) | numbers
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-worse
 LONG = "a search of the document's 46,900 steps"
@@ -729,31 +781,51 @@ def judge_control(table: pd.DataFrame, name: str) -> dict:
     return by_difference(of_grid(table, name), unit=CELLS)
 
 
-def judge_pairs(table: pd.DataFrame, pairs: dict) -> dict:  # `pairs`: part → (more, less)
+def judge_pairs(table: pd.DataFrame, pairs: dict, level: float) -> dict:  # `pairs`: part → (more, less)
     "Claims *scale*, *penalty* and *null*: one cell of the grid minus another, seed by seed."
     minus = {part: (of_grid(table, a) - of_grid(table, b)).dropna() for part, (a, b) in pairs.items()}
-    return by_difference(minus if len(minus) > 1 else next(iter(minus.values())), unit=CELLS)
+    controls = set(surely(table, level)) & {name for pair in pairs.values() for name in pair}
+    after = "" if controls else "; none of those compared controls anything for certain"
+    return by_difference(minus if len(minus) > 1 else next(iter(minus.values())), after=after, unit=CELLS)
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-kept
 KEEP = (
-    "; of {lams} λ asked for, the operations keep {every:.0%} of their parameters (every edge) and {two:.0%} "
-    "(two edges a node), {edges:.0f} of 14 edges change (medians)"
+    "{mean:+.2f} of an average cell ({least:+.2f} to {most:+.2f}, n = {n}); of {lams} λ asked for, the "
+    "operations keep {every:.0%} of their parameters (every edge) and {two:.0%} (two edges a node), "
+    "{edges:.0f} of 14 edges change (medians)"
 )
 
 
-def kept(asked: dict, name: str, rest: int) -> dict:  # `after` and numbers, for `by_difference`
+def kept(asked: dict, name: str, rest: int) -> dict:  # numbers for `KEEP`
     "What a variant of the document's cell keeps."
     found = control_table(asked[name], rest)
     medians = {rule: (1 / found[f"times smaller, {rule}"]).median() for rule in RULES}
     edges = found["edges changed, every"].median()
-    return dict(after=KEEP, edges=edges, lams=asked[name]["lam"].nunique()) | medians
+    return dict(edges=edges, lams=asked[name]["lam"].nunique()) | medians
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-variant
-def judge_variant(table: pd.DataFrame, asked: dict, name: str, rest: int) -> dict:
-    "Claims *control-…* of the document's cell; a variant that this profile leaves out is not tested."
+def searches_for(rule: str, smallest: float, differences: pd.Series, level: float) -> str:
+    "How many searches would decide, in words; `level`: percent."
+    if differences.nunique() < 2:
+        return "several searches"
+    return f"about {needed(rule, smallest, differences, level):,} searches"
+
+
+def judge_variant(
+    table: pd.DataFrame,  # from `lost`
+    asked: dict,  # variant → rows at the λ that were asked for
+    name: str,
+    rest: int,  # parameters outside the operations
+    smallest: float,  # effect of interest, in average cells
+    level: float,  # percent
+) -> dict:
+    "Claims *control-…* of the document's cell: what the searches show, and how many would decide."
     if name not in asked:
         return dict(ABSENT)
-    return by_difference(of_grid(table, name), unit=CELLS, **kept(asked, name, rest))
+    lost = of_grid(table, name)
+    numbers = dict(mean=lost.mean(), least=lost.min(), most=lost.max(), n=len(lost))
+    more = searches_for("better", smallest, lost, level)
+    return dict(ours=KEEP, tested=False, needed=more) | numbers | kept(asked, name, rest)
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-five
 def judge_five(asked: pd.DataFrame, method: str) -> dict:  # `asked`: of the method, at five λ
@@ -785,6 +857,17 @@ def judge_comparable(epochs: pd.DataFrame, mine: tuple, theirs: tuple) -> dict: 
     after = "; {mine:.1f} against {theirs:.1f} %"
     return by_difference((a - b).dropna(), after=after, **numbers)
 
+
+def shown_comparable(epochs: pd.DataFrame, mine: tuple, theirs: tuple, smallest: float, level: float) -> dict:
+    "Claim *comparable-l1*, which too few searches leave untested."
+    a, b = at_the_end(epochs, *mine), at_the_end(epochs, *theirs)
+    if not len(d := (a - b).dropna()):
+        return dict(ABSENT)
+    ours = "{mean:+.2f} points ({least:+.2f} to {most:+.2f}, n = {n}); {mine:.1f} against {theirs:.1f} %"
+    more = searches_for("not worse", smallest, d, level) + " of each, of the document's 46,900 steps,"
+    numbers = dict(mean=d.mean(), least=d.min(), most=d.max(), n=len(d), mine=a.mean(), theirs=b.mean())
+    return dict(ours=ours, tested=False, needed=more) | numbers
+
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-batch-norm
 def bn_gain(epochs: pd.DataFrame, method: str) -> pd.Series:
     "By seed, in points: what own statistics gain in the last epoch, mean over λ."
@@ -814,5 +897,6 @@ def judge_size(worth: pd.DataFrame) -> dict:
         return dict(ABSENT)
     taus = taus_of(worth)
     numbers = dict(size=taus["parameters"].mean(), shared=taus["inherited"].mean())
-    after = "; size {size:.2f}, inherited {shared:.2f}"
+    numbers |= dict(least=worth["parameters"].min(), most=worth["parameters"].max())
+    after = "; size {size:.2f}, inherited {shared:.2f}; networks of {least:,} to {most:,} parameters"
     return by_difference(taus["parameters"] - taus["inherited"], after=after, unit="of τ", **numbers)

@@ -129,6 +129,7 @@ GRID = {  # every scale with every penalty, λ always from `SPANS["signed"]`
     "raw count": dict(scale="raw", penalty="thousands"),
     "log count": dict(scale="log", penalty="thousands"),
     "log none": dict(scale="log", penalty="none"),
+    "log count knots": dict(scale="log", knots=5, penalty="thousands"),
 }
 BASELINES = {
     "DARTS": dict(penalty="none"),
