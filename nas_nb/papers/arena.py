@@ -35,7 +35,7 @@ _POINTS = dict(smallest=0.1, unit="points")
 _ON_EACH = (
     "paired by seed, after 1,000 evaluations, on both public tables: regret of random search less that of "
 )
-CLAIMS = {
+CLAIMS: dict[str, dict] = {
     "lookup-asng": dict(
         claim="ASNG finds better architectures than random search, by look-up",
         source="asng-nas, section 3.2, implied", document="not compared",

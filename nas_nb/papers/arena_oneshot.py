@@ -293,13 +293,13 @@ def step_cost_run(
 ONESHOT = dict(  # joins the profiles of 95_arena
     cpu=dict(
         shot_table="digits",
-        # to come: REINFORCE, DARTS with L1 and of second order, hypernetwork
-        shot_methods=("ASNG", "DARTS", "random search", "SNAS", "Fair DARTS", "ProxylessNAS", "DSNAS"),
+        # to come: DARTS with L1 and of second order, hypernetwork
+        shot_methods=("ASNG", "DARTS", "random search", "SNAS", "Fair DARTS", "ProxylessNAS", "DSNAS", "REINFORCE"),
         shot_nulls=("DARTS", "SNAS"),  # to come: ProxylessNAS, DSNAS, Fair DARTS
         shot_delta0s=(),  # to come: 0.1, 0.01
         shot_one_set=True,  # ASNG with the same images for weights and architecture
         shot_seeds=10,
-        shot_fresh=("ASNG", "DARTS", "random-search"),  # searches with seeds from 10 on, too, by label
+        shot_fresh=("ASNG", "DARTS", "random-search", "ASNG-one-set"),  # searches with seeds from 10 on, too, by label
         shot_fresh_seeds=10,  # 50 are planned
         shot_steps=3000,
         shot_looks=30,
@@ -365,7 +365,7 @@ _PERCENTILE = dict(smallest=0.1, unit="of percentile")
 _POINTS = dict(smallest=1.0, unit="points")  # how much one training of the table differs from the next
 _FRESH = "seeds 10 and later"  # the first ten were seen before these criteria were written
 _AFTER = "that it must beat a uniform draw, too, was added after its first ten searches had been seen"
-ONESHOT_CLAIMS = {
+ONESHOT_CLAIMS: dict[str, dict] = {
     f"learns-{key}": dict(
         claim=f"{name} finds better cells than with permuted labels, and than a uniform draw",
         source="taken for granted by all of them",

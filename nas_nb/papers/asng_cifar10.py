@@ -36,7 +36,7 @@ EXPECTED = dict(paper="10.6 h on one GPU (estimated)", cpu="3 h on one core, 1 m
 EXPECTED |= dict(quick="1 min", smoke="10 s")
 
 # %% ../../nbs/55_asng_cifar10.ipynb #claims-cost
-CLAIMS = {
+CLAIMS: dict[str, dict] = {
     "flat-time": dict(
         claim="A sampled step costs the same time however many operations there are, a relaxed one more",
         source="section 1, figures 2 and 3", document="flat against linear",

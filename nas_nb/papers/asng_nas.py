@@ -27,7 +27,7 @@ PROFILES = dict(
 EXPECTED = dict(paper="2 h on one CPU core", quick="1 min", smoke="10 s")
 
 # %% ../../nbs/51_asng_nas.ipynb #claims
-CLAIMS = {
+CLAIMS: dict[str, dict] = {
     "everywhere": dict(
         claim="ASNG succeeds from every δ⁰ tried",
         source="figure 4, section 3.1",

@@ -35,7 +35,7 @@ PROFILES = dict(
 EXPECTED = dict(paper="8.0 h on one GPU (estimated)", cpu="3 h 43 min", quick="2 min", smoke="20 s")
 
 # %% ../../nbs/52_hypernet_complexity.ipynb #claims-epochs
-CLAIMS = {
+CLAIMS: dict[str, dict] = {
     "flat": dict(
         claim="For λ ≤ 10⁻² quality cannot depend on λ: the networks are all but one (as published)",
         source="slide on quality against epoch; definition of α(λ)",

@@ -48,7 +48,7 @@ _LOSS = dict(rule="better", smallest=0.002, unit="nats")
 _WHERE = ", by loss on images that report, 14 free gates, each supernet"
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #claims1
-CLAIMS = {
+CLAIMS: dict[str, dict] = {
     "gpus": dict(claim="NAS needs thousands of GPUs",
         source="section 1", document="何千もの GPU, thousands",
         criterion="fact: the largest number that the papers of NAS and NASNet report is at least 1,000"),
