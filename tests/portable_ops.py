@@ -89,6 +89,13 @@ OPS = {
     ".exp": lambda: both(torch.exp, x),
     ".log": lambda: torch.log(positive),  # not in float64: MKL's differs between processors
     ".sigmoid": lambda: both(torch.sigmoid, x),
+    ".tanh": lambda: both(torch.tanh, x),
+    ".addcdiv_": lambda: both(lambda v: v.clone().addcdiv_(v, v * v + 1, value=-0.3), x),
+    "F.softplus": lambda: both(F.softplus, x),
+    "F.logsigmoid": lambda: both(F.logsigmoid, x),
+    "F.binary_cross_entropy_with_logits": lambda: both(
+        lambda v: F.binary_cross_entropy_with_logits(v, (v > 0).to(v.dtype), reduction="none"), x
+    ),
     ".logit": lambda: torch.logit(positive / 10),
     ".softmax": lambda: [table.softmax(0), table.softmax(1), table.double().softmax(1)],
     ".log_softmax": lambda: [table.log_softmax(0), table.log_softmax(1), table.double().log_softmax(1)],
@@ -151,6 +158,7 @@ OPS = {
     "np.log": lambda: np.log(positive.double().numpy()),
     "np.log10": lambda: np.log10(positive.double().numpy()),
     "np.mean": lambda: table.double().numpy().mean(0),
+    "np.var": lambda: table.double().numpy().var(1),
     "np.std": lambda: table.double().numpy().std(1),
     "np.nanstd": lambda: np.nanstd(table.double().numpy(), axis=1),
     "np.cumsum": lambda: np.cumsum(x.double().numpy()),

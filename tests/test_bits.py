@@ -250,7 +250,8 @@ torch.nn.utils.rnn.pad_sequence np.ndim np.subtract np.append .ravel .new
  np.argmax np.tile np.shape torch.eye np.searchsorted np.maximum.accumulate np.ones_like np.unravel_index
  np.rint np.ravel_multi_index np.prod np.flatnonzero np.moveaxis np.maximum np.percentile torch.meshgrid
  torch.kron .index_add_ nn.ParameterDict
- np.array_split np.logical_and.reduce np.indices
+ np.array_split np.logical_and.reduce np.indices np.sign np.ix_ np.delete np.hstack np.tril_indices .quantile
+ torch.allclose torch.isin torch.minimum torch.randint .scatter_
 """.split()
 LIBRARIES = ("torch", "F", "nn", "np")
 NO_NUMBERS = (

@@ -294,22 +294,21 @@ ONESHOT = dict(  # joins the profiles of 95_arena
     cpu=dict(
         shot_table="digits",
         # to come: DARTS with L1 and of second order, hypernetwork
-        shot_methods=("ASNG", "DARTS", "random search", "SNAS", "Fair DARTS", "ProxylessNAS", "DSNAS", "REINFORCE"),
+        shot_methods=("ASNG", "DARTS", "random search", "SNAS", "Fair DARTS", "ProxylessNAS", "DSNAS",
+            "REINFORCE"),
         shot_nulls=("DARTS", "SNAS"),  # to come: ProxylessNAS, DSNAS, Fair DARTS
         shot_delta0s=(),  # to come: 0.1, 0.01
         shot_one_set=True,  # ASNG with the same images for weights and architecture
         shot_seeds=10,
-        shot_fresh=("ASNG", "DARTS", "random-search", "ASNG-one-set"),  # searches with seeds from 10 on, too, by label
-        shot_fresh_seeds=10,  # 50 are planned
-        shot_steps=3000,
-        shot_looks=30,
-        shot_block=10,
+        # labels of searches with seeds from 10 on, too; 50 of these are planned
+        shot_fresh=("ASNG", "DARTS", "random-search", "ASNG-one-set"), shot_fresh_seeds=10,
+        shot_steps=3000, shot_looks=30, shot_block=10,
         shot_flips=1000,  # seeds of coin flips
     ),
     quick=dict(shot_methods=("ASNG", "DARTS"), shot_nulls=(), shot_delta0s=(), shot_one_set=False)
     | dict(shot_seeds=1, shot_fresh=(), shot_steps=60, shot_looks=6, shot_block=1, shot_flips=100),
     smoke=dict(shot_steps=4, shot_looks=2, shot_flips=2),
-)
+)  # fmt: skip
 
 # %% ../../nbs/95b_oneshot.ipynb #plan
 def searches_of(cfg) -> list[dict]:

@@ -256,7 +256,7 @@ def plot_toy(right: dict[str, np.ndarray], every: int) -> plt.Figure:
     fig, axes = plt.subplots(1, 2, figsize=(7.4, 4.2), sharey=True)
     for m, found in right.items():
         x, mean = every * np.arange(len(found)), found.mean(1)
-        half = 1.96 * found.std(1, ddof=1) / found.shape[1] ** 0.5
+        half = 1.96 * found.std(1, ddof=1) / np.sqrt(found.shape[1])
         for ax, times in zip(axes, (1, CHANNELS[m])):
             ax.fill_between(
                 x * times, mean - half, mean + half, color=TOY_LOOKS[m]["color"], alpha=0.15, lw=0
