@@ -286,7 +286,7 @@ def run_toy(
 ) -> dict[
     str, torch.Tensor
 ]:  # for each method (looks, T): how many positions are right, the first before step 0
-    "All methods on all trials of `toy`, with the same images and random numbers."
+    "Right positions (looks, T) of each method: all on all trials of `toy`, with the same images and draws."
     learners = {name: TOY_METHODS[name](toy, steps) for name in methods}
     right: dict[str, list] = {name: [] for name in methods}
     for step in range(steps + 1):

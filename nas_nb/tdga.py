@@ -147,7 +147,8 @@ def _alleles(genes) -> torch.Tensor:
 
 # %% ../nbs/21_tdga.ipynb #entropy-present
 def _present(genes) -> torch.Tensor:  # the different alleles, rising
-    if genes.dtype == torch.int64 and genes.min() >= 0 and genes.max() < 256:
+    small = genes.dtype == torch.int64 and genes.device.type == "cpu"  # a GPU would have to wait
+    if small and genes.min() >= 0 and genes.max() < 256:
         return torch.bincount(genes.flatten()).nonzero()[:, 0]
     return genes.unique()
 

@@ -104,9 +104,14 @@ for name in [*plain, "torch", *others]:
     run = subprocess.run([sys.executable, "-c", code, *lists], cwd=ROOT, capture_output=True, text=True)
     found = {name: set(heavy) for name, *heavy in map(str.split, run.stdout.splitlines())}
     assert sorted(found) == MODULES, run.stderr
-    draws = {"nas_nb.draw", "nas_nb.explore", "nas_nb.plots", "nas_nb.tdga", "nas_nb.vgg_pictures"} | {
-        m for m in MODULES if m.startswith("nas_nb.papers.")
-    }
+    draws = {
+        "nas_nb.draw",
+        "nas_nb.explore",
+        "nas_nb.plots",
+        "nas_nb.tdga",
+        "nas_nb.vgg_pictures",
+        "nas_nb.blindspot",
+    } | {m for m in MODULES if m.startswith("nas_nb.papers.")}
     draws |= {f"nas_nb.{m}" for m in ("tables", "tiny", "known_tables", "twins")}  # their tables are pandas'
     for name, heavy in found.items():
         assert heavy <= (set() if name in PLAIN else {"torch"} | DRAWING if name in draws else {"torch"}), (

@@ -37,7 +37,7 @@ PROFILES = dict(
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #expected
 EXPECTED = dict(
     paper="5.3 h on one GPU (estimated)",
-    cpu="7 h on one core, 1 min to redraw",
+    cpu="7 h 40 min on one core, 1 min to redraw",
     quick="2 min",
     smoke="15 s",
 )
