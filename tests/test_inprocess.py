@@ -78,16 +78,17 @@ def records(copy):
 
 def test_everything_at_the_size_of_a_test(bare):
     copy, _ = bare
-    done = make(bare, "DEVICE=cpu", "PROFILE=smoke", NAS_NB_CHECKPOINT_SECONDS="60")
+    done = make(bare, "DEVICE=cpu", "PROFILE=smoke", "DOCS=50 51 55", NAS_NB_CHECKPOINT_SECONDS="60")
+    slices = [s for s in SLICES if s.notebook[:2] != "52"]  # one slice, of all its runs, and a long one
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     for part in (
         "tests: done",
         "speed: done",
-        *(f"{s.notebook} ({', '.join(s.cells) or 'all runs'}): done" for s in SLICES),
+        *(f"{s.notebook} ({', '.join(s.cells) or 'all runs'}): done" for s in slices),
         "all done",
     ):
         assert part in done.stdout
-    assert {r["document"] for r in records(copy).values()} == {s.notebook for s in SLICES}
+    assert {r["document"] for r in records(copy).values()} == {s.notebook for s in slices}
     assert not [*copy.glob("figures/**/*.svg")]  # they are drawn elsewhere
     with tarfile.open(copy / "data/gpu/results.tar.gz") as archive:
         speed = json.load(archive.extractfile("figures/smoke/91_speed/speed.json"))

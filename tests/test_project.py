@@ -94,25 +94,22 @@ for name in [*plain, "torch", *others]:
     if name == "torch":
         import torch  # once for all that come after it
     elif not (child := os.fork()):
-        importlib.import_module(name)
+        for one in name.split(","):
+            importlib.import_module(one)
         print(name, *sorted(set(heavy) & set(sys.modules)), flush=True)
         os._exit(0)
     else:
         os.waitpid(child, 0)
 """
-    lists = (" ".join(sorted(names)) for names in (HEAVY, PLAIN, set(MODULES) - PLAIN))
+    papers = ",".join(m for m in MODULES if m.startswith("nas_nb.papers."))  # all may draw: at once
+    others = {*MODULES} - PLAIN - {*papers.split(",")} | {papers}
+    lists = (" ".join(sorted(names)) for names in (HEAVY, PLAIN, others))
     run = subprocess.run([sys.executable, "-c", code, *lists], cwd=ROOT, capture_output=True, text=True)
     found = {name: set(heavy) for name, *heavy in map(str.split, run.stdout.splitlines())}
-    assert sorted(found) == MODULES, run.stderr
-    draws = {
-        "nas_nb.draw",
-        "nas_nb.explore",
-        "nas_nb.plots",
-        "nas_nb.tdga",
-        "nas_nb.vgg_pictures",
-        "nas_nb.blindspot",
-    } | {m for m in MODULES if m.startswith("nas_nb.papers.")}
-    draws |= {f"nas_nb.{m}" for m in ("tables", "tiny", "known_tables", "twins")}  # their tables are pandas'
+    assert sorted(m for name in found for m in name.split(",")) == MODULES, run.stderr
+    draws = {"draw", "explore", "plots", "tdga", "vgg_pictures", "blindspot"}
+    draws |= {"tables", "tiny", "known_tables", "twins"}  # their tables are pandas'
+    draws = {papers, *(f"nas_nb.{m}" for m in draws)}
     for name, heavy in found.items():
         assert heavy <= (set() if name in PLAIN else {"torch"} | DRAWING if name in draws else {"torch"}), (
             name,
