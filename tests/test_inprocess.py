@@ -78,8 +78,8 @@ def records(copy):
 
 def test_everything_at_the_size_of_a_test(bare):
     copy, _ = bare
-    done = make(bare, "DEVICE=cpu", "PROFILE=smoke", "DOCS=50 51 55", NAS_NB_CHECKPOINT_SECONDS="60")
-    slices = [s for s in SLICES if s.notebook[:2] != "52"]  # one slice, of all its runs, and a long one
+    done = make(bare, "DEVICE=cpu", "PROFILE=smoke", "DOCS=50 51", NAS_NB_CHECKPOINT_SECONDS="60")
+    slices = [s for s in SLICES if s.notebook[:2] in ("50", "51")]  # the last step of the gate has them all
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     for part in (
         "tests: done",
