@@ -40,7 +40,7 @@ test: env
 	@echo "== 2/4 pytest, with the lint of the notebooks"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 	@echo "== 3/4 every other notebook as its own test"
-	$(LIMIT) $(BIN)/nbdev_test --n_workers 2 --timing --skip_file_re '$(DRAWN)'
+	OMP_NUM_THREADS=1 $(LIMIT) $(BIN)/nbdev_test --n_workers 2 --timing --skip_file_re '$(DRAWN)'
 	@echo "== 4/4 every notebook with figures through the command line (smoke profile)"
 	$(BIN)/nas-nb figures --profile smoke --force --jobs 2
 
