@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(p.name for p in (ROOT / "nbs").glob("*.ipynb"))
 PARAMETERS = ["profile", "seeds", "device", "overrides"]
 MACHINE_PATH = re.compile(r"(^|[^A-Za-z0-9_.])/(work|farm|root|home|tmp/w)/", re.M)
+CLONE_IN_TMP = re.compile(r"(^|[^A-Za-z0-9_.])/tmp/(?!tmp)", re.M)  # in outputs; /tmp/tmp… is of `tempfile`
 
 
 def load(name: str) -> dict:
@@ -345,7 +346,8 @@ def output_violations(name: str, text: str) -> list[str]:
                 found.append((c["id"], "stores what went to stderr"))
             if any("widget-view" in mime for mime in o.get("data", {})):
                 found.append((c["id"], "stores a live widget"))
-            if MACHINE_PATH.search(json.dumps(o).replace("\\n", "\n")):
+            shown = json.dumps(o).replace("\\n", "\n")
+            if MACHINE_PATH.search(shown) or CLONE_IN_TMP.search(shown):
                 found.append((c["id"], "shows a path of one machine"))
     return [f"{name} [{cell}] {what}" for cell, what in found]
 
@@ -622,6 +624,9 @@ def test_lint_catches_an_output():
     assert "path of one" in found(
         output(output_type="stream", name="stdout", text=["\n/ho" + "me/me/x.py\n"])
     )
+    for folder, is_wrong in (("/tmp/" + "clone", True), ("/tmp/" + "tmp1b2c", False)):
+        text = [f"figures go to {folder}/figures\n"]
+        assert ("path of one" in found(output(output_type="stream", name="stdout", text=text))) == is_wrong
     assert "1.5 at most" in found(output(output_type="stream", name="stdout", text=["x" * 1_600_000]))
     assert "without outputs" in found(lambda nb: nb["cells"][-1]["outputs"].clear())
     assert "state of widgets" in found(lambda nb: nb["metadata"].update(widgets={}))

@@ -127,13 +127,6 @@ def test_what_is_kept_is_read_again():
 # -- verdicts --
 
 
-def test_rank_correlation_is_spearmans():
-    from scipy.stats import spearmanr
-
-    x, y = np.random.default_rng(0).integers(0, 5, (2, 40))
-    assert V.rank_correlation(x, y) == pytest.approx(spearmanr(x, y).statistic)
-
-
 def test_distances_count_gates():
     found = V.distances(table(np.ones(8), start=5))
     assert found.tolist() == [2, 1, 3, 2, 1, 0, 2, 1]
@@ -145,8 +138,3 @@ def test_graphs_apart_and_by_chance():
     share = lambda a, b: bits[a].mean() * (1 - bits[b].mean()) + bits[b].mean() * (1 - bits[a].mean())
     expected = np.mean([(bits[a] != bits[b]).mean() for a, b in pairs]), np.mean([share(*p) for p in pairs])
     assert V.gates_apart(bits) == pytest.approx(expected)
-
-
-def test_equal_outcomes_get_one_that_differs():
-    assert V.with_spread(np.array([0.1, 0.1]), 0.002).tolist() == pytest.approx([0.1, 0.1, 0.102])
-    assert V.with_spread(np.array([0.1, 0.2]), 0.002).tolist() == [0.1, 0.2]

@@ -103,11 +103,8 @@ def keep_recorded(
 
 def keep(notebook: Path, folder: Path) -> str:  # what is wrong, "" if nothing
     "Keep the outputs of one notebook; copies that are executed here go to `folder`."
-    document = notebook.name.startswith("5") and own_profile(notebook)
-    judged = document or (
-        notebook.name.startswith("95") and own_profile(notebook)
-    )  # the arena has claims, too
-    if judged and (profile := recorded_profile(notebook.stem)):
+    document = notebook.name.startswith(("5", "95")) and own_profile(notebook)  # the arena has claims, too
+    if document and (profile := recorded_profile(notebook.stem)):
         return keep_recorded(notebook, profile, folder / notebook.name)
     copy = ROOT / "figures" / "quick" / notebook.stem / notebook.name
     if not (copy.is_file() or document):
