@@ -33,7 +33,7 @@ PROFILES = dict(
 
 # %% ../../nbs/55_asng_cifar10.ipynb #expected
 EXPECTED = dict(paper="10.6 h on one GPU (estimated)", cpu="3 h 10 min on one core, 1 min to redraw")
-EXPECTED |= dict(quick="1 min", smoke="10 s")
+EXPECTED |= dict(quick="3 min", smoke="10 s")
 
 # %% ../../nbs/55_asng_cifar10.ipynb #claims-cost
 CLAIMS: dict[str, dict] = {
