@@ -396,7 +396,7 @@ def summarised(
     )
 
 # %% ../../nbs/95a_lookup.ipynb #run-block
-_TOGETHER = 250  # searches in a block
+_TOGETHER = 1000  # searches in a block
 
 
 def _block(arena, method, counts, seeds, null, settings) -> tuple:  # (counts, searches) twice, (searches,)
