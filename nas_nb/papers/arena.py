@@ -31,7 +31,7 @@ PROFILES = dict(
 )  # fmt: skip
 
 # %% ../../nbs/95_arena.ipynb #expected
-EXPECTED = dict(cpu="2 h on one core, seconds to redraw", quick="1 min", smoke="10 s")
+EXPECTED = dict(cpu="3 h on one core, seconds to redraw", quick="1 min", smoke="10 s")
 
 # %% ../../nbs/95_arena.ipynb #lookup-claims-random
 _MISSED = dict(smallest=0.25, unit="of what random search misses")

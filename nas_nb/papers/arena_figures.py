@@ -24,9 +24,7 @@ from .cifar10_figures import LOOKS
 from ..plots import STYLE, headline
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-names
-SPACES = dict(
-    digits="digits", cifar16="CIFAR-10, 16×16", nasbench201="NAS-Bench-201, 200 epochs"
-)
+SPACES = dict(digits="digits", cifar16="CIFAR-10, 16×16", nasbench201="NAS-Bench-201, 200 epochs")
 SPACES |= {"nasbench201-12": "NAS-Bench-201", "nasbenchmacro": "NAS-Bench-Macro"}
 _Q = [f"q{100 * q:02.0f}" for q in QUANTILES]  # columns
 

@@ -173,9 +173,10 @@ def plot_growth(df: pd.DataFrame, cost: dict[str, float], constant: float, title
         ax.set_title(method)
     for ax in list(axes.flat)[len(methods) :]:
         ax.set_visible(False)
+    for ax in axes[-1]:
+        ax.set_xlabel("multiply-adds (10⁹)")
     _stretch(axes[0, 0], "y")
     axes[0, 0].set_xscale("log")
-    fig.supxlabel("multiply-adds so far (10⁹)", fontsize=9)
     fig.supylabel("percentile of the cell", fontsize=9)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     headline(fig, title)
@@ -315,6 +316,7 @@ def draw_places(ax, df: pd.DataFrame, at: float, table: Table) -> None:
     now = df[df["step"] == at]
     for color, width in (("white", 2.4), ("black", 1.0)):  # seen on bright and on dark squares
         ring = dict(markerfacecolor="none", markeredgecolor=color, markeredgewidth=width, markersize=7)
+        ring["clip_on"] = False  # a good cell is at the border
         ax.plot(*place(now["code"], by_quality(table)).T, "o", **ring)
 
 
@@ -403,9 +405,10 @@ def told_growth(df: pd.DataFrame) -> tuple[str, str]:
     longer = df[df["method"] != "random search"]
     late, early = (rows.groupby("method")["percentile"].median() for rows in (last(longer), third(longer)))
     gain = (late - early).sort_values(kind="stable")
-    title = f"From a third of the steps to the end, medians: {gain.index[-1]} {gain.iloc[-1]:+.2f}"
-    title += f", {gain.index[0]} {gain.iloc[0]:+.2f}" if len(gain) > 1 else ""
-    return title, f"Percentile of the cell against multiply-adds, a line for each method. {title}."
+    title = f"From a third of the steps to the end median percentiles change by {gain.iloc[0]:+.2f} "
+    title += f"({gain.index[0]}) to {gain.iloc[-1]:+.2f} ({gain.index[-1]})"
+    what = "Percentile of the cell against multiply-adds, a panel for each method, a thin line a search"
+    return title, f"{what}. {title}."
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #told-collapse
 def parts(df: pd.DataFrame) -> pd.DataFrame:
@@ -425,10 +428,11 @@ def told_collapse(df: pd.DataFrame) -> tuple[str, str]:
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #in-words
 def in_words(early: pd.DataFrame, late: pd.DataFrame, method: str) -> dict:
-    "Live convolutions (mean) and percentiles (median) of a method at two looks, to be cited."
-    at = lambda rows, value: of(rows, method, value).agg("mean" if value == "convolutions" else "median")
+    "Live convolutions (mean) and percentiles (median) of a method at two looks, and what takes their place."
+    at = lambda rows, value: of(rows, method, value).agg("median" if value == "percentile" else "mean")
     few, many = (f"{at(rows, 'convolutions'):.1f}" for rows in (late, early))
-    return dict(
+    more = {k: f"{at(late, k) - at(early, k):+.1f}" for k in ("nones", "skips")}
+    return more | dict(
         many=many, few=few, early=f"{at(early, 'percentile'):.2f}", late=f"{at(late, 'percentile'):.2f}"
     )
 
