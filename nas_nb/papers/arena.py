@@ -36,10 +36,8 @@ EXPECTED = dict(cpu="3 h on one core, seconds to redraw", quick="1 min", smoke="
 # %% ../../nbs/95_arena.ipynb #lookup-claims-random
 _MISSED = dict(smallest=0.25, unit="of what random search misses")
 _BETTER = dict(rule="better", **_MISSED)
-_ON_EACH = (
-    "independent searches, after 1,000 evaluations, on both public tables: regret of random search less"
-)
-_ON_EACH += " that of "
+_ON_EACH = "independent searches, after 1,000 evaluations, on both public tables: regret of random search"
+_ON_EACH += " less that of "
 CLAIMS: dict[str, dict] = {
     "lookup-asng": dict(
         claim="With 1,000 evaluations ASNG finds better architectures than random search, by look-up",
@@ -130,12 +128,10 @@ CLAIMS |= {
 }  # fmt: skip
 
 # %% ../../nbs/95_arena.ipynb #lookup-claims-method
-_LONG = (
-    "independent searches, after 5,000 evaluations, on NAS-Bench-201: regret of {} less that of TDGA at T = "
-)
-_NO_NUMBER = dict(
-    source="tdga-darts-vgg19, section 2.2", document="premature convergence is solved; no number"
-)
+_LONG = "independent searches, after 5,000 evaluations, on NAS-Bench-201: regret of {} less that of TDGA at"
+_LONG += " T = "
+_SOLVED = "premature convergence is solved; no number"
+_NO_NUMBER = dict(source="tdga-darts-vgg19, section 2.2", document=_SOLVED)
 CLAIMS |= {
     "lookup-tdga": dict(
         claim="With 5,000 evaluations TDGA (T = 2 points) finds better ones than random search, by look-up",

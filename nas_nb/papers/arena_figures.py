@@ -24,7 +24,9 @@ from .cifar10_figures import LOOKS
 from ..plots import STYLE, headline
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-names
-SPACES = dict(digits="digits", cifar16="CIFAR-10, 16×16", nasbench201="NAS-Bench-201, 200 epochs")
+SPACES = dict(
+    digits="digits", cifar16="CIFAR-10, 16×16", nasbench201="NAS-Bench-201, 200 epochs"
+)
 SPACES |= {"nasbench201-12": "NAS-Bench-201", "nasbenchmacro": "NAS-Bench-Macro"}
 _Q = [f"q{100 * q:02.0f}" for q in QUANTILES]  # columns
 
@@ -369,7 +371,8 @@ def plot_heats(df: pd.DataFrame, rooms: dict, title: str) -> plt.Figure:
     "Mean regret of TDGA against evaluations, a line for each temperature, a column for each table."
     fig, axes, tables = _panels(df, 1, 3.9)
     said = dict(zip(HEATS, ("T = 0", "T = 0.5", "T = 2", "T = 8"))) | dict(exact="random search", GA="GA")
-    for (ax, table), name in product(zip(axes[0], tables), said):
+    there = [name for name in said if name in set(df["name"])]
+    for (ax, table), name in product(zip(axes[0], tables), there):
         rows = df[(df["table"] == table) & (df["name"] == name) & df["returned"]]
         rows = rows[rows["evaluations"] >= 20]
         look = (_EXACT if name == "exact" else LOOK[name]) | dict(ms=4, lw=1.4)
