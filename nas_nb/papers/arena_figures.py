@@ -24,9 +24,7 @@ from .cifar10_figures import LOOKS
 from ..plots import STYLE, headline
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-names
-SPACES = dict(
-    digits="digits", cifar16="CIFAR-10, 16×16", nasbench201="NAS-Bench-201, 200 epochs"
-)
+SPACES = dict(digits="digits", cifar16="CIFAR-10, 16×16", nasbench201="NAS-Bench-201, 200 epochs")
 SPACES |= {"nasbench201-12": "NAS-Bench-201", "nasbenchmacro": "NAS-Bench-Macro"}
 _Q = [f"q{100 * q:02.0f}" for q in QUANTILES]  # columns
 
@@ -127,6 +125,8 @@ LOOK["evolution of ten"] = LOOK["evolution"] | dict(linestyle=":")
 LOOK["cold TDGA"] = dict(color="#332288", marker="o", linestyle=":")
 LOOK["TDGA at 0.5"] = dict(color="#44aa99", marker="<", linestyle="--")
 LOOK["TDGA at 8"] = dict(color="#882255", marker=">", linestyle="-.")
+
+# %% ../../nbs/95c_arena_figures.ipynb #lookup-rows
 _RED, _BLUE = "#9a3b26", "#1f6f8b"  # REINFORCE and PPO by a controller
 LOOK["controller"] = dict(color=_RED, marker="<", linestyle="--")
 LOOK["controller ×10"] = dict(color=_RED, marker="<", linestyle="-")
