@@ -230,11 +230,11 @@ def told_regret(df: pd.DataFrame) -> tuple[str, str]:
     tables = deciding(dict.fromkeys(df["table"]))
     rows = df[df["table"].isin(tables)]
     names = [m for row in ROWS for m in row if m in set(rows["name"])]
-    by_tables = {n: [m for m in names if ahead(rows, m) == n] for n in range(len(tables), -1, -1)}
-    where = {0: "none", len(tables): " and ".join(SPACES[t] for t in tables)}
-    said = [f"on {where.get(n, 'one')}: {', '.join(found)}" for n, found in by_tables.items() if found]
+    behind = [m for m in names if ahead(rows, m) < len(tables)]
     evaluations = min(YARD, rows["evaluations"].max())
-    title = f"Median regret below that of random search after {evaluations:,} evaluations, {'; '.join(said)}"
+    where = " and on ".join(SPACES[t] for t in tables)
+    title = f"After {evaluations:,} evaluations {len(names) - len(behind)} of {len(names)} methods have a lower"
+    title += f" median regret than random search on {where}" + f"; not {', '.join(behind)}" * bool(behind)
     what = "Median regret with quartiles against the number of evaluations, both logarithmic"
     return title, f"{what}, a column for each table, beside random search in grey. {title}."
 
@@ -393,9 +393,9 @@ def told_heats(df: pd.DataFrame, at: int) -> tuple[str, str]:
     table = deciding(dict.fromkeys(df["table"]))[0]
     at = min(at, df.loc[df["table"] == table, "evaluations"].max())
     there = [n for n in HEATS if n in set(df["name"])]
-    names = dict(zip(HEATS, ("T = 0", "0.5", "2", "8")))
-    misses = ", ".join(f"{mean_of(df, table, n, at):.3f} ({names[n]})" for n in there)
-    title = f"After {at:,} evaluations on {SPACES[table]} TDGA misses, by temperature: {misses} points"
+    names = dict(zip(HEATS, ("T = 0", "T = 0.5", "T = 2", "T = 8")))
+    misses = ", ".join(f"{names[n]}: {mean_of(df, table, n, at):.3f}" for n in there)
+    title = f"After {at:,} evaluations on {SPACES[table]} TDGA misses, by temperature, {misses} points"
     return title, f"Mean regret of TDGA against evaluations, a line for each temperature. {title}."
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-two
