@@ -233,7 +233,9 @@ def told_regret(df: pd.DataFrame) -> tuple[str, str]:
     behind = [m for m in names if ahead(rows, m) < len(tables)]
     evaluations = min(YARD, rows["evaluations"].max())
     where = " and on ".join(SPACES[t] for t in tables)
-    title = f"After {evaluations:,} evaluations {len(names) - len(behind)} of {len(names)} methods have a lower"
+    title = (
+        f"After {evaluations:,} evaluations {len(names) - len(behind)} of {len(names)} methods have a lower"
+    )
     title += f" median regret than random search on {where}" + f"; not {', '.join(behind)}" * bool(behind)
     what = "Median regret with quartiles against the number of evaluations, both logarithmic"
     return title, f"{what}, a column for each table, beside random search in grey. {title}."
