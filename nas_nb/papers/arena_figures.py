@@ -196,8 +196,7 @@ def plot_regret(df: pd.DataFrame, rooms: dict, title: str) -> plt.Figure:  # `ro
             _panel_regret(ax, rows, names)
             _room(ax, rooms.get(table, {}))
             _regret_axis(ax, 1.6 * rows["q75"].max())
-            ax.set_visible(bool(set(names) & set(rows["name"])))
-            ax.set_xlabel("evaluations")
+        column[-1].set_xlabel("evaluations")
     for ax in axes[:, 0]:
         ax.set_ylabel("regret (points of accuracy)")
     _legend_of_all(fig, axes[:, -1])
