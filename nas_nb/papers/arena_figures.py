@@ -207,7 +207,7 @@ def plot_regret(df: pd.DataFrame, rooms: dict, title: str) -> plt.Figure:  # `ro
 def _legend_of_all(fig, axes):
     both = [ax.get_legend_handles_labels() for ax in axes]
     lines = {label: line for found in both for line, label in zip(*found)}
-    fig.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4)
+    fig.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=3)
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-mean
 def mean_of(df: pd.DataFrame, table: str, name: str, at: int, kind: str = "", column="mean") -> float:
