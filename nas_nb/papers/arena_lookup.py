@@ -6,7 +6,7 @@
 __all__ = ['TABLES', 'METHODS', 'QUANTILES', 'DECIDING', 'Arena', 'arena_of', 'Look', 'by_random', 'by_grid', 'by_gradient',
            'Policy', 'by_reinforce', 'by_population', 'by_evolution', 'by_tpe', 'by_controller', 'by_pnas',
            'settings_table', 'summarised', 'lookup', 'lookup_run', 'of_best_of', 'exact_random', 'exact_run',
-           'noise_of', 'headroom', 'headroom_run', 'variants', 'lookups', 'headrooms']
+           'noise_of', 'headroom', 'headroom_run', 'variants', 'lookups', 'headrooms', 'all_lookups']
 
 # %% ../../nbs/95a_lookup.ipynb #imports
 import hashlib
@@ -591,5 +591,6 @@ def all_lookups(study) -> dict:  # table → name → record
         try:
             found[table] = lookups(study, table)
         except DataError as missing:
-            print(f"{table} is left out: {re.sub(r'^\S*/', '', str(missing))}")
+            said = re.sub(r"^\S*/", "", str(missing))  # without the folder of a file
+            print(f"{table} is left out: {said}")
     return found
