@@ -39,7 +39,7 @@ from nas_nb.operations import DARTS_OPS, NB201_OPS
 from nas_nb.papers.arena_oneshot import MAKERS, SAMPLED, one_search, step_cost_run
 from nas_nb.papers.credit_runs import VARIANTS, Writer, rnn_run
 from nas_nb.relaxations import Weights, one_hot, softmax
-from nas_nb.sampling import log_gates, reinforce_gradient
+from nas_nb.sampling import SNAS, ProxylessReinforce, log_gates, reinforce_gradient
 from nas_nb.search import search
 from nas_nb.tables import TABLE_CELL
 from nas_nb.tiny import TinyNetwork
@@ -327,7 +327,7 @@ def test_groups_follow_what_is_chosen():
     assert groups(2, 0, 2, 2, 2, 2) == [[0], [2]]  # none is in no group
     assert groups(2, 2, 2, 2, 3, 1) == []
     assert blind_groups(DARTS_CELL, [4] * 28, normalises(DARTS_CELL)) == []
-    with pytest.raises(ValueError, match="3 choices do not fit"):
+    with pytest.raises(ValueError, match="choices must be 6 whole numbers"):
         groups(2, 2, 2)
 
 
@@ -489,6 +489,32 @@ def test_two_processes_give_what_one_gives(tmp_path):
 # -- bad input, one sentence each --
 
 
+def ONE(w):
+    return torch.tensor(1.0)
+
+
+def NAN(w):
+    return torch.tensor(torch.nan)
+
+
+def INF_WITHOUT(w):  # not finite where an edge is cut
+    return torch.tensor(torch.inf if () in w.chosen else 1.0)
+
+
+def test_an_architecture_without_operations_has_nothing_to_lose():
+    network, (x, y) = TinyNetwork(TABLE_CELL).train(), (torch.randn(16, 1, 8, 8), torch.arange(16) % 10)
+
+    def loss(w):
+        return F.cross_entropy(network(x, w), y)
+
+    none = list(TABLE_CELL.ops).index("none")
+    for contributions in (exact_contributions, approximate_contributions):
+        assert torch.equal(contributions(loss, TABLE_CELL, [none] * 6), torch.zeros(6))
+    method = MendedCredit(TABLE_CELL)
+    method.set_theta(F.one_hot(torch.full((6,), none), 4).float() * 0.97 + 0.0075)
+    assert method.cut([none] * 6) == []
+
+
 def test_bad_input():
     none = CellSpace({"none": DARTS_OPS["none"]})
     bad = {
@@ -505,11 +531,37 @@ def test_bad_input():
         "one for each edge": lambda: credit_gradient(torch.zeros(2, 2), [0, 1], torch.zeros(3)),
         "ask for samples first": lambda: Credit(DARTS_CELL).credit(torch.zeros(1), torch.zeros(1, 28)),
         "its settings are paths, samples": lambda: settings_of(Credit(DARTS_CELL), dict(lr=0.1)),
+        "wiring has no edge to node 0": lambda: Credit(CellSpace(DARTS_OPS, nodes=2, wiring=())),
+        "6 whole numbers from 0 to 3": lambda: exact_contributions(ONE, TABLE_CELL, [4] * 6),
+        "choices must be 28 whole": lambda: approximate_contributions(ONE, DARTS_CELL, [0]),
+        "not 'high'": lambda: approximate_contributions(lambda w: "high", TABLE_CELL, [1] * 6),
+        "has no gradient": lambda: approximate_contributions(ONE, TABLE_CELL, [1] * 6),
+        "the loss is nan": lambda: exact_contributions(NAN, TABLE_CELL, [1] * 6),
+        "the loss is inf": lambda: exact_contributions(INF_WITHOUT, TABLE_CELL, [1] * 6),
+        "the loss is nan: contributions": lambda: approximate_contributions(NAN, TABLE_CELL, [1] * 6),
+        "choices must be 6": lambda: blind_groups(TABLE_CELL, [4] * 6, [False] * 4),
+        "of an edge: take": lambda: blind_groups(ASNG_CELL, [0] * 40, [False] * 5),
+        "weights_first = -1 must be": lambda: settings_of(Credit(DARTS_CELL), dict(weights_first=-1)),
     }
     for says, f in bad.items():
         with pytest.raises(ValueError, match=says) as error:
             f()
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [Credit, MendedCredit, ProxylessReinforce, SNAS])
+def test_weights_first(kind):
+    "Nothing of the architecture moves while the weights learn alone, and it does afterwards."
+    looks = []
+    for first in (2, 3):
+        torch.manual_seed(0)
+        network, method = TinyNetwork(TABLE_CELL, (1, 8, 8), 3, 4), kind(TABLE_CELL, seed=0)
+        before = [method.alpha.clone(), *(p.clone() for p in network.parameters())]
+        recipe = Recipe(3, "momentum", 0.1, channels_last=False)
+        search(network, method, TRAIN, VALID, recipe, weights_first=first)
+        now = [method.alpha, *network.parameters()]
+        looks.append([torch.equal(a, b) for a, b in zip(before, now)])
+    assert not looks[0][0] and looks[1][0] and not all(looks[1][1:])
 
 
 @pytest.mark.parametrize("where", ["loss", "slope"])

@@ -128,8 +128,9 @@ CLAIMS |= {
         document="policy gradients are made faster", criterion=_LESS + "REINFORCE's", **_POINTS),
     "search-random": dict(
         claim="Credit finds better cells than random search with shared weights",
-        source="not in the document", document="-", criterion=_LESS + "the best of random ones by shared weights, as many as REINFORCE's"
-        " evaluations pay for", **_POINTS),
+        source="not in the document", document="-",
+        criterion=_LESS + "the best of random ones by shared weights, as many as REINFORCE's evaluations"
+        " pay for", **_POINTS),
     "search-learns": dict(
         claim="What credit finds was learned", source="taken for granted", document="-",
         criterion=_LESS + "its null, which sees permuted labels in the steps of θ", **_POINTS),
@@ -147,7 +148,8 @@ CLAIMS |= {
         **_POINTS | dict(rule="not worse")),
     "weights-first": dict(
         claim="Learning the weights alone for a third of the steps finds better cells",
-        source="section 2.5.1", document="50 of 150 epochs", criterion=_LESS + "credit from the first step on", **_POINTS),
+        source="section 2.5.1", document="50 of 150 epochs",
+        criterion=_LESS + "credit from the first step on", **_POINTS),
     "retrained": dict(
         claim="Retraining raises accuracy far above that with shared weights", source="section 3",
         document="60 % → 90 %", criterion="accuracy of credit's cell trained by itself less that with the"
