@@ -5,9 +5,12 @@
 # %% auto #0
 __all__ = ['SAMPLES', 'LOSSES', 'CELL_METHODS', 'TELLING', 'GROWN', 'WAYS', 'equal_tries', 'shared_accuracy', 'table_search',
            'table_run', 'table_cost_run', 'cell_run', 'table_searches', 'all_table_searches', 'table_costs',
-           'all_cell_searches', 'grown_run', 'all_ways', 'written']
+           'all_cell_searches', 'grown_run', 'the_grown', 'all_ways', 'written']
 
 # %% ../../nbs/53c_credit_search.ipynb #imports
+from collections.abc import Callable
+
+
 import torch
 
 from ..asng import Space
@@ -198,12 +201,15 @@ def table_costs(study) -> dict[str, list[float]]:  # method → multiply-adds of
     return study.run(table_cost_run, **asked)["result"]["multiply_adds"]
 
 # %% ../../nbs/53c_credit_search.ipynb #plan-cell
-def all_cell_searches(study, data) -> list[dict]:
+def all_cell_searches(study, load: Callable) -> list[dict]:  # `load()`: what is known of the images
     "Searches in the cell of the document, a record for each seed."
     cfg = study.cfg
+    if not cfg.cell_seeds:
+        return []
     sizes = {k: getattr(cfg, f"cell_{k}") for k in TELLING}
     more = dict(first=cfg.cell_steps // 3, train_steps=cfg.cell_train_steps, held=cfg.cell_held, looks=10)
     seeds = range(cfg.first_seed, cfg.first_seed + cfg.cell_seeds)
+    data = study.about(load, source=cfg.cell_source)
     asked = dict(label="cell", method="credit assignment", data=data, **sizes, **more)
     return [study.run(cell_run, seed=s, **asked) for s in seeds]
 
@@ -228,6 +234,12 @@ def grown_run(choices: list[int], steps: int, seed: int, device="cpu", ckpt=None
         return multiply_adds(lambda: search(network, m, weights, theta, recipe, seed=seed, **given)) / steps
 
     return dict(grown={m: [counted(m, J) for J in choices] for m in GROWN})
+
+# %% ../../nbs/53c_credit_search.ipynb #the-grown
+def the_grown(study) -> dict:
+    "The record of counted steps."
+    choices = [J for J in study.cfg.cost_choices if J > 1]
+    return study.run(grown_run, label="cost-step", choices=choices, steps=1, seed=study.cfg.first_seed)
 
 # %% ../../nbs/53c_credit_search.ipynb #ways
 WAYS = {  # method of the arena → way
