@@ -10,7 +10,6 @@ __all__ = ['SAMPLES', 'LOSSES', 'CELL_METHODS', 'TELLING', 'GROWN', 'WAYS', 'equ
 # %% ../../nbs/53c_credit_search.ipynb #imports
 from collections.abc import Callable
 
-
 import torch
 
 from ..asng import Space
