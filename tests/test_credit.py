@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -34,10 +36,13 @@ from nas_nb.credit import (
 from nas_nb.credit_toy import TOY_METHODS, Toy, run_toy, toy_noise
 from nas_nb.files import Checkpoint
 from nas_nb.images import Images
+from nas_nb.known_tables import known_table
 from nas_nb.methods import settings_of
 from nas_nb.operations import DARTS_OPS, NB201_OPS
+from nas_nb.papers import credit_ends as ends
 from nas_nb.papers.arena_oneshot import MAKERS, SAMPLED, one_search, step_cost_run
 from nas_nb.papers.credit_runs import VARIANTS, Writer, rnn_run
+from nas_nb.papers.credit_search import equal_tries
 from nas_nb.relaxations import Weights, one_hot, softmax
 from nas_nb.sampling import SNAS, ProxylessReinforce, log_gates, reinforce_gradient
 from nas_nb.search import search
@@ -689,3 +694,73 @@ def test_what_learns_and_what_cannot():
 def test_weights_of_a_network_are_not_touched_by_gates():
     w = open_gates(TABLE_CELL, [2] * 6)
     assert isinstance(w, Weights) and w.values.requires_grad and w.values.sum() == 6
+
+
+# -- searches of the document --
+
+
+def made(method, accuracies, null=False, first=2, seed=1000):
+    "A record of the table's space: one search a path."
+    found = [
+        dict(path=path if method == "random search" else path[-1:], shared=[20.0, 30.0])
+        for path in accuracies
+    ]
+    return dict(
+        seed=seed, config=dict(method=method, null=null, first=first, steps=60), result=dict(searches=found)
+    )
+
+
+def test_searches_are_looked_up_by_what_they_are_called():
+    table = known_table("digits")
+    good, bad = "222222", "000000"
+    records = [
+        made("credit assignment", [[bad, good]] * 5),
+        made("credit assignment", [[bad, good]] * 3, null=True),
+        made("credit assignment", [[good, bad]] * 5, first=0),
+        made("random search", [[bad, good]] * 5),
+    ]
+    df = ends.search_table(records, table)
+    assert set(df["name"]) == {
+        ends.CREDIT, ends.PERMUTED, ends.AT_ONCE, "random search", "random search, 100 tries",
+        f"random search, {equal_tries(60, 2)} tries",
+    }  # fmt: skip
+    top = table.score([[2] * 6]).item() - table.score([[0] * 6]).item()
+    assert ends.lead(df, ends.CREDIT, ends.AT_ONCE).tolist() == pytest.approx([top] * 5)
+    assert ends.lead(df, ends.CREDIT, ends.PERMUTED).tolist() == [0] * 3
+    assert (
+        not len(ends.lead(df, ends.CREDIT, "SNAS")) and ends.lead(df, ends.CREDIT, "random search").sum() == 0
+    )
+    assert df["convolutions"].isin([0, 6]).all()
+
+
+def test_too_few_pairs_are_no_verdict():
+    asked = []
+    stated = {"search-learns": dict(rule="better", smallest=1.0)}
+    study = SimpleNamespace(judge=lambda id, told, **more: asked.append(more), stated=stated)
+    ends.judge_leads(study, "search-learns", {"a": np.ones(9), "b": np.ones(4)})
+    ends.judge_leads(study, "search-learns", {"a": np.ones(9)})
+    assert asked[0] == dict(tested=False, pairs=4, decide=20) and len(asked[1]["differences"]) == 9
+
+
+def test_how_soon_a_way_stays_near_the_best():
+    rows = [("GA", "an individual", n, m, m, m, m) for n, m in ((10, 3.0), (20, 0.05), (50, 0.2), (100, 0.1))]
+    df = pd.DataFrame(rows, columns=["method", "way", "evaluations", "mean", "q25", "q50", "q75"])
+    assert (ends.needed(df, "GA"), ends.needed(df, "GA", 0.06), ends.needed(df, "GA", 5)) == (
+        "100",
+        "over 100",
+        "10",
+    )
+
+
+def test_null_of_the_identity_by_listing_cells():
+    share = np.mean([7 > max(row) for row in itertools.product(range(8), repeat=4)])
+    assert 1 - share == pytest.approx(ends.NULL_IDENTITY)
+    code = lambda **at: ["".join(str(at.get(f"e{e}", 1)) for e in range(28))]
+    skip, dil = (
+        str(list(DARTS_CELL.ops).index("skip_connect")),
+        str(list(DARTS_CELL.ops).index("dil_conv_3x3")),
+    )
+    result = dict(parameters=10, shared=[1, 2], correct=3, n=4)
+    runs = [code(e1=skip), code(e0=skip, e15=skip), code(e27=dil)]
+    df = ends.cell_table([dict(seed=s, result=result | dict(path=path)) for s, path in enumerate(runs)])
+    assert (df["identity"].tolist(), df["dilated"].tolist()) == ([1, 0, 0], [0, 0, 1])
