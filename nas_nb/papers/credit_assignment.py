@@ -6,7 +6,7 @@
 __all__ = ['PROFILES', 'EXPECTED', 'CLAIMS']
 
 # %% ../../nbs/53_credit_assignment.ipynb #imports
-from .credit_search import SEARCHES
+from .credit_runs import SEARCHES
 
 # %% ../../nbs/53_credit_assignment.ipynb #profiles
 PROFILES = dict(
