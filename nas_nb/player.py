@@ -275,6 +275,10 @@ const open = i => {
   get("at").max = shown.labels.length - 1;
   go(Math.min(k, shown.labels.length - 1));
 };
+"""
+
+# %% ../nbs/16a_player.ipynb #script-form
+_FORM = """
 DATA.shows.forEach((show, i) => get("which").append(new Option(show.name, i)));
 get("which").hidden = DATA.shows.length < 2;
 get("which").onchange = event => open(+event.target.value);
@@ -334,7 +338,9 @@ def player(
     page = _page(shows, name, start, choice)
     picture = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{_png(figure)}">'
     look = f'style="width:100%;height:{height}px;border:0" title="{html.escape(alt)}"'
-    frame = f'<div><iframe sandbox="allow-scripts" {look} srcdoc="{html.escape(page)}">{picture}</iframe></div>'
+    frame = (
+        f'<div><iframe sandbox="allow-scripts" {look} srcdoc="{html.escape(page)}">{picture}</iframe></div>'
+    )
     return HTML(frame)
 
 # %% ../nbs/16a_player.ipynb #page-of
@@ -346,7 +352,7 @@ def _page(shows, name, start, choice) -> str:
                 raise ValueError(f"{p['title'] or p['kind']}: {n} states, but {len(labels)} labels")
     each = [dict(name=k, labels=[*labels], panels=[*panels]) for k, (labels, panels) in shows.items()]
     data = json.dumps(dict(shows=each, start=start), ensure_ascii=False, separators=(",", ":"))
-    script = _BASE + _CELL + _LINES + _SET + _MAP + _START
+    script = _BASE + _CELL + _LINES + _SET + _MAP + _START + _FORM
     kinds = {p["kind"] == "lines" for _, panels in shows.values() for p in panels}
     columns = "1fr 1fr" if len(kinds) == 2 else "0 1fr" if True in kinds else "1fr 0"
     words = dict(name=html.escape(name), choice=html.escape(choice), columns=columns)
