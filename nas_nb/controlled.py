@@ -30,7 +30,7 @@ def steps_of(space: LayerSpace | MacroSpace) -> list[Step]:
     return layers(space.layers, each, space.skips) + rate
 
 # %% ../nbs/27b_controlled.ipynb #enas
-# of the public code's macro search, but for the learning rate: the published 0.001 belongs to 2,000 updates and more
+# the public code's macro search, but for the learning rate: the published 0.001 is for 15,500 updates
 ENAS = dict(hidden=64, betas=(0.0, 0.999), eps=1e-3, bonus=1e-4, in_reward=True, decay=0.99)
 
 
