@@ -131,6 +131,16 @@ def describe_layers(
     last = [name(a) for a, b in graph.arrows if b == len(graph.labels) - 1]
     return "; ".join(parts) + f"; the classifier reads {', '.join(last)}."
 
+# %% ../nbs/13b_layer_pictures.ipynb #anchors-triangle
+def _triangle(probabilities):  # (layers, layers), NaN where there is no decision
+    p = np.asarray(probabilities, dtype=float)
+    count = next((n for n in range(1, p.size + 2) if n * (n - 1) // 2 == p.size), 0)
+    if p.ndim != 1 or count < 2 or not ((p >= 0) & (p <= 1)).all():
+        raise ValueError("there is one probability, 0 to 1, for each pair of layers: 1, 3, 6, 10 … of them")
+    table = np.full((count, count), np.nan)
+    table[np.tril_indices(count, -1)] = p
+    return table
+
 # %% ../nbs/13b_layer_pictures.ipynb #anchors
 def draw_anchors(
     probabilities: Sequence[float] | torch.Tensor,  # of each skip decision, in the order of a row, 0 to 1
@@ -138,24 +148,13 @@ def draw_anchors(
     ax: plt.Axes | None = None,
 ) -> plt.Figure:
     "How likely each layer is to read each earlier one; raises `ValueError` for what is no such row."
-    p = np.asarray(probabilities, dtype=float)
-    count = next((n for n in range(1, p.size + 2) if n * (n - 1) // 2 == p.size), 0)
-    if p.ndim != 1 or count < 2 or not ((p >= 0) & (p <= 1)).all():
-        raise ValueError("there is one probability, 0 to 1, for each pair of layers: 1, 3, 6, 10 … of them")
-    table = np.full((count, count), np.nan)
-    table[np.tril_indices(count, -1)] = p
+    table = _triangle(probabilities)
+    count = len(table)
     ax = ax or plt.figure(figsize=(1.6 + 0.5 * count, 1.0 + 0.42 * count)).subplots()
     shown = ax.imshow(table[1:, :-1], cmap="viridis_r", vmin=0, vmax=1, aspect="auto")
     for i, j in zip(*np.tril_indices(count, -1)):
-        ax.text(
-            j,
-            i - 1,
-            f"{table[i, j]:.2f}",
-            ha="center",
-            va="center",
-            size=8,
-            color="w" if table[i, j] > 0.5 else "0.1",
-        )
+        look = dict(ha="center", va="center", size=8, color="w" if table[i, j] > 0.5 else "0.1")
+        ax.text(j, i - 1, f"{table[i, j]:.2f}", **look)
     ax.set(xticks=range(count - 1), yticks=range(count - 1), yticklabels=range(1, count), title=title)
     ax.set(xlabel="anchor of layer j", ylabel="layer i decides")
     ax.grid(False)

@@ -146,7 +146,7 @@ _LISTS = "rows", "accuracies", "entropy", "preferred"
 def state(self: ChildSearch) -> dict:
     "What a checkpoint holds."
     kept = {name: list(getattr(self, name)) for name in _LISTS}
-    return kept | dict(seconds=self.children.seconds, opt=self.opt.state() if self.opt else {})
+    return kept | dict(spent=self.children.seconds, opt=self.opt.state() if self.opt else {})
 
 
 @patch
@@ -154,10 +154,21 @@ def resume(self: ChildSearch, saved: dict) -> None:
     "Go on from there."
     for name in _LISTS:
         setattr(self, name, list(saved[name]))
-    self.children.seconds = saved["seconds"]
+    self.children.seconds = saved["spent"]
     self.children.known = {tuple(row): a for row, a in zip(self.rows, self.accuracies)}
     if self.opt:
         self.opt.load(saved["opt"])
+
+# %% ../../nbs/54a_controller_runs.ipynb #search-go
+@patch
+def go(self: ChildSearch, updates: int, ckpt=None) -> None:
+    "Search until there were so many updates."
+    if saved := ckpt and ckpt.load():
+        self.resume(saved)
+    while self.updates < updates:
+        self.update()
+        if ckpt:
+            ckpt.tick(self.state)
 
 # %% ../../nbs/54a_controller_runs.ipynb #search-run
 def search_run(
@@ -178,12 +189,7 @@ def search_run(
     "A search of `updates` × `batch` children."
     children = Children(SPACES[space], steps, last, lr, child_seed)
     one = ChildSearch(rule, children, batch, rate, seed)
-    if saved := ckpt and ckpt.load():
-        one.resume(saved)
-    while one.updates < updates:
-        one.update()
-        if ckpt:
-            ckpt.tick(one.state)
+    one.go(updates, ckpt)
     seconds = round(children.seconds / len(children.known), 4) if timed else None
     found = dict(rows=one.rows, accuracy=one.accuracies, entropy=one.entropy, preferred=one.preferred)
     return found | dict(trained=len(children.known), seconds=seconds)
@@ -283,21 +289,19 @@ def shared_run(
     "An ENAS search with shared weights, and what its architectures are worth."
     torch.manual_seed(seed)
     network, (train, learn, judge) = SPACES[space].supernet(), _shared_data(seed)
-    method, recipe = (
-        Controlled(SPACES[space], seed=seed, **ENAS, lr=rate),
-        Recipe(steps, "sgd", 0.05, channels_last=False),
-    )
-    began = time.process_time()
-    search(network, method, train, learn, recipe, seed=seed, ckpt=ckpt, paths=1, samples=samples)
-    spent = time.process_time() - began
-    children, drawn = (
-        Children(SPACES[space], child_steps, 1, 0.05, seed),
-        method.rule.ask(judged).cat.tolist(),
-    )
+    method, began = Controlled(SPACES[space], seed=seed, **ENAS, lr=rate), time.process_time()
+    recipe, how = Recipe(steps, "sgd", 0.05, channels_last=False), dict(paths=1, samples=samples)
+    search(network, method, train, learn, recipe, seed=seed, ckpt=ckpt, **how)
+    spent, drawn = time.process_time() - began, method.rule.ask(judged).cat.tolist()
     own = [inherited(network, one_hot(row), judge, train, 4).accuracy for row in drawn]
-    found = dict(found=method.row(), accuracy=children.accuracy(method.row()), drawn=drawn, inherited=own)
-    found |= dict(trained=[children.accuracy(row) for row in drawn], evaluated=steps * samples)
-    return found | dict(seconds=_seconds(spent, steps * samples, children) if timed else None)
+    found = dict(found=method.row(), drawn=drawn, inherited=own, evaluated=steps * samples)
+    return found | _from_scratch(found, Children(SPACES[space], child_steps, 1, 0.05, seed), timed and spent)
+
+# %% ../../nbs/54a_controller_runs.ipynb #shared-scratch
+def _from_scratch(found, children, spent):
+    own = dict(accuracy=children.accuracy(found["found"]))
+    own |= dict(trained=[children.accuracy(row) for row in found["drawn"]], seconds=None)
+    return own | (dict(seconds=_seconds(spent, found["evaluated"], children)) if spent else {})
 
 
 def _seconds(search, evaluated, children):
