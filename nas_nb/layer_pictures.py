@@ -147,7 +147,9 @@ def draw_anchors(
     title: str | None = None,
     ax: plt.Axes | None = None,
 ) -> plt.Figure:
-    "How likely each layer is to read each earlier one; raises `ValueError` for what is no such row."
+    """How likely each layer reads each earlier one, by `probabilities` (decisions,).
+
+    Raises `ValueError` for what is no such row."""
     table = _triangle(probabilities)
     count = len(table)
     ax = ax or plt.figure(figsize=(1.6 + 0.5 * count, 1.0 + 0.42 * count)).subplots()

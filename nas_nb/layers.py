@@ -201,7 +201,7 @@ def shapes(self: Layers, shape: tuple[int, int, int]) -> list[tuple[int, int, in
 def concatenate(
     maps: Sequence[torch.Tensor],  # (N, C, H, W) each
 ) -> torch.Tensor:  # (N, sum of C, largest H, largest W)
-    "Maps on top of each other; around the smaller ones are zeros."
+    "The `maps`, (N, C, H, W) each, on top of each other; around the smaller ones are zeros."
     if len(maps) == 1:
         return maps[0]
     _, H, W = joined([x.shape[1:] for x in maps])

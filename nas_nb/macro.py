@@ -109,7 +109,7 @@ class Columns(nn.Conv2d):
 
 @patch
 def of(self: Columns, sources: Sequence[int]) -> torch.Tensor:  # (c_out, sources · c_in, 1, 1)
-    "The columns of some sources."
+    "The columns of some sources, (c_out, sources · c_in, 1, 1)."
     if sources == list(self.at):
         return self.weight
     at = torch.tensor([self.at[source] for source in sources], device=self.weight.device)
@@ -142,13 +142,13 @@ class Branch(nn.Module):
     def __init__(self, op: str, sources: Sequence[int], c_in: int, channels: int, final: bool, plain: bool):
         super().__init__()
         self.first, self.final = Columns(sources, c_in, channels), final
-        self.norm, self.body = nn.BatchNorm2d(channels), _body(op, channels, final, plain)
+        self.bn, self.body = nn.BatchNorm2d(channels), _body(op, channels, final, plain)
 
     def forward(self, maps: Mapping[int, torch.Tensor]) -> torch.Tensor:
-        "(N, channels, H, W)."
+        "(N, channels, H, W) of `maps`, source → (N, c_in, H, W)."
         if self.final:
-            return self.body(self.norm(self.first({j: x.relu() for j, x in maps.items()})))
-        return self.body(self.norm(self.first(maps)).relu())
+            return self.body(self.bn(self.first({j: x.relu() for j, x in maps.items()})))
+        return self.body(self.bn(self.first(maps)).relu())
 
 # %% ../nbs/13a_macro.ipynb #layer
 class JoinedLayer(nn.Module):
@@ -163,7 +163,7 @@ class JoinedLayer(nn.Module):
         made = {op: Branch(op, sources, c_in, C, space.final, space.plain) for op in names}
         self.ops = nn.ModuleDict(made)
         if layer and self.join != "input":
-            self.norm = nn.BatchNorm2d(C)
+            self.bn = nn.BatchNorm2d(C)
         if layer and self.join == "output":
             self.columns = Columns([*skips, layer + 1], C, C)
 
@@ -174,16 +174,18 @@ def forward(
     maps: Mapping[int, torch.Tensor],  # source → (N, C, H, W): the one before it, and the skips, weighed
     chosen: Sequence[tuple[str, torch.Tensor | None]],  # operations, and what each is weighed with
 ) -> torch.Tensor:
-    "The layer's output, (N, C, H, W)."
+    """The layer's output, (N, C, H, W), from `maps` (N, C, H, W).
+
+    The `chosen` operations each come with a number, or None."""
     into = maps if self.join == "input" else {self.layer: maps[self.layer]}
     outs = [self.ops[op](into) if by is None else self.ops[op](into) * by for op, by in chosen]
     out, skips = sum(outs[1:], outs[0]), {j: x for j, x in maps.items() if j != self.layer}
     if self.layer == 0 or self.join == "input":
         return out
     if self.join == "sum":
-        return self.norm(sum(skips.values(), out))
+        return self.bn(sum(skips.values(), out))
     stacked = {j: x.relu() for j, x in {**skips, self.layer + 1: out}.items()}
-    return self.norm(self.columns(stacked))
+    return self.bn(self.columns(stacked))
 
 # %% ../nbs/13a_macro.ipynb #network
 class MacroNetwork(nn.Module):
@@ -210,7 +212,7 @@ class MacroNetwork(nn.Module):
         for layer, own in enumerate(layers):
             self.layers.append(JoinedLayer(space, layer, widths[layer], own))
             self._halve(layer, widths)
-        self.drop, self.linear = nn.Dropout(space.drop), nn.Linear(widths[-1], classes, bias=False)
+        self.linear = nn.Linear(widths[-1], classes, bias=False)
 
 # %% ../nbs/13a_macro.ipynb #network-halve
 @patch
@@ -219,6 +221,12 @@ def _halve(self: MacroNetwork, layer, widths):
         ends = widths[layer], widths[layer + 1]
         made = (Reduce(*ends, affine=True) for _ in range(layer + 2))
         self.halves[str(layer)] = nn.ModuleList(made)
+
+
+@patch
+def _dropped(self: MacroNetwork, x):  # (N, C), some numbers of which are zero while training
+    p = self.space.drop if self.training else 0
+    return x * torch.empty_like(x).bernoulli_(1 - p).div_(1 - p) if p else x
 
 
 @patch
@@ -239,7 +247,7 @@ def forward(
     x: torch.Tensor,  # (N, C, H, W)
     w: Weights | None = None,  # (decisions, choices); None: those of the child's row
 ) -> torch.Tensor:
-    "Logits (N, classes); raises `ValueError` for images and weights that do not fit."
+    "Logits (N, classes) of images `x` (N, C, H, W); raises `ValueError` for what does not fit."
     check_images(x, self.shape)
     w = self._weights(w)
     (choices, last), stored, by = self._plan(w), {0: self.stem(x)}, w.values
@@ -252,7 +260,7 @@ def forward(
         if str(layer) in self.halves:
             halves = self.halves[str(layer)]
             stored = {j: halves[j](s) for j, s in stored.items() if last[j] > layer}
-    return self.linear(self.drop(stored[len(choices)].mean((2, 3))))
+    return self.linear(self._dropped(stored[len(choices)].mean((2, 3))))
 
 # %% ../nbs/13a_macro.ipynb #network-weights
 @patch

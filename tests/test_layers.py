@@ -223,12 +223,12 @@ def by_hand(network, x):
         columns = branch.first.weight.split(next(iter(sources.values())).shape[1], 1)
         before = (lambda h: h.relu()) if space.final else (lambda h: h)
         y = sum(F.conv2d(before(h), w) for h, w in zip(sources.values(), columns))
-        out = branch.body(branch.norm(y) if space.final else branch.norm(y).relu())
+        out = branch.body(branch.bn(y) if space.final else branch.bn(y).relu())
         if layer and space.join == "sum":
-            out = module.norm(out + sum(skips.values()))
+            out = module.bn(out + sum(skips.values()))
         if layer and space.join == "output":
             both = [*skips.values(), out]
-            out = module.norm(F.conv2d(torch.cat(both, 1).relu(), module.columns.weight))
+            out = module.bn(F.conv2d(torch.cat(both, 1).relu(), module.columns.weight))
         stored[layer + 1] = out
         if layer in space.pools:
             stored = {j: half(h) for half, (j, h) in zip(network.halves[str(layer)], stored.items())}
