@@ -211,7 +211,7 @@ def variance_table(records: Sequence[dict]) -> pd.DataFrame:  # seed, evaluation
     ]
     return pd.DataFrame(rows, columns=["seed", "evaluations", "with_b", "without", "share"])
 
-
+# %% ../../nbs/54b_controller_figures.ipynb #variance-plot
 def plot_variance(df: pd.DataFrame, title: str) -> plt.Figure:
     "Variance of the gradient with and without baseline, a line for each controller."
     looks = sorted(df["evaluations"].unique())
@@ -271,7 +271,7 @@ def motif_table(record: dict) -> pd.DataFrame:  # cell, evaluations, accuracy, b
     ]
     return pd.DataFrame(rows, columns=["cell", "evaluations", "accuracy", "best"])
 
-
+# %% ../../nbs/54b_controller_figures.ipynb #cells-plot
 def plot_motifs(df: pd.DataFrame, title: str) -> plt.Figure:
     "Expected accuracy of random search over evaluations, a line for each space."
     fig, ax = plt.subplots(figsize=(6, 3.2))

@@ -35,6 +35,10 @@ CLAIMS: dict[str, dict] = {
     "half-day": dict(
         claim="ENAS finds a network in about half a day on one GPU", source="summary of ENAS",
         document="0.32 days (macro), 0.45 (micro)", criterion="both are at most half a day"),
+}  # fmt: skip
+
+# %% ../../nbs/54_nas_nasnet_enas.ipynb #claims-enas-cost
+CLAIMS |= {
     "thousand": dict(
         claim="ENAS is more than 1,000 times cheaper than NAS", source="ENAS, results",
         document="more than 1,000 times",
@@ -68,6 +72,10 @@ CLAIMS |= {
         document="it is what the method is for", exploratory=_SEEN,
         criterion="regret of the network returned at the end, random less PPO at NASNet's rate, by seed",
         rule="better", smallest=0.1, unit="points"),
+}  # fmt: skip
+
+# %% ../../nbs/54_nas_nasnet_enas.ipynb #claims-ppo
+CLAIMS |= {
     "ppo-published": dict(
         claim="PPO is faster than REINFORCE at NASNet's learning rate", source="NASNet, method",
         document="faster and more stable", exploratory=_SEEN,
@@ -78,6 +86,10 @@ CLAIMS |= {
         document="faster and more stable", exploratory=_SEEN,
         criterion=_PAIRED + "PPO less REINFORCE at a quarter of the budget, each at its own best rate",
         rule="better", smallest=1.0, unit="points"),
+}  # fmt: skip
+
+# %% ../../nbs/54_nas_nasnet_enas.ipynb #claims-stable
+CLAIMS |= {
     "ppo-stable": dict(
         claim="PPO is more stable than REINFORCE, each at its own best learning rate",
         source="NASNet, method", document="faster and more stable", exploratory=_SEEN,
@@ -111,6 +123,10 @@ CLAIMS |= {
         claim="Even a cell found on 8×8 digits serves", source="NASNet, introduction", document="-",
         criterion="of 4,096 cells: the best one on digits is among the best tenth on CIFAR-10, CIFAR-100 and"
         " ImageNet16-120"),
+}  # fmt: skip
+
+# %% ../../nbs/54_nas_nasnet_enas.ipynb #claims-cells
+CLAIMS |= {
     "cells": dict(
         claim="Searching a cell instead of all layers saves computation", source="NASNet, introduction",
         document="the amount of computation is cut considerably",
@@ -125,6 +141,10 @@ CLAIMS |= {
         claim="ScheduledDropPath lowers the error where networks overfit", source="ScheduledDropPath",
         document="significantly improves",
         criterion="error without drop path less that with ScheduledDropPath, by seed", **_POINTS),
+}  # fmt: skip
+
+# %% ../../nbs/54_nas_nasnet_enas.ipynb #claims-growing
+CLAIMS |= {
     "drop-growing": dict(
         claim="ScheduledDropPath is better than drop path at a constant rate", source="ScheduledDropPath",
         document="the rate grows linearly with training",
@@ -160,6 +180,10 @@ CLAIMS |= {
         document="macro 4.23 %, 3.87 with more channels; micro 3.54, with cutout 2.89", **_LARGE),
     "imagenet": dict(claim="NASNet-A's cells on ImageNet", source="NASNet, results",
         document="6 @ 4032: 82.7 % top-1, 96.2 % top-5", **_LARGE),
+}  # fmt: skip
+
+# %% ../../nbs/54_nas_nasnet_enas.ipynb #claims-large
+CLAIMS |= {
     "coco": dict(claim="NASNet-A in Faster R-CNN on COCO", source="NASNet, summary",
         document="43.1 mAP", **_LARGE),
     "automl": dict(claim="Cloud AutoML makes good image classifiers without an expert",

@@ -260,7 +260,7 @@ ARMS = {  # name → what becomes of the final rate: held at once, reached by gr
     "without batch norm": (0.0, 0.0),
 }  # fmt: skip
 
-
+# %% ../../nbs/54c_nasnet_runs.ipynb #drop-run
 def drop_run(
     arm: str,  # in `ARMS`
     images: int,  # that are learned from
