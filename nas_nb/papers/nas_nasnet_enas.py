@@ -9,16 +9,17 @@ __all__ = ['PROFILES', 'EXPECTED', 'CLAIMS']
 PROFILES = dict(
     cpu=dict(
         first_seed=1000, table="nasbench201", public=True,
-        rules=("REINFORCE", "PPO", "bare"), rates=(3.5e-4, 1e-3, 3.5e-3, 1e-2, 3.5e-2),
+        rules=("REINFORCE", "PPO", "bare"), rates=(3.5e-4, 3.5e-3, 1e-2),
         nulls=("random", "flipped", "flipped_ppo"), null_rate=3.5e-3,
-        budget=2000, look_every=100, soon=500, searches=16, blocks=3,  # a record holds `searches` seeds
+        budget=2000, look_every=100, soon=500, searches=16, blocks=2,  # a record holds `searches` seeds
         variance_rate=3.5e-3, variance_at=(0, 1000), variance_seeds=12, variance_batches=64,
         motif_counts=(1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000), motif_cells=(2, 4, 8),
+        trained=False,  # whether the trainings below are run
         images=100, filters=4, drop_steps=200, batch=50, drop_lr=0.05, drop_rate=0.4, seeds=10,
     ),
     quick=dict(table="digits", public=False, rates=(3.5e-4, 3.5e-3), budget=400, soon=200, searches=6,
         blocks=2, variance_at=(0, 100), variance_seeds=3, variance_batches=16,
-        images=50, filters=2, drop_steps=12, seeds=2),
+        trained=True, images=50, filters=2, drop_steps=12, seeds=2),
     smoke=dict(budget=40, look_every=20, soon=20, searches=2, variance_at=(0, 20), variance_seeds=2,
         variance_batches=3, drop_steps=2, batch=25),
 )  # fmt: skip
