@@ -17,9 +17,9 @@ PROFILES = dict(
         trained=False,  # whether the trainings below are run
         images=100, filters=4, drop_steps=200, batch=50, drop_lr=0.05, drop_rate=0.4, seeds=10,
     ),
-    quick=dict(table="digits", public=False, rates=(3.5e-4, 3.5e-3), budget=400, soon=200, searches=6,
-        blocks=2, variance_at=(0, 100), variance_seeds=3, variance_batches=16,
-        trained=True, images=50, filters=2, drop_steps=12, seeds=2),
+    quick=dict(table="digits", public=False, rates=(3.5e-4, 3.5e-3), budget=200, soon=100, searches=4,
+        blocks=2, variance_at=(0, 100), variance_seeds=2, variance_batches=8,
+        trained=True, images=50, filters=2, drop_steps=6, seeds=2),
     smoke=dict(budget=40, look_every=20, soon=20, searches=2, variance_at=(0, 20), variance_seeds=2,
         variance_batches=3, drop_steps=2, batch=25),
 )  # fmt: skip
