@@ -167,7 +167,7 @@ def plot_curves(df: pd.DataFrame, best: dict, null: float, title: str) -> plt.Fi
     for ax, rates in zip(axes, (dict.fromkeys(best, 3.5e-4), best)):
         for rule, rate in rates.items():
             _curve(ax, df, rule, rate, NAMES[rule])
-        for rule in ("random", "flipped", "flipped_ppo"):
+        for rule in (r for r in ("random", "flipped", "flipped_ppo") if r in set(df["rule"])):
             _curve(ax, df, rule, null, NAMES[rule])
         ax.set(xlabel="evaluations")
     axes[0].set(ylabel="accuracy of what is drawn, %", title="at NASNet's rate, 0.00035")
