@@ -319,8 +319,9 @@ def load(
 ) -> None:
     "Go on from a `state`; raises `ValueError` for one of another search, and then changes nothing."
     check_state(state, self.state(), f"the state of this {type(self).__name__}")
-    if min(state["t"], state["updates"]) < 0 or (state["v"] < 0).any() or (state["seeds"] < 0).any():
-        raise ValueError(f"the state of this {type(self).__name__} was altered: a count is below 0")
+    counts = all(0 <= state[k] < 2**31 for k in ("t", "updates"))
+    if not counts or (state["v"] < 0).any() or (state["seeds"] < 0).any():
+        raise ValueError(f"the state of this {type(self).__name__} was altered: a count is out of range")
     self.t, self.updates = state["t"], state["updates"]
     for name in self.STATE:
         setattr(self, name, state[name].clone().to(self.flat.device))

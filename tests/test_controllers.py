@@ -430,6 +430,7 @@ def test_other_bad_calls():
         "which searches": lambda: opt.keep([2]),
         "does not fit": lambda: opt.load(Reinforce(SPACE, range(3), hidden=8).state()),
         "was altered": lambda: opt.load(opt.state() | dict(updates=-1)),
+        "a count is out of range": lambda: opt.load(opt.state() | dict(t=2**70)),
         "base must have": lambda: PNAS(SPACE, base=[0, 2, 0]),
         "Space of categorical": lambda: PNAS(Space([2], reals=[(0, 1)])),
         "ask before": lambda: PNAS(SPACE).tell([0.0]),
