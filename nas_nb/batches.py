@@ -332,7 +332,7 @@ def eval_batches(
     std: tuple[float, ...],
     channels_last: bool = False,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:  # float32 (n, C, H, W), normalised; int64 (n,)
-    "All images in their order, normalised and otherwise unchanged; raises `DataError`."
+    "All images in their order, normalised, (n, C, H, W), with labels (n,); raises `DataError`."
     if not is_whole(size, 1):
         raise DataError(f"batches of {size} cannot be made: choose a whole number of images, at least 1")
     layout = _Layout(images, mean, std, channels_last)

@@ -149,7 +149,7 @@ def reinforce_loss(
     logp: torch.Tensor,  # (seeds, m, T), of each decision
     advantage: torch.Tensor,  # (seeds, m): R - b
 ) -> torch.Tensor:  # (seeds,)
-    "Its gradient is minus the estimate of ∇J."
+    "Its gradient is minus the estimate of ∇J: `logp` (seeds, m, T), `advantage` (seeds, m) → (seeds,)."
     return -(logp.sum(-1) * advantage).mean(1)
 
 # %% ../nbs/26_controllers.ipynb #baseline
@@ -159,7 +159,7 @@ def next_baseline(
     decay: float = 0.95,
     first: bool = False,  # whether there were no rewards before
 ) -> torch.Tensor:  # (seeds,)
-    "The moving average after a batch of rewards."
+    "The moving average after a batch of rewards: `baseline` (seeds,), `rewards` (seeds, m) → (seeds,)."
     mean = rewards.mean(1)
     return mean if first else decay * baseline + (1 - decay) * mean
 
@@ -219,7 +219,7 @@ def adam_step(
     betas: tuple = (0.9, 0.999),
     eps: float = 1e-8,
 ) -> None:
-    "A step of Adam, as TensorFlow has it."
+    "A step of Adam, as TensorFlow has it; `w`, `m`, `v` and `g` have any shape, all the same."
     b1, b2 = betas
     rate = lr * math.sqrt(1 - b2 ** (t + 1)) / (1 - b1 ** (t + 1))
     m.mul_(b1).add_(g, alpha=1 - b1)
@@ -257,7 +257,9 @@ def ppo_loss(
     advantage: torch.Tensor,  # (seeds, m): R - b
     clip: float = 0.2,  # ε
 ) -> torch.Tensor:  # (seeds,)
-    "The clipped objective, to be minimised; where nothing has changed yet, its gradient is REINFORCE's."
+    """The clipped objective, to be minimised: `logp`, `old` (seeds, m, T), `advantage` (seeds, m) → (seeds,).
+
+    Where nothing has changed yet, its gradient is REINFORCE's."""
     ratio, A = (logp - old).exp(), advantage[..., None]
     return -torch.minimum(ratio * A, ratio.clamp(1 - clip, 1 + clip) * A).sum(-1).mean(1)
 
