@@ -75,7 +75,7 @@ def _learning(given):
 
 @patch
 def _begin(self: Controller, start, bias, dtype):
-    if not isinstance(start, int | float) or not 0 < start < math.inf:
+    if not isinstance(start, int | float) or not 0 < start < 1e30:
         raise ValueError(f"start must be above 0 and finite, not {start!r}")
     P, self.t, self.updates = sum(map(math.prod, self.shapes.values())), 0, 0
     u = uniform(self.seeds, range(1), P, 3, dtype)[0].T

@@ -427,6 +427,7 @@ def test_other_bad_calls():
         "must be \\(2, n, 3\\)": lambda: opt.of([[0, 0, 0]]),
         "out of range": lambda: opt.of([[[0, 0, 4]], [[0, 0, 0]]]),
         "n = 0": lambda: opt.ask(0),
+        "start must be": lambda: Reinforce(SPACE, start=10**400),
         "which searches": lambda: opt.keep([2]),
         "does not fit": lambda: opt.load(Reinforce(SPACE, range(3), hidden=8).state()),
         "was altered": lambda: opt.load(opt.state() | dict(updates=-1)),
