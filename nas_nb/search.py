@@ -353,13 +353,6 @@ def set_extra_state(self: Distribution, state: dict) -> None:
     "Go on from there."
     self.rule.load(state)
 
-
-@patch
-def load_state_dict(self: Distribution, state: dict, *args, **kwargs):
-    "Go on from a `state_dict`; raises `ValueError` for one of another search, or one that was altered."
-    check_state(state, self.state_dict(), "the state of the method")
-    return SamplingMethod.load_state_dict(self, state, *args, **kwargs)
-
 # %% ../nbs/27_search.ipynb #uniform
 class Uniform(Distribution):
     "Architectures whose choices are all equally likely; it learns nothing."

@@ -463,7 +463,11 @@ def test_what_is_no_method_is_refused():
         search(*relaxed(), TRAIN, VALID, RECIPE, paths=2)
 
 
-@pytest.mark.parametrize("kind", [Distribution, Uniform])
+class OnesOwn(Distribution):
+    "A method of somebody's own, who wrote nothing for `load_state_dict`."
+
+
+@pytest.mark.parametrize("kind", [Distribution, Uniform, OnesOwn])
 @pytest.mark.parametrize(
     "change",
     [
