@@ -48,6 +48,7 @@ test: env
 # numpy reads its variable when it is imported; for torch's the notebooks care themselves (nbs/08_bits.ipynb)
 NUMPY = $(if $(filter x86_64,$(shell uname -m)),NPY_DISABLE_CPU_FEATURES=X86_V4)
 lab: env
+	@$(BIN)/python tools/trust.py
 	$(NUMPY) $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter \
 		$$([ "$$(id -u)" != 0 ] || echo --allow-root)
 
