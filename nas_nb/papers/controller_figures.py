@@ -229,10 +229,14 @@ def plot_variance(df: pd.DataFrame, title: str) -> plt.Figure:
 _SAID = dict(digits="digits, 8×8", cifar10="CIFAR-10", cifar100="CIFAR-100", imagenet16="ImageNet16-120")
 
 
+def _all(ranks):
+    return " and ".join(map(str, ranks))
+
+
 def transfer_table(record: dict) -> pd.DataFrame:
     "A row for each pair of data sets: in the whole public table, and among the cells that digits know, too."
     rows = [
-        {"cells": cells, "from": _SAID[a], "to": _SAID[b]} | found
+        {"cells": cells, "from": _SAID[a], "to": _SAID[b]} | found | dict(ranks=_all(found["ranks"]))
         for cells, part in record["result"].items()
         for a, others in part.items()
         for b, found in others.items()
