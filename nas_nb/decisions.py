@@ -97,7 +97,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy):
         x, w = ctx.saved_tensors
-        ctx.factors.append((x, dy))
+        ctx.factors.append((x.detach(), dy))  # not its graph, which holds the list
         return torch.bmm(dy, w.transpose(1, 2)), None, None
 
 # %% ../nbs/26a_decisions.ipynb #product-later

@@ -27,8 +27,10 @@ class GradientSettings:
     lr: float = 3e-4  # of Adam, > 0
     decay: float = 1e-3  # weight decay of the architecture's parameters, ≥ 0
     second_order: bool = False  # through one step of the weights; needs recipe optimizer="momentum"
+    weights_first: int = 0  # so many steps at the beginning are of the weights alone, ≥ 0
 
     def __post_init__(self):
+        check_whole(0, weights_first=self.weights_first)
         real = isinstance(self.lr, Real) and isinstance(self.decay, Real)
         if not real or not 0 < self.lr < math.inf or not 0 <= self.decay < math.inf:
             found = f"{self.lr}, {self.decay}"
@@ -41,9 +43,11 @@ class SamplingSettings:
 
     paths: int = 2  # for a step of the weights, ≥ 1 (of a `Distribution` ≥ 2)
     samples: int = 2  # for a step of the architecture, ≥ 1 (of those here ≥ 2)
+    weights_first: int = 0  # so many steps at the beginning are of the weights alone, ≥ 0
 
     def __post_init__(self):
         check_whole(1, paths=self.paths, samples=self.samples)
+        check_whole(0, weights_first=self.weights_first)
 
 # %% ../nbs/20a_methods.ipynb #gradient-method
 class GradientMethod(nn.Module):

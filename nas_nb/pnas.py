@@ -99,7 +99,8 @@ def fit(
     low, high = losses.amin(1, keepdim=True), losses.amax(1, keepdim=True)
     y = ((losses - low) / (high - low).clamp(min=1e-12)).float().repeat_interleave(M, 0)
     fold = (uniform(self.seeds, range(1), n, 5)[0].T * M).long()[:, None]  # the one that does not see it
-    seen = (fold != torch.arange(M)[:, None]).float().reshape(N * M, n)
+    each = torch.arange(M, device=fold.device)[:, None]
+    seen = (fold != each).float().reshape(N * M, n)
     for _ in range(steps):
         u = uniform(self.seeds, range(self.t, self.t + 1), M * batch, 6)[0].T.reshape(N * M, batch)
         self._step(x, y, seen, (u * n).long())
@@ -220,5 +221,5 @@ def _next(self: PNAS):
 def best(self: PNAS) -> torch.Tensor:  # (N, variables), or (variables,) for a single search
     "What had the lowest loss so far, the first of equals."
     at = torch.cat(self.losses, 1).argmin(1)
-    found = torch.cat(self.cats, 1)[torch.arange(len(at)), at]
+    found = torch.cat(self.cats, 1)[torch.arange(len(at), device=at.device), at]
     return found[0] if self.single else found

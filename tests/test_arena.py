@@ -6,8 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from nas_nb.papers.arena_figures import judge_lookup, of_seeds
-from nas_nb.papers.arena_lookup import METHODS, Arena, Look, exact_random, lookup, of_best_of
+from nas_nb.files import Checkpoint
+from nas_nb.papers.arena_figures import against, judge_lookup, missed, of_seeds
+from nas_nb.papers.arena_lookup import (
+    METHODS,
+    Arena,
+    Look,
+    exact_random,
+    headroom,
+    lookup,
+    noise_of,
+    of_best_of,
+)
+from nas_nb.papers.arena_oneshot import searches_before
 
 SMALL = Arena(
     (2, 3), np.array([[61, 63], [70, 68], [55, 57], [71, 75], [72, 72], [40, 44.0]]), dict(name="small")
@@ -99,3 +110,62 @@ def test_controllers_and_pnas_are_the_same_in_blocks():
         whole, parts = (lookup(arena, method, [20, 40], [40], range(5), block=b) for b in (16, 2))
         assert whole == parts, method
         assert whole["seen"]["mean"][-1] < 2
+
+
+ROW = dict(path=["0"], path_but_none=["0"], entropy=[0.5], best_of_100="0", shared=[0.1])
+
+
+@pytest.mark.parametrize("searches", [3, [3], [{}], [ROW | dict(best_of_100=1)], [ROW | dict(entropy=0.5)]])
+def test_a_checkpoint_of_other_searches_is_refused(tmp_path, searches):
+    ckpt = Checkpoint(tmp_path / "checkpoint.pt")
+    ckpt.save(dict(searches=searches))
+    with pytest.raises(ValueError, match="the checkpoint of these searches"):
+        searches_before(ckpt, True)
+
+
+def test_a_checkpoint_of_these_searches_is_taken(tmp_path):
+    ckpt = Checkpoint(tmp_path / "checkpoint.pt")
+    assert searches_before(ckpt, True) == searches_before(None, False) == []
+    ckpt.save(dict(searches=[ROW, ROW]))
+    assert searches_before(ckpt, True) == [ROW, ROW]
+
+
+def test_what_is_seen_and_what_judges_may_differ():
+    seen, final = np.array([[1.0], [3.0], [2.0]]), np.array([5.0, 4.0, 9.0])
+    arena = Arena((3,), seen, dict(name="apart"), final)
+    found = exact_random(arena, [1, 200], [1])["seen"]
+    assert found["mean"] == pytest.approx([3.0, 5.0])  # the best that is seen is the worst
+    assert lookup(arena, "random search", [200], [200], 5)["seen"]["mean"] == [5.0]
+    assert arena.above.tolist() == [3, 5, 1]
+
+
+def test_what_needs_no_search_is_found_by_hand():
+    final = np.array([9.0, 8.0, 7.5, 8.5, 1.0, 2.0])
+    arena = Arena((2, 3), np.array([1.0, 9, 2, 8, 3, 4])[:, None], dict(name="by hand"), final)
+    found = headroom(arena, 1, np.array([0, 1, 2, 0, 4, 5]))  # one function of two encodings near the best
+    assert (found["lucky"], found["largest"], found["marginal"]) == (1.0, 8.0, 8.0)
+    assert found["noise"] == pytest.approx(0.5, abs=1e-4) and found["within"] == 1
+    trainings = np.array([[1.0, 3.0], [4.0, 4.0]])
+    assert noise_of(Arena((2,), trainings, {})) == pytest.approx(1.0)
+
+
+def test_evolution_kills_the_oldest_and_changes_one_variable():
+    arena = Arena((3, 4, 5), np.arange(60.0)[:, None], dict(name="rising"))
+    look = Look(arena, 4, [40])
+    METHODS["evolution"][0](look, population=5, rivals=2)
+    asked = [[np.unravel_index(i, (3, 4, 5)) for i in rows] for rows in np.concatenate(look.asked, 1)]
+    for search in asked:
+        for n, child in enumerate(search[5:], 5):
+            alive = search[n - 5 : n]
+            assert any(sum(a != b for a, b in zip(child, parent)) == 1 for parent in alive)
+
+
+def test_differences_are_in_units_of_what_random_search_misses():
+    runs = {name: dict(result=lookup(SMALL, name, [1, 3], [3], 6)) for name in ("random search", "GA")}
+    runs["exact"] = dict(result=exact_random(SMALL, [1, 3, 2000], [3]))
+    regret = lambda name: of_seeds(runs[name], 3)[0]
+    expected = (regret("random search") - regret("GA")) / runs["exact"]["result"]["seen"]["mean"][1]
+    assert missed(runs) == runs["exact"]["result"]["seen"]["mean"][1]
+    assert against({"digits": runs}, "random search", "GA", 3)["digits"] == pytest.approx(expected)
+    with pytest.raises(KeyError, match="2,000 evaluations"):
+        against({"digits": runs}, "random search", "GA", 2000)

@@ -3,6 +3,7 @@ properties: exact gradients, a seed alone and in a crowd, going on, bad input.""
 
 import json
 import math
+import weakref
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from nas_nb.asng import Space
 from nas_nb.controllers import PPO, Controller, Reinforce, adam_step, next_baseline, ppo_loss, reinforce_loss
-from nas_nb.decisions import Step, as_steps, attention, layers, lstm, shapes_of, sizes_of, walk
+from nas_nb.decisions import Later, Step, as_steps, attention, layers, lstm, shapes_of, sizes_of, walk
 from nas_nb.enas import BIAS, as_cells, as_layers, macro, micro, skip_penalty
 from nas_nb.pnas import PNAS, blocks, growth
 
@@ -226,6 +227,22 @@ def test_gradients_are_those_of_autograd_alone():
     for g, w in zip(opt._gradients(draws, lambda now: now.logp.sum((1, 2))), leaves.values()):
         expected = torch.zeros_like(w) if w.grad is None else w.grad
         torch.testing.assert_close(g, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_an_update_frees_what_it_computed():
+    class Factors(list):
+        "A list that can be watched."
+
+    factors, steps = Factors(), as_steps(Space((2, 3)))
+    weights = {
+        k: torch.full((1, *shape), 0.1, requires_grad=True) for k, shape in shapes_of(steps, 4).items()
+    }
+    later = Later(weights["lstm"], factors)
+    walk(steps, weights | dict(lstm=later), 2, given=torch.zeros(1, 2, 2).long()).logp.sum().backward()
+    assert factors
+    gone = weakref.ref(factors)
+    del later, factors
+    assert gone() is None
 
 
 def test_a_baseline_lowers_the_variance():

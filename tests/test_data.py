@@ -2417,6 +2417,39 @@ def test_an_error_is_one_line_in_a_log(tmp_path, roots):
     assert (done.returncode, done.stdout, done.stderr) == (1, "", want)
 
 
+def odd_tiff():
+    "A TIFF that says of itself that each pixel has 516 numbers."
+    whole = encoded(X["train"][0], "tiff")
+    samples = struct.pack("<HHIH", 277, 3, 1, 3)
+    assert whole.count(samples) == 1
+    return whole.replace(samples, struct.pack("<HHIH", 277, 3, 1, 516))
+
+
+def large_png():
+    "A PNG that says of itself that it is large enough for Pillow to warn of it."
+    head = b"IHDR" + struct.pack(">IIBBBBB", 10_000, 10_000, 8, 0, 0, 0, 0)
+    return PNG[:12] + head + struct.pack(">I", zlib.crc32(head)) + PNG[33:]
+
+
+@pytest.mark.parametrize("kind", ["log", "warning", "npz"])
+def test_nothing_is_said_beside_the_one_line(tmp_path, kind):
+    "Libraries log and warn on their own account; a file that Python 2 wrote is read without a word."
+    path = tmp_path / "f"
+    if kind == "npz":
+        head = b"{'descr': '<i8', 'fortran_order': False, 'shape': (6L,), }"
+        part = b"\x93NUMPY\1\0" + struct.pack("<H", 118) + head.ljust(117) + b"\n" + Y["train"].tobytes()
+        path = npz(tmp_path / "a.npz", y_train=None)
+        with zipfile.ZipFile(path, "a") as z:
+            z.writestr("y_train.npy", part)
+    else:
+        folder(path, files() | {"train/ant/9.png": odd_tiff() if kind == "log" else large_png()})
+    environment = {k: v for k, v in os.environ.items() if k != "IN_TEST"}
+    command = [sys.executable, "-m", "nas_nb.cli", "data", "verify", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout.count("\n")) == ((0, 1) if kind == "npz" else (1, 0)), done
+    assert done.stderr.count("\n") == (kind != "npz") and done.stderr[:8] in ("", "nas-nb: "), done.stderr
+
+
 def test_unknown_names_are_told_the_known(roots):
     npz(roots[0] / "flowers.npz")
     for own in ("cache", "locks", "runs"):  # folders that the program makes

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['LOOK', 'readings', 'outcomes', 'choices_of', 'live', 'last', 'of', 'fresh', 'paired', 'nulls_of', 'plot_strips',
            'plot_growth', 'plot_collapse', 'tau_within', 'ranked_by', 'convolutions_of', 'rankings', 'yardsticks',
-           'plot_rankings', 'place', 'by_quality', 'draw_map', 'draw_places', 'best_place', 'tenth', 'third', 'flipped',
-           'compared', 'told_strips', 'grown', 'told_growth', 'parts', 'told_collapse', 'in_words', 'told_rankings',
-           'judge', 'walking']
+           'plot_rankings', 'place', 'by_quality', 'draw_map', 'draw_places', 'best_place', 'colour_bar', 'tenth',
+           'third', 'flipped', 'compared', 'own_best', 'told_strips', 'grown', 'told_growth', 'parts', 'told_collapse',
+           'in_words', 'told_rankings', 'judge', 'walking']
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #imports
 from collections.abc import Sequence
@@ -113,19 +113,39 @@ LOOK["DSNAS"] = dict(color="#332288", marker="d", linestyle="-.")
 def plot_strips(ends: pd.DataFrame, nulls: pd.DataFrame, constant: float, title: str) -> plt.Figure:
     "Percentiles of found cells: of methods, their nulls (columns method, percentile), all convolutions."
     methods = list(dict.fromkeys(ends["method"]))
-    fig, ax = plt.subplots(figsize=(6.8, 0.42 * len(methods) + 1.5))
+    fig, ax = plt.subplots(figsize=(7.4, 0.42 * len(methods) + 1.9))
     for y, method in enumerate(methods):
         for rows, shift, color in ((ends, -0.17, LOOK[method]["color"]), (nulls, 0.17, "0.6")):
             values = rows[rows["method"] == method]["percentile"].to_numpy()
             if len(values):
                 _strip(ax, y + shift, values, color)
-    ax.axvline(0.5, color="0.35", linestyle="--", linewidth=1)
-    ax.axvline(constant, color="0.35", linestyle=":", linewidth=1)
+            else:
+                _say_none(ax, y + shift, method)
+    _yardsticks(ax.axvline, ends, constant)
     _stretch(ax)
     ax.set(yticks=range(len(methods)), yticklabels=methods, ylim=(len(methods) - 0.4, -0.6))
-    ax.set_xlabel("percentile among all 4,096 encodings\n(dashed: a uniform draw; dotted: all convolutions)")
+    ax.set_xlabel("percentile among all 4,096 encodings")
+    fig.legend(loc="outside lower center", ncols=3)
     headline(fig, title)
     return fig
+
+# %% ../../nbs/95d_oneshot_figures.ipynb #yardstick-lines
+_OWN_NULL = {"REINFORCE": "null: a uniform draw", "random search": "a null itself"}
+
+
+def _say_none(ax, y, method):
+    said = dict(fontsize=6.5, color="0.45", va="center", transform=ax.get_yaxis_transform())
+    ax.text(1.01, y, _OWN_NULL.get(method, "no null was run"), **said)
+
+
+def _yardsticks(line, df, constant: float) -> None:  # `line`: of an axis, `axvline` or `axhline`
+    line(0.5, color="0.35", linestyle="--", linewidth=1, label="a uniform draw")
+    line(constant, color="0.35", linestyle=":", linewidth=1.4, label="all convolutions")
+    random = last(df) if "step" in df else df
+    random = random.loc[random["method"] == "random search", "percentile"].median()
+    look = LOOK["random search"] | dict(marker="", linestyle="-.", linewidth=1.2)
+    if random == random:
+        line(random, **look, label="random search, median")
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #strip
 def _strip(ax, y, values, color):
@@ -141,20 +161,32 @@ def _stretch(ax, axis="x"):
     (ax.xaxis if axis == "x" else ax.yaxis).set_minor_locator(plt.NullLocator())
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #growth
-def plot_growth(df: pd.DataFrame, cost: dict[str, float], title: str) -> plt.Figure:
-    "Median percentile and quartiles against the `cost` of a step (multiply-adds) times the steps."
-    fig, ax = plt.subplots(figsize=(7.2, 4.2))
-    for method, rows in df.groupby("method", sort=False):
-        at, look = rows.groupby("step")["percentile"], LOOK[method]
-        x = at.median().index * cost[method] / 1e9
-        ax.plot(x, at.median(), **look | dict(marker=look["marker"] if len(x) == 1 else ""), label=method)
-        ax.fill_between(x, at.quantile(0.25), at.quantile(0.75), color=look["color"], alpha=0.12, lw=0)
-    ax.axhline(0.5, color="0.35", linestyle="--", linewidth=1)
-    _stretch(ax, "y")
-    ax.set(xscale="log", xlabel="multiply-adds so far (10⁹)", ylabel="percentile of the cell, median")
-    fig.legend(loc="outside right center")
+def plot_growth(df: pd.DataFrame, cost: dict[str, float], constant: float, title: str) -> plt.Figure:
+    "Percentile of each search and their median against the `cost` of a step (multiply-adds) times steps."
+    methods = [m for m in dict.fromkeys(df["method"]) if m != "random search"]
+    columns, rows = min(4, len(methods)), -(-len(methods) // 4)
+    shape = dict(figsize=(2.2 * columns + 0.6, 2.1 * rows + 1.2), sharex=True, sharey=True, squeeze=False)
+    fig, axes = plt.subplots(rows, columns, **shape)
+    for ax, method in zip(axes.flat, methods):
+        _searches(ax, df[df["method"] == method], cost[method], LOOK[method]["color"])
+        _yardsticks(ax.axhline, df, constant)
+        ax.set_title(method)
+    for ax in list(axes.flat)[len(methods) :]:
+        ax.set_visible(False)
+    for ax in axes[-1]:
+        ax.set_xlabel("multiply-adds (10⁹)")
+    _stretch(axes[0, 0], "y")
+    axes[0, 0].set_xscale("log")
+    fig.supylabel("percentile of the cell", fontsize=9)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     headline(fig, title)
     return fig
+
+# %% ../../nbs/95d_oneshot_figures.ipynb #growth-searches
+def _searches(ax, rows, cost: float, color) -> None:
+    wide = rows.pivot(index="step", columns="seed", values="percentile")
+    ax.plot(wide.index * cost / 1e9, wide, color=color, linewidth=0.6, alpha=0.45)
+    ax.plot(wide.index * cost / 1e9, wide.median(axis=1), color=color, linewidth=2.2)
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #collapse
 _PARTS = dict(convolutions=COLORS[0], skips=COLORS[1], pools=COLORS[2], nones="0.6")
@@ -284,6 +316,7 @@ def draw_places(ax, df: pd.DataFrame, at: float, table: Table) -> None:
     now = df[df["step"] == at]
     for color, width in (("white", 2.4), ("black", 1.0)):  # seen on bright and on dark squares
         ring = dict(markerfacecolor="none", markeredgecolor=color, markeredgewidth=width, markersize=7)
+        ring["clip_on"] = False  # a good cell is at the border
         ax.plot(*place(now["code"], by_quality(table)).T, "o", **ring)
 
 
@@ -292,6 +325,12 @@ def best_place(ax, table: Table) -> None:
     code = table.frame["architecture"][int(table.scores.argmax())]
     spot = dict(color=COLORS[3], markersize=11, markeredgecolor="white", clip_on=False)
     ax.plot(*place([code], by_quality(table))[0], "*", **spot)
+
+# %% ../../nbs/95d_oneshot_figures.ipynb #colour-bar
+def colour_bar(fig: plt.Figure) -> None:
+    "A bar for the maps of a figure, on its right."
+    maps = [ax for ax in fig.axes if ax.images]
+    fig.colorbar(maps[0].images[0], ax=maps, label="percentile (1: best)", fraction=0.03, pad=0.02)
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #times
 def _at(df, share):  # rows at the look that is nearest to a share of the steps
@@ -323,6 +362,23 @@ def compared(found: pd.DataFrame, drifted: pd.DataFrame) -> tuple[pd.DataFrame, 
     ranked = plain.assign(at=plain["method"].map(list(order).index)).sort_values("at", kind="stable")
     return ranked.drop(columns="at"), pd.concat([null, drifted])
 
+# %% ../../nbs/95d_oneshot_figures.ipynb #own-best
+def own_best(records: Sequence[dict], table: Table) -> pd.DataFrame:  # `records`: of `oneshot_run`
+    "Median percentile of the best of 100 by shared losses, and of what is returned, a row a method."
+    plain = lambda c: not c["null"] and c["apart"] and c["delta0"] == 1
+    rows = [
+        dict(method=r["config"]["method"], best=found["best_of_100"], code=found["path"][-1])
+        for r in records
+        if plain(r["config"])
+        for found in r["result"]["searches"]
+    ]
+    df = pd.DataFrame(rows)
+    df["best of 100"], df["returned"] = (table.percentile(choices_of(df[k])) for k in ("best", "code"))
+    df.loc[df["method"] == "random search", "returned"] = df["best of 100"]
+    at = df.groupby("method")
+    found = at[["best of 100", "returned"]].median().assign(searches=at.size())
+    return found.sort_values("best of 100", ascending=False, kind="stable")
+
 # %% ../../nbs/95d_oneshot_figures.ipynb #told
 def told_strips(plain: pd.DataFrame, nulls: pd.DataFrame) -> tuple[str, str]:
     "Title and alternative text of `plot_strips`."
@@ -349,9 +405,10 @@ def told_growth(df: pd.DataFrame) -> tuple[str, str]:
     longer = df[df["method"] != "random search"]
     late, early = (rows.groupby("method")["percentile"].median() for rows in (last(longer), third(longer)))
     gain = (late - early).sort_values(kind="stable")
-    title = f"From a third of the steps to the end, medians: {gain.index[-1]} {gain.iloc[-1]:+.2f}"
-    title += f", {gain.index[0]} {gain.iloc[0]:+.2f}" if len(gain) > 1 else ""
-    return title, f"Percentile of the cell against multiply-adds, a line for each method. {title}."
+    title = f"From a third of the steps to the end median percentiles change by {gain.iloc[0]:+.2f} "
+    title += f"({gain.index[0]}) to {gain.iloc[-1]:+.2f} ({gain.index[-1]})"
+    what = "Percentile of the cell against multiply-adds, a panel for each method, a thin line a search"
+    return title, f"{what}. {title}."
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #told-collapse
 def parts(df: pd.DataFrame) -> pd.DataFrame:
@@ -371,10 +428,11 @@ def told_collapse(df: pd.DataFrame) -> tuple[str, str]:
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #in-words
 def in_words(early: pd.DataFrame, late: pd.DataFrame, method: str) -> dict:
-    "Live convolutions (mean) and percentiles (median) of a method at two looks, to be cited."
-    at = lambda rows, value: of(rows, method, value).agg("mean" if value == "convolutions" else "median")
+    "Live convolutions (mean) and percentiles (median) of a method at two looks, and what takes their place."
+    at = lambda rows, value: of(rows, method, value).agg("median" if value == "percentile" else "mean")
     few, many = (f"{at(rows, 'convolutions'):.1f}" for rows in (late, early))
-    return dict(
+    more = {k: f"{at(late, k) - at(early, k):+.1f}" for k in ("nones", "skips")}
+    return more | dict(
         many=many, few=few, early=f"{at(early, 'percentile'):.2f}", late=f"{at(late, 'percentile'):.2f}"
     )
 
@@ -408,6 +466,7 @@ def walking(df: pd.DataFrame, table: Table, methods: Sequence[str]):
             draw_map(ax, table)
             draw_places(ax, df[df["method"] == method], step, table)
             best_place(ax, table)
-            ax.set(title=f"{method}, step {step:.0f}", xlabel="edges 1 to 3 →", ylabel="edges 4 to 6 →")
+            ax.set(title=f"{method}, step {step:.0f}")
+            ax.set(xlabel="edges 1 to 3: worst to best →", ylabel="edges 4 to 6 →")
 
     return draw
