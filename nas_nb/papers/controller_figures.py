@@ -135,14 +135,16 @@ def told_rates(df: pd.DataFrame, at: int, best: dict) -> str:  # best: rule → 
     mean = lambda rule, rate: of(df, rule, rate, at).mean()
     rules = "PPO", "REINFORCE"
     a, b, c, d = [mean(r, 3.5e-4) for r in rules] + [mean(r, best[r]) for r in rules]
-    return f"PPO and REINFORCE draw {a:.1f} and {b:.1f} % at NASNet's rate, {c:.1f} and {d:.1f} % at their own best"
+    own = f"{c:.1f} and {d:.1f} % at their own best"
+    return f"PPO and REINFORCE draw {a:.1f} and {b:.1f} % at NASNet's rate, {own}"
 
 
 def told_curves(df: pd.DataFrame, at: int, best: dict, null: float) -> str:
     "What a controller that learns draws in the end, and what those draw that cannot."
     flips, chance = (of(df, rule, null, at).mean() for rule in ("flipped", "random"))
     ppo = of(df, "PPO", best["PPO"], at).mean()
-    return f"After {at:,} evaluations PPO draws {ppo:.1f} %, told coin flips {flips:.1f} %, at random {chance:.1f} %"
+    nothing = f"told coin flips {flips:.1f} %, at random {chance:.1f} %"
+    return f"After {at:,} evaluations PPO draws {ppo:.1f} %, {nothing}"
 
 # %% ../../nbs/54b_controller_figures.ipynb #rates-plot
 def _line(ax, df, rule, at):
