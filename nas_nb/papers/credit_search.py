@@ -21,6 +21,7 @@ from ..credit import Credit
 from ..judging import inherited
 from ..methods import GradientMethod
 from ..operations import DARTS_OPS
+from .arena_oneshot import searches_before
 from ..relaxations import one_hot
 from ..search import search
 from ..tiny import DATA, Noisy, TinyNetwork
@@ -109,7 +110,7 @@ def table_run(
     ckpt=None,
 ) -> dict:  # searches: path, entropy, shared
     "Several searches that differ in their seeds."
-    done = list((ckpt and ckpt.load() or {}).get("searches", []))
+    done = searches_before(ckpt, dict(path=[], entropy=[], shared=[]))
     for s in range(seed + len(done), seed + block):
         done.append(table_search(method, table, null, first, steps, looks, s))
         if ckpt:
