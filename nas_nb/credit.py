@@ -20,6 +20,7 @@ from torch import nn
 
 from .cells import CellSpace
 from .core import said
+from .files import check_state
 from .methods import CreditMethod
 from .operations import check_reals
 from .relaxations import Weights, one_hot
@@ -259,6 +260,15 @@ def remember(self: Credit) -> None:
     for name in ("mean", "square", "average"):
         self.register_buffer(name, torch.zeros_like(self.alpha))
     self.register_buffer("baselines", torch.zeros_like(self.alpha[:, 0]))
+
+# %% ../nbs/24_credit.ipynb #class-load
+@patch
+def load_state_dict(self: Credit, state: dict, *args, **kwargs):
+    "Go on from a `state_dict`; raises `ValueError` for one of another method, or one that was altered."
+    check_state(state, self.state_dict(), "the state of the method")
+    if any((state[name] < 0).any() for name in ("seen", "updates", "square")):
+        raise ValueError("the state of the method was altered: a count or a mean square is below 0")
+    return _Drawing.load_state_dict(self, state, *args, **kwargs)
 
 # %% ../nbs/24_credit.ipynb #class-ask
 @patch

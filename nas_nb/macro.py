@@ -112,7 +112,8 @@ def of(self: Columns, sources: Sequence[int]) -> torch.Tensor:  # (c_out, source
     "The columns of some sources, (c_out, sources · c_in, 1, 1)."
     if sources == list(self.at):
         return self.weight
-    at = torch.tensor([self.at[source] for source in sources], device=self.weight.device)
+    at = torch.tensor([self.at[source] for source in sources])
+    at = at.to(self.weight.device, non_blocking=True)
     return self.weight.unflatten(1, (len(self.at), -1)).index_select(1, at).flatten(1, 2)
 
 # %% ../nbs/13a_macro.ipynb #branch

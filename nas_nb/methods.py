@@ -17,6 +17,7 @@ from torch import nn
 
 from .cells import Genotype
 from .core import check_whole
+from .files import check_state
 from .relaxations import Weights
 
 # %% ../nbs/20a_methods.ipynb #gradient-settings
@@ -103,6 +104,13 @@ class SamplingMethod(nn.Module):
     def architecture(self) -> Genotype:
         "The discrete architecture."
         raise NotImplementedError(f"{type(self).__name__} needs architecture()")
+
+# %% ../nbs/20a_methods.ipynb #load
+@patch
+def load_state_dict(self: GradientMethod | SamplingMethod, state: dict, *args, **kwargs):
+    "Go on from a `state_dict`; raises `ValueError` for one of another method, or one that was altered."
+    check_state(state, self.state_dict(), "the state of the method")
+    return nn.Module.load_state_dict(self, state, *args, **kwargs)
 
 # %% ../nbs/20a_methods.ipynb #credit-settings
 @dataclass(frozen=True)

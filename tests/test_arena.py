@@ -113,6 +113,7 @@ def test_controllers_and_pnas_are_the_same_in_blocks():
 
 
 ROW = dict(path=["0"], path_but_none=["0"], entropy=[0.5], best_of_100="0", shared=[0.1])
+LIKE = dict(path=[], path_but_none=[], entropy=[], best_of_100="", shared=[])
 
 
 @pytest.mark.parametrize("searches", [3, [3], [{}], [ROW | dict(best_of_100=1)], [ROW | dict(entropy=0.5)]])
@@ -120,14 +121,14 @@ def test_a_checkpoint_of_other_searches_is_refused(tmp_path, searches):
     ckpt = Checkpoint(tmp_path / "checkpoint.pt")
     ckpt.save(dict(searches=searches))
     with pytest.raises(ValueError, match="the checkpoint of these searches"):
-        searches_before(ckpt, True)
+        searches_before(ckpt, LIKE)
 
 
 def test_a_checkpoint_of_these_searches_is_taken(tmp_path):
     ckpt = Checkpoint(tmp_path / "checkpoint.pt")
-    assert searches_before(ckpt, True) == searches_before(None, False) == []
+    assert searches_before(ckpt, LIKE) == searches_before(None, {}) == []
     ckpt.save(dict(searches=[ROW, ROW]))
-    assert searches_before(ckpt, True) == [ROW, ROW]
+    assert searches_before(ckpt, LIKE) == [ROW, ROW]
 
 
 def test_what_is_seen_and_what_judges_may_differ():

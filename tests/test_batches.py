@@ -101,7 +101,7 @@ def test_noise_is_uniform():
     assert counts[0] == 4000 and max(abs(c - 4000) for c in counts) < 5 * 55
     where = (noisy_labels(images, 0.5, 3).y > 0).view(10, -1).sum(1)
     assert abs(where - 1000).max() < 5 * 23
-    for rate in (-0.1, 1.1, float("nan")):
+    for rate in (-0.1, 1.1, float("nan"), "0.1", None, [0.1]):
         refused("the rate is 0 to 1", noisy_labels, images, rate, 0)
     refused("2 classes", noisy_labels, Images(images.x, images.y, ("a",)), 0.1, 0)
 
@@ -133,6 +133,8 @@ def test_resize():
         (9, "shrink"),
         (0, "shrink"),
         (4.0, "shrink"),
+        (2**70,),
+        (2**70, "enlarge"),
     ):
         refused("cannot", resize, square, *args)
 

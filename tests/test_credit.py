@@ -1,6 +1,7 @@
 """Credit assignment: the reference numbers, contributions, the operation none, variance, the blind spot, the
 method in the search loop, several processes, the toy experiment, the recurrent networks, bad input."""
 
+import copy
 import itertools
 import json
 import os
@@ -694,6 +695,16 @@ def test_what_learns_and_what_cannot():
 def test_weights_of_a_network_are_not_touched_by_gates():
     w = open_gates(TABLE_CELL, [2] * 6)
     assert isinstance(w, Weights) and w.values.requires_grad and w.values.sum() == 6
+
+
+@pytest.mark.parametrize("name", ["seen", "updates", "square"])
+def test_a_state_with_a_count_below_zero_is_refused_and_changes_nothing(name):
+    method = Credit(CellSpace(DARTS_OPS, nodes=2))
+    before = copy.deepcopy(method.state_dict())
+    with pytest.raises(ValueError, match="was altered"):
+        method.load_state_dict(before | {name: before[name] - 1})
+    assert all(torch.equal(x, before[k]) for k, x in method.state_dict().items())
+    method.load_state_dict(before)
 
 
 # -- searches of the document --

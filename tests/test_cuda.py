@@ -13,12 +13,15 @@ from nas_nb import batches as batches_py
 from nas_nb.asng import ASNG, SNG, Adam, Space
 from nas_nb.batches import Augment, Batches, eval_batches
 from nas_nb.cells import ASNG_CELL, CellNetwork, CellSpace, encode
+from nas_nb.controlled import Controlled
 from nas_nb.controllers import PPO, Reinforce
 from nas_nb.credit import Credit, ExactCredit
 from nas_nb.darts import DARTS, expected_cost, zero_one
 from nas_nb.hypernet import Hypernet
 from nas_nb.images import Images
 from nas_nb.judging import random_architecture
+from nas_nb.layers import LayerSpace, random_rows
+from nas_nb.macro import JOINS, MacroSpace
 from nas_nb.operations import DARTS_OPS
 from nas_nb.papers import tdga_runs as shortcuts
 from nas_nb.pnas import PNAS
@@ -70,7 +73,7 @@ METHODS = {
     "hypernetwork, Gumbel": lambda costs: Hypernet(SPACE, (1e-3, 1.0), knots=5, relax=None, steps=10),
     "REINFORCE": lambda costs: ProxylessReinforce(SPACE),
     "credit": lambda costs: Credit(SPACE, baseline=True),
-    "exact credit": lambda costs: ExactCredit(SPACE, zero="worst"),
+    "exact credit": lambda costs: ExactCredit(SPACE, zero="domestic"),
     "ASNG": lambda costs: Distribution(SPACE),
     "random": lambda costs: Uniform(SPACE),
 }
@@ -147,10 +150,32 @@ def test_ask_and_tell(rule, space):
         method.theta, method.state()
 
 
+@pytest.mark.parametrize("join", JOINS)
+def test_a_network_of_layers(join):
+    "The supernet with architectures of a controller, and a network of one of them."
+    space = MacroSpace(4, 4, join=join)
+    method = Controlled(space)
+    supernet, alone = space.supernet(SHAPE), space.network(method.row(), SHAPE)
+    with fake_cuda():
+        x = moved(torch.zeros(4, *SHAPE))
+        supernet = moved(supernet)
+        for t in range(2):
+            for w in method.ask(t, 2):
+                supernet(x, w)
+        moved(alone)(x)
+
+
+def test_a_child_of_tokens():
+    space = LayerSpace(4, counts=(4, 6))
+    child = space.network(random_rows(space.sizes, 1, 0, 0)[0].tolist(), SHAPE)
+    with fake_cuda():
+        moved(child)(moved(torch.zeros(4, *SHAPE)))
+
+
 @pytest.mark.parametrize("rule", [Reinforce, PPO])
 @pytest.mark.parametrize(
     "space",
-    [Space([3, 2, 4]), enas.macro(3, 4), enas.micro(3, 5), decisions.layers(3, [[1, 3], [2, 4, 8]])],
+    [Space([3, 2, 4]), enas.macro(3, 4), enas.micro(3, 5), decisions.layers(3, [2, 3])],
     ids=["choices", "macro", "micro", "layers"],
 )
 def test_what_a_controller_draws(rule, space):

@@ -214,11 +214,10 @@ def _each(network, codes, x):
     return logits
 
 # %% ../../nbs/95b_oneshot.ipynb #block-before
-def searches_before(ckpt, rank: bool) -> list[dict]:
+def searches_before(ckpt, like: dict) -> list[dict]:  # `like`: a search, with empty lists
     "The searches in a checkpoint; raises `ValueError` for what are none."
     saved = (ckpt and ckpt.load()) or dict(searches=[])
     check_state(saved, dict(searches=[]), says := "the checkpoint of these searches")
-    like = dict(path=[], path_but_none=[], entropy=[], best_of_100="") | (dict(shared=[]) if rank else {})
     for one in saved["searches"]:
         check_state(one, like, says)
     return list(saved["searches"])
@@ -239,7 +238,8 @@ def oneshot_run(
     ckpt=None,
 ) -> dict:  # searches: a list of `one_search`
     "Several searches that differ in their seeds."
-    done = searches_before(ckpt, rank)
+    like = dict(path=[], path_but_none=[], entropy=[], best_of_100="") | (dict(shared=[]) if rank else {})
+    done = searches_before(ckpt, like)
     for s in range(seed * block + len(done), (seed + 1) * block):
         done.append(one_search(method, table, null, apart, delta0, steps, looks, rank, s))
         if ckpt:

@@ -20,6 +20,7 @@ from fastcore.basics import patch
 from ..batches import Batches, split
 from ..controlled import ENAS, Controlled, steps_of
 from ..controllers import PPO, Controller, Reinforce, reinforce_loss
+from ..files import check_state
 from ..judging import inherited
 from ..layers import LayerSpace, random_rows
 from ..macro import MacroSpace
@@ -151,7 +152,10 @@ def state(self: ChildSearch) -> dict:
 
 @patch
 def resume(self: ChildSearch, saved: dict) -> None:
-    "Go on from there."
+    "Go on from there; raises `ValueError` for what another search left, or what was altered."
+    check_state(saved, self.state() | dict.fromkeys(_LISTS, []), says := "the checkpoint of this search")
+    if len(saved["rows"]) != len(saved["accuracies"]) or len(saved["rows"]) % self.batch:
+        raise ValueError(f"{says} was altered: remove it")
     for name in _LISTS:
         setattr(self, name, list(saved[name]))
     self.children.seconds = saved["spent"]

@@ -27,6 +27,7 @@ from nas_nb.papers.arena_oneshot import (
     PermutedLabels,
     best_of_random,
     entropy_left,
+    searches_before,
     shared_losses,
     strongest,
 )
@@ -107,7 +108,7 @@ def table_run(
     ckpt=None,
 ) -> dict:  # searches: path, entropy, shared
     "Several searches that differ in their seeds."
-    done = list((ckpt and ckpt.load() or {}).get("searches", []))
+    done = searches_before(ckpt, dict(path=[], entropy=[], shared=[]))
     for s in range(seed + len(done), seed + block):
         done.append(table_search(method, table, null, first, steps, looks, s))
         if ckpt:
