@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -23,7 +22,6 @@ from torch import nn
 # %% ../nbs/11a_nasnet.ipynb #imports-own
 from .cells import Genotype
 from .core import check_whole, said
-from .draw import op_label, op_look
 from nas_nb.operations import (
     ENAS_OPS,
     NASNET_OPS,
@@ -34,7 +32,6 @@ from nas_nb.operations import (
     factorized_reduce,
     relu_conv_bn,
 )
-from .plots import headline
 from .training import DropPath, drop_paths
 
 # %% ../nbs/11a_nasnet.ipynb #block
@@ -223,6 +220,8 @@ def _way(ax, a, b, **look):
 
 # %% ../nbs/11a_nasnet.ipynb #steps-panel
 def _panel(ax, b, step):
+    from nas_nb.draw import op_label, op_look  # draws in matplotlib
+
     names = [("h(i-1)", "h(i)")[s] if s < 2 else f"block {s - 2}" for s in (b.first, b.second)]
     put = lambda n, at, text: _box(ax, at, text, *(("#fff3d6", "#de8f05", 1.8) if step == n else ()))
     if step >= 2:
@@ -238,8 +237,12 @@ def _panel(ax, b, step):
     ax.set_title(f"{step + 1}. {_TOLD[step]}", fontsize=8)
 
 # %% ../nbs/11a_nasnet.ipynb #steps
-def draw_steps(b: Block) -> plt.Figure:
-    "The five decisions of a block, one panel each; the newest is marked."
+def draw_steps(b: Block):
+    "The five decisions of a block as a figure, one panel each; the newest is marked."
+    import matplotlib.pyplot as plt
+
+    from nas_nb.plots import headline
+
     fig, axes = plt.subplots(1, 5, figsize=(9.2, 1.7))
     for step, ax in enumerate(axes):
         _panel(ax, b, step)

@@ -196,10 +196,11 @@ def plot_regret(df: pd.DataFrame, rooms: dict, title: str) -> plt.Figure:  # `ro
             _panel_regret(ax, rows, names)
             _room(ax, rooms.get(table, {}))
             _regret_axis(ax, 1.6 * rows["q75"].max())
-        column[-1].set_xlabel("evaluations")
+            ax.set_visible(bool(set(names) & set(rows["name"])))
+            ax.set_xlabel("evaluations")
     for ax in axes[:, 0]:
         ax.set_ylabel("regret (points of accuracy)")
-    _legend_of_all(fig, axes[:, 0])
+    _legend_of_all(fig, axes[:, -1])
     headline(fig, title)
     return fig
 
@@ -232,7 +233,7 @@ def told_regret(df: pd.DataFrame) -> tuple[str, str]:
     names = [m for row in ROWS for m in row if m in set(rows["name"])]
     behind = [m for m in names if ahead(rows, m) < len(tables)]
     evaluations = min(YARD, rows["evaluations"].max())
-    where = " and on ".join(SPACES[t] for t in tables)
+    where = "both public tables" if len(tables) == 2 else SPACES[tables[0]]
     title = (
         f"After {evaluations:,} evaluations {len(names) - len(behind)} of {len(names)} methods have a lower"
     )
@@ -395,9 +396,9 @@ def told_heats(df: pd.DataFrame, at: int) -> tuple[str, str]:
     table = deciding(dict.fromkeys(df["table"]))[0]
     at = min(at, df.loc[df["table"] == table, "evaluations"].max())
     there = [n for n in HEATS if n in set(df["name"])]
-    names = dict(zip(HEATS, ("T = 0", "T = 0.5", "T = 2", "T = 8")))
-    misses = ", ".join(f"{names[n]}: {mean_of(df, table, n, at):.3f}" for n in there)
-    title = f"After {at:,} evaluations on {SPACES[table]} TDGA misses, by temperature, {misses} points"
+    names = dict(zip(HEATS, ("T=0", "0.5", "2", "8")))
+    misses = ", ".join(f"{mean_of(df, table, n, at):.3f} at {names[n]}" for n in there)
+    title = f"After {at:,} evaluations on {SPACES[table]} TDGA misses {misses} (points)"
     return title, f"Mean regret of TDGA against evaluations, a line for each temperature. {title}."
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-two

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ARTICLE', 'NAMES', 'cost_table', 'times', 'plot_cost', 'counted', 'search_table', 'of', 'best_rate', 'judged',
-           'plot_rates', 'plot_curves', 'preferred', 'preferred_at', 'variance_table', 'plot_variance',
-           'transfer_table', 'plot_transfer', 'motif_table', 'plot_motifs', 'drop_table', 'lower', 'plot_drop']
+           'told_rates', 'told_curves', 'plot_rates', 'plot_curves', 'preferred', 'preferred_at', 'variance_table',
+           'plot_variance', 'transfer_table', 'plot_transfer', 'motif_table', 'plot_motifs', 'drop_table', 'lower',
+           'plot_drop']
 
 # %% ../../nbs/54b_controller_figures.ipynb #imports
 from collections.abc import Callable, Sequence
@@ -128,6 +129,23 @@ def judged(df: pd.DataFrame, rule: str, at: int, first: int, chosen: int | None 
     "Rewards at a look with the rule's own best rate, of the searches that did not choose it."
     return of(df, rule, best_rate(df, rule, chosen or at, first), at)[first:]
 
+# %% ../../nbs/54b_controller_figures.ipynb #titles
+def told_rates(df: pd.DataFrame, at: int, best: dict) -> str:  # best: rule → rate
+    "What PPO and REINFORCE draw at NASNet's rate and at their own best ones."
+    mean = lambda rule, rate: of(df, rule, rate, at).mean()
+    rules = "PPO", "REINFORCE"
+    a, b, c, d = [mean(r, 3.5e-4) for r in rules] + [mean(r, best[r]) for r in rules]
+    own = f"{c:.1f} and {d:.1f} % at their own best"
+    return f"PPO and REINFORCE draw {a:.1f} and {b:.1f} % at NASNet's rate, {own}"
+
+
+def told_curves(df: pd.DataFrame, at: int, best: dict, null: float) -> str:
+    "What a controller that learns draws in the end, and what those draw that cannot."
+    flips, chance = (of(df, rule, null, at).mean() for rule in ("flipped", "random"))
+    ppo = of(df, "PPO", best["PPO"], at).mean()
+    nothing = f"told coin flips {flips:.1f} %, at random {chance:.1f} %"
+    return f"After {at:,} evaluations PPO draws {ppo:.1f} %, {nothing}"
+
 # %% ../../nbs/54b_controller_figures.ipynb #rates-plot
 def _line(ax, df, rule, at):
     rows = df[(df["rule"] == rule) & (df["evaluations"] == at)].groupby("rate")["reward"].agg(["mean", "std"])
@@ -146,6 +164,8 @@ def plot_rates(df: pd.DataFrame, looks: Sequence[int], title: str) -> plt.Figure
         ax.axhline(chance, color=_COLOR["random"], linestyle=_DASH["random"], label="random")
         ax.axvline(3.5e-4, label="NASNet's rate", **PAPER)
         ax.set(xscale="log", xlabel="learning rate of the controller", title=f"after {at:,} evaluations")
+        rates = sorted(df[df["rule"] == "PPO"]["rate"].unique())
+        ax.set_xticks(rates, [f"{rate:g}" for rate in rates]), ax.minorticks_off()
     axes[0].set_ylabel("accuracy of what is drawn, %")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     headline(fig, title)
@@ -229,10 +249,14 @@ def plot_variance(df: pd.DataFrame, title: str) -> plt.Figure:
 _SAID = dict(digits="digits, 8×8", cifar10="CIFAR-10", cifar100="CIFAR-100", imagenet16="ImageNet16-120")
 
 
+def _all(ranks):
+    return " and ".join(map(str, ranks))
+
+
 def transfer_table(record: dict) -> pd.DataFrame:
     "A row for each pair of data sets: in the whole public table, and among the cells that digits know, too."
     rows = [
-        {"cells": cells, "from": _SAID[a], "to": _SAID[b]} | found
+        {"cells": cells, "from": _SAID[a], "to": _SAID[b]} | found | dict(ranks=_all(found["ranks"]))
         for cells, part in record["result"].items()
         for a, others in part.items()
         for b, found in others.items()

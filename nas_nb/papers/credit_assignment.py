@@ -5,6 +5,9 @@
 # %% auto #0
 __all__ = ['PROFILES', 'EXPECTED', 'CLAIMS']
 
+# %% ../../nbs/53_credit_assignment.ipynb #imports
+from .credit_runs import SEARCHES
+
 # %% ../../nbs/53_credit_assignment.ipynb #profiles
 PROFILES = dict(
     paper=dict(
@@ -14,31 +17,17 @@ PROFILES = dict(
         rnn_rules=("Adam", "SGD"), rnn_steps=1000, rnn_looks=20, seeds=100, rnn_shown=5,
         cost_choices=(1, 2, 4, 8, 16), cost_samples=10, cost_cells=8,
         timed=True,  # CPU time is taken, too
-        search_methods=("credit_assignment", "REINFORCE", "random_search", "credit_assignment_mended",
-            "DARTS", "SNAS"),  # in the space of the table
-        search_nulls=True, search_seeds=60, search_block=5, search_steps=1500, search_looks=30,
-        cell_seeds=5, cell_source="cifar10", cell_side=0, cell_channels=16, cell_cells=8, cell_size=64,
-        cell_steps=58_650, cell_lr=0.025, cell_lr_alpha=3e-4, cell_cutout=16,  # 150 epochs
-        cell_train_steps=117_300, cell_held=10_000,  # 150 epochs of all training images
-        ways_searches=100, ways_counts=(10, 20, 30, 50, 100, 200, 300, 500, 1000),
     ),
-    cpu=dict(
-        search_methods=("credit_assignment", "REINFORCE", "random_search", "credit_assignment_mended"),
-        search_seeds=0,  # to come: 10
-        cell_seeds=0,  # to come: 5
-        cell_side=16, cell_channels=8, cell_cells=3, cell_size=16, cell_steps=600, cell_lr=0.05,
-        cell_lr_alpha=0.0098, cell_cutout=0, cell_train_steps=500, cell_held=2000),
+    cpu={},
     quick=dict(toy_trials=5, toy_blocks=1, toy_steps=400, blind_seeds=2, blind_steps=60, blind_networks=4,
         rnn_steps=300, seeds=30, cost_choices=(1, 2, 4), cost_samples=2, cost_cells=3,
-        timed=False, search_methods=("credit_assignment", "REINFORCE"), search_nulls=False, search_seeds=1,
-        search_block=1, search_steps=40, search_looks=4, cell_seeds=1, cell_source="digits", cell_side=0,
-        cell_channels=4, cell_steps=9, cell_lr_alpha=0.5, cell_train_steps=6, cell_held=200,
-        ways_searches=16, ways_counts=(10, 20, 50, 100, 200)),
+        timed=False),
     smoke=dict(toy_trials=2, toy_steps=6, toy_every=3, blind_steps=6, blind_networks=2, rnn_rules=("Adam",),
-        rnn_steps=4, rnn_looks=2, seeds=3, rnn_shown=2, cost_samples=1, cost_cells=1,
-        search_steps=4, search_looks=2, cell_channels=2, cell_steps=3, cell_train_steps=2,
-        ways_searches=2, ways_counts=(10, 40)),
+        rnn_steps=4, rnn_looks=2, seeds=3, rnn_shown=2, cost_samples=1, cost_cells=1),
 )  # fmt: skip
+
+# %% ../../nbs/53_credit_assignment.ipynb #profiles-join
+PROFILES = {name: PROFILES[name] | SEARCHES[name] for name in PROFILES}
 
 # %% ../../nbs/53_credit_assignment.ipynb #expected
 EXPECTED = dict(
@@ -146,6 +135,10 @@ CLAIMS |= {
         source="not in the document", document="-",
         criterion=_LESS + "the best of random ones by shared weights, as many as REINFORCE's evaluations"
         " pay for", **_POINTS),
+}  # fmt: skip
+
+# %% ../../nbs/53_credit_assignment.ipynb #claims-search-2
+CLAIMS |= {
     "search-learns": dict(
         claim="What credit finds was learned", source="taken for granted", document="-",
         criterion=_LESS + "its null, which sees permuted labels in the steps of θ", **_POINTS),

@@ -9,8 +9,8 @@ __all__ = ['PROFILES', 'EXPECTED', 'CLAIMS']
 PROFILES = dict(
     cpu=dict(
         first_seed=1000, table="nasbench201", public=True,
-        rules=("REINFORCE", "PPO", "bare"), rates=(3.5e-4, 3.5e-3, 1e-2),
-        nulls=("random", "flipped"), null_rate=3.5e-3,
+        rules=("REINFORCE", "PPO", "bare"), rates=(3.5e-4, 1e-3, 3.5e-3, 1e-2, 3.5e-2),
+        nulls=("random", "flipped", "flipped_ppo"), null_rate=3.5e-3,
         budget=2000, look_every=100, soon=500, searches=16, blocks=2,  # a record holds `searches` seeds
         variance_rate=3.5e-3, variance_at=(0, 1000), variance_seeds=12, variance_batches=64,
         motif_counts=(1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000), motif_cells=(2, 4, 8),

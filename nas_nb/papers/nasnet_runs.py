@@ -209,13 +209,13 @@ def _moved(scores, top):  # from → to → what becomes of the best
 # %% ../../nbs/54c_nasnet_runs.ipynb #transfer-pair
 def _pair(scores, ranked, a, b, top):
     order = np.argsort(-scores[a], kind="stable")
-    best, leading = order[0], order[:top]
+    best, leading = np.flatnonzero(scores[a] == scores[a].max()), order[:top]
     tau = lambda at: round(float(kendalltau(scores[a][at], scores[b][at])[0]), 4)
     return dict(
-        rank=int((scores[b] > scores[b][best]).sum()) + 1,
-        percentile=round(float(ranked[b][best]), 5),
+        ranks=sorted(int((scores[b] > scores[b][k]).sum()) + 1 for k in best),  # of all that are equally good
+        percentile=round(float(ranked[b][best].min()), 5),  # of the worst of them
         twenty=round(float(ranked[b][order[:20]].mean()), 5),  # mean percentile of the 20 best
-        regret=round(float(scores[b].max() - scores[b][best]), 4),
+        regret=round(float(scores[b].max() - scores[b][best].min()), 4),
         median_regret=round(float(scores[b].max() - np.median(scores[b])), 4),
         tau=tau(slice(None)), tau_top=tau(leading),
     )  # fmt: skip
