@@ -308,7 +308,7 @@ def draw_map(ax, table: Table):  # → the picture, for a colour bar
     squares[row, column] = table.ranks
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
-    return ax.imshow(squares, origin="lower", cmap="cividis", vmin=0, vmax=1)
+    return ax.imshow(squares, origin="lower", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #paths
 def draw_places(ax, df: pd.DataFrame, at: float, table: Table) -> None:
