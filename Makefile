@@ -38,7 +38,7 @@ test: env
 	$(BIN)/python tools/cite.py --check
 	$(BIN)/python tools/check_types.py
 	@echo "== 2/4 pytest, with the lint of the notebooks"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 	@echo "== 3/4 every other notebook as its own test"
 	OMP_NUM_THREADS=1 $(LIMIT) $(BIN)/nbdev_test --n_workers 2 --timing --skip_file_re '$(DRAWN)'
 	@echo "== 4/4 every notebook with figures through the command line (smoke profile)"
@@ -48,6 +48,7 @@ test: env
 # numpy reads its variable when it is imported; for torch's the notebooks care themselves (nbs/08_bits.ipynb)
 NUMPY = $(if $(filter x86_64,$(shell uname -m)),NPY_DISABLE_CPU_FEATURES=X86_V4)
 lab: env
+	@$(BIN)/python tools/trust.py
 	$(NUMPY) $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter \
 		$$([ "$$(id -u)" != 0 ] || echo --allow-root)
 

@@ -658,7 +658,8 @@ def load(
     check_state(state, self.state(), what := f"the state of this {type(self).__name__}")
     theta = state["theta_"].to(self.theta_.device)
     positive = all((state[k] > 0).all() for k in ("delta", "delta0", "Delta", "var") if k in state)
-    if state["t"] < 0 or (state["seeds"] < 0).any() or not positive or not self._is_theta(theta):
+    steps = 0 <= state["t"] < 2**31
+    if not steps or (state["seeds"] < 0).any() or not positive or not self._is_theta(theta):
         raise ValueError(f"{what} was altered: a step, a seed, a variance or a probability is out of range")
     self.t = state["t"]
     for name in self.STATE:

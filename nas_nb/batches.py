@@ -8,6 +8,7 @@ __all__ = ['split', 'few_labels', 'noisy_labels', 'resize', 'Augment', 'Batches'
 # %% ../nbs/01a_batches.ipynb #imports
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from numbers import Real
 
 # %% ../nbs/01a_batches.ipynb #heavy-imports
 import numpy as np
@@ -93,7 +94,7 @@ def noisy_labels(
 ) -> Images:
     "The same images with round(rate · N) labels replaced by another class; raises `DataError`."
     N, K = len(images), len(images.classes)
-    if not 0 <= rate <= 1 or K < 2:
+    if not isinstance(rate, Real) or not 0 <= rate <= 1 or K < 2:
         said = "the rate is 0 to 1, and there must be 2 classes"
         raise DataError(f"cannot make {rate} of the labels of {K} classes wrong: {said}")
     chosen = _shuffled(N, seed, 0, _NOISE)[: round(rate * N)]
@@ -108,7 +109,7 @@ _MODES = dict(enlarge="bilinear", shrink="area")  # names in `F.interpolate`
 
 def _check_resize(images: Images, size, how) -> None:
     (H, W), least, most = images.shape[1:], min(images.shape[1:]), max(images.shape[1:])
-    fits = is_whole(size, 1, least) if how == "shrink" else is_whole(size, most)
+    fits = is_whole(size, 1, least) if how == "shrink" else is_whole(size, most, 2**13)
     if how not in ("pad", *_MODES) or not fits:
         remedy = f"pad or enlarge to {most} at least, or shrink to {least} at most"
         raise DataError(f"cannot {how} {W} × {H} pixels to {size} × {size}: {remedy}")
@@ -332,7 +333,7 @@ def eval_batches(
     std: tuple[float, ...],
     channels_last: bool = False,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:  # float32 (n, C, H, W), normalised; int64 (n,)
-    "All images in their order, normalised and otherwise unchanged; raises `DataError`."
+    "All images in their order, normalised, (n, C, H, W), with labels (n,); raises `DataError`."
     if not is_whole(size, 1):
         raise DataError(f"batches of {size} cannot be made: choose a whole number of images, at least 1")
     layout = _Layout(images, mean, std, channels_last)

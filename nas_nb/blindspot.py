@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .cells import CellSpace
-from .credit import Credit, as_it_was, exact_contributions, open_gates
+from .credit import Credit, _check_choices, as_it_was, exact_contributions, open_gates
 from .plots import COLORS, STYLE, headline
 from .relaxations import Weights
 
@@ -45,8 +45,7 @@ def blind_groups(
 ) -> list[list[int]]:  # edges
     """Groups of edges whose approximate contributions add up to zero: those into a node that is read only
     by operations that normalise. Raises `ValueError` for choices that do not fit the space."""
-    if len(choices) != len(space.sizes):
-        raise ValueError(f"{len(choices)} choices do not fit a space that has {len(space.sizes)} edges")
+    _check_choices(space, choices)
     E, none = len(space.edges), list(space.ops).index("none") if "none" in space.ops else -1
     cells = [(v, v // E, *space.edges[v % E]) for v in range(len(choices))]  # variable, cell, from, to
     seen = {(c, state) for v, c, state, _ in cells if not blind[choices[v]]}

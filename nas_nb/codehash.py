@@ -161,11 +161,19 @@ def _reads(fn, trail) -> dict:
         found[name] = value
     return found
 
+# %% ../nbs/03b_codehash.ipynb #names-of
+@functools.cache
+def _names(code) -> frozenset:
+    "All global names and attributes that are read."
+    return frozenset(code.co_names).union(*map(_names, filter(inspect.iscode, code.co_consts)))
+
 # %% ../nbs/03b_codehash.ipynb #imports-within
 def _imports(fn, trail) -> dict:
     "What a function imports while it runs."
     found, package = {}, fn.__globals__.get("__package__") or ""
     for level, name, names in _uses(fn.__code__)[1]:
+        if name == "importlib" and "import_module" in (*names, *_names(fn.__code__)):
+            _warn(trail, "uses importlib.import_module: what it looks up by a text")
         try:
             name = importlib.util.resolve_name("." * level + name, package)
             origin = _origin(name)

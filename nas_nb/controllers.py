@@ -75,7 +75,7 @@ def _learning(given):
 
 @patch
 def _begin(self: Controller, start, bias, dtype):
-    if not isinstance(start, int | float) or not 0 < start < math.inf:
+    if not isinstance(start, int | float) or not 0 < start < 1e30:
         raise ValueError(f"start must be above 0 and finite, not {start!r}")
     P, self.t, self.updates = sum(map(math.prod, self.shapes.values())), 0, 0
     u = uniform(self.seeds, range(1), P, 3, dtype)[0].T
@@ -89,9 +89,12 @@ def _begin(self: Controller, start, bias, dtype):
 # %% ../nbs/26_controllers.ipynb #controller-bias
 def _bias(bias, like):
     try:
-        return torch.as_tensor(bias, dtype=like.dtype, device=like.device).expand_as(like)
+        found = torch.as_tensor(bias, dtype=like.dtype, device=like.device).expand_as(like)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"bias must be {like.shape[-1]} numbers, not {bias!r}") from None
+        found = torch.tensor(math.nan)
+    if not found.isfinite().all():
+        raise ValueError(f"bias must be {like.shape[-1]} finite numbers, not {bias!r}")
+    return found
 
 # %% ../nbs/26_controllers.ipynb #controller-weights
 @patch
@@ -149,7 +152,7 @@ def reinforce_loss(
     logp: torch.Tensor,  # (seeds, m, T), of each decision
     advantage: torch.Tensor,  # (seeds, m): R - b
 ) -> torch.Tensor:  # (seeds,)
-    "Its gradient is minus the estimate of ∇J."
+    "Its gradient is minus the estimate of ∇J: `logp` (seeds, m, T), `advantage` (seeds, m) → (seeds,)."
     return -(logp.sum(-1) * advantage).mean(1)
 
 # %% ../nbs/26_controllers.ipynb #baseline
@@ -159,7 +162,7 @@ def next_baseline(
     decay: float = 0.95,
     first: bool = False,  # whether there were no rewards before
 ) -> torch.Tensor:  # (seeds,)
-    "The moving average after a batch of rewards."
+    "The moving average after a batch of rewards: `baseline` (seeds,), `rewards` (seeds, m) → (seeds,)."
     mean = rewards.mean(1)
     return mean if first else decay * baseline + (1 - decay) * mean
 
@@ -219,7 +222,7 @@ def adam_step(
     betas: tuple = (0.9, 0.999),
     eps: float = 1e-8,
 ) -> None:
-    "A step of Adam, as TensorFlow has it."
+    "A step of Adam, as TensorFlow has it; `w`, `m`, `v` and `g` have any shape, all the same."
     b1, b2 = betas
     rate = lr * math.sqrt(1 - b2 ** (t + 1)) / (1 - b1 ** (t + 1))
     m.mul_(b1).add_(g, alpha=1 - b1)
@@ -257,7 +260,9 @@ def ppo_loss(
     advantage: torch.Tensor,  # (seeds, m): R - b
     clip: float = 0.2,  # ε
 ) -> torch.Tensor:  # (seeds,)
-    "The clipped objective, to be minimised; where nothing has changed yet, its gradient is REINFORCE's."
+    """The clipped objective, to be minimised: `logp`, `old` (seeds, m, T), `advantage` (seeds, m) → (seeds,).
+
+    Where nothing has changed yet, its gradient is REINFORCE's."""
     ratio, A = (logp - old).exp(), advantage[..., None]
     return -torch.minimum(ratio * A, ratio.clamp(1 - clip, 1 + clip) * A).sum(-1).mean(1)
 
@@ -319,8 +324,9 @@ def load(
 ) -> None:
     "Go on from a `state`; raises `ValueError` for one of another search, and then changes nothing."
     check_state(state, self.state(), f"the state of this {type(self).__name__}")
-    if min(state["t"], state["updates"]) < 0 or (state["v"] < 0).any() or (state["seeds"] < 0).any():
-        raise ValueError(f"the state of this {type(self).__name__} was altered: a count is below 0")
+    counts = all(0 <= state[k] < 2**31 for k in ("t", "updates"))
+    if not counts or (state["v"] < 0).any() or (state["seeds"] < 0).any():
+        raise ValueError(f"the state of this {type(self).__name__} was altered: a count is out of range")
     self.t, self.updates = state["t"], state["updates"]
     for name in self.STATE:
         setattr(self, name, state[name].clone().to(self.flat.device))

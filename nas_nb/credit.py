@@ -20,6 +20,7 @@ from torch import nn
 
 from .cells import CellSpace
 from .core import said
+from .files import check_state
 from .methods import CreditMethod
 from .operations import check_reals
 from .relaxations import Weights, one_hot
@@ -36,6 +37,21 @@ def _check_edges(space):
     if set(space.ops) <= {"none"}:
         raise ValueError("every operation of this space is none: there is nothing to give credit for")
 
+
+def _check_choices(space, choices):
+    _check_edges(space)
+    V, K = len(space.sizes), len(space.ops)
+    if len(choices) != V or not all(0 <= c < K for c in choices):
+        raise ValueError(f"choices must be {V} whole numbers from 0 to {K - 1}, not {said(choices)}")
+
+
+def _check_loss(loss):
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        raise ValueError(f"loss(w) must be a tensor with one number in it, not {said(loss)}")
+    if not loss.isfinite():
+        raise ValueError(f"the loss is {loss.item()}: contributions need a finite one")
+    return loss.reshape(())
+
 # %% ../nbs/24_credit.ipynb #gates-open
 def open_gates(
     space: CellSpace,
@@ -45,12 +61,10 @@ def open_gates(
     """An architecture with gates: one-hot values (edges, operations), of which a gradient can be asked.
 
     Raises `ValueError` for a space without edges, and for choices that it does not have."""
-    _check_edges(space)
-    V, K = len(space.sizes), len(space.ops)
-    if len(choices) != V or not all(0 <= c < K for c in choices):
-        raise ValueError(f"choices must be {V} whole numbers from 0 to {K - 1}, not {said(choices)}")
+    _check_choices(space, choices)
     w = one_hot(choices)
-    return Weights(F.one_hot(torch.tensor(w.chosen)[:, 0], K).to(dtype).requires_grad_(), w.chosen)
+    gates = F.one_hot(torch.tensor(w.chosen)[:, 0], len(space.ops)).to(dtype)
+    return Weights(gates.requires_grad_(), w.chosen)
 
 # %% ../nbs/24_credit.ipynb #without
 def without(
@@ -69,13 +83,16 @@ def exact_contributions(
     choices: Sequence[int],  # an operation for each edge
     edges: Sequence[int] | None = None,  # of which it is wanted; None: all
 ) -> torch.Tensor:  # (edges,)
-    "A(a_i, S_i) = loss without edge i - loss, (edges,), by cutting one edge after the other; 0 for none."
-    _check_edges(space)
-    names, whole = list(space.ops), torch.as_tensor(loss(one_hot(choices)))
+    """A(a_i, S_i) = loss without edge i - loss, (edges,), by cutting one edge after the other; 0 for none.
+
+    Raises `ValueError` for choices that do not fit the space, and for a loss that is not finite."""
+    _check_choices(space, choices)
+    names, whole = list(space.ops), _check_loss(torch.as_tensor(loss(one_hot(choices))))
     found = torch.zeros(len(choices), dtype=whole.dtype)
     for e in range(len(choices)) if edges is None else edges:
+        cut = without(choices, e)
         if names[choices[e]] != "none":
-            found[e] = (loss(without(choices, e)) - whole).item()
+            found[e] = (_check_loss(torch.as_tensor(loss(cut))) - whole).item()
     return found
 
 # %% ../nbs/24_credit.ipynb #approximate
@@ -84,9 +101,14 @@ def approximate_contributions(
     space: CellSpace,
     choices: Sequence[int],  # an operation for each edge
 ) -> torch.Tensor:  # (edges,)
-    "Equation 14, A_i ≈ -⟨∂loss/∂a_i, a_i⟩ for all edges at once, (edges,), from one backward pass."
+    """Equation 14, A_i ≈ -⟨∂loss/∂a_i, a_i⟩ for all edges at once, (edges,), from one backward pass.
+
+    Raises `ValueError` for choices that do not fit the space, and for a loss that is not finite, or that
+    has no gradient."""
     w = open_gates(space, choices)
-    (slopes,) = torch.autograd.grad(loss(w), w.values, materialize_grads=True)
+    if not (found := _check_loss(loss(w))).requires_grad:
+        raise ValueError("the loss has no gradient: loss(w) must not detach, nor run under no_grad")
+    (slopes,) = torch.autograd.grad(found, w.values, materialize_grads=True)
     return -(slopes * w.values.detach()).sum(1)
 
 # %% ../nbs/24_credit.ipynb #kept
@@ -238,6 +260,15 @@ def remember(self: Credit) -> None:
     for name in ("mean", "square", "average"):
         self.register_buffer(name, torch.zeros_like(self.alpha))
     self.register_buffer("baselines", torch.zeros_like(self.alpha[:, 0]))
+
+# %% ../nbs/24_credit.ipynb #class-load
+@patch
+def load_state_dict(self: Credit, state: dict, *args, **kwargs):
+    "Go on from a `state_dict`; raises `ValueError` for one of another method, or one that was altered."
+    check_state(state, self.state_dict(), "the state of the method")
+    if any((state[name] < 0).any() for name in ("seen", "updates", "square")):
+        raise ValueError("the state of the method was altered: a count or a mean square is below 0")
+    return _Drawing.load_state_dict(self, state, *args, **kwargs)
 
 # %% ../nbs/24_credit.ipynb #class-ask
 @patch

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 import warnings
+import zipfile
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,13 +167,20 @@ def _to_cache(path: Path, splits: dict[str, Images], notes: dict) -> None:
         said = f"cannot keep the decoded images ({reason(e)}): next time they are decoded anew"
         warnings.warn(f"{path.parent} {said}", stacklevel=2)
 
+# %% ../nbs/01d_datasets.ipynb #savez
+def _savez(f, arrays: dict[str, np.ndarray]) -> None:  # what `np.load` reads
+    with zipfile.ZipFile(f, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as part:
+                np.lib.format.write_array(part, array, allow_pickle=False)
+
 # %% ../nbs/01d_datasets.ipynb #write
 def _write(path: Path, splits: dict[str, Images], notes: dict) -> None:
     arrays = {f"{k}_{s}": getattr(i, k).numpy() for s, i in splits.items() for k in "xy"}
     handle, new = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
         with open(handle, "wb") as f:
-            np.savez(f, notes=_sealed(notes), **arrays)
+            _savez(f, dict(notes=_sealed(notes)) | arrays)
             f.flush()
             os.fsync(f.fileno())
         os.replace(new, path)

@@ -80,7 +80,7 @@ def lstm(
     c: torch.Tensor,  # (seeds, n, H) memory
     w: torch.Tensor,  # (seeds, 2H, 4H), rows [x, h], columns i, f, o, g
 ) -> tuple[torch.Tensor, torch.Tensor]:  # h, c
-    "One step of an LSTM without biases, as in the public code of ENAS."
+    "One step of an LSTM without biases, as in ENAS: `x`, `h`, `c` (seeds, n, H), `w` (seeds, 2H, 4H) → h, c."
     z = _product(torch.cat([x, h], -1), w)
     (i, f, o), g = z[..., : -h.shape[-1]].sigmoid().chunk(3, -1), z[..., -h.shape[-1] :].tanh()
     c = i * g + f * c
@@ -113,7 +113,7 @@ def _product(x, w):
 
 
 def later_gradient(later: Later) -> torch.Tensor:  # (seeds, rows, columns)
-    "The gradient of the matrix, after backward."
+    "The gradient of the matrix, (seeds, rows, columns), after backward."
     xs, dys = (torch.cat(part, 1) for part in zip(*later.factors))
     return torch.bmm(xs.transpose(1, 2), dys)
 
@@ -190,7 +190,9 @@ def attention(
     query: torch.Tensor,  # (seeds, n, H): W_curr h_i
     v: torch.Tensor,  # (seeds, 1, H)
 ) -> torch.Tensor:  # (seeds, n, anchors)
-    "How much step i is drawn to each anchor j, as in NAS-RL."
+    """How much step i is drawn to each anchor j, as in NAS-RL.
+
+    `keys` (seeds, n, anchors, H), `query` (seeds, n, H), `v` (seeds, 1, H) → (seeds, n, anchors)."""
     return ((keys + query[:, :, None]).tanh() * v[:, :, None]).sum(-1)
 
 
@@ -206,7 +208,9 @@ def choice(self: _Walk, s):
     if f"bias{s.table}" in self.w:
         logits = logits + self.w[f"bias{s.table}"]
     logits = _clipped(logits, s.clip)
-    pick = self.decide(logits + logits.new_tensor(s.added) if s.added else logits)
+    if s.added:  # nothing waits for this copy
+        logits = logits + torch.tensor(s.added, dtype=logits.dtype).to(logits.device, non_blocking=True)
+    pick = self.decide(logits)
     embed = self.w[f"embed{s.table}"]
     self.x = embed.gather(1, pick[..., None].expand(-1, -1, embed.shape[-1]))
 
@@ -274,7 +278,9 @@ def walk(
     u: torch.Tensor | None = None,  # (seeds, n, variables) in [0, 1): draw with these numbers
     given: torch.Tensor | None = None,  # (seeds, n, variables) int64: follow these
 ) -> Draws:
-    "Architectures with their log-probabilities; without `u` and `given` the most likely decisions."
+    """Architectures with their log-probabilities, (seeds, n, variables).
+
+    They are drawn with `u` or are those `given`, both of that shape; without, the most likely ones."""
     found = _Walk(weights, n, u, given)
     for s in steps:
         getattr(found, s.kind)(s)

@@ -48,7 +48,7 @@ def skip_penalty(
     layers: int,  # that decide on skips: all but the first
     rate: float = 0.4,  # ρ, 0 < ρ < 1
 ) -> torch.Tensor:  # (seeds, n)
-    "How far skip decisions are from a wanted rate, as in the public code of ENAS."
+    "How far skip decisions are from a rate, as in ENAS: `logits` (seeds, n, decisions) → (seeds, n)."
     p = (logits / 2).sigmoid()
     each = p * (p / rate).log() + (1 - p) * ((1 - p) / (1 - rate)).log()
     return each.sum(-1) / layers

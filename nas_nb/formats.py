@@ -9,6 +9,7 @@ __all__ = ['idx_files', 'walk', 'detect', 'checked']
 import gzip
 import hashlib
 import io
+import logging
 import lzma
 import math
 import os
@@ -115,8 +116,8 @@ def _read_npz(files: list[Path], known: str):
     path, splits = files[0], {}
     with zipfile.ZipFile(path) as z:
         _fits(path, sum(m.file_size for m in z.infolist()), path.stat().st_size)
-    with np.load(path, allow_pickle=False) as arrays:
-        for split in ("train", "test", "valid"):
+    with warnings.catch_warnings(action="ignore"), np.load(path, allow_pickle=False) as arrays:
+        for split in ("train", "test", "valid"):  # NumPy warns of files that Python 2 wrote
             if split != "valid" or {"x_valid", "y_valid"} & {*arrays}:
                 splits[split] = _npz_split(arrays, split, path)
     return splits, _numbered(splits["train"][1], path), "npz"
@@ -339,9 +340,13 @@ def _bytes(path: Path) -> bytes:
 @contextmanager
 def _strict():
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+        for kind in (UserWarning, Image.DecompressionBombWarning):
+            warnings.simplefilter("ignore", kind)
         warnings.filterwarnings("error", "(?i)corrupt exif|truncated file", UserWarning)
         yield
+
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it logs goes to stderr
 
 # %% ../nbs/01b_formats.ipynb #together
 @_strict()

@@ -17,6 +17,7 @@ from torch import nn
 
 from .cells import Genotype
 from .core import check_whole
+from .files import check_state
 from .relaxations import Weights
 
 # %% ../nbs/20a_methods.ipynb #gradient-settings
@@ -27,8 +28,10 @@ class GradientSettings:
     lr: float = 3e-4  # of Adam, > 0
     decay: float = 1e-3  # weight decay of the architecture's parameters, ≥ 0
     second_order: bool = False  # through one step of the weights; needs recipe optimizer="momentum"
+    weights_first: int = 0  # so many steps at the beginning are of the weights alone, ≥ 0
 
     def __post_init__(self):
+        check_whole(0, weights_first=self.weights_first)
         real = isinstance(self.lr, Real) and isinstance(self.decay, Real)
         if not real or not 0 < self.lr < math.inf or not 0 <= self.decay < math.inf:
             found = f"{self.lr}, {self.decay}"
@@ -41,9 +44,11 @@ class SamplingSettings:
 
     paths: int = 2  # for a step of the weights, ≥ 1 (of a `Distribution` ≥ 2)
     samples: int = 2  # for a step of the architecture, ≥ 1 (of those here ≥ 2)
+    weights_first: int = 0  # so many steps at the beginning are of the weights alone, ≥ 0
 
     def __post_init__(self):
         check_whole(1, paths=self.paths, samples=self.samples)
+        check_whole(0, weights_first=self.weights_first)
 
 # %% ../nbs/20a_methods.ipynb #gradient-method
 class GradientMethod(nn.Module):
@@ -99,6 +104,13 @@ class SamplingMethod(nn.Module):
     def architecture(self) -> Genotype:
         "The discrete architecture."
         raise NotImplementedError(f"{type(self).__name__} needs architecture()")
+
+# %% ../nbs/20a_methods.ipynb #load
+@patch
+def load_state_dict(self: GradientMethod | SamplingMethod, state: dict, *args, **kwargs):
+    "Go on from a `state_dict`; raises `ValueError` for one of another method, or one that was altered."
+    check_state(state, self.state_dict(), "the state of the method")
+    return nn.Module.load_state_dict(self, state, *args, **kwargs)
 
 # %% ../nbs/20a_methods.ipynb #credit-settings
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def extended(
     variable: int,  # which one is decided
     choices: int,  # of this variable
 ) -> torch.Tensor:  # (seeds, n · choices, variables)
-    "Every architecture with every choice of a variable."
+    "Each of the `architectures` (seeds, n, variables) with every choice of a variable."
     found = architectures.repeat_interleave(choices, 1)
     found[..., variable] = torch.arange(choices, device=found.device).repeat(architectures.shape[1])
     return found
@@ -94,12 +94,13 @@ def fit(
     steps: int = 100,
     batch: int = 64,  # architectures in a step
 ) -> None:
-    "Learn from architectures and their losses."
+    "Learn from architectures, `cat` (seeds, n, variables), and their `losses` (seeds, n)."
     x, n, (N, M) = self._coded(cat), cat.shape[1], (len(self.seeds), self.members)
     low, high = losses.amin(1, keepdim=True), losses.amax(1, keepdim=True)
     y = ((losses - low) / (high - low).clamp(min=1e-12)).float().repeat_interleave(M, 0)
     fold = (uniform(self.seeds, range(1), n, 5)[0].T * M).long()[:, None]  # the one that does not see it
-    seen = (fold != torch.arange(M)[:, None]).float().reshape(N * M, n)
+    each = torch.arange(M, device=fold.device)[:, None]
+    seen = (fold != each).float().reshape(N * M, n)
     for _ in range(steps):
         u = uniform(self.seeds, range(self.t, self.t + 1), M * batch, 6)[0].T.reshape(N * M, batch)
         self._step(x, y, seen, (u * n).long())
@@ -170,7 +171,7 @@ def _grow(self: PNAS, beam):  # (seeds, n, variables): the candidates are their 
 # %% ../nbs/26c_pnas.ipynb #ask
 @patch
 def ask(self: PNAS) -> torch.Tensor:  # (N, n, variables) int64, or (n, variables) for a single search
-    "The next architectures; raises `ValueError` where all candidates have been evaluated."
+    "The next architectures, (N, n, variables) or (n, variables); raises `ValueError` where there are none."
     left = int(self.open[0].sum())
     if not left:
         raise ValueError("this search has evaluated all its candidates")
@@ -218,7 +219,7 @@ def _next(self: PNAS):
 
 @patch
 def best(self: PNAS) -> torch.Tensor:  # (N, variables), or (variables,) for a single search
-    "What had the lowest loss so far, the first of equals."
+    "What had the lowest loss so far, the first of equals: (N, variables), or (variables,)."
     at = torch.cat(self.losses, 1).argmin(1)
-    found = torch.cat(self.cats, 1)[torch.arange(len(at)), at]
+    found = torch.cat(self.cats, 1)[torch.arange(len(at), device=at.device), at]
     return found[0] if self.single else found

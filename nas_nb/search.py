@@ -62,6 +62,12 @@ def advance(self: SearchRun) -> None:
     self.log.put(self.step, *(x / max(self.runs, 1) for x in losses))
     self.step += 1
 
+# %% ../nbs/27_search.ipynb #alone
+@patch(as_prop=True)
+def alone(self: SearchRun) -> bool:
+    "Whether this step is of the weights alone."
+    return self.step < self.settings.weights_first
+
 # %% ../nbs/27_search.ipynb #state
 @patch
 def check(self: SearchRun) -> None:
@@ -106,13 +112,14 @@ class GradientRun(SearchRun):
 @patch
 def learn(self: GradientRun, seen, held) -> tuple[torch.Tensor, torch.Tensor]:
     "Both losses."
-    valid_loss = self.improve(seen, held)
+    valid_loss = None if self.alone else self.improve(seen, held)
     with torch.no_grad():
         w = self.method.weights(self.step)
     loss = self.loss(seen, w)
     if self.method.on_weights:
         loss = loss + self.method.penalty(self.step)
-    return self.update(loss), valid_loss
+    found = self.update(loss)
+    return found, found if valid_loss is None else valid_loss
 
 # %% ../nbs/27_search.ipynb #improve-gradient
 @patch
@@ -187,6 +194,8 @@ class SamplingRun(SearchRun):
 def learn(self: SamplingRun, seen, held) -> tuple[torch.Tensor, torch.Tensor]:
     "Both losses, means over the samples."
     losses = self.train_weights(seen)
+    if self.alone:
+        return losses.mean(), losses.mean()
     with torch.no_grad():
         asked = self.method.ask(2 * self.step + 1, self.settings.samples)
         judged = self.team.each(asked, lambda w: self.loss(held, w))
@@ -223,6 +232,8 @@ class CreditRun(SamplingRun):
 def learn(self: CreditRun, seen, held) -> tuple[torch.Tensor, torch.Tensor]:
     "Both losses, means over the samples."
     losses, n = self.train_weights(seen), self.settings.samples
+    if self.alone:
+        return losses.mean(), losses.mean()
     asked = self.method.probes(2 * self.step + 1, n)
     width = 1 + len(self.method.space.sizes)
     told = self.team.each(asked, lambda w: self.told(held, w, width), width)

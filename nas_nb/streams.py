@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from .core import is_whole
+from .core import is_whole, said
 
 # %% ../nbs/07_streams.ipynb #pairwise
 def pairwise_sum(
@@ -58,7 +58,7 @@ def check_seeds(
         raise ValueError(f"device must be the name of one, not {device!r}") from None
     values = _values(seeds)
     if values.dtype.kind not in "iu" or values.ndim > 1 or not values.size:
-        raise ValueError(f"seeds must be an integer or a non-empty list of integers, not {seeds!r}")
+        raise ValueError(f"seeds must be an integer or a non-empty list of integers, not {said(seeds)}")
     if values.min() < 0 or values.max() >= 2**31:
         raise ValueError("a seed must be at least 0 and less than 2**31")
     if not values.ndim:  # made on the device: nothing waits for a copy
@@ -78,7 +78,7 @@ def _check_draw(seeds, steps, n, stream, dtype=torch.float32):  # no value on a 
     _check_steps(steps)
     if not isinstance(n, int) or n < 0 or not isinstance(stream, int) or not 0 <= stream < 2**32:
         allowed = "n must be a whole number from 0 on and stream one from 0 to 2**32 - 1"
-        raise ValueError(f"{allowed}, not {n!r}, {stream!r}")
+        raise ValueError(f"{allowed}, not {said(n)}, {said(stream)}")
     if dtype not in (torch.float32, torch.float64):
         allowed = "dtype must be torch.float32 or torch.float64"
         raise ValueError(f"the numbers have 24 bits, so {allowed}, not {dtype}")

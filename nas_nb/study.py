@@ -158,7 +158,8 @@ def sizes(self: Study) -> Table:
     if self.own_sizes:
         names, columns = [*names, "here"], [*columns, self.values]
     show = lambda value: ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
-    return Table(["value", *names], [[k, *(show(c[k]) for c in columns)] for k in self.values])
+    rows = [[k, *(show(c[k]) for c in columns)] for k in self.values]
+    return Table(["value", *names], rows, f"All {len(rows)} values, by profile")
 
 # %% ../nbs/03_study.ipynb #made-by
 def made_by(

@@ -206,8 +206,8 @@ def free_energy(
 
 # %% ../nbs/21_tdga.ipynb #select-checks
 def _check_pool(energies, n, replacement):
-    if not isinstance(n, Integral) or n < 1:
-        raise ValueError(f"n, the number to select, must be an integer of at least 1, not {said(n)}")
+    if not isinstance(n, Integral) or not 1 <= n < 2**31:
+        raise ValueError(f"n, the number to select, must be an integer from 1 to 2**31 - 1, not {said(n)}")
     there, needed = int(energies.isfinite().sum(-1).min()), 1 if replacement else n
     if there < needed:
         says = f"a pool has finite energies for only {there} of its {energies.shape[-1]} members"

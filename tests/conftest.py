@@ -48,3 +48,21 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def project(tmp_path):
+    "An empty project of ours."
+    (tmp_path / "settings.ini").write_text("[DEFAULT]\nlib_name = nas_nb\n")
+    (tmp_path / "nbs").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def roots(tmp_path, monkeypatch):
+    "Two empty roots instead of the real ones: NAS_NB_DATA, and that of the checkout with the cache."
+    (tmp_path / "given").mkdir()
+    monkeypatch.setenv("NAS_NB_DATA", str(tmp_path / "given"))
+    monkeypatch.setattr("nas_nb.images._own_root", lambda: tmp_path / "own")
+    monkeypatch.setenv("IN_TEST", "1")
+    return tmp_path / "given", tmp_path / "own"

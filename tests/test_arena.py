@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from nas_nb.files import Checkpoint
 from nas_nb.papers.arena_figures import against, judge_lookup, missed, of_seeds
 from nas_nb.papers.arena_lookup import (
     METHODS,
@@ -17,6 +18,7 @@ from nas_nb.papers.arena_lookup import (
     noise_of,
     of_best_of,
 )
+from nas_nb.papers.arena_oneshot import searches_before
 
 SMALL = Arena(
     (2, 3), np.array([[61, 63], [70, 68], [55, 57], [71, 75], [72, 72], [40, 44.0]]), dict(name="small")
@@ -108,6 +110,25 @@ def test_controllers_and_pnas_are_the_same_in_blocks():
         whole, parts = (lookup(arena, method, [20, 40], [40], range(5), block=b) for b in (16, 2))
         assert whole == parts, method
         assert whole["seen"]["mean"][-1] < 2
+
+
+ROW = dict(path=["0"], path_but_none=["0"], entropy=[0.5], best_of_100="0", shared=[0.1])
+LIKE = dict(path=[], path_but_none=[], entropy=[], best_of_100="", shared=[])
+
+
+@pytest.mark.parametrize("searches", [3, [3], [{}], [ROW | dict(best_of_100=1)], [ROW | dict(entropy=0.5)]])
+def test_a_checkpoint_of_other_searches_is_refused(tmp_path, searches):
+    ckpt = Checkpoint(tmp_path / "checkpoint.pt")
+    ckpt.save(dict(searches=searches))
+    with pytest.raises(ValueError, match="the checkpoint of these searches"):
+        searches_before(ckpt, LIKE)
+
+
+def test_a_checkpoint_of_these_searches_is_taken(tmp_path):
+    ckpt = Checkpoint(tmp_path / "checkpoint.pt")
+    assert searches_before(ckpt, LIKE) == searches_before(None, {}) == []
+    ckpt.save(dict(searches=[ROW, ROW]))
+    assert searches_before(ckpt, LIKE) == [ROW, ROW]
 
 
 def test_what_is_seen_and_what_judges_may_differ():

@@ -566,6 +566,7 @@ def test_a_state_of_another_search_or_an_altered_one_is_refused_and_changes_noth
     bad += [
         altered(opt, "seeds", lambda x: -1 - x),
         altered(opt, "t", lambda t: -t),
+        altered(opt, "t", lambda t: 2**70),
         altered(opt, "t", float),
         altered(opt, "delta", torch.zeros_like),
     ]

@@ -21,7 +21,8 @@ from nas_nb.papers import cifar10_figures as figures
 from nas_nb.papers import cifar10_runs as doc
 from nas_nb.papers import cifar10_verdicts as verdicts
 from nas_nb.papers import protocol
-from nas_nb.papers.asng_cifar10 import CLAIMS, PROFILES
+from nas_nb.papers.asng_cifar10 import PROFILES
+from nas_nb.papers.cifar10_claims import CLAIMS
 from nas_nb.papers.protocol import difference, in_words, mean_sd
 
 pytestmark = pytest.mark.usefixtures("one_thread")

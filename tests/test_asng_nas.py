@@ -22,8 +22,8 @@ from nas_nb.core import root
 from nas_nb.explore import explore
 from nas_nb.files import Checkpoint
 from nas_nb.papers import asng_equations, asng_figures, asng_pairs, asng_runs
+from nas_nb.papers.asng_claims import CLAIMS
 from nas_nb.papers.asng_figures import predicted_median, score
-from nas_nb.papers.asng_nas import CLAIMS
 from nas_nb.papers.asng_runs import (
     METHODS,
     Coins,

@@ -161,10 +161,10 @@ def test_claims_that_cannot_be_cited_or_lack_a_text_are_refused_at_once(bad, say
 def test_nothing_of_a_claim_is_cut_off_or_read_as_markup(study):
     long = "word " * 300 + "end_of_it <script> $x$ | *y*"
     row = dict(id="x", **FLAT, ours=long, verdict="reproduced", numbers={})
-    for shown in (Verdict(row), Verdicts([row])):
+    for shown, columns in ((Verdict(row), (1,)), (Verdicts([row]), (1, 4, 6))):
         text = shown._repr_markdown_()
         assert "end\\_of\\_it &lt;script> \\$x\\$ \\| \\*y\\*" in text and "✅ reproduced" in text
-        assert all(len(line.replace("\\|", "").split("|")) in (4, 6) for line in text.splitlines()), text
+        assert all(len(line.replace("\\|", "").split("|")) in columns for line in text.splitlines()), text
         for part in FLAT.values():
             assert claims._safe(part) in text
     plain = repr(Verdicts([row]))
@@ -176,13 +176,16 @@ def test_a_verdict_shows_its_claim_as_the_last_value_of_a_cell(study):
     from IPython.core.formatters import DisplayFormatter
 
     shown, _ = DisplayFormatter().format(study.judge("flat", "{apart:.2f}", True, apart=1))
-    assert shown["text/markdown"].startswith("| ✅ reproduced | Quality")
+    assert shown["text/markdown"].startswith("**✅ reproduced: Quality")
     assert shown["text/plain"].splitlines()[0].startswith("✅ reproduced: Quality hardly depends on λ")
     assert set(shown) == {"text/markdown", "text/plain"}
 
 
 def test_sizes_are_a_table_with_a_column_for_each_profile(study):
     assert study.sizes().headings == ["value", "paper", "cpu", "quick", "smoke"]
+    folded = study.sizes()._repr_markdown_()
+    assert folded.startswith("<details><summary>All 2 values, by profile</summary>\n\n| value | paper |")
+    assert folded.endswith("|\n\n</details>") and "details" not in repr(study.sizes())
     assert study.sizes().rows == [["n", "3", "2", "1", "1"], ["widths", "1, 2", "1, 2", "1, 2", "1, 2"]]
     study.own_sizes, study.values = True, study.values | dict(n=7)
     assert [study.sizes().headings[-1], study.sizes().rows[0][-1]] == ["here", "7"]

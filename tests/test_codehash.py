@@ -861,6 +861,14 @@ def test_what_cannot_be_called_has_no_hash():
             "f uses importlib.import_module: what it looks up by a text",
         ),
         (
+            "def f():\n    import importlib\n    return (lambda: importlib.import_module('x'))()",
+            "f uses importlib.import_module: what it looks up by a text",
+        ),
+        (
+            "def f():\n    from importlib import import_module\n    return import_module('x')",
+            "f uses importlib.import_module: what it looks up by a text",
+        ),
+        (
             "def g():\n    import no_such_module\nf = lambda: g()",
             "f.g imports no_such_module, which fails here (ModuleNotFoundError): what is in it",
         ),

@@ -1,14 +1,17 @@
 """Credit assignment: the reference numbers, contributions, the operation none, variance, the blind spot, the
 method in the search loop, several processes, the toy experiment, the recurrent networks, bad input."""
 
+import copy
 import itertools
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -34,12 +37,15 @@ from nas_nb.credit import (
 from nas_nb.credit_toy import TOY_METHODS, Toy, run_toy, toy_noise
 from nas_nb.files import Checkpoint
 from nas_nb.images import Images
+from nas_nb.known_tables import known_table
 from nas_nb.methods import settings_of
 from nas_nb.operations import DARTS_OPS, NB201_OPS
+from nas_nb.papers import credit_ends as ends
 from nas_nb.papers.arena_oneshot import MAKERS, SAMPLED, one_search, step_cost_run
 from nas_nb.papers.credit_runs import VARIANTS, Writer, rnn_run
+from nas_nb.papers.credit_search import equal_tries
 from nas_nb.relaxations import Weights, one_hot, softmax
-from nas_nb.sampling import log_gates, reinforce_gradient
+from nas_nb.sampling import SNAS, ProxylessReinforce, log_gates, reinforce_gradient
 from nas_nb.search import search
 from nas_nb.tables import TABLE_CELL
 from nas_nb.tiny import TinyNetwork
@@ -327,7 +333,7 @@ def test_groups_follow_what_is_chosen():
     assert groups(2, 0, 2, 2, 2, 2) == [[0], [2]]  # none is in no group
     assert groups(2, 2, 2, 2, 3, 1) == []
     assert blind_groups(DARTS_CELL, [4] * 28, normalises(DARTS_CELL)) == []
-    with pytest.raises(ValueError, match="3 choices do not fit"):
+    with pytest.raises(ValueError, match="choices must be 6 whole numbers"):
         groups(2, 2, 2)
 
 
@@ -489,6 +495,32 @@ def test_two_processes_give_what_one_gives(tmp_path):
 # -- bad input, one sentence each --
 
 
+def ONE(w):
+    return torch.tensor(1.0)
+
+
+def NAN(w):
+    return torch.tensor(torch.nan)
+
+
+def INF_WITHOUT(w):  # not finite where an edge is cut
+    return torch.tensor(torch.inf if () in w.chosen else 1.0)
+
+
+def test_an_architecture_without_operations_has_nothing_to_lose():
+    network, (x, y) = TinyNetwork(TABLE_CELL).train(), (torch.randn(16, 1, 8, 8), torch.arange(16) % 10)
+
+    def loss(w):
+        return F.cross_entropy(network(x, w), y)
+
+    none = list(TABLE_CELL.ops).index("none")
+    for contributions in (exact_contributions, approximate_contributions):
+        assert torch.equal(contributions(loss, TABLE_CELL, [none] * 6), torch.zeros(6))
+    method = MendedCredit(TABLE_CELL)
+    method.set_theta(F.one_hot(torch.full((6,), none), 4).float() * 0.97 + 0.0075)
+    assert method.cut([none] * 6) == []
+
+
 def test_bad_input():
     none = CellSpace({"none": DARTS_OPS["none"]})
     bad = {
@@ -505,11 +537,37 @@ def test_bad_input():
         "one for each edge": lambda: credit_gradient(torch.zeros(2, 2), [0, 1], torch.zeros(3)),
         "ask for samples first": lambda: Credit(DARTS_CELL).credit(torch.zeros(1), torch.zeros(1, 28)),
         "its settings are paths, samples": lambda: settings_of(Credit(DARTS_CELL), dict(lr=0.1)),
+        "wiring has no edge to node 0": lambda: Credit(CellSpace(DARTS_OPS, nodes=2, wiring=())),
+        "6 whole numbers from 0 to 3": lambda: exact_contributions(ONE, TABLE_CELL, [4] * 6),
+        "choices must be 28 whole": lambda: approximate_contributions(ONE, DARTS_CELL, [0]),
+        "not 'high'": lambda: approximate_contributions(lambda w: "high", TABLE_CELL, [1] * 6),
+        "has no gradient": lambda: approximate_contributions(ONE, TABLE_CELL, [1] * 6),
+        "the loss is nan": lambda: exact_contributions(NAN, TABLE_CELL, [1] * 6),
+        "the loss is inf": lambda: exact_contributions(INF_WITHOUT, TABLE_CELL, [1] * 6),
+        "the loss is nan: contributions": lambda: approximate_contributions(NAN, TABLE_CELL, [1] * 6),
+        "choices must be 6": lambda: blind_groups(TABLE_CELL, [4] * 6, [False] * 4),
+        "of an edge: take": lambda: blind_groups(ASNG_CELL, [0] * 40, [False] * 5),
+        "weights_first = -1 must be": lambda: settings_of(Credit(DARTS_CELL), dict(weights_first=-1)),
     }
     for says, f in bad.items():
         with pytest.raises(ValueError, match=says) as error:
             f()
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [Credit, MendedCredit, ProxylessReinforce, SNAS])
+def test_weights_first(kind):
+    "Nothing of the architecture moves while the weights learn alone, and it does afterwards."
+    looks = []
+    for first in (2, 3):
+        torch.manual_seed(0)
+        network, method = TinyNetwork(TABLE_CELL, (1, 8, 8), 3, 4), kind(TABLE_CELL, seed=0)
+        before = [method.alpha.clone(), *(p.clone() for p in network.parameters())]
+        recipe = Recipe(3, "momentum", 0.1, channels_last=False)
+        search(network, method, TRAIN, VALID, recipe, weights_first=first)
+        now = [method.alpha, *network.parameters()]
+        looks.append([torch.equal(a, b) for a, b in zip(before, now)])
+    assert not looks[0][0] and looks[1][0] and not all(looks[1][1:])
 
 
 @pytest.mark.parametrize("where", ["loss", "slope"])
@@ -637,3 +695,83 @@ def test_what_learns_and_what_cannot():
 def test_weights_of_a_network_are_not_touched_by_gates():
     w = open_gates(TABLE_CELL, [2] * 6)
     assert isinstance(w, Weights) and w.values.requires_grad and w.values.sum() == 6
+
+
+@pytest.mark.parametrize("name", ["seen", "updates", "square"])
+def test_a_state_with_a_count_below_zero_is_refused_and_changes_nothing(name):
+    method = Credit(CellSpace(DARTS_OPS, nodes=2))
+    before = copy.deepcopy(method.state_dict())
+    with pytest.raises(ValueError, match="was altered"):
+        method.load_state_dict(before | {name: before[name] - 1})
+    assert all(torch.equal(x, before[k]) for k, x in method.state_dict().items())
+    method.load_state_dict(before)
+
+
+# -- searches of the document --
+
+
+def made(method, accuracies, null=False, first=2, seed=1000):
+    "A record of the table's space: one search a path."
+    found = [
+        dict(path=path if method == "random search" else path[-1:], shared=[20.0, 30.0])
+        for path in accuracies
+    ]
+    return dict(
+        seed=seed, config=dict(method=method, null=null, first=first, steps=60), result=dict(searches=found)
+    )
+
+
+def test_searches_are_looked_up_by_what_they_are_called():
+    table = known_table("digits")
+    good, bad = "222222", "000000"
+    records = [
+        made("credit assignment", [[bad, good]] * 5),
+        made("credit assignment", [[bad, good]] * 3, null=True),
+        made("credit assignment", [[good, bad]] * 5, first=0),
+        made("random search", [[bad, good]] * 5),
+    ]
+    df = ends.search_table(records, table)
+    assert set(df["name"]) == {
+        ends.CREDIT, ends.PERMUTED, ends.AT_ONCE, "random search", "random search, 100 tries",
+        f"random search, {equal_tries(60, 2)} tries",
+    }  # fmt: skip
+    top = table.score([[2] * 6]).item() - table.score([[0] * 6]).item()
+    assert ends.lead(df, ends.CREDIT, ends.AT_ONCE).tolist() == pytest.approx([top] * 5)
+    assert ends.lead(df, ends.CREDIT, ends.PERMUTED).tolist() == [0] * 3
+    assert (
+        not len(ends.lead(df, ends.CREDIT, "SNAS")) and ends.lead(df, ends.CREDIT, "random search").sum() == 0
+    )
+    assert df["convolutions"].isin([0, 6]).all()
+
+
+def test_too_few_pairs_are_no_verdict():
+    asked = []
+    stated = {"search-learns": dict(rule="better", smallest=1.0)}
+    study = SimpleNamespace(judge=lambda id, told, **more: asked.append(more), stated=stated)
+    ends.judge_leads(study, "search-learns", {"a": np.ones(9), "b": np.ones(4)})
+    ends.judge_leads(study, "search-learns", {"a": np.ones(9)})
+    assert asked[0] == dict(tested=False, pairs=4, decide=20) and len(asked[1]["differences"]) == 9
+
+
+def test_how_soon_a_way_stays_near_the_best():
+    rows = [("GA", "an individual", n, m, m, m, m) for n, m in ((10, 3.0), (20, 0.05), (50, 0.2), (100, 0.1))]
+    df = pd.DataFrame(rows, columns=["method", "way", "evaluations", "mean", "q25", "q50", "q75"])
+    assert (ends.needed(df, "GA"), ends.needed(df, "GA", 0.06), ends.needed(df, "GA", 5)) == (
+        "100",
+        "over 100",
+        "10",
+    )
+
+
+def test_null_of_the_identity_by_listing_cells():
+    share = np.mean([7 > max(row) for row in itertools.product(range(8), repeat=4)])
+    assert 1 - share == pytest.approx(ends.NULL_IDENTITY)
+    code = lambda **at: ["".join(str(at.get(f"e{e}", 1)) for e in range(28))]
+    skip, dil = (
+        str(list(DARTS_CELL.ops).index("skip_connect")),
+        str(list(DARTS_CELL.ops).index("dil_conv_3x3")),
+    )
+    result = dict(parameters=10, shared=[1, 2], correct=3, n=4)
+    runs = [code(e1=skip), code(e0=skip, e15=skip), code(e27=dil)]
+    df = ends.cell_table([dict(seed=s, result=result | dict(path=path)) for s, path in enumerate(runs)])
+    assert (df["identity"].tolist(), df["dilated"].tolist()) == ([1, 0, 0], [0, 0, 1])

@@ -8,17 +8,23 @@ from fake_cuda import FOUND, Waits, fake_cuda, moved
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves
 
-from nas_nb import asng, cells, population, tdga, training, vgg
+from nas_nb import asng, cells, decisions, enas, pnas, population, tdga, training, vgg
 from nas_nb import batches as batches_py
 from nas_nb.asng import ASNG, SNG, Adam, Space
 from nas_nb.batches import Augment, Batches, eval_batches
 from nas_nb.cells import ASNG_CELL, CellNetwork, CellSpace, encode
+from nas_nb.controlled import Controlled
+from nas_nb.controllers import PPO, Reinforce
+from nas_nb.credit import Credit, ExactCredit
 from nas_nb.darts import DARTS, expected_cost, zero_one
 from nas_nb.hypernet import Hypernet
 from nas_nb.images import Images
 from nas_nb.judging import random_architecture
+from nas_nb.layers import LayerSpace, random_rows
+from nas_nb.macro import JOINS, MacroSpace
 from nas_nb.operations import DARTS_OPS
 from nas_nb.papers import tdga_runs as shortcuts
+from nas_nb.pnas import PNAS
 from nas_nb.relaxations import raw, sigmoid
 from nas_nb.sampling import (
     DSNAS,
@@ -66,6 +72,8 @@ METHODS = {
     ),
     "hypernetwork, Gumbel": lambda costs: Hypernet(SPACE, (1e-3, 1.0), knots=5, relax=None, steps=10),
     "REINFORCE": lambda costs: ProxylessReinforce(SPACE),
+    "credit": lambda costs: Credit(SPACE, baseline=True),
+    "exact credit": lambda costs: ExactCredit(SPACE, zero="domestic"),
     "ASNG": lambda costs: Distribution(SPACE),
     "random": lambda costs: Uniform(SPACE),
 }
@@ -73,6 +81,13 @@ METHODS = {
 
 def steps_of(method, network, x):
     "What a search does with a method, without the backward pass."
+    if hasattr(method, "credit"):
+        for t in range(3):
+            asked = [*method.ask(t, 2), *method.probes(t, 2)]
+            out = [network(x, w) for w in asked]
+            m = len(asked) - 2
+            method.credit(torch.rand(m).double(), torch.rand(m, len(SPACE.sizes)).double())
+        return out
     if hasattr(method, "tell"):
         for t in range(3):
             out = [network(x, w) for w in method.ask(t, 2)]
@@ -133,6 +148,74 @@ def test_ask_and_tell(rule, space):
             samples = method.ask(4)
             method.tell(samples, samples.values.sum(-1) + samples.cat.sum(-1))
         method.theta, method.state()
+
+
+@pytest.mark.parametrize("join", JOINS)
+def test_a_network_of_layers(join):
+    "The supernet with architectures of a controller, and a network of one of them."
+    space = MacroSpace(4, 4, join=join)
+    method = Controlled(space)
+    supernet, alone = space.supernet(SHAPE), space.network(method.row(), SHAPE)
+    with fake_cuda():
+        x = moved(torch.zeros(4, *SHAPE))
+        supernet = moved(supernet)
+        for t in range(2):
+            for w in method.ask(t, 2):
+                supernet(x, w)
+        moved(alone)(x)
+
+
+def test_a_child_of_tokens():
+    space = LayerSpace(4, counts=(4, 6))
+    child = space.network(random_rows(space.sizes, 1, 0, 0)[0].tolist(), SHAPE)
+    with fake_cuda():
+        moved(child)(moved(torch.zeros(4, *SHAPE)))
+
+
+@pytest.mark.parametrize("rule", [Reinforce, PPO])
+@pytest.mark.parametrize(
+    "space",
+    [Space([3, 2, 4]), enas.macro(3, 4), enas.micro(3, 5), decisions.layers(3, [2, 3])],
+    ids=["choices", "macro", "micro", "layers"],
+)
+def test_what_a_controller_draws(rule, space):
+    "Its `tell` takes losses of the host, as they come from networks that were trained."
+    controller = rule(space, seeds=range(3), hidden=4)
+    with fake_cuda():
+        controller = moved(controller)
+        for _ in range(2):
+            draws = controller.ask(4)
+        controller.best(), controller.state()
+        assert draws.picked.is_cuda
+
+
+def test_progressive_search():
+    "A step looks twice: how many candidates are left, and whether a loss is finite. Fitting needs a real GPU."
+    found = []
+    for device in ("cpu", "cuda"):
+        progressive = PNAS(Space([3, 3, 3]), range(2), beam=4)
+        progressive.surrogate.fit = lambda cat, losses: None
+        with fake_cuda(looks=True) as waits:
+            if device == "cuda":
+                progressive = moved(progressive)
+            for _ in range(3):
+                asked = progressive.ask()
+                progressive.tell(asked.double().sum(-1).cos())
+            found.append(progressive.best().cpu())
+        assert len(waits) <= 4 * 3 + 1, waits
+    assert torch.equal(*found)
+
+
+def test_what_a_surrogate_learns_from_lies_where_it_does(monkeypatch):
+    "All but the step itself, whose backward pass needs a real GPU."
+    progressive = PNAS(Space([3, 3, 3]), range(2), beam=4)
+    given = []
+    monkeypatch.setattr(pnas.Surrogate, "_step", lambda self, *args: given.extend(args))
+    with fake_cuda():
+        progressive = moved(progressive)
+        cat = moved(torch.zeros(2, 5, 3, dtype=torch.long))
+        progressive.surrogate.fit(cat, moved(torch.rand(2, 5).double()), steps=1)
+        assert len(given) == 4 and all(x.is_cuda for x in given)
 
 
 # -- data --
@@ -319,6 +402,19 @@ def test_a_search_on_a_gpu_is_that_of_the_host(name):
     there, here = few_steps(name, "cuda"), few_steps(name, "cpu")
     for a, b in zip(there[:2], here):  # later a rounding may have drawn another architecture
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("make", [Reinforce, PPO, PNAS], ids=["REINFORCE", "PPO", "PNAS"])
+def test_a_controller_on_a_gpu_learns(make):
+    space, more = Space([3, 3, 3]), dict(beam=4) if make is PNAS else dict(hidden=4)
+    m = make(space, range(2), device="cuda", **more)
+    for _ in range(3):
+        asked = m.ask() if make is PNAS else m.ask(4)
+        told = (asked if make is PNAS else asked.picked).double().sum(-1)
+        m.tell(told) if make is PNAS else m.tell(asked, told)
+    best = m.best() if make is PNAS else m.best().picked
+    assert best.is_cuda
 
 
 @pytest.mark.gpu

@@ -19,7 +19,7 @@ from nas_nb.judging import random_architecture
 from nas_nb.operations import DARTS_OPS
 from nas_nb.papers import hypernet_figures as F
 from nas_nb.papers import hypernet_runs as R
-from nas_nb.papers.hypernet_complexity import CLAIMS
+from nas_nb.papers.hypernet_claims import CLAIMS
 from nas_nb.report import _known
 
 CASES = json.loads((Path(__file__).parent / "darts_cases.json").read_text())

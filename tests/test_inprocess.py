@@ -123,7 +123,7 @@ for name in {BLOCKED!r}:
 
 SEARCH = """import sys
 from nas_nb.inprocess import execute
-execute("55_asng_cifar10", ("runs",), profile="smoke", device="cpu", overrides="steps=6 methods=ASNG,random_search looks=2")
+execute("55_asng_cifar10", ("runs",), profile="smoke", device="cpu", overrides="steps=6 methods=ASNG,random_search looks=2 factors=0.0 tries=1 random=1")
 """
 
 

@@ -107,7 +107,7 @@ for name in [*plain, "torch", *others]:
     run = subprocess.run([sys.executable, "-c", code, *lists], cwd=ROOT, capture_output=True, text=True)
     found = {name: set(heavy) for name, *heavy in map(str.split, run.stdout.splitlines())}
     assert sorted(m for name in found for m in name.split(",")) == MODULES, run.stderr
-    draws = {"draw", "explore", "plots", "tdga", "vgg_pictures", "blindspot"}
+    draws = {"draw", "explore", "player", "plots", "tdga", "vgg_pictures", "blindspot"}
     draws |= {"tables", "tiny", "known_tables", "twins"}  # their tables are pandas'
     draws = {papers, *(f"nas_nb.{m}" for m in draws)}
     for name, heavy in found.items():
@@ -565,6 +565,13 @@ def test_clean_keeps_data_and_figures(clone):
         assert [n for n in kept if not (clone / n).exists()] == [] and [
             n for n in gone if (clone / n).exists()
         ] == []
+
+
+def test_no_mark_of_a_conflict_is_left():
+    git = ["git", "-C", str(ROOT), "grep", "--untracked", "-nE"]
+    marks = r'^[ "]*(<<<<<<<|>>>>>>>|\|\|\|\|\|\|\|) '
+    found = subprocess.run([*git, marks], capture_output=True, text=True)
+    assert found.returncode == 1 and not found.stdout, found.stdout + found.stderr
 
 
 # -- the gate --

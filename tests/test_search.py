@@ -461,3 +461,28 @@ def test_what_is_no_method_is_refused():
         ValueError, match="DARTS learns from gradients: its settings are lr, decay, second_order"
     ):
         search(*relaxed(), TRAIN, VALID, RECIPE, paths=2)
+
+
+class OnesOwn(Distribution):
+    "A method of somebody's own, who wrote nothing for `load_state_dict`."
+
+
+@pytest.mark.parametrize("kind", [Distribution, Uniform, OnesOwn])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: True,
+        lambda s: {},
+        lambda s: s | dict(more=1),
+        lambda s: s | {0: 1},
+        lambda s: dict(_extra_state=s["_extra_state"] | dict(t=-1)),
+        lambda s: dict(_extra_state=s["_extra_state"] | dict(t=2**70)),
+        lambda s: dict(_extra_state=s["_extra_state"] | dict(delta=s["_extra_state"]["delta"] * math.nan)),
+    ],
+)
+def test_a_state_that_is_none_is_refused_in_words(kind, change):
+    method = kind(ASNG_CELL)
+    state = method.state_dict()
+    with pytest.raises(ValueError, match="the state of"):
+        method.load_state_dict(change(state))
+    method.load_state_dict(state)

@@ -116,6 +116,8 @@ SEEDS = check_seeds([1, 2])
         (lambda: Ahead(uniform, 4, 0)(SEEDS, -1), "range"),
         (lambda: Ahead(uniform, 4, 0)(SEEDS, 1.0), "whole number"),
         (lambda: check_seeds(1, "gpu"), "device"),
+        (lambda: check_seeds(torch.zeros(9, 9)), "seeds must be an integer"),
+        (lambda: uniform(SEEDS, range(1), torch.zeros(9, 9)), "whole number"),
         (lambda: check_seeds(1, 1.5), "device"),
         (lambda: square_root([4.0]), "floats"),
         (lambda: pairwise_sum([1.0, 2.0]), "floats"),

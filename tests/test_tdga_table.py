@@ -76,6 +76,33 @@ def test_a_state_of_another_table_is_refused(tmp_path):
         T.filled(None, torch.zeros(8, 2), ckpt)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s | dict(values=s["values"][:4]),
+        lambda s: s | dict(values=s["values"].float()),
+        lambda s: s | dict(graph=None),
+        lambda s: dict(values=s["values"]),
+    ],
+)
+def test_a_kept_table_that_was_altered_is_refused(change, tmp_path, monkeypatch):
+    config = dict(gates=3, images=[20, 60], settings=dict(source="digits"))
+    kept = dict(values=torch.zeros(8, 6, dtype=torch.long), graph="01")
+    monkeypatch.setattr(T, "needed_state", lambda *args, **own: kept)
+    assert T.kept_table(0, "cpu", None, **config) is kept
+    monkeypatch.setattr(T, "needed_state", lambda *args, **own: change(kept))
+    with pytest.raises(ValueError, match="the table that was kept"):
+        T.kept_table(0, "cpu", None, **config)
+
+
+@pytest.mark.parametrize("done", [3, [3], [["TDGA"]], [["TDGA", 1]], [[1, {}]]])
+def test_a_state_of_other_searches_is_refused(tmp_path, done):
+    ckpt = Checkpoint(tmp_path / "checkpoint.pt")
+    ckpt.save(dict(done=done))
+    with pytest.raises(ValueError, match="the checkpoint of these searches"):
+        L.searched(None, {}, range(1), ckpt)
+
+
 def test_gates_and_images_that_do_not_fit_are_refused():
     parts, norm = D.parts_of("digits")
     with pytest.raises(ValueError, match="not 15"):

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAKERS', 'SAMPLED', 'ONESHOT', 'ONESHOT_CLAIMS', 'weight_shares', 'probabilities', 'strongest', 'strongest_but_none',
-           'entropy_left', 'PermutedLabels', 'halves', 'one_search', 'shared_losses', 'best_of_random', 'oneshot_run',
-           'coin_flips_run', 'step_cost_run', 'searches_of', 'all_searches', 'all_flips', 'all_costs']
+           'entropy_left', 'PermutedLabels', 'halves', 'one_search', 'shared_losses', 'best_of_random',
+           'searches_before', 'oneshot_run', 'coin_flips_run', 'step_cost_run', 'searches_of', 'all_searches',
+           'all_flips', 'all_costs']
 
 # %% ../../nbs/95b_oneshot.ipynb #imports
 import math
@@ -20,6 +21,7 @@ from ..blindspot import MendedCredit
 from ..cells import CellSpace
 from ..credit import Credit, ExactCredit
 from ..darts import DARTS, expected_cost, l1, zero_one
+from ..files import check_state
 from ..hypernet import Hypernet
 from ..methods import GradientMethod
 from .cifar10_chance import on_coin_flips
@@ -211,6 +213,15 @@ def _each(network, codes, x):
         b.copy_(kept[name])
     return logits
 
+# %% ../../nbs/95b_oneshot.ipynb #block-before
+def searches_before(ckpt, like: dict) -> list[dict]:  # `like`: a search, with empty lists
+    "The searches in a checkpoint; raises `ValueError` for what are none."
+    saved = (ckpt and ckpt.load()) or dict(searches=[])
+    check_state(saved, dict(searches=[]), says := "the checkpoint of these searches")
+    for one in saved["searches"]:
+        check_state(one, like, says)
+    return list(saved["searches"])
+
 # %% ../../nbs/95b_oneshot.ipynb #block
 def oneshot_run(
     method: str,
@@ -227,7 +238,8 @@ def oneshot_run(
     ckpt=None,
 ) -> dict:  # searches: a list of `one_search`
     "Several searches that differ in their seeds."
-    done = list((ckpt and ckpt.load() or {}).get("searches", []))
+    like = dict(path=[], path_but_none=[], entropy=[], best_of_100="") | (dict(shared=[]) if rank else {})
+    done = searches_before(ckpt, like)
     for s in range(seed * block + len(done), (seed + 1) * block):
         done.append(one_search(method, table, null, apart, delta0, steps, looks, rank, s))
         if ckpt:

@@ -151,7 +151,7 @@ def load(
     "Go on from a `state`; raises `ValueError`, and changes nothing, if it is altered or of other trials."
     free = torch.full_like(self.x, math.nan)  # weights may have diverged
     check_state(state, self.state() | dict(x=free, v=free), what := "the state of these trials")
-    if state["t"] < 0 or not (state["eps_x"] > 0).all():
+    if not 0 <= state["t"] < 2**31 or not (state["eps_x"] > 0).all():
         raise ValueError(f"{what} was altered: a step or a learning rate is out of range")
     self.opt.load(state["opt"])
     self.t = state["t"]

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PUBLIC_TOY', 'CHANNELS', 'TOY_LOOKS', 'section_2', 'limit', 'cost_table', 'share', 'plot_cost', 'blind_table',
-           'gains', 'ends', 'blind_edge', 'plot_blind', 'edges_at', 'temperature_at', 'toy_right', 'channels_until',
-           'toy_table', 'plot_toy', 'told_toy', 'rnn_table', 'still', 'rnn_wide', 'plot_rnn', 'told_rnn']
+           'gains', 'ends', 'blind_edge', 'plot_blind', 'draw_on_cell', 'edges_at', 'temperature_at', 'toy_right',
+           'channels_until', 'toy_table', 'plot_toy', 'told_toy', 'rnn_table', 'still', 'rnn_wide', 'plot_rnn',
+           'told_rnn']
 
 # %% ../../nbs/53b_credit_figures.ipynb #imports
 from collections.abc import Callable, Sequence
@@ -164,15 +165,32 @@ def plot_blind(df: pd.DataFrame) -> plt.Figure:
     headline(fig, f"The edge that matters most gets no credit: {told} (n = {df['seed'].nunique()})")
     return fig
 
+# %% ../../nbs/53b_credit_figures.ipynb #on-cell
+def draw_on_cell(ax, exact: Sequence[float], approximate: Sequence[float], most: float) -> None:
+    "Contributions (6,) in nats as arcs between the nodes 0 to 3; `most`: that of the thickest arc."
+    angle = np.linspace(0, np.pi, 40)
+    for side, sizes, color in ((1, exact, _DARK), (-1, approximate, _WINE)):
+        for edge, size in zip(EDGES, sizes):
+            a, b = map(int, edge.split("→"))
+            x, y = (a + b) / 2 - (b - a) / 2 * np.cos(angle), side * 0.42 * (b - a) * np.sin(angle)
+            ax.plot(x, y, color=color, linewidth=0.3 + 8 * size / most, alpha=0.75, solid_capstyle="butt")
+            ax.text((a + b) / 2, side * (0.42 * (b - a) + 0.16), f"{size:.2f}", ha="center", va="center",
+                fontsize=6.5, color=color)  # fmt: skip
+    for node in range(4):
+        ax.text(node, 0, node, ha="center", va="center", fontsize=8,
+            bbox=dict(boxstyle="circle,pad=0.25", facecolor="white", edgecolor="0.3"))  # fmt: skip
+    ax.set(xlim=(-0.4, 3.4), ylim=(-1.6, 1.6)), ax.set_axis_off()
+
 # %% ../../nbs/53b_credit_figures.ipynb #slider
 def edges_at(df: pd.DataFrame) -> Callable:  # draw(axes, step), two axes
-    "Bars of contributions on all edges at a step: a row for each space."
+    "Contributions on the cell at a step: a row for each space."
+    most = df["exact"].max()
 
     def draw(axes, step):
         for ax, (space, rows) in zip(axes, df[df["step"] == step].groupby("space", sort=False)):
-            _bars(ax, rows)
+            means = rows.groupby("edge")[["exact", "backward"]].mean()
+            draw_on_cell(ax, means["exact"], means["backward"], most)
             ax.set_title(f"{space}, step {step}", fontsize=8)
-            ax.set(ylabel="size, nats")
 
     return draw
 

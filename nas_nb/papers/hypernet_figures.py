@@ -9,11 +9,11 @@ __all__ = ['LOGGED_EPOCHS', 'TABLE_EPOCHS', 'EPOCH_STEPS', 'IMAGES', 'DOCUMENT',
            'plot_apart', 'table', 'shrink', 'edge_ops', 'changed', 'control_table', 'is_soft', 'control_summary',
            'control_seeds', 'sizes_by_seed', 'draw_control', 'plot_control', 'average_cell', 'lost', 'surely',
            'grid_tables', 'draw_lost', 'plot_grid', 'draw_map', 'plot_map', 'map_rows', 'edges_moved', 'moves',
-           'distinct', 'tau', 'draw_front', 'plot_front', 'draw_at_lambda', 'five_of', 'draw_five', 'draw_sizes',
-           'draw_errors', 'plot_five', 'weight_course', 'batch_norm_table', 'lam_gaps', 'words_of_apart',
-           'words_of_control', 'words_of_grid', 'words_of_map', 'words_of_front', 'words_of_five', 'one_network',
-           'explore_lambda', 'by_difference', 'odds_moved', 'judge_flat', 'judge_worse', 'judge_falls', 'own_table',
-           'table_flat', 'table_worse', 'table_falls', 'table_comparable', 'table_precision', 'of_grid',
+           'distinct', 'tau', 'draw_front', 'plot_front', 'five_of', 'draw_five', 'draw_sizes', 'draw_errors',
+           'plot_five', 'weight_course', 'batch_norm_table', 'lam_gaps', 'words_of_apart', 'words_of_control',
+           'words_of_grid', 'words_of_map', 'words_of_front', 'words_of_five', 'one_network', 'probabilities',
+           'lam_lines', 'lam_player', 'by_difference', 'odds_moved', 'judge_flat', 'judge_worse', 'judge_falls',
+           'own_table', 'table_flat', 'table_worse', 'table_falls', 'table_comparable', 'table_precision', 'of_grid',
            'judge_control', 'judge_pairs', 'kept', 'searches_for', 'judge_variant', 'judge_five', 'at_the_end',
            'judge_comparable', 'shown_comparable', 'bn_gain', 'judge_batch_norm', 'taus_of', 'judge_size']
 
@@ -26,10 +26,10 @@ from matplotlib.patches import Patch
 
 from ..cells import Genotype, parameter_counts
 from ..claims import interval, needed
-from ..draw import draw_cell
-from ..explore import explore
+from ..draw import draw_cell, op_label
 from ..hypernet import basis
 from .hypernet_runs import GRID, RULES, SPACE, SPANS, VARIANTS
+from ..player import cell_panel, lines_panel, map_panel, player
 from ..plots import PAPER, STYLE, headline
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #tables
@@ -477,19 +477,6 @@ def plot_front(df: pd.DataFrame, title: str) -> plt.Figure:
     headline(fig, title)
     return fig
 
-# %% ../../nbs/52b_hypernet_figures.ipynb #at-lambda
-def draw_at_lambda(axes, one: pd.DataFrame, lam: float, rest: int) -> None:
-    "For a slider: the cell of the λ that is nearest, and its place among the sizes; `one`: of `one_network`."
-    row = one.iloc[(np.log(one["lam"] / lam)).abs().argmin()]
-    cell, below = axes
-    draw_cell(Genotype.from_json(row["genotype"]), "reduce", cell, short=True)
-    cell.set_title(f"λ = {lam:.1e}")
-    below.plot(one["lam"], one["parameters"], color="#de8f05")
-    below.plot(one["lam"], one["expected"] + rest, ":", color="black")
-    below.plot(row["lam"], row["parameters"], "o", color="#d55e00", ms=8)
-    below.set(xscale="log", xlabel="λ", ylabel="parameters", ylim=(0, None))
-    below.set_title(f"{row['parameters']:,.0f} parameters, {row['inherited']:.1%}")
-
 # %% ../../nbs/52b_hypernet_figures.ipynb #five-cells
 def five_of(one: pd.DataFrame) -> pd.DataFrame:  # `one`: one seed, rule two, by λ
     "The architectures at five λ, evenly on a log scale."
@@ -651,14 +638,49 @@ def one_network(ends: pd.DataFrame, method: str) -> pd.DataFrame:  # `ends`: fro
     mine = ends[(ends["method"] == method) & (ends["seed"] == 0) & (ends["rule"] == "two")]
     return mine.sort_values("lam", kind="stable").reset_index(drop=True)
 
-# %% ../../nbs/52b_hypernet_figures.ipynb #explore-lambda-one
-def explore_lambda(one: pd.DataFrame, rest: int):  # an `Explorer`
-    "A slider over `draw_at_lambda`, where a kernel runs; `one`: from `one_network`."
-    draw = lambda axes, lam: draw_at_lambda(axes, one, lam, rest)
-    size = dict(rows=2, size=(3.4, 2.9), format=lambda lam: f"{lam:.2e}")
-    view = explore(draw, list(one["lam"]), "λ", sheet=list(one["lam"][:1]), **size)
-    plt.close(view.figure)  # the contact sheet is `plot_five`
-    return view
+# %% ../../nbs/52b_hypernet_figures.ipynb #probabilities
+def probabilities(record: dict, method: str, lams) -> np.ndarray:  # (λ, edges, operations)
+    "What the hypernetwork of a finished search of a method in `VARIANTS` gives each operation."
+    of = VARIANTS[method]
+    b = np.array(record["result"]["alpha"]).reshape(-1, len(SPACE.edges), len(SPACE.ops))
+    at = [basis(lam, SPANS[of["penalty"]], of["scale"], of.get("knots", 0)) for lam in lams]
+    alpha = (np.array(at)[:, :, None, None] * b).sum(1)
+    p = np.exp(alpha - alpha.max(-1, keepdims=True))
+    return p / p.sum(-1, keepdims=True)
+
+# %% ../../nbs/52b_hypernet_figures.ipynb #lam-lines
+def lam_lines(one: pd.DataFrame, errors: pd.DataFrame | None, p: np.ndarray) -> list[dict]:
+    "Panels of a player: size, error, and the operations of each edge; `p`: from `probabilities`."
+    x, log = dict(x=list(one["lam"]), low=0), dict(log=(True, False))
+    size = dict(parameters=list(one["parameters"]))
+    panels = [lines_panel(series=size, title="parameters", format="{:,.0f}", **x, **log)]
+    if errors is not None:
+        mean = errors.groupby("lam")["error"].mean()
+        near = lambda lam: next((e for at, e in mean.items() if np.isclose(at, lam)), None)
+        series = dict(error=[near(lam) for lam in x["x"]])
+        panels.append(lines_panel(series=series, title="error trained by itself, %", **x, **log))
+    sets = [{op_label(op, short=True): list(p[:, e, i]) for i, op in enumerate(SPACE.ops)} for e in range(14)]
+    colors = {op_label(op, short=True): color for op, color in (SHADES | dict(none="#e3c8a0")).items()}
+    titles = [f"probabilities on edge {j} → {i}" for j, i in SPACE.edges]
+    look = dict(colors=colors, format="{:.2f}")
+    return [*panels, lines_panel(series=sets, title=titles, **look, **x, **log)]
+
+# %% ../../nbs/52b_hypernet_figures.ipynb #lam-player
+def lam_player(one: pd.DataFrame, errors: pd.DataFrame | None, record: dict, method: str):  # an `HTML`
+    "A slider over λ; `one`: from `one_network`, `record`: of its search."
+    genotypes = [Genotype.from_json(g) for g in one["genotype"]]
+    p = probabilities(record, method, one["lam"])
+    best = [[list(SHADES).index(list(SPACE.ops)[i]) for i in p[:, e].argmax(-1)] for e in range(14)]
+    names = [op_label(op, short=True) for op in SHADES]
+    panels = [
+        cell_panel(genotypes, "reduce", "the cell: two edges into each node", SPACE.edges),
+        map_panel([f"{j} → {i}" for j, i in SPACE.edges], best, SHADES.values(), names, "most probable"),
+        *lam_lines(one, errors, p),
+    ]
+    fig, ax = plt.subplots(figsize=(7, 3))
+    draw_cell(genotypes[len(genotypes) // 2], "reduce", ax, short=True)
+    labels, alt = [f"λ = {lam:.1e}" for lam in one["lam"]], "A cell of one hypernetwork; a slider moves λ."
+    return player({"": (labels, panels)}, "λ", fig, alt, start=len(labels) // 2, height=560)
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #measure
 MEAN = "{mean:+.2f} {unit}, {level:.4g} % interval {low:+.2f} to {high:+.2f} (n = {n})"

@@ -199,6 +199,8 @@ def searched(table: GateTable, of: dict, seeds: Sequence[int], ckpt: Checkpoint 
     saved = (ckpt and ckpt.load()) or dict(done=[])
     check_state(saved, dict(done=[]), "the checkpoint of these searches")
     done = saved["done"]
+    if not all(isinstance(p, list) and [type(x) for x in p] == [str, dict] for p in done):
+        raise ValueError("the checkpoint of these searches was altered: remove it")
     for name, (T, replacement, select) in of.items():
         if name not in [n for n, _ in done]:
             done += one_variant(name, T, replacement, select, table, seeds, **sizes).items()

@@ -148,7 +148,10 @@ def kept_table(seed: int, device, ckpt: Checkpoint | None, **config) -> dict:  #
     "The table of one supernet, computed now, or read from where an earlier run has left it."
     data = load_images(config["settings"]["source"]).about["hash"]
     own = config | dict(seed=seed, device=str(device))
-    return needed_state(ckpt, table_state, "table", data, **own)
+    state = needed_state(ckpt, table_state, "table", data, **own)
+    shape = 2 ** config["gates"], 2 * (len(config["images"]) + 1)
+    check_state(state, dict(values=torch.zeros(shape, dtype=torch.long), graph=""), "the table that was kept")
+    return state
 
 # %% ../../nbs/50c_tdga_table.ipynb #run
 def table_run(

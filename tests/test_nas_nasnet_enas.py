@@ -1,0 +1,91 @@
+"The document on NAS, NASNet and ENAS: what its runs compute, by hand."
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from nas_nb.asng import Space
+from nas_nb.controllers import Reinforce
+from nas_nb.papers import controller_figures as figures
+from nas_nb.papers.nas_nasnet_enas import CLAIMS, PROFILES
+from nas_nb.papers.nasnet_runs import (
+    ARMS,
+    NoBaseline,
+    best_of,
+    drop_run,
+    known,
+    percentiles,
+    repeated,
+    search_run,
+    variance_run,
+)
+
+
+def test_the_best_of_n_draws_is_that_of_all_ways_to_draw():
+    told, true = np.array([3.0, 1.0, 2.0]), np.array([10.0, 20.0, 40.0])
+    ways = [true[max(draw, key=lambda k: told[k])] for draw in itertools.product(range(3), repeat=2)]
+    assert best_of(told, true, 2) == pytest.approx(np.mean(ways))
+
+
+@pytest.mark.parametrize("cell, count", [(1, 3), (2, 9), (4, 81), (8, 6561)])
+def test_networks_that_repeat_a_cell(cell, count):
+    rows = repeated(8, 3, cell)
+    digits = np.stack(np.unravel_index(rows, (3,) * 8), 1)
+    assert len(set(rows.tolist())) == count
+    assert (digits[:, :cell] == digits[:, -cell:]).all()
+
+
+def test_percentiles_count_equal_ones_half():
+    assert percentiles(np.array([1.0, 1.0])).tolist() == [0.5, 0.5]
+
+
+def test_without_baseline_is_reinforce_whose_baseline_is_zero():
+    one, two = (rule(Space([3, 2]), 0, lr=0.01) for rule in (Reinforce, NoBaseline))
+    one.updates = two.updates = 1  # the moving average is 0 and not the first mean
+    draws = one.ask(5), two.ask(5)
+    rewards = torch.tensor([0.1, 0.9, 0.5, 0.3, 0.7])
+    one.tell(draws[0], -rewards), two.tell(draws[1], -rewards)
+    assert torch.equal(one.flat, two.flat)
+
+
+def test_searches_side_by_side_are_those_by_themselves():
+    size = dict(table="digits", rule="REINFORCE", lr=0.01, budget=60, every=20)
+    both, second = search_run(searches=2, seed=5, **size), search_run(searches=1, seed=6, **size)
+    assert [row.split()[1] for row in both["regret"].values()] == list(second["regret"].values())
+
+
+def test_regret_never_rises_by_chance_alone_and_reward_is_that_of_the_last():
+    found = search_run("digits", "random", 0.0, 100, 20, 3)
+    _, told, true = known("digits")
+    rewards = np.array([row.split() for row in found["reward"].values()], float) / 100
+    assert rewards.shape == (5, 3) and abs(rewards.mean() - told.mean()) < 5
+    assert all(int(x) >= 0 for row in found["regret"].values() for x in row.split())
+
+
+def test_the_baseline_lowers_the_variance_where_all_rewards_are_alike():
+    with_b, without = variance_run("digits", 1e-3, [0], 16)["variance"]["0"]
+    assert 0 < with_b < without
+
+
+def test_arms_of_a_seed_begin_alike_and_repeat():
+    size = dict(images=50, filters=2, steps=2, batch=25, lr=0.05, rate=0.4, seed=3)
+    first = drop_run("none", **size)
+    assert first == drop_run("none", **size) and set(first) == {"losses", "error"}
+    assert drop_run("constant", **size)["losses"] != first["losses"]
+    assert list(ARMS)[0] == "none"
+
+
+def test_costs_are_the_articles():
+    gpus, days = figures.times("NAS", "NASNet-A")
+    assert (round(gpus, 1), days) == (11.2, 7)
+    assert [round(figures.times("NAS", f"ENAS {k}")[0]) for k in ("macro", "micro")] == [70_000, 49_778]
+    table = figures.cost_table().set_index("system")
+    assert table.loc["NAS", "days"] == 22_400 and not table.index.duplicated().any()
+
+
+def test_every_claim_is_decided_by_something():
+    for id, claim in CLAIMS.items():
+        assert claim["criterion"] and ("rule" in claim) == ("smallest" in claim), id
+    assert set(PROFILES) == {"cpu", "quick", "smoke"}
