@@ -89,9 +89,12 @@ def _begin(self: Controller, start, bias, dtype):
 # %% ../nbs/26_controllers.ipynb #controller-bias
 def _bias(bias, like):
     try:
-        return torch.as_tensor(bias, dtype=like.dtype, device=like.device).expand_as(like)
+        found = torch.as_tensor(bias, dtype=like.dtype, device=like.device).expand_as(like)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"bias must be {like.shape[-1]} numbers, not {bias!r}") from None
+        found = torch.tensor(math.nan)
+    if not found.isfinite().all():
+        raise ValueError(f"bias must be {like.shape[-1]} finite numbers, not {bias!r}")
+    return found
 
 # %% ../nbs/26_controllers.ipynb #controller-weights
 @patch

@@ -445,6 +445,7 @@ def test_other_bad_calls():
         "out of range": lambda: opt.of([[[0, 0, 4]], [[0, 0, 0]]]),
         "n = 0": lambda: opt.ask(0),
         "start must be": lambda: Reinforce(SPACE, start=10**400),
+        "finite numbers, not nan": lambda: Reinforce(SPACE, bias=math.nan),
         "which searches": lambda: opt.keep([2]),
         "does not fit": lambda: opt.load(Reinforce(SPACE, range(3), hidden=8).state()),
         "was altered": lambda: opt.load(opt.state() | dict(updates=-1)),

@@ -567,6 +567,13 @@ def test_clean_keeps_data_and_figures(clone):
         ] == []
 
 
+def test_no_mark_of_a_conflict_is_left():
+    git = ["git", "-C", str(ROOT), "grep", "--untracked", "-nE"]
+    marks = r'^[ "]*(<<<<<<<|>>>>>>>|\|\|\|\|\|\|\|) '
+    found = subprocess.run([*git, marks], capture_output=True, text=True)
+    assert found.returncode == 1 and not found.stdout, found.stdout + found.stderr
+
+
 # -- the gate --
 
 

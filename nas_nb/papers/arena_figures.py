@@ -196,8 +196,7 @@ def plot_regret(df: pd.DataFrame, rooms: dict, title: str) -> plt.Figure:  # `ro
             _panel_regret(ax, rows, names)
             _room(ax, rooms.get(table, {}))
             _regret_axis(ax, 1.6 * rows["q75"].max())
-            ax.set_visible(bool(set(names) & set(rows["name"])))
-            ax.set_xlabel("evaluations")
+        column[-1].set_xlabel("evaluations")
     for ax in axes[:, 0]:
         ax.set_ylabel("regret (points of accuracy)")
     _legend_of_all(fig, axes[:, -1])
@@ -208,7 +207,7 @@ def plot_regret(df: pd.DataFrame, rooms: dict, title: str) -> plt.Figure:  # `ro
 def _legend_of_all(fig, axes):
     both = [ax.get_legend_handles_labels() for ax in axes]
     lines = {label: line for found in both for line, label in zip(*found)}
-    fig.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4)
+    fig.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=3)
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-mean
 def mean_of(df: pd.DataFrame, table: str, name: str, at: int, kind: str = "", column="mean") -> float:

@@ -341,7 +341,7 @@ _DEEP = by_controller, by_pnas  # what takes long
 # %% ../../nbs/95a_lookup.ipynb #methods
 _GRADIENT, _TDGA = dict(adaptive=True, samples=2), dict(mutation=0.06, individuals=64)
 _NASNET = dict(ppo=False, lr=3.5e-4, samples=20)
-METHODS = {  # name → (function, settings, where they come from)
+METHODS: dict[str, tuple] = {  # name → (function, settings, where they come from)
     "random search": (by_random, {}, "-"),
     "grid": (by_grid, dict(shuffled=False), "-"),
     "shuffled grid": (by_grid, dict(shuffled=True), "-"),

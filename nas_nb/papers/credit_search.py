@@ -9,15 +9,13 @@ __all__ = ['SAMPLES', 'LOSSES', 'CELL_METHODS', 'TELLING', 'GROWN', 'WAYS', 'equ
 
 # %% ../../nbs/95e_credit_search.ipynb #imports
 from collections.abc import Callable
+
 import torch
+
 from ..asng import Space
-from ..batches import Batches
-from ..batches import eval_batches
+from ..batches import Batches, eval_batches
 from ..blindspot import MendedCredit
-from ..cells import DARTS_CELL
-from ..cells import NB201_WIRING
-from ..cells import CellNetwork
-from ..cells import CellSpace
+from ..cells import DARTS_CELL, NB201_WIRING, CellNetwork, CellSpace
 from ..controllers import Reinforce
 from ..credit import Credit
 from ..judging import inherited
@@ -26,9 +24,7 @@ from ..operations import DARTS_OPS
 from .arena_oneshot import searches_before
 from ..relaxations import one_hot
 from ..search import search
-from ..tiny import DATA
-from ..tiny import Noisy
-from ..tiny import TinyNetwork
+from ..tiny import DATA, Noisy, TinyNetwork
 from ..training import Recipe
 
 # %% ../../nbs/95e_credit_search.ipynb #imports-papers

@@ -165,8 +165,8 @@ def plot_growth(df: pd.DataFrame, cost: dict[str, float], constant: float, title
     "Percentile of each search and their median against the `cost` of a step (multiply-adds) times steps."
     methods = [m for m in dict.fromkeys(df["method"]) if m != "random search"]
     columns, rows = min(4, len(methods)), -(-len(methods) // 4)
-    shape = dict(figsize=(2.2 * columns + 0.6, 2.1 * rows + 1.2), sharex=True, sharey=True, squeeze=False)
-    fig, axes = plt.subplots(rows, columns, **shape)
+    fig, axes = plt.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    fig.set_size_inches(1.95 * columns + 0.6, 1.8 * rows + 1.2)
     for ax, method in zip(axes.flat, methods):
         _searches(ax, df[df["method"] == method], cost[method], LOOK[method]["color"])
         _yardsticks(ax.axhline, df, constant)
@@ -308,7 +308,7 @@ def draw_map(ax, table: Table):  # → the picture, for a colour bar
     squares[row, column] = table.ranks
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
-    return ax.imshow(squares, origin="lower", cmap="cividis", vmin=0, vmax=1)
+    return ax.imshow(squares, origin="lower", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #paths
 def draw_places(ax, df: pd.DataFrame, at: float, table: Table) -> None:
