@@ -249,7 +249,7 @@ np.iscomplexobj torch.isfinite torch.full_like torch.is_grad_enabled torch.is_in
 torch.promote_types torch.get_default_dtype torch.randperm torch.result_type nn.Module.load_state_dict
 torch.nn.utils.rnn.pad_sequence np.ndim np.subtract np.append .ravel .new
  np.argmax np.tile np.shape torch.eye np.searchsorted np.maximum.accumulate np.ones_like np.unravel_index
- np.rint np.ravel_multi_index np.prod np.flatnonzero np.moveaxis np.maximum np.minimum np.percentile torch.meshgrid
+ np.rint np.ravel_multi_index np.prod np.flatnonzero np.moveaxis np.maximum np.minimum np.isin np.lib.format.write_array np.percentile torch.meshgrid
  torch.kron .index_add_ nn.ParameterDict
  np.array_split np.logical_and.reduce np.indices np.sign np.ix_ np.delete np.hstack np.tril_indices .quantile
  torch.allclose torch.isin torch.minimum torch.randint .scatter_

@@ -446,7 +446,10 @@ def test_chances_are_numbers(bad):
         (dict(samples=0), "at least 1"),
         (dict(recipe=Recipe(3, "momentum", bf16_cpu=True)), "supernet is slower in bfloat16"),
         (dict(samples=1), "at least two samples"),
-        (dict(lr=0.1), "learns from losses of samples: its settings are paths, samples, not lr"),
+        (
+            dict(lr=0.1),
+            "learns from losses of samples: its settings are paths, samples, weights_first, not lr",
+        ),
     ],
 )
 def test_bad_input(bad, says):

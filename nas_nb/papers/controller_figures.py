@@ -116,7 +116,7 @@ _TWO = "reward", "regret"
 def of(df: pd.DataFrame, rule: str, rate: float, at: int, what: str = "reward") -> np.ndarray:  # (searches,)
     "What the searches of one rule and rate have at a look."
     rows = df[(df["rule"] == rule) & np.isclose(df["rate"], rate) & (df["evaluations"] == at)]
-    return rows.sort_values("seed")[what].to_numpy()
+    return rows.sort_values("seed", kind="stable")[what].to_numpy()
 
 
 def best_rate(df: pd.DataFrame, rule: str, at: int, first: int) -> float:  # `first`: searches that choose

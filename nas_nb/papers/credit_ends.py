@@ -199,7 +199,7 @@ def way_leads(records: dict[str, dict], at: int) -> dict[str, np.ndarray]:  # wa
 # %% ../../nbs/95f_credit_ends.ipynb #needed
 def needed(df: pd.DataFrame, method: str, regret: float = 0.1) -> str:  # `df`: from `ways_table`
     "After how many evaluations the mean regret stays at most so many points, of those looked at."
-    rows = df[df["method"] == method].sort_values("evaluations")
+    rows = df[df["method"] == method].sort_values("evaluations", kind="stable")
     late = rows["evaluations"][rows["mean"] > regret].max()
     after = rows["evaluations"][~(rows["evaluations"] <= late)]
     return f"{after.iloc[0]:,}" if len(after) else f"over {rows['evaluations'].max():,}"

@@ -9,6 +9,7 @@ __all__ = ['PUBLIC_TOY', 'CHANNELS', 'TOY_LOOKS', 'section_2', 'limit', 'cost_ta
            'told_rnn']
 
 # %% ../../nbs/53b_credit_figures.ipynb #imports
+import math
 from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
@@ -168,11 +169,12 @@ def plot_blind(df: pd.DataFrame) -> plt.Figure:
 # %% ../../nbs/53b_credit_figures.ipynb #on-cell
 def draw_on_cell(ax, exact: Sequence[float], approximate: Sequence[float], most: float) -> None:
     "Contributions (6,) in nats as arcs between the nodes 0 to 3; `most`: that of the thickest arc."
-    angle = np.linspace(0, np.pi, 40)
+    angles = np.linspace(0, math.pi, 40)
+    cos, sin = (np.array([f(angle) for angle in angles]) for f in (math.cos, math.sin))
     for side, sizes, color in ((1, exact, _DARK), (-1, approximate, _WINE)):
         for edge, size in zip(EDGES, sizes):
             a, b = map(int, edge.split("→"))
-            x, y = (a + b) / 2 - (b - a) / 2 * np.cos(angle), side * 0.42 * (b - a) * np.sin(angle)
+            x, y = (a + b) / 2 - (b - a) / 2 * cos, side * 0.42 * (b - a) * sin
             ax.plot(x, y, color=color, linewidth=0.3 + 8 * size / most, alpha=0.75, solid_capstyle="butt")
             ax.text((a + b) / 2, side * (0.42 * (b - a) + 0.16), f"{size:.2f}", ha="center", va="center",
                 fontsize=6.5, color=color)  # fmt: skip

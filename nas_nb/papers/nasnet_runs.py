@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from fastcore.basics import patch
-from scipy.stats import kendalltau, rankdata
 
 from ..asng import Space
 from ..batches import Batches, eval_batches, split
@@ -185,6 +184,8 @@ OTHERS = ("cifar10", "cifar100", "imagenet16")
 
 def percentiles(scores: np.ndarray) -> np.ndarray:  # (architectures,) → (architectures,), 0 to 1
     "Share of architectures that are worse, equal ones counted half."
+    from scipy.stats import rankdata  # takes a second
+
     return (rankdata(scores) - 0.5) / len(scores)
 
 
@@ -210,6 +211,8 @@ def _moved(scores, top):  # from → to → what becomes of the best
 def _pair(scores, ranked, a, b, top):
     order = np.argsort(-scores[a], kind="stable")
     best, leading = np.flatnonzero(scores[a] == scores[a].max()), order[:top]
+    from scipy.stats import kendalltau
+
     tau = lambda at: round(float(kendalltau(scores[a][at], scores[b][at])[0]), 4)
     return dict(
         ranks=sorted(int((scores[b] > scores[b][k]).sum()) + 1 for k in best),  # of all that are equally good
