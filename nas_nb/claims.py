@@ -377,6 +377,10 @@ def _safe(text: str) -> str:
     text = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*_|$\[\]~])", r"\\\1", text)
 
+# %% ../nbs/03c_claims.ipynb #safe-row
+def _safe_row(row: list[str]) -> list[str]:
+    return [_safe(text) for text in row]
+
 # %% ../nbs/03c_claims.ipynb #folded
 def _folded(line: str, text: str) -> str:
     "Markdown that is shown when its line is clicked."
@@ -467,10 +471,6 @@ def _repr_markdown_(self: Verdicts) -> str:
     claims = Table(["verdict", "claim", "document", "ours"], [row[:4] for row in shown])
     criteria = Table(["claim", "criterion"], [[row[1], row[4]] for row in shown], DECIDES)
     return f"{claims._repr_markdown_()}\n\n{criteria._repr_markdown_()}"
-
-# %% ../nbs/03c_claims.ipynb #safe-row
-def _safe_row(row: list[str]) -> list[str]:
-    return [_safe(text) for text in row]
 
 # %% ../nbs/03c_claims.ipynb #added
 ADDED = (*RULED, *WEIGHED)  # columns of a claims.csv in which a claim has a rule, or is exploratory
