@@ -263,8 +263,8 @@ NO_NUMBERS = (
     "torch.optim.swa_utils",
 )  # they ask, send, or call what is in the table
 TENSOR = (
-    set(dir(torch.Tensor)) - set(dir(str)) - set(dir(list)) - set(dir(dict)) - {"log10"}
-)  # math.log10 is the system's
+    set(dir(torch.Tensor)) - set(dir(str)) - set(dir(list)) - set(dir(dict)) - {"log10", "rename"}
+)  # math.log10 is the system's; rename is pandas' (tensors of older torch have one, too)
 
 
 def operations(source: str):
