@@ -1,6 +1,8 @@
 """The page that moves without a kernel: in a browser, where there is one, and by its text."""
 
 import html
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -84,8 +86,6 @@ def test_it_moves_in_a_browser(tmp_path):
     words = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
     address = f"file://{tmp_path}/page.html"
     run = subprocess.run([BROWSER, *words, address], capture_output=True, text=True, timeout=120)
-    import json
-
     found = json.loads(html.unescape(re.search("<pre>(.*?)</pre>", run.stdout, re.S)[1]))
     first, last, captions, said, pictures = found
     assert first[0] == "λ = 1" and "sep 3" in first[1] and first[2] == 0  # nothing is new in the first state
@@ -105,9 +105,14 @@ def test_make_lab_trusts_what_equals_the_commit(tmp_path):
     (tmp_path / "nbs/changed.ipynb").write_text(
         (tmp_path / "nbs/changed.ipynb").read_text().replace('"2"', '"3"')
     )
-    import os
-
     env = os.environ | dict(JUPYTER_DATA_DIR=str(tmp_path / "jupyter"), HOME=str(tmp_path))
     tool = Path(__file__).resolve().parent.parent / "tools" / "trust.py"
     said = subprocess.run([sys.executable, tool], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert said.stdout.startswith("1 notebooks"), said.stderr
+
+
+def test_without_git_nothing_is_trusted(tmp_path):
+    tool = Path(__file__).resolve().parent.parent / "tools" / "trust.py"
+    env = os.environ | dict(PATH=str(tmp_path), JUPYTER_DATA_DIR=str(tmp_path))
+    said = subprocess.run([sys.executable, tool], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert said.returncode == 0 and said.stdout.startswith("0 notebooks") and not said.stderr, said.stderr

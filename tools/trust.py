@@ -12,7 +12,10 @@ from nbformat.sign import NotebookNotary
 def unchanged(folder: str = "nbs") -> list[Path]:  # empty where git cannot say
     "The notebooks that are in the commit, as they are in the commit."
     ask = lambda *words: subprocess.run(["git", *words, "--", folder], capture_output=True, text=True)
-    known, changed = ask("ls-files", "-z"), ask("diff", "--name-only", "-z", "HEAD")
+    try:
+        known, changed = ask("ls-files", "-z"), ask("diff", "--name-only", "-z", "HEAD")
+    except OSError:  # there is no git
+        return []
     if known.returncode or changed.returncode:
         return []
     others = {*changed.stdout.split("\0")}
