@@ -326,10 +326,10 @@ def cleaned(text: str) -> str:
     return nb2str(nb)
 
 
-def sharp(png: str, metadata: dict) -> bool:
-    "Whether a picture has nearly two pixels for a dot of the screen, or more."
-    pixels = int.from_bytes(b64decode(png)[16:20])
-    return pixels >= 1.8 * metadata.get("image/png", {}).get("width", pixels)
+def sharp(png: str, metadata: dict, always: bool) -> bool:
+    "Whether a picture has nearly two pixels for a dot of the screen; without a width, unless it `always` has one."
+    width = metadata.get("image/png", {}).get("width")
+    return int.from_bytes(b64decode(png)[16:20]) >= 1.8 * width if width else not always
 
 
 def output_violations(name: str, text: str) -> list[str]:
@@ -353,7 +353,7 @@ def output_violations(name: str, text: str) -> list[str]:
                 found.append((c["id"], "stores what went to stderr"))
             if any("widget-view" in mime for mime in o.get("data", {})):
                 found.append((c["id"], "stores a live widget"))
-            if (png := o.get("data", {}).get("image/png")) and not sharp(png, o["metadata"]):
+            if (png := o.get("data", {}).get("image/png")) and not sharp(png, o["metadata"], document(name)):
                 found.append((c["id"], "shows a soft picture: run tools/keep_outputs.py"))
             shown = json.dumps(o).replace("\\n", "\n")
             if MACHINE_PATH.search(shown) or CLONE_IN_TMP.search(shown):

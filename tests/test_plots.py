@@ -166,7 +166,8 @@ def test_a_kernel_shows_its_figures_with_twice_the_pixels(monkeypatch):
     import IPython
     from IPython.core.formatters import DisplayFormatter
 
-    kernel = SimpleNamespace(kernel="some", display_formatter=DisplayFormatter())
+    events = SimpleNamespace(register=lambda *_: None)  # that matplotlib asks for
+    kernel = SimpleNamespace(kernel="some", events=events, display_formatter=DisplayFormatter())
     monkeypatch.setattr(IPython, "get_ipython", lambda: kernel)
     plots.set_theme()
     data, about = kernel.display_formatter.format(line(DF), include={"image/png"})
