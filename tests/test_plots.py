@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex
 from nas_nb import plots
 from nas_nb import study as records
 from nas_nb.explore import explore
+from nas_nb.plots import Folded
 
 
 @pytest.fixture
@@ -206,3 +207,10 @@ def test_a_headline_stays_inside_the_figure(width):
     box = fig._suptitle.get_window_extent()
     assert box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1 + 1
     plt.close(fig)
+
+
+def test_a_folded_table_is_one_line_until_it_is_opened():
+    folded = Folded(pd.DataFrame(dict(a=[1, 2])), "two <rows>")
+    text = folded._repr_html_()
+    assert text.startswith("<details><summary>two &lt;rows&gt;</summary>") and text.endswith("</details>")
+    assert "<td>2</td>" in text and repr(folded).startswith("two <rows>\n   a")
