@@ -27,7 +27,8 @@ from ..datasets import load_images
 from ..estimate import passes
 from ..hypernet import Hypernet
 from ..images import Images
-from ..judging import At, inherited, random_architecture
+from ..relaxations import At
+from ..judging import inherited, random_architecture
 from ..operations import DARTS_OPS
 from .protocol import joined, norm_of, seeded, trained
 from ..parallel import Stack, Together, side_by_side_batches

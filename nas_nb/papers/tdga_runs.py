@@ -29,7 +29,7 @@ from ..datasets import load_images
 from ..estimate import passes
 from ..files import Checkpoint, check_state
 from ..images import Images
-from ..judging import At
+from ..relaxations import At
 from ..methods import GradientMethod
 from .protocol import joined, norm_of, trained
 from ..population import population_logits, shared_layers
