@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from .cells import CellNetwork, CellSpace, Genotype, decode, discretise
 from .core import check_whole

@@ -28,7 +28,7 @@ from ..tiny import DATA, Noisy, TinyNetwork
 from ..training import Recipe
 
 # %% ../../nbs/95e_credit_search.ipynb #imports-papers
-from .arena_lookup import Look, arena_of, lookup_run
+from .arena_lookup import LookUp, arena_of, lookup_run
 from nas_nb.papers.arena_oneshot import (
     MAKERS,
     PermutedLabels,
@@ -267,7 +267,7 @@ def all_ways(study) -> dict[str, dict]:  # method → record
 def written(table: str, evaluations: list[int], seed: int, lr: float = 3.5e-3) -> list[dict]:
     "The likeliest architecture of a controller after so many evaluations: choices, accuracy in %."
     arena, rows = arena_of(table), []
-    writer, look = Reinforce(Space(arena.sizes), [seed], lr=lr), Look(arena, [seed], evaluations)
+    writer, look = Reinforce(Space(arena.sizes), [seed], lr=lr), LookUp(arena, [seed], evaluations)
     while True:
         if look.used in evaluations or not rows:
             best = writer.best()
