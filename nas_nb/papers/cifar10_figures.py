@@ -345,7 +345,7 @@ def plot_theta(
 ) -> plt.Figure:  # of a search, of `coins_run`; from `course_of`, from `coins_table`
     "θ of one search and of one on coin flips; entropy of each method in both spaces; step length of ASNG."
     places = [["heat", "flips", *SPACES], ["heat", "flips", "delta", "delta"]]
-    fig, axes = plt.subplot_mosaic(places, figsize=(12.5, 4.8), width_ratios=[1.1, 1.1, 1, 1])
+    fig, axes = plt.subplot_mosaic(places, figsize=(12.5, 5.6), width_ratios=[1.1, 1.1, 1, 1])
     steps, told = [row["step"] for row in history], [row["theta"] for row in history]
     plot_heat(axes["heat"], steps, told, "θ of one search")
     plot_heat(axes["flips"], flips["step"], flips["theta"], "θ of one search on coin flips")
