@@ -378,7 +378,7 @@ def view_trace(log: dict, delta0: list[float], null: dict) -> Explorer:
         label="δ⁰",
         sheet=sorted({0, n // 2, n - 1}),
         rows=4,
-        size=(2.7, 1.45),
+        size=(2.7, 1.9),
         format=lambda i: f"{delta0[i]:.3g}",
     )
     headline(view.figure, told_trace(log, delta0)[0])
