@@ -153,7 +153,7 @@ def test_a_notebook_shows_the_saved_picture_sharp_and_small(study, tmp_path, mon
     (data, how), saved = shown[0], Image.open(tmp_path / "line.png").convert("RGB")
     sharp = picture(data["image/png"])
     assert sharp.size == saved.size == (1280, 960) and data["text/plain"] == ALT
-    assert how == dict(metadata={"image/png": dict(width=704, height=528, alt=ALT)}, raw=True)
+    assert how == dict(metadata={"image/png": dict(width=576, height=432, alt=ALT)}, raw=True)
     assert len(b64decode(data["image/png"])) < (tmp_path / "line.png").stat().st_size * 0.6
     apart = np.asarray(sharp.convert("RGB"), int) - np.asarray(saved, int)
     assert (abs(apart) > 8).mean() < 0.01
