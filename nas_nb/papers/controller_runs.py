@@ -371,6 +371,10 @@ def _sizes(cfg, of, names):  # values of the profile that begin with `of`
     return {name: getattr(cfg, f"{of}_{name}") for name in names}
 
 
+def _seeds(cfg, of):
+    return range(cfg.first_seed, cfg.first_seed + getattr(cfg, f"{of}_seeds"))
+
+
 _SEARCH = "space", "steps", "last", "rate", "batch", "updates"
 
 
@@ -383,7 +387,7 @@ def all_children(
     "Searches with children trained from scratch; paired by seed."
     cfg, found = study.cfg, {rule: [] for rule in rules}
     sizes = _sizes(cfg, of, _SEARCH) | dict(timed=cfg.timed, data=data)
-    for seed in range(cfg.first_seed, cfg.first_seed + cfg.child_seeds):
+    for seed in _seeds(cfg, of):
         for rule in rules:
             found[rule].append(study.run(search_run, f"{of}-{rule}", seed, rule=rule, **sizes))
     return found
@@ -394,12 +398,10 @@ def all_finals(
     data,
     rows: Sequence[list[int]],  # an architecture for each search
     of: str = "child",
-) -> list[float]:  # of each search: mean accuracy over fresh seeds, 0 to 1
+) -> list[dict]:  # a record for each: accuracies over fresh seeds
     "What searches have found, trained anew."
     sizes = _sizes(study.cfg, of, ("space", "steps")) | dict(fresh=study.cfg.final_seeds, data=data)
-    runs = [study.run(final_run, f"{of}-final", 5000, row=row, **sizes) for row in rows]
-    accuracies = [run["result"]["accuracy"] for run in runs]
-    return [sum(several) / len(several) for several in accuracies]
+    return [study.run(final_run, f"{of}-final", 5000, row=row, **sizes) for row in rows]
 
 # %% ../../nbs/54a_controller_runs.ipynb #all-others
 _SHARED = "space", "steps", "samples", "drawn", "uniform", "looks", "child_steps"
@@ -409,13 +411,12 @@ def all_shared(study, data, of: str = "shared") -> list[dict]:  # a record for e
     "Searches with shared weights."
     cfg = study.cfg
     sizes = _sizes(cfg, of, _SHARED) | dict(timed=cfg.timed, data=data)
-    seeds = range(cfg.first_seed, cfg.first_seed + cfg.child_seeds)
-    return [study.run(shared_run, f"{of}-weights", s, **sizes) for s in seeds]
+    return [study.run(shared_run, f"{of}-weights", s, **sizes) for s in _seeds(cfg, of)]
 
 
 def all_baselines(study, data, of: str = "child") -> list[dict]:  # a record for each seed
     "How much the baseline helps."
     cfg = study.cfg
     sizes = _sizes(cfg, of, _SEARCH) | _sizes(cfg, "baseline", ("updates", "every", "pool"))
-    seeds = range(cfg.first_seed, cfg.first_seed + cfg.baseline_seeds)
+    seeds = _seeds(cfg, "baseline")
     return [study.run(baseline_run, "baseline", s, data=data, **sizes) for s in seeds]

@@ -14,7 +14,6 @@ PROFILES = dict(
         budget=2000, look_every=100, soon=500, searches=16, blocks=2,  # a record holds `searches` seeds
         variance_rate=3.5e-3, variance_at=(0, 1000), variance_seeds=12, variance_batches=64,
         motif_counts=(1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000), motif_cells=(2, 4, 8),
-        trained=True,  # whether the small NASNet-A networks are trained
         images=100, filters=4, drop_steps=200, batch=50, drop_lr=0.05, drop_rate=0.4, seeds=30,
     ),
     cpu=dict(seeds=10),
@@ -28,12 +27,11 @@ PROFILES = dict(
 # %% ../../nbs/54_nas_nasnet_enas.ipynb #child-profiles
 _CHILDREN = dict(
     paper=dict(
-        children=True,  # whether what follows is run
         timed=True,  # CPU seconds are taken, too
         child_space="tokens", child_steps=470, child_last=5, child_rate=3.5e-2, child_batch=10,
-        child_updates=1280, child_seeds=10, final_seeds=3,
+        child_updates=1280, child_seeds=10, final_seeds=3, shared_seeds=10, cells_seeds=10,
         macro_space="macro, sum", macro_steps=470, macro_last=5, macro_rate=3.5e-2, macro_batch=10,
-        macro_updates=1280,
+        macro_updates=1280, macro_seeds=10,
         shared_space="macro, sum", shared_steps=20_000, shared_samples=2, shared_drawn=10, shared_uniform=4,
         shared_looks=20, shared_child_steps=470,
         cells_space="cells", cells_steps=3000, cells_samples=2, cells_drawn=10, cells_uniform=3,
@@ -42,6 +40,7 @@ _CHILDREN = dict(
     cpu=dict(child_steps=60, child_last=2, child_updates=10, macro_steps=60, macro_last=2, macro_updates=6,
         shared_steps=120, shared_looks=6, shared_child_steps=60, cells_steps=600, cells_budget=200),
     quick=dict(timed=False, child_steps=10, child_last=1, child_batch=3, child_updates=2, child_seeds=2,
+        macro_seeds=2, shared_seeds=2, cells_seeds=2,
         final_seeds=1, macro_steps=4, macro_last=1, macro_batch=2, macro_updates=1, shared_steps=6,
         shared_drawn=2, shared_uniform=2, shared_looks=2, shared_child_steps=4, cells_steps=12,
         cells_drawn=2, cells_uniform=1, cells_looks=2, cells_child_steps=4, cells_budget=20),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RULES', 'OTHERS', 'ARMS', 'known', 'about_table', 'NoBaseline', 'Uniform', 'search_run', 'variance_run',
            'percentiles', 'common', 'transfer_run', 'best_of', 'repeated', 'motif_run', 'drop_run', 'all_searches',
-           'all_variances', 'public_record', 'all_drops']
+           'all_variances', 'public_record', 'all_drops', 'all_cells']
 
 # %% ../../nbs/54c_nasnet_runs.ipynb #imports
 import hashlib
@@ -351,3 +351,12 @@ def all_drops(study) -> dict[str, list[dict]]:  # arm → a record for each seed
         for n, arm in enumerate(ARMS):
             found[arm].append(study.run(drop_run, f"drop-{n}", seed, arm=arm, **size))
     return found
+
+# %% ../../nbs/54c_nasnet_runs.ipynb #all-cells
+def all_cells(study, rules: Sequence[str] = ("REINFORCE", "PPO", "random")) -> dict[str, dict]:
+    "rule → a record with a search for each seed."
+    cfg = study.cfg
+    about = study.about(lambda: about_table("digits"), table="digits")
+    size = dict(table="digits", lr=cfg.cells_rate, budget=cfg.cells_budget, every=cfg.cells_every)
+    size |= dict(samples=cfg.cells_every, searches=cfg.cells_seeds, data=about)
+    return {rule: study.run(search_run, f"cells-{rule}", cfg.first_seed, rule=rule, **size) for rule in rules}
