@@ -556,10 +556,12 @@ def about(
 # %% ../nbs/03_study.ipynb #recorded-data
 @patch
 def _recorded_data(self: Study, config: dict) -> list[dict]:
-    "What committed records with such a configuration say of their data sets."
+    "What committed records with such a configuration say of their data sets, those with no other first."
     paths = sorted((self.home / "records").glob("*.json")) if self.kept else []
     records = filter(None, (read_record(path, {}) for path in paths))
-    return [r["data"] for r in records if "data" in r and config.items() <= r["config"].items()]
+    fitting = [r for r in records if "data" in r and config.items() <= r["config"].items()]
+    exact = [r for r in fitting if r["config"] == config]
+    return [r["data"] for r in exact or fitting]
 
 # %% ../nbs/03_study.ipynb #judge
 @patch

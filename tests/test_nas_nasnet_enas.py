@@ -13,15 +13,21 @@ from nas_nb.papers import controller_figures as figures
 from nas_nb.papers.nas_nasnet_enas import CLAIMS, PROFILES
 from nas_nb.papers.nasnet_runs import (
     ARMS,
+    OTHERS,
     NoBaseline,
+    all_searches,
+    all_variances,
     best_of,
     drop_run,
     known,
     percentiles,
+    public_record,
     repeated,
     search_run,
+    transfer_run,
     variance_run,
 )
+from nas_nb.study import Study
 
 
 def test_the_best_of_n_draws_is_that_of_all_ways_to_draw():
@@ -113,3 +119,11 @@ def test_the_best_cell_misses_nothing():
     scores = known("digits")[2]
     best = np.unravel_index(scores.argmax(), (4,) * 6)
     assert ends.missed(best) == 0 and ends.missed((0,) * 6) == pytest.approx(scores.max() - scores[0])
+
+
+def test_cpu_redraws_where_the_public_tables_are_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("NAS_NB_DATA", str(tmp_path))
+    study = Study("54_nas_nasnet_enas", PROFILES, "cpu", 0, "cpu", "", threads=1, claims=CLAIMS)
+    assert len(all_variances(study)) == 12 and len(all_searches(study)) == 18
+    record = public_record(study, transfer_run, "nasbench201")
+    assert {b for others in record["result"]["public"].values() for b in others} == {*OTHERS}

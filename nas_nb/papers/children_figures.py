@@ -189,6 +189,7 @@ def plot_errors(df: pd.DataFrame, worth: pd.DataFrame, title: str) -> plt.Figure
     here = worth[worth["space"] == worth["space"].iloc[0]]
     axes[1].plot(here["inherited"], here["trained"], "o", color=COLORS[2], ms=4, mec="none", alpha=0.8)
     axes[1].set(xlabel="accuracy with shared weights, %", ylabel="accuracy from scratch, %")
+    axes[1].locator_params(nbins=5)
     headline(fig, title)
     return fig
 

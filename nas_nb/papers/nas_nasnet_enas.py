@@ -216,7 +216,8 @@ CLAIMS |= {
         document="1,000 times less computation, error a little higher",
         criterion="4,096 cells on digits: accuracy in the table of the cell found with shared weights, less"
         " that of the best of as many children as can be trained in the seconds of that search (mean over"
-        " seeds; looks every five), which a controller looks up, by seed", rule="better", smallest=1.0, unit="points"),
+        " seeds; looks every five), which a controller looks up, by seed",
+        rule="better", smallest=1.0, unit="points"),
     "per-architecture": dict(
         claim="Shared weights make an architecture 1,000 times cheaper", source="ENAS, summary",
         document="1,000 times less computation",
