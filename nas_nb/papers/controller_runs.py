@@ -325,8 +325,7 @@ def shared_run(
     "An ENAS search with shared weights, and what shared weights are worth."
     torch.manual_seed(seed)
     one, began = Shared(SPACES[space], seed, rate), time.process_time()
-    path = one.go(steps, samples, looks, ckpt)
-    found = one.best(drawn)
+    path, found = one.go(steps, samples, looks, ckpt), one.best(drawn)
     spent, children = time.process_time() - began, Children(SPACES[space], child_steps, 1, seed=seed)
     rows = random_rows(SPACES[space].sizes, uniform, seed).tolist()
     own, trained = ([judge(row) for row in rows] for judge in (one.worth, children.accuracy))
