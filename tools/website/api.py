@@ -1,7 +1,7 @@
 """The library's reference: a page for each module, from signatures, docstrings and docments.
 
-Modules are read, not imported, so that the site builds without torch. A docment is the comment at the end of
-the line of a parameter, a field or the result; methods added with `@patch` stand under their class."""
+Modules are read, not imported: that takes a second. A docment is the comment beside, or above, the line of a
+parameter, a field or the result; methods added with `@patch` stand under their class."""
 
 import ast
 import io
@@ -27,9 +27,20 @@ class Item(NamedTuple):
 
 
 def comments(code: str) -> dict[int, str]:
-    "Line -> the comment at its end."
+    "Line -> its comment, but for those that name a cell."
     tokens = tokenize.generate_tokens(io.StringIO(code).readline)
-    return {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+    said = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+    return {line: text for line, text in said.items() if not text.startswith("%%")}
+
+
+def docment(line: int, said: dict[int, str], taken) -> str:
+    "The comment at the end of a line, or those in the lines above that belong to nothing else."
+    if line in said:
+        return said[line]
+    above: list[str] = []
+    while (line := line - 1) in said and line not in taken:
+        above.insert(0, said[line])
+    return " ".join(above)
 
 
 def public(name: str) -> bool:
@@ -37,18 +48,15 @@ def public(name: str) -> bool:
 
 
 def fields(node, said: dict[int, str]) -> tuple[list, str]:
-    "The parameters of a function that have a docment, and that of its result."
+    "The parameters of a function that have a docment, and that of its result; as fastcore reads them."
     a = node.args
     args = [*a.posonlyargs, *a.args, *filter(None, [a.vararg]), *a.kwonlyargs, *filter(None, [a.kwarg])]
-    ends = {arg.arg: arg.end_lineno for arg in args}
-    for some, defaults in ((args[: len(a.posonlyargs + a.args)], a.defaults), (a.kwonlyargs, a.kw_defaults)):
-        for arg, default in zip(some[::-1], defaults[::-1]):
-            ends[arg.arg] = default.end_lineno if default else arg.end_lineno
-    closes = node.returns.end_lineno if node.returns else node.lineno
-    last = {line: name for name, line in ends.items()}  # of several on a line the last one is meant
-    named = [(name, said[line]) for line, name in last.items() if line in said and line != closes]
-    alone = node.lineno == closes and closes in said and not node.returns and len(ends) == 1
-    return (named + [(*ends, said[closes])], "") if alone else (named, said.get(closes, ""))
+    lines = {arg.lineno: arg.arg for arg in args}  # of several on a line the last one is meant
+    if node.returns:
+        lines[node.returns.lineno] = "return"
+    found = {name: docment(line, said, lines) for line, name in lines.items()}
+    returns = found.pop("return", "")
+    return [(name, text) for name, text in found.items() if text], returns
 
 
 def signature(node, skip: int = 0) -> str:
@@ -99,7 +107,9 @@ def klass(node, said) -> Item:
         shown, (named, _) = re.sub(r" -> None$", "", signature(init, 1)), fields(init, said)
     elif record and made:
         given = [ast.unparse(n.target) + (f"={ast.unparse(n.value)}" if n.value else "") for n in made]
-        shown, named = f"({', '.join(given)})", [(n.target.id, said.get(n.end_lineno, "")) for n in made]
+        lines = {n.lineno: n.target.id for n in made}
+        shown = f"({', '.join(given)})"
+        named = [(name, docment(line, said, lines)) for line, name in lines.items()]
     members = [function(n, said, owner=True) for n in own if public(n.name) or n.name == "__call__"]
     doc, bases = ast.get_docstring(node) or "", [ast.unparse(b) for b in node.bases]
     doc += "\n\nBases: " + ", ".join(f"`{b}`" for b in bases) if bases else ""
