@@ -70,6 +70,40 @@ def signature(node, skip: int = 0) -> str:
     return f"({ast.unparse(args)})" + (f" -> {ast.unparse(node.returns)}" if node.returns else "")
 
 
+class Qualified(ast.NodeTransformer):
+    "Annotations with the module of each name that is imported, so that a link leads to the right one."
+
+    def __init__(self, names: dict[str, str]):
+        self.names = names
+
+    def visit_Name(self, node):
+        return ast.copy_location(ast.Name(self.names.get(node.id, node.id)), node)
+
+    def visit_arg(self, node):
+        if node.annotation:
+            node.annotation = self.visit(node.annotation)
+        return node
+
+    def visit_FunctionDef(self, node):
+        a = node.args
+        for arg in [*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, [a.vararg, a.kwarg])]:
+            self.visit_arg(arg)
+        node.returns = self.visit(node.returns) if node.returns else None
+        node.body = [self.visit(n) if isinstance(n, ast.FunctionDef) else n for n in node.body]
+        return node
+
+    def visit_ClassDef(self, node):
+        node.body = [self.visit(n) if isinstance(n, ast.FunctionDef) else n for n in node.body]
+        return node
+
+
+def imported(tree: ast.Module, package: str) -> dict[str, str]:
+    "Name -> the same with the module of the project that it comes from."
+    nodes = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.level and n.module]
+    above = {1: package, 2: "nas_nb"}
+    return {a.asname or a.name: f"{above[n.level]}.{n.module}.{a.name}" for n in nodes for a in n.names}
+
+
 def decorators(node) -> list[str]:
     return [ast.unparse(d) for d in node.decorator_list]
 
@@ -116,14 +150,16 @@ def klass(node, said) -> Item:
     return Item("class", node.name, shown, doc.strip(), [f for f in named if f[1]], "", members)
 
 
-def read_module(code: str) -> tuple[str, list[Item]]:
+def read_module(code: str, package: str = "nas_nb") -> tuple[str, list[Item]]:
     "The first sentence of a module, and what it has that is public, in its order."
     tree, said, items = ast.parse(code), comments(code), {}
     named = {ast.unparse(n.targets[0]): n.value for n in tree.body if isinstance(n, ast.Assign)}
     exported = ast.literal_eval(named.get("__all__", ast.List([])))
+    tree = Qualified(imported(tree, package)).visit(tree)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and any(d.startswith("patch") for d in decorators(node)):
             owner = ast.unparse(node.args.args[0].annotation) if node.args.args[0].annotation else ""
+            owner = owner.rpartition(".")[2]
             if owner in items and public(node.name):
                 items[owner].members.append(function(node, said, owner=True))
         elif isinstance(node, ast.FunctionDef):
@@ -170,7 +206,7 @@ def sections(nb: dict) -> dict[str, str]:
 
 def module_page(name: str, code: str, notebook: str, nb: dict) -> str:
     "The page of a module, under the headings of its notebook."
-    doc, items = read_module(code)
+    doc, items = read_module(code, f"nas_nb.{name}".rpartition(".")[0])
     lines = [f"# nas_nb.{name}", "", plain(doc) or heading(nb)[1], ""]
     lines += [f"Written in [{notebook}](../{notebook}.ipynb).", "", f"```{{py:module}} nas_nb.{name}", "```"]
     above, head = sections(nb), ""

@@ -43,7 +43,8 @@ def outside(target: str) -> bool:
 
 def check(site: Path) -> list[str]:  # what is wrong, one line each
     "Read every page; the outer web is not asked."
-    pages = {p.resolve(): Page(p.read_text(encoding="utf-8")) for p in sorted(site.rglob("*.html"))}
+    paths = [p.resolve() for p in sorted(site.rglob("*.html")) if "_static" not in p.parts]  # of the theme
+    pages = {path: Page(path.read_text(encoding="utf-8")) for path in paths}
     found = [] if pages else [f"{site} has no page"]
     for path, page in pages.items():
         name = path.relative_to(site.resolve()).as_posix()

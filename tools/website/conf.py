@@ -25,6 +25,7 @@ MATHJAX = "a4354ff94fd868aea0cc6eaaa79a57fda0588646fc46ee3700a349ee0a11cbe6"
 mathjax_path = "tex-svg-full.js"
 
 add_module_names = False
+python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 python_display_short_literal_types = True
 toc_object_entries_show_parents = "hide"
@@ -33,6 +34,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "nas_nb"
 html_static_path = ["static"]
 html_css_files, html_js_files = ["site.css"], ["site.js"]
+html_domain_indices = False  # the page `Library` lists the modules
 html_copy_source = html_show_sourcelink = False
 html_show_search_summary = False  # it asks for pages, which a browser refuses from file://
 html_theme_options = {
@@ -44,6 +46,8 @@ html_theme_options = {
     "footer_end": [],
     "show_toc_level": 2,
     "navbar_end": ["theme-switcher"],
+    "navbar_persistent": ["search-button"],
+    "navbar_align": "left",
     "logo": {"text": "nas_nb"},
     "back_to_top_button": True,
 }
