@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STATED', 'RULES', 'RULED', 'WEIGHED', 'COLUMNS', 'MOST', 'WORST_FIRST', 'ICONS', 'EXPLORATORY', 'UNSAID', 'DECIDES',
-           'ADDED', 'DECIDED', 'CITATION', 'ANSWER', 'check_claims', 'fill', 'by_rule', 'level_of', 'interval',
+           'ADDED', 'DECIDED', 'CITATION', 'ANSWER', 'SHOWN', 'check_claims', 'fill', 'by_rule', 'level_of', 'interval',
            'needed', 'weigh', 'kind', 'decide', 'judged', 'Table', 'Verdict', 'Verdicts', 'claims_csv', 'read_claims',
-           'counting', 'committed_claims', 'cited', 'cite', 'fill_answer', 'summary']
+           'counting', 'committed_claims', 'cited', 'cite', 'fill_answer', 'few_colours', 'show_png', 'summary']
 
 # %% ../nbs/03c_claims.ipynb #imports
 import csv
@@ -596,17 +596,42 @@ def _show_text(text: str) -> None:
 
     display({"text/markdown": text, "text/plain": text}, raw=True)
 
-# %% ../nbs/03c_claims.ipynb #show-figure
-def _show_figure(path: Path) -> list[str]:  # what is wrong
+# %% ../nbs/03c_claims.ipynb #few-colours
+def few_colours(
+    png: bytes,  # a picture without transparency
+) -> bytes:
+    "The same picture with a palette of 256 colours at most, about a third as large."
+    from PIL import Image
+
+    whole = Image.open(io.BytesIO(png)).convert("RGB")
+    small = whole.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    small.save(buffer := io.BytesIO(), "png")
+    return buffer.getvalue()
+
+# %% ../nbs/03c_claims.ipynb #show-png
+SHOWN = 110 / 200  # dots on the screen for a pixel of a saved picture
+
+
+def show_png(
+    png: bytes,  # as `save_fig` writes it, 200 pixels per inch
+    alt: str,  # what it shows
+) -> None:
+    "Show a picture at 110 dots per inch, with its alternative text."
     from IPython.display import display
 
+    width, height = (round(SHOWN * int.from_bytes(png[i : i + 4])) for i in (16, 20))
+    shown = {"image/png": b64encode(few_colours(png)).decode(), "text/plain": alt}
+    display(shown, metadata={"image/png": dict(width=width, height=height, alt=alt)}, raw=True)
+
+# %% ../nbs/03c_claims.ipynb #show-figure
+def _show_figure(path: Path) -> list[str]:  # what is wrong
     if not path.is_file():
         return [f"the figure {path.stem} is not committed yet"]
-    alt, png = path.with_suffix(".json"), path.read_bytes()
-    text = json.loads(alt.read_text(encoding="utf-8")).get("alt", "") if alt.is_file() else ""
-    shown = {"image/png": b64encode(png).decode(), "text/plain": text}
-    size = dict(width=int.from_bytes(png[16:20]) // 2, height=int.from_bytes(png[20:24]) // 2)
-    display(shown, metadata={"image/png": size | dict(alt=text)}, raw=True)
+    about = path.with_suffix(".json")
+    show_png(
+        path.read_bytes(),
+        json.loads(about.read_text(encoding="utf-8")).get("alt", "") if about.is_file() else "",
+    )
     return []
 
 # %% ../nbs/03c_claims.ipynb #summary

@@ -7,15 +7,19 @@ __all__ = ['COLORS', 'STYLE', 'PAPER', 'set_theme', 'headline', 'to_csv', 'save_
 
 # %% ../nbs/04_plots.ipynb #imports
 import hashlib
+import importlib
 import io
 import re
+import sys
 import textwrap
+from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from .claims import few_colours, show_png
 from .files import to_json, write_atomic
 from .study import Study, record_key
 
@@ -47,6 +51,22 @@ _OWN = {
     "ytick.labelsize": 8,
 }
 
+# %% ../nbs/04_plots.ipynb #sharp
+def _sharp(fig: plt.Figure) -> tuple[str, dict]:  # the picture for a notebook, and its size on the screen
+    looks = dict(facecolor=fig.get_facecolor(), edgecolor=fig.get_edgecolor(), bbox_inches="tight")
+    fig.savefig(buffer := io.BytesIO(), format="png", dpi=2 * fig.dpi, **looks)
+    png = buffer.getvalue()
+    width, height = (int.from_bytes(png[i : i + 4]) // 2 for i in (16, 20))
+    return b64encode(few_colours(png)).decode(), dict(width=width, height=height)
+
+
+def _show_sharp() -> None:
+    "Where a notebook runs: how its figures are shown."
+    kernel = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if hasattr(kernel, "kernel"):
+        importlib.import_module("matplotlib_inline.backend_inline")  # it registers its own way first
+        kernel.display_formatter.formatters["image/png"].for_type(plt.Figure, _sharp)
+
 # %% ../nbs/04_plots.ipynb #set-theme
 def set_theme() -> None:
     "The look of every figure; each notebook calls it for itself, since one process may run several."
@@ -55,6 +75,7 @@ def set_theme() -> None:
     plt.rcdefaults()
     sns.set_theme("paper", "whitegrid", color_codes=False)
     plt.rcParams |= _OWN
+    _show_sharp()
 
 # %% ../nbs/04_plots.ipynb #style
 _METHODS = "ASNG,SNG,Adam,DARTS,random search,TDGA,GA,hypernetwork,SNAS,ProxylessNAS".split(",")
@@ -116,17 +137,12 @@ def save_fig(
     if not len(data):
         raise ValueError(f"figure {id} has no data")
     table = to_csv(data)
-    files = dict(csv=table, json=to_json(_about(study, id, data, table, alt, records)))
-    for ending, content in (files | {kind: _bytes(fig, kind) for kind in ("png", "svg")}).items():
+    texts = dict(csv=table, json=to_json(_about(study, id, data, table, alt, records)))
+    pictures = {kind: _bytes(fig, kind) for kind in ("png", "svg")}
+    for ending, content in (texts | pictures).items():
         path = write_atomic(study.folder / f"{id}.{ending}", content)
     study.figures = [f for f in study.figures if f != id] + [id]
     study.report()
-    _show(fig, alt)
-    return path
-
-# %% ../nbs/04_plots.ipynb #show
-def _show(fig: plt.Figure, alt: str) -> None:
-    from IPython.display import display
-
-    display(fig, metadata={"image/png": {"alt": alt}})
     plt.close(fig)
+    show_png(pictures["png"], alt)
+    return path

@@ -72,7 +72,7 @@ def forward(
 
 # %% ../nbs/17a_tiny.ipynb #taps
 def neighbours(side: int) -> torch.Tensor:  # (pixels, pixels, 9), 0 or 1
-    "Which tap of a 3×3 filter leads from one pixel of a square to another."
+    "Which tap of a 3×3 filter leads from one pixel of a square to another: (pixels, pixels, 9), 0 or 1."
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     rows, columns = rows.flatten(), columns.flatten()
     down, right = rows[:, None] - rows + 1, columns[:, None] - columns + 1
@@ -81,7 +81,7 @@ def neighbours(side: int) -> torch.Tensor:  # (pixels, pixels, 9), 0 or 1
 
 
 def pooling(side: int) -> torch.Tensor:  # (pixels, pixels)
-    "Average pooling 3×3 as a matrix; the padding does not count."
+    "Average pooling 3×3 as a matrix (pixels, pixels); the padding does not count."
     near = neighbours(side).sum(2)
     return near / near.sum(0)
 
@@ -164,7 +164,7 @@ def forward(self: ManyNetworks, x: torch.Tensor) -> torch.Tensor:
 # %% ../nbs/17a_tiny.ipynb #many-operation
 @patch
 def operation(self: ManyNetworks, e: int, name: str, x: torch.Tensor) -> torch.Tensor:
-    "What an edge brings to its node, for the networks that have this operation: (n, N, pixels · C), both."
+    "What an edge makes of `x`, for the networks that have this operation: (n, N, pixels · C), both."
     if name == "skip_connect":
         return x
     if name == "avg_pool_3x3":
@@ -197,7 +197,7 @@ def evaluate_many(
     network: Callable,  # x -> logits (networks, N, classes)
     batches: Iterable,  # of x (N, C, H, W), y (N,)
 ) -> tuple[torch.Tensor, torch.Tensor]:  # accuracy in percent, mean cross-entropy in nats; (networks,) each
-    "How good each of many networks is."
+    "Accuracy in percent and mean cross-entropy in nats of many networks, (networks,) each."
     right, loss, n = 0, 0, 0
     for x, y in batches:
         logits = network(x)

@@ -285,7 +285,7 @@ def test_a_summary_shows_answer_figure_and_verdicts(project, study, capsys):
         claims.summary("52_demo", "by {flat.apart}", "a-figure")
         assert shown[0] == {"text/markdown": "by 0.42", "text/plain": "by 0.42"}
         assert shown[1]["text/plain"] == "what it shows"
-        assert shown[1]["metadata"]["image/png"] == dict(width=100, height=50, alt="what it shows")
+        assert shown[1]["metadata"]["image/png"] == dict(width=110, height=55, alt="what it shows")
         assert "`paper`" in shown[2]["text/plain"] and len(shown[3].rows) == 2
         assert capsys.readouterr().out == ""
         claims.summary("52_demo", "by {flat.no}", "b-figure")
