@@ -68,6 +68,25 @@ def test_every_stated_text_has_its_picture():
             assert len(pages.alternatives(c)) == len(pages.pictures(c)), f"{name} [{c['id']}]"
 
 
+def test_a_link_to_a_heading_finds_it():
+    "As JupyterLab and the site name it: the words with hyphens between, and nothing left out."
+    nbs, lost = pages.notebooks(), []
+    texts = {
+        name: [pages.source(c) for c in nb["cells"] if c["cell_type"] == "markdown"]
+        for name, nb in nbs.items()
+    }
+    plain = lambda line: re.sub(r"[`*]|<!--.*?-->", "", line)
+    heads = {
+        name: {pages.anchor(plain(h)) for t in of for h in re.findall(r"(?m)^#+ (.+?)\s*$", t)}
+        for name, of in texts.items()
+    }
+    for name, of in texts.items():
+        for to, anchor in re.findall(r"\]\((?:(\w+)\.ipynb)?#([^()\s]+)\)", "\n".join(of)):
+            if anchor not in heads[to or name]:
+                lost.append(f"{name}: {to or name}.ipynb#{anchor}")
+    assert not lost
+
+
 def test_every_notebook_is_listed_once(tmp_path):
     nbs = pages.notebooks()
     family = pages.families([*nbs])
