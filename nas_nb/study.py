@@ -606,6 +606,15 @@ def verdict(self: Study, id: str) -> Verdict:
         raise ValueError(f"the claim {id!r} is not judged yet: judged are {', '.join(self.judged) or 'none'}")
     return Verdict(self.judged[id])
 
+# %% ../nbs/03_study.ipynb #verdicts
+@patch
+def verdicts(
+    self: Study,
+    *starts: str,  # an id, or what ids begin with
+) -> Verdicts:
+    "The claims that were judged so far and whose ids begin so."
+    return Verdicts([row for id, row in self.judged.items() if id.startswith(starts)])
+
 # %% ../nbs/03_study.ipynb #save-claims
 @patch
 def save_claims(self: Study) -> Verdicts:

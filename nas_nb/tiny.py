@@ -28,10 +28,10 @@ from .datasets import load_images
 from .files import write_atomic
 from .images import Images
 from .operations import DARTS_OPS, conv_bn
-from .relaxations import Weights, one_hot
+from .relaxations import At, Weights, one_hot
 from .streams import check_seeds, normal
 from .tables import TABLE_CELL, encodings, functions
-from .training import Recipe, fit, learning_rate, make_optimizer
+from .training import Recipe, descend, fit, learning_rate, make_optimizer
 
 # %% ../nbs/17a_tiny.ipynb #network
 class TinyNetwork(nn.Module):
@@ -187,9 +187,7 @@ def train_many(
             group["lr"] = learning_rate(step, recipe)
         x, y = batches(step)
         loss = F.cross_entropy(many(x).flatten(0, 1), y.repeat(many.M), reduction="sum") / len(y)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        descend(loss, optimizer, recipe)
 
 # %% ../nbs/17a_tiny.ipynb #evaluate
 @torch.no_grad()
@@ -315,21 +313,10 @@ def _train_together(start, choices, batches, judge, recipe):
 def _train_each(start, choices, batches, judge, recipe):
     found = []
     for row in choices.tolist():
-        network, w = copy.deepcopy(start), one_hot(row)
-        _train_one(network, w, batches, recipe)
-        found.append(evaluate_many(lambda x: network.eval()(x, w)[None], judge))
+        network = At(copy.deepcopy(start), one_hot(row))
+        fit(network, batches, recipe)
+        found.append(evaluate_many(lambda x: network.eval()(x)[None], judge))
     return tuple(torch.cat(column) for column in zip(*found))
-
-# %% ../nbs/17a_tiny.ipynb #part-one
-def _train_one(network, w, batches, recipe):
-    optimizer = make_optimizer(network.train(), recipe)
-    for step in range(recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, recipe)
-        x, y = batches(step)
-        optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(network(x, w), y).backward()
-        optimizer.step()
 
 # %% ../nbs/17a_tiny.ipynb #build
 def _pieces(data):  # (first function, functions, seed) of each part

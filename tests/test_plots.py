@@ -19,6 +19,7 @@ from PIL import Image
 from nas_nb import plots
 from nas_nb import study as records
 from nas_nb.explore import explore
+from nas_nb.plots import Folded
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def test_a_notebook_shows_the_saved_picture_sharp_and_small(study, tmp_path, mon
     (data, how), saved = shown[0], Image.open(tmp_path / "line.png").convert("RGB")
     sharp = picture(data["image/png"])
     assert sharp.size == saved.size == (1280, 960) and data["text/plain"] == ALT
-    assert how == dict(metadata={"image/png": dict(width=704, height=528, alt=ALT)}, raw=True)
+    assert how == dict(metadata={"image/png": dict(width=576, height=432, alt=ALT)}, raw=True)
     assert len(b64decode(data["image/png"])) < (tmp_path / "line.png").stat().st_size * 0.6
     apart = np.asarray(sharp.convert("RGB"), int) - np.asarray(saved, int)
     assert (abs(apart) > 8).mean() < 0.01
@@ -251,3 +252,10 @@ def test_a_headline_stays_inside_the_figure(width):
     box = fig._suptitle.get_window_extent()
     assert box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1 + 1
     plt.close(fig)
+
+
+def test_a_folded_table_is_one_line_until_it_is_opened():
+    folded = Folded(pd.DataFrame(dict(a=[1, 2])), "two <rows>")
+    text = folded._repr_html_()
+    assert text.startswith("<details><summary>two &lt;rows&gt;</summary>") and text.endswith("</details>")
+    assert "<td>2</td>" in text and repr(folded).startswith("two <rows>\n   a")
