@@ -94,14 +94,22 @@ def introduced(
     dask_worker=None,  # filled in by dask
 ) -> dict:
     "What a worker says of itself."
+    what = "what it needs cannot be imported there"
+    try:
+        own = dict(made_of=made_of(), problem=compute_portably(profile))
+    except Exception as error:  # of whatever kind
+        return dict(broken=f"{what} ({type(error).__name__}: {error})")
     offers = dict(threads=dask_worker.state.nthreads, gpu=dask_worker.state.total_resources.get("GPU", 0))
-    return offers | dict(made_of=made_of(), problem=compute_portably(profile))
+    return offers | own
 
 # %% ../nbs/06h_cluster.ipynb #complaint
 def complaint(
-    worker: dict,  # from `introduced`
+    worker: dict | Exception,  # from `introduced`
 ) -> str:  # empty if it will do
     "Why a worker cannot compute for us."
+    if isinstance(worker, Exception) or "broken" in worker:
+        why = f"{type(worker).__name__}: {worker}" if isinstance(worker, Exception) else worker["broken"]
+        return f"does not answer as it should: {' '.join(why.split())[:160]}"
     if odd := unlike(worker["made_of"], made_of()):
         return f"has {odd}: install there what is installed here"
     if worker["threads"] != 1:
@@ -150,11 +158,15 @@ def _quiet():
         logger.setLevel(before)
 
 # %% ../nbs/06h_cluster.ipynb #ask-workers
+_HAS_US = "(lambda find: bool(find('nas_nb') and find('nas_nb.cluster')))"
+_HAS_US += "(__import__('importlib.util').util.find_spec)"  # needs nothing of ours at the worker
+
+
 def _workers(client, profile: str) -> dict:  # name → from `introduced`, or None without nas_nb
     "What all workers say of themselves."
-    there = client.run(eval, "__import__('importlib.util').util.find_spec('nas_nb') is not None")
+    there = client.run(eval, _HAS_US)
     able = [worker for worker, has in there.items() if has]
-    said = client.run(introduced, profile, workers=able) if able else {}
+    said = client.run(introduced, profile, workers=able, on_error="return") if able else {}
     return {worker: said.get(worker) for worker in there}
 
 # %% ../nbs/06h_cluster.ipynb #check-cluster
@@ -167,7 +179,11 @@ def check_cluster(
     with contextlib.closing(connect(address)) as client:
         found = _workers(client, profile)
     for name, worker in found.items():
-        if why := complaint(worker) if worker else "has no nas_nb: install there what is installed here":
+        if (
+            why := complaint(worker)
+            if worker
+            else "has no nas_nb, or an old one: install there what is installed here"
+        ):
             raise RuntimeError(f"the worker {name} {why}")
     if gpu and found and not any(worker["gpu"] for worker in found.values()):
         how = "start those that have one with --resources GPU=1"
@@ -288,6 +304,13 @@ def _computed(task: Task, folder: Path, is_wanted: Callable) -> dict:
         made=computed_by(device),
     )
 
+# %% ../nbs/06h_cluster.ipynb #while-wanted
+def _while_wanted(task: Task, folder: Path, is_wanted: Callable) -> dict | None:
+    _prepare(task)
+    while is_wanted():
+        with contextlib.suppress(Unwanted):
+            return _computed(task, folder, is_wanted)
+
 # %% ../nbs/06h_cluster.ipynb #compute
 def compute(task: Task) -> dict | Failed | None:  # None: it is no longer wanted
     "What a worker does with a task; raises `OSError` and `MemoryError`, and returns other errors."
@@ -295,12 +318,10 @@ def compute(task: Task) -> dict | Failed | None:  # None: it is no longer wanted
 
     worker = get_worker()
     folder, shared = run_folder(task, worker.local_directory)
+    is_wanted = lambda: _is_wanted(worker, task.key)
     try:
         with _ONE:
-            _prepare(task)
-            found = _computed(task, folder, lambda: _is_wanted(worker, task.key))
-    except Unwanted:
-        return None
+            found = _while_wanted(task, folder, is_wanted)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # of whatever kind
@@ -496,8 +517,11 @@ def _outcome(self: Cluster, asked: Asked, future) -> dict:
     try:
         found = future.result()
     except KilledWorker:
-        deaths = f"{ALLOWED_FAILURES} workers and more died while they computed it"
+        deaths = f"more than {ALLOWED_FAILURES} workers died while they computed it"
         raise RuntimeError(f"{asked.label}: {deaths}, probably out of memory") from None
+    except (OSError, MemoryError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise RuntimeError(f"{asked.label}: {why} (tried {1 + RETRIES} times)") from None
     if isinstance(found, Failed):
         raise RuntimeError(f"{asked.label}: {found.text}")
     if found is None:
@@ -526,7 +550,9 @@ def _finish(self: Cluster, asked: Asked) -> None:
         (asked.folder / "asked").unlink()
     for w in asked.group:
         self.asked.pop(w.local, None)
-    asked.future = None
+    future, asked.future = asked.future, None
+    if future is not None:
+        future.release()
     asked.held.close()
     asked.done.set()
 
@@ -576,7 +602,7 @@ def cancel(self: Cluster) -> None:
     "Let the scheduler drop all that has not arrived: running tasks end at their next step."
     waiting = list({id(a): a for a in list(self.asked.values())}.values())
     with contextlib.suppress(Exception):  # there may be no scheduler any more
-        self.client.cancel([a.future for a in waiting if a.future], force=True)
+        self.client.cancel([a.future for a in waiting if a.future])  # but not for others who asked, too
     for asked in waiting:
         asked.error = asked.error or RuntimeError(f"{asked.label}: cancelled; run the same command again")
         self._finish(asked)

@@ -25,3 +25,7 @@ def fail(seed, device, ckpt):
 
 def full(seed, device, ckpt):
     raise OSError(28, "No space left on device")
+
+
+def tasks_held(dask_worker=None) -> int:
+    return len(dask_worker.state.tasks)
