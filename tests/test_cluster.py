@@ -283,7 +283,7 @@ def test_the_command_line_answers_in_one_line(project):
 
 PRELOADS = {
     "has no nas_nb": "import sys\nsys.modules['nas_nb'] = None",
-    "has pillow 1.0 (here ": "import importlib.metadata as m\nold = m.version\nm.version = lambda n: '1.0' if n == 'pillow' else old(n)",
+    "has pillow 1.0 (here ": "import importlib.metadata as m\nm.version = (lambda old: lambda n: '1.0' if n == 'pillow' else old(n))(m.version)",
 }
 
 
