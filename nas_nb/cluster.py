@@ -74,6 +74,7 @@ def _version(name: str) -> str:  # without "+cu128": workers with and without a 
 _CARRYING = ("dask", "distributed", "cloudpickle", "msgpack")  # they have to understand each other
 
 
+@functools.cache
 def made_of() -> dict:  # what → version, or hash
     "What has to be the same here and in every worker."
     python = ".".join(platform.python_version_tuple()[:2])

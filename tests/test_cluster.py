@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import slow_runs
-from projects import DRAWS, run, write
+from projects import DRAWS, run, status, write
 
 from nas_nb import cluster as module
 from nas_nb.bits import portable_variables
@@ -25,7 +25,7 @@ from nas_nb.cluster import (
     settle,
     unlike,
 )
-from nas_nb.files import Interrupted, OutOfTime, run_lock
+from nas_nb.files import Checkpoint, Interrupted, OutOfTime, run_lock
 from nas_nb.notebooks import Refused
 from nas_nb.study import Study
 
@@ -56,7 +56,7 @@ class Local:
     def __init__(self, folder: Path):
         from distributed import LocalCluster
 
-        quiet = dict(dashboard_address=None, silence_logs=50)
+        quiet = dict(dashboard_address=":0", silence_logs=50)
         self.cluster = LocalCluster(n_workers=0, host="127.0.0.1", scheduler_port=0, **quiet)
         self.address, self.folder, self.workers = self.cluster.scheduler_address, folder, {}
 
@@ -272,13 +272,36 @@ def test_where_no_scheduler_answers_a_line_says_so(monkeypatch):
 def test_the_command_line_answers_in_one_line(project):
     write(project, "10_a", DRAWS)
     path = dict(PYTHONPATH=os.pathsep.join(filter(None, [str(HERE.parent), *sys.path])))
-    for address, status, says in (
+    for address, code, says in (
         ("http://h:1", 2, "is no address"),
         ("tcp://127.0.0.1:1", 1, "no scheduler"),
     ):
         done = run(project, "figures", "--scheduler", address, **path)
-        assert done.returncode == status and says in done.stderr and "Traceback" not in done.stderr
+        assert done.returncode == code and says in done.stderr and "Traceback" not in done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+SENDS = """import slow_runs
+from nas_nb.study import Study
+study = Study("10_a", PROFILES, profile, seeds, device, overrides, threads=1)
+found = [study.run(slow_runs.walk, "walk", s, steps=5, pause=0.0) for s in range(3)]
+save_fig("loss", "x\\n" + "".join(f"{r['result']['x']}\\n" for r in found))
+study.save_claims()
+study.report()"""
+
+
+@dask
+def test_the_command_line_sends_the_runs_of_a_notebook(far, project):
+    write(project, "10_a", SENDS)
+    path = dict(PYTHONPATH=os.pathsep.join([str(HERE.parent), str(HERE), *filter(None, sys.path)]))
+    done = run(project, "figures", "--scheduler", far.address, **path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert status(done, "10_a") == "ok" and f"at {far.address}" in done.stdout
+    own = [slow_runs.walk(5, s, None, Checkpoint(project / "none"), 0.0)["x"] for s in range(3)]
+    drawn = (project / "figures" / "quick" / "10_a" / "loss.csv").read_text().split()
+    assert drawn == ["x", *map(str, own)]
+    assert len(list((project / "data" / "runs" / "10_a").glob("*/record.json"))) == 3
+    until(lambda: is_idle(far))
 
 
 PRELOADS = {
