@@ -11,6 +11,7 @@ __all__ = ['ALLOWED_FAILURES', 'AHEAD', 'RETRIES', 'scheduler_address', 'check_d
 import contextlib
 import functools
 import hashlib
+import importlib.resources
 import importlib.util
 import os
 import platform
@@ -22,6 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 # %% ../nbs/06h_cluster.ipynb #imports-ours
 from fastcore.basics import patch
@@ -58,7 +60,7 @@ def check_dask() -> None:
 @functools.cache
 def sources() -> str:  # 16 hexadecimal digits
     "Hash of the package's modules."
-    folder, found = Path(importlib.util.find_spec("nas_nb").origin).parent, hashlib.sha256()
+    folder, found = Path(str(importlib.resources.files("nas_nb"))), hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*.py") if p.name != "_modidx.py"):
         found.update(f"{path.relative_to(folder).as_posix()}\n".encode() + path.read_bytes())
     return found.hexdigest()[:16]
@@ -241,7 +243,7 @@ class _FarCheckpoint(Checkpoint):
             with contextlib.suppress(OSError):
                 self.save(state())
             raise Unwanted(self.key)
-        super().tick(state)
+        Checkpoint.tick(self, state)
 
 # %% ../nbs/06h_cluster.ipynb #folder
 def run_folder(
@@ -311,6 +313,7 @@ def _while_wanted(task: Task, folder: Path, is_wanted: Callable) -> dict | None:
     while is_wanted():
         with contextlib.suppress(Unwanted):
             return _computed(task, folder, is_wanted)
+    return None
 
 # %% ../nbs/06h_cluster.ipynb #compute
 def compute(task: Task) -> dict | Failed | None:  # None: it is no longer wanted
@@ -320,6 +323,7 @@ def compute(task: Task) -> dict | Failed | None:  # None: it is no longer wanted
     worker = get_worker()
     folder, shared = run_folder(task, worker.local_directory)
     is_wanted = lambda: _is_wanted(worker, task.key)
+    found: dict | Failed | None
     try:
         with _ONE:
             found = _while_wanted(task, folder, is_wanted)
@@ -362,7 +366,7 @@ class Asked:
     group: list  # of `Wanted`
     held: contextlib.ExitStack  # the locks
     folder: Path  # of the checkpoint
-    future: object = None
+    future: Any = None  # of dask
     records: dict = field(default_factory=dict)  # folder → record
     error: BaseException | None = None
     done: threading.Event = field(default_factory=threading.Event)
@@ -619,5 +623,5 @@ def settle() -> None:
     "Wait for all that was asked for; raises the error of a run into whose promise nobody has looked."
     for there in list(_OPEN.values()):
         there._until(lambda: not there.asked)
-        if there.failed:
-            raise there.failed.pop(0).error
+        if there.failed and (error := there.failed.pop(0).error):
+            raise error
