@@ -44,13 +44,12 @@ test: env
 	@echo "== 4/4 every notebook with figures through the command line (smoke profile)"
 	$(BIN)/nas-nb figures --profile smoke --force --jobs 2
 
-# The hook keeps saved notebooks free of execution counts and editor metadata, as nbdev_clean would.
+# tools/lab.py keeps saved notebooks free of execution counts and editor metadata, as nbdev_clean would.
 # numpy reads its variable when it is imported; for torch's the notebooks care themselves (nbs/08_bits.ipynb)
 NUMPY = $(if $(filter x86_64,$(shell uname -m)),NPY_DISABLE_CPU_FEATURES=X86_V4)
 lab: env
 	@$(BIN)/python tools/trust.py
-	$(NUMPY) $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter \
-		$$([ "$$(id -u)" != 0 ] || echo --allow-root)
+	$(NUMPY) $(BIN)/python tools/lab.py $$([ "$$(id -u)" != 0 ] || echo --allow-root)
 
 outputs: figures
 	$(NUMPY) $(BIN)/python tools/keep_outputs.py

@@ -606,7 +606,8 @@ def _step(self: Adam, g, v, scale):
     )
     (K, D, N), G = self.theta_.shape, self.space.G
     parts = step.split([K * D, G, G])
-    self.theta_ += parts[0].view(K, D, N)
+    moved = self.theta_ + parts[0].view(K, D, N)
+    self.theta_ = torch.where((moved > self.floor).any(0), moved, self.theta_)
     if G:
         self._move_numbers(*parts[1:])
 
@@ -659,8 +660,13 @@ def load(
     theta = state["theta_"].to(self.theta_.device)
     positive = all((state[k] > 0).all() for k in ("delta", "delta0", "Delta", "var") if k in state)
     steps = 0 <= state["t"] < 2**31
-    if not steps or (state["seeds"] < 0).any() or not positive or not self._is_theta(theta):
-        raise ValueError(f"{what} was altered: a step, a seed, a variance or a probability is out of range")
+    mean, (_, low, high, _) = state["mean"].to(theta.device), self.layout
+    within = ((mean >= low) & (mean <= high)).all() and self._is_theta(theta)
+    fine = steps and positive and within and not (state["seeds"] < 0).any()
+    if not fine or not self._is_possible(state):
+        raise ValueError(
+            f"{what} was altered: a step, a seed, a mean, a variance or a probability is out of range"
+        )
     self.t = state["t"]
     for name in self.STATE:
         setattr(self, name, state[name].clone().to(self.theta_.device))
@@ -672,6 +678,38 @@ def _is_theta(self: SNG, theta) -> bool:  # (K, D, N)
     return bool(
         (theta >= 0).all() and (theta * ~there == 0).all() and ((pairwise_sum(theta) - 1).abs() < 1e-3).all()
     )
+
+# %% ../nbs/22_asng.ipynb #possible
+@patch
+def _is_possible(self: SNG, state: dict) -> bool:
+    "Whether the numbers of a class's own could come from steps; of any device."
+    return True
+
+
+@patch
+def _is_possible(self: ASNG, state: dict) -> bool:
+    gamma, norm2 = state["gamma"], pairwise_sum(state["s"] * state["s"])
+    steady = (state["delta"] * state["Delta"] / state["delta0"] - 1).abs() < 1e-3
+    return bool(((gamma >= 0) & (gamma < 1.001) & (norm2 <= 1.001 * state["t"] ** 2) & steady).all())
+
+# %% ../nbs/22_asng.ipynb #possible-adam
+@patch
+def _largest(self: Adam) -> torch.Tensor:  # (K·D + 2·G, 1)
+    "What an entry of the gradient can be: 0 for what is no choice."
+    (K, D, _), widest = self.theta_.shape, (self.layout.high - self.layout.low) / 2
+    there = torch.arange(K, device=self.theta_.device)[:, None] >= self.layout.front
+    return torch.cat([there.to(widest.dtype).view(K * D, 1), widest, 1.4143 * widest**2])
+
+
+@patch
+def _is_possible(self: Adam, state: dict) -> bool:
+    m, v, n = (state[k].to(self.theta_.device) for k in ("m", "v", "updates"))
+    (b1, b2), largest = self.betas, 1.01 * self._largest()
+    much = (1 - b1) ** 2 / ((1 - b2) * (1 - b1 * b1 / b2)) if b1 * b1 < b2 else math.inf
+    counted = (n >= 0) & (n <= state["t"]) & (n == n.round())
+    within = (v >= 0) & (v <= largest**2) & (m.abs() <= largest)
+    bound = (m.abs() - 1e-6 * largest).clamp(min=0) ** 2 <= 1.01 * much * v
+    return bool(counted.all() and within.all() and (bound.all() or much == math.inf))
 
 # %% ../nbs/22_asng.ipynb #result
 @patch(as_prop=True)

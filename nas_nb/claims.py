@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['STATED', 'RULES', 'RULED', 'WEIGHED', 'COLUMNS', 'MOST', 'WORST_FIRST', 'ICONS', 'EXPLORATORY', 'UNSAID', 'DECIDES',
-           'ADDED', 'DECIDED', 'CITATION', 'ANSWER', 'check_claims', 'fill', 'by_rule', 'level_of', 'interval',
-           'needed', 'weigh', 'kind', 'decide', 'judged', 'Table', 'Verdict', 'Verdicts', 'claims_csv', 'read_claims',
-           'counting', 'committed_claims', 'cited', 'cite', 'fill_answer', 'summary']
+           'FEW', 'ADDED', 'DECIDED', 'CITATION', 'ANSWER', 'SHOWN', 'check_claims', 'fill', 'by_rule', 'level_of',
+           'interval', 'needed', 'weigh', 'kind', 'decide', 'judged', 'Table', 'Verdict', 'Verdicts', 'claims_csv',
+           'read_claims', 'counting', 'committed_claims', 'cited', 'cite', 'fill_answer', 'few_colours', 'show_png',
+           'summary']
 
 # %% ../nbs/03c_claims.ipynb #imports
 import csv
@@ -17,6 +18,7 @@ import re
 import textwrap
 from base64 import b64encode
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from string import Formatter
@@ -374,7 +376,7 @@ def _weighed(found: dict) -> dict:
 # %% ../nbs/03c_claims.ipynb #safe
 def _safe(text: str) -> str:
     "Text for a cell of a Markdown table."
-    text = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;")
+    text = re.sub(r"[ \t\n\r\f\v]+", " ", str(text)).strip(" ").replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*_|$\[\]~])", r"\\\1", text)
 
 # %% ../nbs/03c_claims.ipynb #safe-row
@@ -417,8 +419,8 @@ class Verdict(str):
 
     def _repr_markdown_(self) -> str:
         (verdict, claim), *rest = map(_safe_row, (self._table().headings, *self._table().rows))
-        lines = [f"**{verdict}: {claim}**", *(f"*{name}:* {text}" for name, text in rest)]
-        return "<br>\n".join(lines)
+        document, ours, criterion = (f"*{name}:* {text}" for name, text in rest)
+        return f"**{verdict}: {claim}**<br>\n{document}; {ours}<br>\n{criterion}"
 
     def _repr_pretty_(self, printer, cycle):
         printer.text(self.plain())
@@ -451,7 +453,7 @@ def plain(self: Verdict) -> str:
     return "\n".join(textwrap.fill(line, 100, subsequent_indent="    ") for line in lines)
 
 # %% ../nbs/03c_claims.ipynb #verdicts
-DECIDES = "What decides each claim"
+DECIDES = "What decides each claim, and where it stands"
 
 
 class Verdicts:
@@ -464,13 +466,38 @@ class Verdicts:
         return "\n\n".join(Verdict(row).plain() for row in self.rows)
 
 # %% ../nbs/03c_claims.ipynb #verdicts-markdown
+FEW = 3  # claims that are left open stay in view up to this number
+
+
+def _open_claims(rows: list[dict]) -> list[dict]:
+    "Those that are folded: neither decided nor seen at small scale."
+    found = [row for row in rows if kind(row["verdict"]) in ("inconclusive", "not tested")]
+    return found if len(found) > FEW else []
+
+# %% ../nbs/03c_claims.ipynb #verdicts-markdown-2
+def _counted(rows: list[dict], shown: int) -> str:
+    "The line in place of claims that are folded; `shown`: how many are in view."
+    kinds = Counter(kind(row["verdict"]) for row in rows)
+    parts = ", ".join(f"{n} {name}" for name, n in kinds.items())
+    return f"{len(rows)}{' more' if shown else ''} claims are open: {parts}"
+
+
+def _lines(rows: list[dict], folded: str = "") -> str:
+    "A table of claims, without what decides them."
+    lines = [Verdict(row)._table().headings + [row["document"], row["ours"]] for row in rows]
+    lines = [[verdict.replace(" ", "\xa0"), *rest] for verdict, *rest in lines]  # in one line
+    return Table(["verdict", "claim", "document", "ours"], lines, folded)._repr_markdown_()
+
+# %% ../nbs/03c_claims.ipynb #verdicts-markdown-3
 @patch
 def _repr_markdown_(self: Verdicts) -> str:
-    tables = [Verdict(row)._table() for row in self.rows]
-    shown = [[*table.headings, *(text for _, text in table.rows)] for table in tables]
-    claims = Table(["verdict", "claim", "document", "ours"], [row[:4] for row in shown])
-    criteria = Table(["claim", "criterion"], [[row[1], row[4]] for row in shown], DECIDES)
-    return f"{claims._repr_markdown_()}\n\n{criteria._repr_markdown_()}"
+    folded = _open_claims(self.rows)
+    shown = [row for row in self.rows if row not in folded]
+    parts = [_lines(shown)] if shown else []
+    parts += [_lines(folded, _counted(folded, len(shown)))] if folded else []
+    criteria = [[row["claim"], row["source"], _said_rule(row)] for row in self.rows]
+    parts.append(Table(["claim", "source", "criterion"], criteria, DECIDES)._repr_markdown_())
+    return "\n\n".join(parts)
 
 # %% ../nbs/03c_claims.ipynb #added
 ADDED = (*RULED, *WEIGHED)  # columns of a claims.csv in which a claim has a rule, or is exploratory
@@ -596,17 +623,42 @@ def _show_text(text: str) -> None:
 
     display({"text/markdown": text, "text/plain": text}, raw=True)
 
-# %% ../nbs/03c_claims.ipynb #show-figure
-def _show_figure(path: Path) -> list[str]:  # what is wrong
+# %% ../nbs/03c_claims.ipynb #few-colours
+def few_colours(
+    png: bytes,  # a picture without transparency
+) -> bytes:
+    "The same picture with a palette of 256 colours at most, about a third as large."
+    from PIL import Image
+
+    whole = Image.open(io.BytesIO(png)).convert("RGB")
+    small = whole.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    small.save(buffer := io.BytesIO(), "png")
+    return buffer.getvalue()
+
+# %% ../nbs/03c_claims.ipynb #show-png
+SHOWN = 90 / 200  # dots on the screen for a pixel of a saved picture
+
+
+def show_png(
+    png: bytes,  # as `save_fig` writes it, 200 pixels per inch
+    alt: str,  # what it shows
+) -> None:
+    "Show a picture at 90 dots per inch, with its alternative text."
     from IPython.display import display
 
+    width, height = (round(SHOWN * int.from_bytes(png[i : i + 4])) for i in (16, 20))
+    shown = {"image/png": b64encode(few_colours(png)).decode(), "text/plain": alt}
+    display(shown, metadata={"image/png": dict(width=width, height=height, alt=alt)}, raw=True)
+
+# %% ../nbs/03c_claims.ipynb #show-figure
+def _show_figure(path: Path) -> list[str]:  # what is wrong
     if not path.is_file():
         return [f"the figure {path.stem} is not committed yet"]
-    alt, png = path.with_suffix(".json"), path.read_bytes()
-    text = json.loads(alt.read_text(encoding="utf-8")).get("alt", "") if alt.is_file() else ""
-    shown = {"image/png": b64encode(png).decode(), "text/plain": text}
-    size = dict(width=int.from_bytes(png[16:20]) // 2, height=int.from_bytes(png[20:24]) // 2)
-    display(shown, metadata={"image/png": size | dict(alt=text)}, raw=True)
+    about = path.with_suffix(".json")
+    show_png(
+        path.read_bytes(),
+        json.loads(about.read_text(encoding="utf-8")).get("alt", "") if about.is_file() else "",
+    )
     return []
 
 # %% ../nbs/03c_claims.ipynb #summary

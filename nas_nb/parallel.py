@@ -33,21 +33,21 @@ class Team:
 # %% ../nbs/28_parallel.ipynb #team-parts
 @patch
 def statistics(self: Team) -> tuple[torch.Tensor, torch.Tensor]:
-    "A copy of all running means and variances, and how many batches each batch norm has seen."
+    "A copy of all running statistics (2 · channels,), and how many batches each batch norm saw (norms,)."
     values = torch.cat([t for m in self.norms for t in (m.running_mean, m.running_var)])
     return values, torch.stack([m.num_batches_tracked for m in self.norms])
 
 
 @patch
 def momenta(self: Team) -> torch.Tensor:
-    "For each running statistic the factor $1 - m$."
+    "For each running statistic the factor $1 - m$: (2 · channels of all batch norms,)."
     device = self.norms[0].running_mean.device
     return torch.cat([torch.full((2 * m.num_features,), 1 - m.momentum, device=device) for m in self.norms])
 
 # %% ../nbs/28_parallel.ipynb #team-part
 @patch
 def part(self: Team, w: Weights, f: Callable, keep: torch.Tensor) -> torch.Tensor:
-    "A sample's row: f(w), then what it adds to each running statistic, then how often."
+    "f(w), what it adds to each statistic, how often: (width + 2 · statistics,); `keep` (statistics,): 1 − m."
     before = self.statistics()
     loss = f(w)
     after = self.statistics()

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['Weights', 'softmax', 'sigmoid', 'raw', 'gumbel', 'gumbel_softmax', 'one_hot', 'threshold', 'straight_through',
-           'check_pairs', 'two_path', 'hard']
+           'check_pairs', 'two_path', 'hard', 'At', 'entropy_left']
 
 # %% ../nbs/15_relaxations.ipynb #imports
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from .streams import check_seeds, uniform
 
@@ -148,3 +149,27 @@ def hard(
     """1 where `p` (of any shape) lies above the `level` (a number, or one for each), 0 elsewhere, with the
     gradient of p → of the shape of `p`."""
     return (p > level).to(p.dtype) + (p - p.detach())
+
+# %% ../nbs/15_relaxations.ipynb #at
+class At(nn.Module):
+    """A supernet with fixed weights of the choices (variables, choices).
+
+    Called with images (B, C, H, W) alone, it returns logits (B, classes)."""
+
+    def __init__(self, network: nn.Module, w: Weights):
+        super().__init__()
+        self.network, self.w = network, w
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        "Logits (B, classes) of images `x` (B, C, H, W)."
+        return self.network(x, self.w)
+
+# %% ../nbs/15_relaxations.ipynb #entropy
+def entropy_left(
+    p: torch.Tensor,  # probabilities (…, variables, choices); 0 where a variable has fewer choices
+    sizes: Sequence[int] | None = None,  # choices of each variable, at least 2; None: all that there are
+) -> torch.Tensor:  # (…), float64
+    "Entropy relative to its largest value, mean over the variables: from 0, decided, to 1, undecided."
+    sizes = [p.shape[-1]] * p.shape[-2] if sizes is None else sizes
+    most = torch.tensor(sizes, dtype=torch.float64, device=p.device).log()
+    return (torch.special.entr(p).sum(-1).double() / most).mean(-1)

@@ -50,7 +50,7 @@ def fill_momentum(self: SearchRun) -> None:
 # %% ../nbs/27_search.ipynb #search-run-loss
 @patch
 def loss(self: SearchRun, batch, w: Weights) -> torch.Tensor:
-    "The loss of a batch; those of several searches side by side are added."
+    "The loss of a batch (nats), without axes; those of several searches side by side are added: shape ()."
     return max(self.runs, 1) * batch_loss(partial(self.model, w=w), *batch, self.recipe)
 
 
@@ -111,7 +111,7 @@ class GradientRun(SearchRun):
 # %% ../nbs/27_search.ipynb #relaxed-learn
 @patch
 def learn(self: GradientRun, seen, held) -> tuple[torch.Tensor, torch.Tensor]:
-    "Both losses."
+    "The losses of both halves of the data (nats), of shape () each."
     valid_loss = None if self.alone else self.improve(seen, held)
     with torch.no_grad():
         w = self.method.weights(self.step)
@@ -138,7 +138,7 @@ def gradient(self: GradientRun, seen, held) -> Step:
 # %% ../nbs/27_search.ipynb #improve
 @patch
 def improve(self: GradientRun, seen, held) -> torch.Tensor:
-    "Update the architecture's parameters; the validation loss, penalty included."
+    "Update the architecture's parameters; the validation loss, penalty included, of shape ()."
     found = self.gradient(seen, held)
     for alpha, gradient in zip(self.alphas, found.gradients):
         alpha.grad = gradient
@@ -149,7 +149,7 @@ def improve(self: GradientRun, seen, held) -> torch.Tensor:
 # %% ../nbs/27_search.ipynb #update
 @patch
 def update(self: GradientRun, loss: torch.Tensor) -> torch.Tensor:
-    "One update of the weights; of several runs each is clipped by itself."
+    "One update of the weights by `loss`, of shape (); of several runs each is clipped by itself."
     if not (self.runs and self.recipe.clip):
         return descend(loss, self.optimizer, self.recipe)
     self.optimizer.zero_grad(set_to_none=True)
@@ -192,7 +192,7 @@ class SamplingRun(SearchRun):
 # %% ../nbs/27_search.ipynb #sampled-learn
 @patch
 def learn(self: SamplingRun, seen, held) -> tuple[torch.Tensor, torch.Tensor]:
-    "Both losses, means over the samples."
+    "The losses of both halves (nats), means over the samples, of shape () each."
     losses = self.train_weights(seen)
     if self.alone:
         return losses.mean(), losses.mean()
@@ -218,7 +218,7 @@ def train_weights(self: SamplingRun, seen) -> torch.Tensor:
 
 @patch
 def backward(self: SamplingRun, batch, w: Weights) -> torch.Tensor:
-    "Add a sample's part to the gradient."
+    "Add a sample's part to the gradient; its loss, detached, of shape ()."
     loss = self.loss(batch, w)
     (loss / self.settings.paths).backward()
     return loss.detach()
@@ -230,7 +230,7 @@ class CreditRun(SamplingRun):
 # %% ../nbs/27_search.ipynb #credit-learn
 @patch
 def learn(self: CreditRun, seen, held) -> tuple[torch.Tensor, torch.Tensor]:
-    "Both losses, means over the samples."
+    "The losses of both halves (nats), means over the samples, of shape () each."
     losses, n = self.train_weights(seen), self.settings.samples
     if self.alone:
         return losses.mean(), losses.mean()

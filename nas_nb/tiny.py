@@ -28,10 +28,10 @@ from .datasets import load_images
 from .files import write_atomic
 from .images import Images
 from .operations import DARTS_OPS, conv_bn
-from .relaxations import Weights, one_hot
+from .relaxations import At, Weights, one_hot
 from .streams import check_seeds, normal
 from .tables import TABLE_CELL, encodings, functions
-from .training import Recipe, fit, learning_rate, make_optimizer
+from .training import Recipe, descend, fit, learning_rate, make_optimizer
 
 # %% ../nbs/17a_tiny.ipynb #network
 class TinyNetwork(nn.Module):
@@ -72,7 +72,7 @@ def forward(
 
 # %% ../nbs/17a_tiny.ipynb #taps
 def neighbours(side: int) -> torch.Tensor:  # (pixels, pixels, 9), 0 or 1
-    "Which tap of a 3×3 filter leads from one pixel of a square to another."
+    "Which tap of a 3×3 filter leads from one pixel of a square to another: (pixels, pixels, 9), 0 or 1."
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     rows, columns = rows.flatten(), columns.flatten()
     down, right = rows[:, None] - rows + 1, columns[:, None] - columns + 1
@@ -81,7 +81,7 @@ def neighbours(side: int) -> torch.Tensor:  # (pixels, pixels, 9), 0 or 1
 
 
 def pooling(side: int) -> torch.Tensor:  # (pixels, pixels)
-    "Average pooling 3×3 as a matrix; the padding does not count."
+    "Average pooling 3×3 as a matrix (pixels, pixels); the padding does not count."
     near = neighbours(side).sum(2)
     return near / near.sum(0)
 
@@ -164,7 +164,7 @@ def forward(self: ManyNetworks, x: torch.Tensor) -> torch.Tensor:
 # %% ../nbs/17a_tiny.ipynb #many-operation
 @patch
 def operation(self: ManyNetworks, e: int, name: str, x: torch.Tensor) -> torch.Tensor:
-    "What an edge brings to its node, for the networks that have this operation: (n, N, pixels · C), both."
+    "What an edge makes of `x`, for the networks that have this operation: (n, N, pixels · C), both."
     if name == "skip_connect":
         return x
     if name == "avg_pool_3x3":
@@ -187,9 +187,7 @@ def train_many(
             group["lr"] = learning_rate(step, recipe)
         x, y = batches(step)
         loss = F.cross_entropy(many(x).flatten(0, 1), y.repeat(many.M), reduction="sum") / len(y)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        descend(loss, optimizer, recipe)
 
 # %% ../nbs/17a_tiny.ipynb #evaluate
 @torch.no_grad()
@@ -197,7 +195,7 @@ def evaluate_many(
     network: Callable,  # x -> logits (networks, N, classes)
     batches: Iterable,  # of x (N, C, H, W), y (N,)
 ) -> tuple[torch.Tensor, torch.Tensor]:  # accuracy in percent, mean cross-entropy in nats; (networks,) each
-    "How good each of many networks is."
+    "Accuracy in percent and mean cross-entropy in nats of many networks, (networks,) each."
     right, loss, n = 0, 0, 0
     for x, y in batches:
         logits = network(x)
@@ -315,21 +313,10 @@ def _train_together(start, choices, batches, judge, recipe):
 def _train_each(start, choices, batches, judge, recipe):
     found = []
     for row in choices.tolist():
-        network, w = copy.deepcopy(start), one_hot(row)
-        _train_one(network, w, batches, recipe)
-        found.append(evaluate_many(lambda x: network.eval()(x, w)[None], judge))
+        network = At(copy.deepcopy(start), one_hot(row))
+        fit(network, batches, recipe)
+        found.append(evaluate_many(lambda x: network.eval()(x)[None], judge))
     return tuple(torch.cat(column) for column in zip(*found))
-
-# %% ../nbs/17a_tiny.ipynb #part-one
-def _train_one(network, w, batches, recipe):
-    optimizer = make_optimizer(network.train(), recipe)
-    for step in range(recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, recipe)
-        x, y = batches(step)
-        optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(network(x, w), y).backward()
-        optimizer.step()
 
 # %% ../nbs/17a_tiny.ipynb #build
 def _pieces(data):  # (first function, functions, seed) of each part

@@ -263,6 +263,7 @@ class DropPath(nn.Module):
 # %% ../nbs/02_training.ipynb #drop-path-forward
 @patch
 def forward(self: DropPath, x: torch.Tensor) -> torch.Tensor:  # (N, …), both
+    "`x` (N, …), while training with each example dropped or scaled up; the same shape."
     if not self.training or self.p == 0:
         return x
     keep = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(1 - self.p)
@@ -271,6 +272,7 @@ def forward(self: DropPath, x: torch.Tensor) -> torch.Tensor:  # (N, …), both
 # %% ../nbs/02_training.ipynb #drop-path-extra-repr
 @patch
 def extra_repr(self: DropPath):
+    "What `repr` says of it."
     return f"p={self.p}"
 
 # %% ../nbs/02_training.ipynb #drop-path-drop-paths
@@ -287,7 +289,7 @@ def training_loss(
     y: torch.Tensor,  # int64 (B,)
     recipe: Recipe,
 ) -> torch.Tensor:
-    """Cross-entropy of logits (B, classes) and labels (B,) with label smoothing, a tensor without axes,
+    """Cross-entropy of logits (B, classes) and labels `y` (B,) with label smoothing, a tensor without axes,
     plus `aux` times that of the auxiliary head; raises `ValueError` if `aux` > 0 and there is none."""
     if recipe.aux and not isinstance(out, tuple):
         raise ValueError(
@@ -322,7 +324,7 @@ def batch_loss(
     y: torch.Tensor,  # int64 (B,)
     recipe: Recipe,
 ) -> torch.Tensor:
-    """The training loss of images (B, C, H, W) and labels (B,), a tensor without axes.
+    """The training loss of images `x` (B, C, H, W) and labels `y` (B,), a tensor without axes.
 
     In bfloat16 where the recipe wants it."""
     with torch.autocast(x.device.type, torch.bfloat16) if half_precision(recipe, x.device) else nullcontext():
@@ -334,7 +336,7 @@ def descend(
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
 ) -> torch.Tensor:  # the loss, still on the device
-    "One update of the weights; gives the loss back, detached, still on the device."
+    "One update of the weights; gives `loss`, of shape (), back, detached, still on the device."
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if recipe.clip:
@@ -400,7 +402,7 @@ def evaluates(self: Run, step: int) -> bool:
 # %% ../nbs/02_training.ipynb #run-batch
 @patch
 def batch(self: Run, batches: Callable) -> tuple[torch.Tensor, torch.Tensor]:
-    "The step's batch in the recipe's memory layout."
+    "The step's batch in the recipe's memory layout: images (B, C, H, W) and labels (B,)."
     x, y = batches(self.step)
     return x.contiguous(memory_format=self.layout) if x.ndim == 4 else x, y
 
@@ -589,6 +591,7 @@ class Block(nn.Module):
         self.first, self.second = conv_norm(c_in, c_out, stride), conv_norm(c_out, c_out)
 
     def forward(self, x):
+        "Images (N, C, H, W) → (N, c_out, H / stride, W / stride)."
         short = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more)) if self.more else x
         return (self.second(self.first(x).relu_()) + short).relu_()
 

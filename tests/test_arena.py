@@ -11,7 +11,7 @@ from nas_nb.papers.arena_figures import against, judge_lookup, missed, of_seeds
 from nas_nb.papers.arena_lookup import (
     METHODS,
     Arena,
-    Look,
+    LookUp,
     exact_random,
     headroom,
     lookup,
@@ -40,7 +40,7 @@ def test_a_search_is_the_same_alone_and_in_a_crowd(method):
 
 
 def test_the_best_seen_is_what_a_loop_finds():
-    look = Look(SMALL, 20, [1, 4, 30])
+    look = LookUp(SMALL, 20, [1, 4, 30])
     METHODS["random search"][0](look)
     asked, seen = look.asked[0].numpy(), look.seen[0].numpy()
     for n, best in zip((1, 4, 30), look.best_seen()):
@@ -49,7 +49,7 @@ def test_the_best_seen_is_what_a_loop_finds():
 
 def test_every_answer_is_a_training_of_what_was_asked_and_under_the_null_of_any():
     for null in (False, True):
-        look = Look(SMALL, 300, [6], null)
+        look = LookUp(SMALL, 300, [6], null)
         answers = look(torch.tensor(list(product(range(2), range(3))))[None].expand(300, -1, -1)).numpy()
         own = [set(answers[:, i]) == set(SMALL.values[i]) for i in range(6)]
         assert all(own) != null
@@ -73,7 +73,7 @@ def test_random_search_exactly_has_the_mean_and_quantiles_of_many():
 
 def test_a_grid_in_order_is_the_order_of_the_table_and_shuffled_has_each_once():
     for method, same in (("grid", True), ("shuffled grid", False)):
-        look = Look(SMALL, 10, [6])
+        look = LookUp(SMALL, 10, [6])
         search, settings, _ = METHODS[method]
         search(look, **settings)
         rows = look.asked[0]
@@ -152,7 +152,7 @@ def test_what_needs_no_search_is_found_by_hand():
 
 def test_evolution_kills_the_oldest_and_changes_one_variable():
     arena = Arena((3, 4, 5), np.arange(60.0)[:, None], dict(name="rising"))
-    look = Look(arena, 4, [40])
+    look = LookUp(arena, 4, [40])
     METHODS["evolution"][0](look, population=5, rivals=2)
     asked = [[np.unravel_index(i, (3, 4, 5)) for i in rows] for rows in np.concatenate(look.asked, 1)]
     for search in asked:

@@ -1,6 +1,7 @@
 """ASNG, SNG and Adam against numbers that the public implementation gave (asng_cases.json), and properties
 that must hold for any input."""
 
+import contextlib
 import inspect
 import json
 import math
@@ -548,6 +549,16 @@ def altered(opt, key, change):
     return state
 
 
+IMPOSSIBLE = dict(
+    m=[lambda m: m + 1e30, lambda m: m - 2, lambda m: m - 0.1, lambda m: 20 * m],
+    v=[lambda v: -v - 1, lambda v: v + 1e30, lambda v: v * 1e-6],
+    updates=[lambda n: n + 1, lambda n: n - 0.5, lambda n: n - 9],
+    gamma=[lambda g: g + 1, lambda g: -g],
+    s=[lambda s: s + 10],
+    Delta=[lambda d: d * 2],
+)
+
+
 @pytest.mark.parametrize("cls", [ASNG, SNG, Adam])
 def test_a_state_of_another_search_or_an_altered_one_is_refused_and_changes_nothing(cls):
     opt = cls(**STATES)
@@ -576,12 +587,41 @@ def test_a_state_of_another_search_or_an_altered_one_is_refused_and_changes_noth
         altered(opt, "theta_", lambda x: x * 2),
         altered(opt, "theta_", lambda x: x[:, :1].expand(x.shape)),
     ]
+    bad += [altered(opt, "mean", lambda x: x + 2)]
+    for key, changes in IMPOSSIBLE.items():
+        bad += [altered(opt, key, change) for change in changes if key in cls.STATE]
     for state in bad:
         with pytest.raises(ValueError, match="the state of this"):
             opt.load(state)
     after = opt.state()
     assert after["t"] == before["t"] and all(torch.equal(after[k], before[k]) for k in cls.STATE)
     opt.load(before)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_is_accepted_leaves_theta_a_distribution(seed):
+    "Adam's means altered at random, those that a step may leave among them."
+    draw = torch.Generator().manual_seed(seed)
+    space = Space([3, 2, 4], reals=[(0.0, 1.0)]) if seed % 2 else Space([3, 2, 4])
+    opt = Adam(space, seeds=range(6), delta0=1.0)
+    for _ in range(seed % 4):
+        opt.tell(opt.ask(), torch.rand(6, 2, generator=draw))
+    state = opt.state()
+    size = 10.0 ** torch.randint(-12, 40, (), generator=draw)
+    state["m"] = state["m"] - torch.rand(state["m"].shape, generator=draw) * size
+    with contextlib.suppress(ValueError):
+        opt.load(state)
+    for _ in range(3):
+        opt.tell(opt.ask(), torch.rand(6, 2, generator=draw))
+        assert opt._is_theta(opt.theta_) and opt.mean.isfinite().all() and opt.var.isfinite().all()
+
+
+def test_a_step_that_leaves_no_choice_is_not_taken():
+    opt = Adam(Space([3, 2]), seeds=range(2))
+    opt.tell(opt.ask(), torch.rand(2, 2))
+    opt.m[:, 1], before = -1.0, opt.theta[1].clone()
+    opt.tell(opt.ask(), torch.rand(2, 2))
+    assert torch.equal(opt.theta[1], before) and opt._is_theta(opt.theta_)
 
 
 def test_what_a_narrow_precision_cannot_hold_a_wide_one_finds():

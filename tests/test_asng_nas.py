@@ -29,12 +29,12 @@ from nas_nb.papers.asng_runs import (
     Coins,
     Trials,
     coin_trace,
-    cost,
     divergence,
     expected,
     hitting_times,
     joined,
     parts,
+    prices,
     trace,
     watched,
 )
@@ -47,8 +47,8 @@ def test_selective_squared_error():
     x = torch.tensor([[0.5, -0.2, 0.1], [-1.0, 0.3, 0.8]], dtype=torch.float64).T[..., None].requires_grad_()
     z = torch.tensor([0.15, -0.3], dtype=torch.float64)[:, None]
     c = make_samples(Space([3, 3]), [[0, 2], [1, 0]], dtype=torch.float64).onehot
-    loss = expected(c, (x - z) ** 2 + cost(3, x))[:, 0]
-    value = expected(c, x**2 + cost(3, x))[:, 0]
+    loss = expected(c, (x - z) ** 2 + prices(3, x))[:, 0]
+    value = expected(c, x**2 + prices(3, x))[:, 0]
     torch.testing.assert_close(loss.tolist(), [1.999166666666667, 0.9458333333333333])
     torch.testing.assert_close(value.tolist(), [1.5566666666666666, 1.3733333333333333])
     loss.mean().backward()
@@ -66,7 +66,7 @@ def test_the_sgd_step_is_torch_sgd_with_momentum_on_the_mean_of_the_samples():
         z = trials.noise(trials.opt.seeds, t).view(2, PROBLEM["D"], 1)[0] / PROBLEM["K"]
         trials.update()
         sgd.zero_grad()
-        expected(drawn[-2].onehot, (x - z) ** 2 + trials.cost).mean().backward()
+        expected(drawn[-2].onehot, (x - z) ** 2 + trials.prices).mean().backward()
         sgd.step()
         cosine.step()
         torch.testing.assert_close(trials.x, x.data)

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import scipy.stats
@@ -161,8 +162,8 @@ def test_claims_that_cannot_be_cited_or_lack_a_text_are_refused_at_once(bad, say
 def test_nothing_of_a_claim_is_cut_off_or_read_as_markup(study):
     long = "word " * 300 + "end_of_it <script> $x$ | *y*"
     row = dict(id="x", **FLAT, ours=long, verdict="reproduced", numbers={})
-    for shown, columns in ((Verdict(row), (1,)), (Verdicts([row]), (1, 4, 6))):
-        text = shown._repr_markdown_()
+    for shown, columns in ((Verdict(row), (1,)), (Verdicts([row]), (1, 5, 6))):
+        text = shown._repr_markdown_().replace("\xa0", " ")
         assert "end\\_of\\_it &lt;script> \\$x\\$ \\| \\*y\\*" in text and "✅ reproduced" in text
         assert all(len(line.replace("\\|", "").split("|")) in columns for line in text.splitlines()), text
         for part in FLAT.values():
@@ -170,6 +171,29 @@ def test_nothing_of_a_claim_is_cut_off_or_read_as_markup(study):
     plain = repr(Verdicts([row]))
     assert plain == Verdict(row).plain() and max(map(len, plain.splitlines())) <= 100
     assert " ".join(plain.split()).count("word") == 300 and "✅ reproduced: Quality hardly" in plain
+
+
+def test_of_many_claims_those_left_open_are_folded_and_counted(study):
+    row = lambda n, verdict: dict(id=f"x{n}", **FLAT | dict(claim=f"claim {n}"), ours="o", verdict=verdict)
+    is_open = [row(1, "inconclusive"), row(2, "not tested"), row(3, "inconclusive, exploratory")]
+    few = Verdicts([row(0, "reproduced"), *is_open])._repr_markdown_()
+    assert few.count("<details>") == 1 and "❔\xa0inconclusive,\xa0exploratory | claim 3 |" in few
+    rows = [row(0, "not reproduced"), *is_open, row(4, "inconclusive"), row(5, "seen at small scale")]
+    shown, folded, criteria = Verdicts(rows)._repr_markdown_().split("<details>")
+    assert [n for n in range(6) if f"| claim {n} |" in shown] == [0, 5]
+    assert folded.startswith("<summary>4 more claims are open: 3 inconclusive, 1 not tested</summary>")
+    assert [n for n in range(6) if f"| claim {n} |" in folded] == [1, 2, 3, 4]
+    assert all(f"| claim {n} |" in criteria for n in range(6)) and claims._safe(FLAT["source"]) in criteria
+    assert "claim 1" in repr(Verdicts(rows))
+    alone = Verdicts([*is_open, row(4, "inconclusive")])._repr_markdown_()
+    assert alone.startswith("<details><summary>4 claims are open: 3 inconclusive, 1 not tested</summary>")
+
+
+def test_a_study_shows_the_claims_of_a_part(study):
+    study.judge("worse", "{by}", True, by=1)
+    study.judge("flat", "{apart:.2f}", True, apart=1)
+    assert [row["id"] for row in study.verdicts("fl").rows] == ["flat"]
+    assert [row["id"] for row in study.verdicts("flat", "worse").rows] == ["worse", "flat"]
 
 
 def test_a_verdict_shows_its_claim_as_the_last_value_of_a_cell(study):
@@ -268,6 +292,14 @@ def test_the_tool_fills_and_checks(project, capsys):
     assert "52_demo.ipynb [c0]: 52_demo has no committed claim no" in out and "[c1]: the claim flat" in out
 
 
+def test_the_tool_finds_an_answer_that_is_imported(project, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "demo_claims", SimpleNamespace(ANSWER="{flat.m}", OTHER=5))
+    imports = "from demo_claims import ANSWER, OTHER as SAID"
+    notebook(project, ("code", imports), ("code", 'summary("52_demo", ANSWER)\nsummary("52_demo", SAID)'))
+    assert tool.main(True, project / "nbs") == 1
+    assert "52_demo.ipynb [c1]: the claim flat of 52_demo has no number m" in capsys.readouterr().out
+
+
 def test_a_summary_shows_answer_figure_and_verdicts(project, study, capsys):
     import matplotlib
 
@@ -275,7 +307,7 @@ def test_a_summary_shows_answer_figure_and_verdicts(project, study, capsys):
     import matplotlib.pyplot as plt
 
     fig, _ = plt.subplots(figsize=(2, 1))
-    fig.savefig(study.folder / "a-figure.png", dpi=100)
+    fig.savefig(study.folder / "a-figure.png", dpi=100)  # read as one of 200 pixels an inch
     (study.folder / "a-figure.json").write_text(json.dumps(dict(alt="what it shows")))
     shown = []
     with pytest.MonkeyPatch.context() as m:
@@ -285,7 +317,7 @@ def test_a_summary_shows_answer_figure_and_verdicts(project, study, capsys):
         claims.summary("52_demo", "by {flat.apart}", "a-figure")
         assert shown[0] == {"text/markdown": "by 0.42", "text/plain": "by 0.42"}
         assert shown[1]["text/plain"] == "what it shows"
-        assert shown[1]["metadata"]["image/png"] == dict(width=100, height=50, alt="what it shows")
+        assert shown[1]["metadata"]["image/png"] == dict(width=90, height=45, alt="what it shows")
         assert "`paper`" in shown[2]["text/plain"] and len(shown[3].rows) == 2
         assert capsys.readouterr().out == ""
         claims.summary("52_demo", "by {flat.no}", "b-figure")

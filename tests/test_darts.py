@@ -30,10 +30,10 @@ from nas_nb.darts import (
 from nas_nb.files import Checkpoint
 from nas_nb.hypernet import Hypernet, basis
 from nas_nb.images import Images
-from nas_nb.judging import At, inherited, random_architecture
+from nas_nb.judging import inherited, random_architecture
 from nas_nb.methods import GradientMethod
 from nas_nb.parallel import Stack, Together, side_by_side_batches
-from nas_nb.relaxations import gumbel_softmax, raw, sigmoid, softmax
+from nas_nb.relaxations import At, gumbel_softmax, raw, sigmoid, softmax
 from nas_nb.search import search
 from nas_nb.training import Diverged, Recipe, learning_rate
 

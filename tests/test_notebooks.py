@@ -12,6 +12,7 @@ import re
 import statistics
 import subprocess
 import symtable
+from base64 import b64decode, b64encode
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -325,6 +326,12 @@ def cleaned(text: str) -> str:
     return nb2str(nb)
 
 
+def sharp(png: str, metadata: dict, always: bool) -> bool:
+    "Whether a picture has nearly two pixels for a dot of the screen; without a width, unless it `always` has one."
+    width = metadata.get("image/png", {}).get("width")
+    return int.from_bytes(b64decode(png)[16:20]) >= 1.8 * width if width else not always
+
+
 def output_violations(name: str, text: str) -> list[str]:
     "What must not be committed, one line each."
     nb, found = json.loads(text), []
@@ -346,6 +353,8 @@ def output_violations(name: str, text: str) -> list[str]:
                 found.append((c["id"], "stores what went to stderr"))
             if any("widget-view" in mime for mime in o.get("data", {})):
                 found.append((c["id"], "stores a live widget"))
+            if (png := o.get("data", {}).get("image/png")) and not sharp(png, o["metadata"], document(name)):
+                found.append((c["id"], "shows a soft picture: run tools/keep_outputs.py"))
             shown = json.dumps(o).replace("\\n", "\n")
             if MACHINE_PATH.search(shown) or CLONE_IN_TMP.search(shown):
                 found.append((c["id"], "shows a path of one machine"))
@@ -621,6 +630,11 @@ def test_lint_catches_an_output():
     assert "stderr" in found(output(output_type="stream", name="stderr", text=["w"]))
     widget = {"application/vnd.jupyter.widget-view+json": {}}
     assert "live widget" in found(output(output_type="display_data", data=widget, metadata={}))
+    for width, is_soft in ((None, True), (200, True), (110, False), (100, False)):
+        png = b64encode(bytes(16) + (200).to_bytes(4) + bytes(9)).decode()
+        looks = {"image/png": dict(width=width)} if width else {}
+        shown = output(output_type="display_data", data={"image/png": png}, metadata=looks)
+        assert ("a soft picture" in found(shown)) == is_soft
     assert "path of one" in found(
         output(output_type="stream", name="stdout", text=["\n/ho" + "me/me/x.py\n"])
     )

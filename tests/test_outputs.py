@@ -123,3 +123,10 @@ def test_outputs_of_another_source_are_not_kept(project):
     other = project / "other.ipynb"
     other.write_text(path.read_text().replace("> 1", "> 2"))
     assert "52_demo.ipynb [run] has changed since it was executed" in tool.keep_outputs(path, other)
+
+
+def test_what_is_printed_is_one_output_however_it_came():
+    say = lambda text, name="stdout": dict(output_type="stream", name=name, text=text)
+    shown = dict(output_type="display_data", data={}, metadata={})
+    came = [say(["a\n", "b"]), say("a warning", "stderr"), say(["c\n"]), shown, say("d\n"), say("e\n")]
+    assert tool.joined(came) == [say(["a\n", "bc\n"]), shown, say(["d\n", "e\n"])]

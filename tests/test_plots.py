@@ -1,18 +1,25 @@
 """Figures: the same bytes on a repetition, an alternative text for each, and a slider that moves."""
 
+import io
 import json
+import sys
+from base64 import b64decode
+from types import SimpleNamespace
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from PIL import Image
 
 from nas_nb import plots
 from nas_nb import study as records
 from nas_nb.explore import explore
+from nas_nb.plots import Folded
 
 
 @pytest.fixture
@@ -134,6 +141,45 @@ def test_a_sidecar_names_its_records_and_no_time_machine_or_build(study, tmp_pat
     assert not any(word in text for word in ("9.9", "a processor", "2026", "seconds"))
 
 
+def picture(shown):
+    return Image.open(io.BytesIO(b64decode(shown)))
+
+
+def test_a_notebook_shows_the_saved_picture_sharp_and_small(study, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **how: shown.append((data, how)))
+    plots.set_theme()
+    plots.save_fig(study, line(DF), "line", DF, ALT)
+    (data, how), saved = shown[0], Image.open(tmp_path / "line.png").convert("RGB")
+    sharp = picture(data["image/png"])
+    assert sharp.size == saved.size == (1280, 960) and data["text/plain"] == ALT
+    assert how == dict(metadata={"image/png": dict(width=576, height=432, alt=ALT)}, raw=True)
+    assert len(b64decode(data["image/png"])) < (tmp_path / "line.png").stat().st_size * 0.6
+    apart = np.asarray(sharp.convert("RGB"), int) - np.asarray(saved, int)
+    assert (abs(apart) > 8).mean() < 0.01
+    common = [colour for n, colour in saved.getcolors(10**6) if n > 2000]
+    assert (255, 255, 255) in common and len(common) > 2  # paper, grid and line keep their colours
+    kept = {colour for _, colour in sharp.convert("RGB").getcolors()}
+    assert set(common) <= kept
+
+
+def test_a_kernel_shows_its_figures_with_twice_the_pixels(monkeypatch):
+    import IPython
+    from IPython.core.formatters import DisplayFormatter
+
+    events = SimpleNamespace(register=lambda *_: None)  # that matplotlib asks for
+    kernel = SimpleNamespace(kernel="some", events=events, display_formatter=DisplayFormatter())
+    monkeypatch.setattr(IPython, "get_ipython", lambda: kernel)
+    plots.set_theme()
+    data, about = kernel.display_formatter.format(line(DF), include={"image/png"})
+    looks = about["image/png"]
+    assert [side // 2 for side in picture(data["image/png"]).size] == [looks["width"], looks["height"]]
+    assert abs(looks["width"] - 640 * 1.1) < 40 and picture(data["image/png"]).mode == "P"
+    monkeypatch.delitem(sys.modules, "IPython")  # a script pays nothing
+    plots.set_theme()
+    assert "IPython" not in sys.modules
+
+
 def test_ids_in_a_picture_are_counted():
     old = b'<clipPath id="p0123456789"/><g id="figure_1" clip-path="url(#p0123456789)"/>'
     old += b'<use href="#mabcdefabcd"/><path id="mabcdefabcd"/>'
@@ -206,3 +252,10 @@ def test_a_headline_stays_inside_the_figure(width):
     box = fig._suptitle.get_window_extent()
     assert box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1 + 1
     plt.close(fig)
+
+
+def test_a_folded_table_is_one_line_until_it_is_opened():
+    folded = Folded(pd.DataFrame(dict(a=[1, 2])), "two <rows>")
+    text = folded._repr_html_()
+    assert text.startswith("<details><summary>two &lt;rows&gt;</summary>") and text.endswith("</details>")
+    assert "<td>2</td>" in text and repr(folded).startswith("two <rows>\n   a")

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import tomllib
 from configparser import ConfigParser
 from importlib import metadata
@@ -199,6 +200,49 @@ def test_links_lead_somewhere(page):
     path = ROOT / page
     targets = [m[2].partition("#")[0] for m in build_readme.LINK.finditer(path.read_text(encoding="utf-8"))]
     assert [t for t in targets if not (path.parent / t).exists()] == []
+
+
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def test_contributing_names_what_is_there():
+    makefile, tests = (
+        (ROOT / "Makefile").read_text(),
+        [p.read_text() for p in (ROOT / "tests").glob("*.py")],
+    )
+    targets = set(re.search(r"(?m)^\.PHONY: (.*)", makefile)[1].split())
+    assert set(re.findall(r"(?m)(?:^|`)make (\w+)", CONTRIBUTING)) <= targets
+    files = re.findall(r"(?:tools|tests)/\w+\.\w+", CONTRIBUTING)
+    assert files and [f for f in files if not (ROOT / f).exists()] == []
+    functions = re.findall(r"`(test_\w+)`", CONTRIBUTING)
+    assert functions and [f for f in functions if not any(f"def {f}(" in t for t in tests)] == []
+
+
+def test_the_recipe_for_an_operation_runs(tmp_path, monkeypatch):
+    from fastcore import test
+
+    from nas_nb import operations
+
+    recipe = re.search(r"(?ms)^## Add an operation\n(.*?)^## ", CONTRIBUTING)[1]
+    cell, *checks = map(textwrap.dedent, re.findall(r"(?ms)^   ```python\n(.*?)^   ```", recipe))
+    scripts = [textwrap.dedent(s) for s in re.findall(r"(?ms)<<'END'\n(.*?)^   END", recipe)]
+    poolings = re.findall(r"`(Op\(.*?\))`", recipe)
+    assert [len(checks), len(scripts), len(poolings)] == [2, 2, 2]
+    notebook = json.loads((ROOT / "nbs" / "10_operations.ipynb").read_text(encoding="utf-8"))
+    (results,) = (s for c in notebook["cells"] if (s := "".join(c["source"])).startswith("def results("))
+    names = vars(test) | vars(operations)
+    for source in (results, cell):
+        exec(source, names)
+    monkeypatch.setattr(operations, "OWN_OPS", dict(names["OWN_OPS"]), raising=False)
+    for pooling in poolings:
+        names["OWN_OPS"]["max_pool_5x5"] = eval(pooling, names)
+        for check in checks:
+            exec(check, names)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for script in scripts:
+        exec(script, {})
+    assert "conv 1×1 3×3" in (tmp_path / "data" / "cell.svg").read_text(encoding="utf-8")
 
 
 def test_the_citation_names_what_this_is():

@@ -363,13 +363,13 @@ class MeanLoss(SamplingMethod):
 
     def ask(self, draw, n):
         generator = torch.Generator().manual_seed(draw)
-        self.asked = torch.randint(len(self.space.ops), (n, len(self.total)), generator=generator)
-        return [one_hot(row) for row in self.asked.tolist()]
+        self.asked = torch.randint(len(self.space.ops), (n, len(self.total)), generator=generator).tolist()
+        return [one_hot(row) for row in self.asked]
 
     def tell(self, losses):
-        for row, loss in zip(self.asked[:, :, None], losses):
-            self.total.scatter_add_(1, row, loss.expand(len(row), 1))
-            self.count.scatter_add_(1, row, torch.ones_like(loss).expand(len(row), 1))
+        for row, loss in zip(self.asked, losses):
+            self.total[range(len(row)), row] += loss
+            self.count[range(len(row)), row] += 1
 
     def architecture(self):
         return decode(self.space, (self.total / self.count.clamp(min=1)).argmin(-1).tolist())

@@ -1019,6 +1019,24 @@ def test_a_committed_record_is_found_whatever_code_made_it_and_says_so(study, ca
     assert study.run(square, "square", n=3)["result"] == dict(value=9)  # quick always computes
 
 
+@pytest.mark.parametrize("field", ["code", "data", "device"])
+def test_a_run_of_ones_own_leaves_the_committed_record_of_the_same_code_as_it_is(study, field, capsys):
+    study.profile = "cpu"
+    record = study.run(square, "square", n=3, data="d1")
+    (path,) = (study.folder / "records").iterdir()
+    record["run"]["started"] = "2020-01-01T00:00:00+00:00"  # made elsewhere, or earlier
+    record["result"]["value"] = 99
+    write_atomic(path, committed := to_json(seal(record)))
+    capsys.readouterr()
+    assert study.run(square, "square", n=3, data="d1")["result"] == dict(value=99)
+    assert path.read_text() == committed and study.counts == dict(computed=1, reused=0, committed=1)
+    assert "made by code" in capsys.readouterr().out
+    record["made_by"][field] = "another"  # then the run of one's own counts
+    write_atomic(path, to_json(seal(record)))
+    assert study.run(square, "square", n=3, data="d1")["result"] == dict(value=9)
+    assert json.loads(path.read_text())["result"] == dict(value=9)
+
+
 def test_whose_records_are_used_is_said_once(study, capsys):
     study.profile = "cpu"
     for seed in range(3):

@@ -16,10 +16,11 @@ from matplotlib.patches import Arc
 from nas_nb.batches import resize
 from nas_nb.darts import DARTS
 from nas_nb.datasets import load_images
-from nas_nb.judging import At, inherited
+from nas_nb.judging import inherited
 from nas_nb.parallel import Stack, Together, side_by_side_batches
 from nas_nb.population import population_logits, shared_layers
 from nas_nb.relaxations import (
+    At,
     Weights,
     gumbel,
     gumbel_softmax,

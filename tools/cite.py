@@ -3,6 +3,7 @@
 import argparse
 import ast
 import json
+from importlib import import_module
 from pathlib import Path
 
 from nas_nb.claims import cite, fill_answer
@@ -10,8 +11,20 @@ from nas_nb.claims import cite, fill_answer
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def answers(source: str) -> list[tuple[str, str]]:
-    "The document's name and the answer of each call of `summary`, which may be a name in the same cell."
+def imported(name: str, sources: list[str]) -> ast.expr:
+    "What a name stands for that the notebook's cells import, if it is a text; else the name."
+    for node in (n for source in sources for n in ast.parse(source).body if isinstance(n, ast.ImportFrom)):
+        if name in (alias.asname or alias.name for alias in node.names):
+            value = getattr(import_module(node.module), name, None)
+            return ast.Constant(value) if isinstance(value, str) else ast.Name(name)
+    return ast.Name(name)
+
+
+def answers(
+    source: str,  # of a cell
+    sources: list[str],  # of the notebook's cells of code, one of which may import the answer
+) -> list[tuple[str, str]]:
+    "The document's name and the answer of each call of `summary`, which may be a name."
     tree, found = ast.parse(source), []
     texts = {
         n.targets[0].id: n.value
@@ -20,7 +33,8 @@ def answers(source: str) -> list[tuple[str, str]]:
     }
     for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "summary"):
         given = call.args + [k.value for k in call.keywords]
-        given = [texts.get(a.id, a) if isinstance(a, ast.Name) else a for a in given[:2]]
+        known = lambda a: texts.get(a.id) or imported(a.id, sources)
+        given = [known(a) if isinstance(a, ast.Name) else a for a in given[:2]]
         if len(given) == 2 and all(isinstance(a, ast.Constant) for a in given):
             found.append((given[0].value, given[1].value))
     return found
@@ -32,6 +46,7 @@ def refill(
     "A notebook with its numbers filled in; the answer of a `summary` fills itself in and is only checked."
     before = path.read_text(encoding="utf-8")
     notebook, problems = json.loads(before), []
+    sources = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
     for cell in notebook["cells"]:
         text, missing = "".join(cell["source"]), []
         if cell["cell_type"] == "markdown":
@@ -39,7 +54,7 @@ def refill(
             if filled != text:
                 cell["source"] = filled.splitlines(keepends=True)
         elif "summary(" in text:
-            for name, answer in answers(text):
+            for name, answer in answers(text, sources):
                 missing += fill_answer(answer, name)[1]
         problems += [f"{path.name} [{cell['id']}]: {problem}" for problem in missing]
     after = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

@@ -16,6 +16,18 @@ from nas_nb.claims import committed_claims
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def joined(outputs: list[dict]) -> list[dict]:
+    "What was printed in one go, in however many pieces it came; without what went to stderr."
+    made = []
+    for output in (o for o in outputs if o.get("name") != "stderr"):
+        if output["output_type"] == "stream" and made and made[-1]["output_type"] == "stream":
+            text = "".join([*made[-1]["text"], *output["text"]])
+            made[-1] = made[-1] | dict(text=text.splitlines(keepends=True))
+        else:
+            made.append(output)
+    return made
+
+
 def keep_outputs(
     notebook: Path,
     executed: Path,  # its executed copy
@@ -29,7 +41,7 @@ def keep_outputs(
         made = outputs.get(cell["id"])
         if made is None or "".join(made["source"]) != "".join(cell["source"]):
             return f"{notebook.name} [{cell['id']}] has changed since it was executed: run nas-nb figures"
-        shown = [o for o in made["outputs"] if o.get("name") != "stderr"]
+        shown = joined(made["outputs"])
         cell |= dict(
             outputs=[o | dict(execution_count=None) if "execution_count" in o else o for o in shown],
             execution_count=None,

@@ -6,7 +6,7 @@
 __all__ = ['SPACES', 'YARD', 'LOOK', 'ROWS', 'FLOOR', 'HEATS', 'returned', 'regrets', 'of_seeds', 'missed', 'deciding', 'against',
            'above_flips', 'brief', 'plot_regret', 'mean_of', 'ahead', 'told_regret', 'shares', 'plot_shares',
            'told_shares', 'steps', 'plot_steps', 'told_steps', 'spread_over_steps', 'plot_heats', 'told_heats',
-           'plot_two', 'told_two', 'joined', 'said_mean', 'ahead_from', 'judge_lookup', 'verdicts']
+           'plot_two', 'told_two', 'joined', 'said_mean', 'ahead_from', 'judge_pairs', 'judge_lookup']
 
 # %% ../../nbs/95c_arena_figures.ipynb #imports
 import math
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import StrMethodFormatter
 
-from ..claims import Verdict, Verdicts
+from ..claims import Verdict
 from .arena_lookup import DECIDING, METHODS, QUANTILES
 from .cifar10_figures import LOOKS
 from ..plots import STYLE, headline
@@ -453,21 +453,26 @@ def ahead_from(df: pd.DataFrame, name: str) -> str:
     later = rows.index[rows.index > (behind.max() if len(behind) else 0)]
     return f"{later.min():,}" if len(later) else "never"
 
+# %% ../../nbs/95c_arena_figures.ipynb #judge-pairs
+_SAID = "{mean:+.3f} ({level:.3g} % interval {low:+.3f} to {high:+.3f}, n = {n})"
+
+
+def judge_pairs(study, id: str, differences, said: str = _SAID, **cited) -> Verdict:
+    "Judge a claim by paired `differences`, (n,) or part → (n,), or say that a profile has no such runs."
+    each = differences if isinstance(differences, dict) else {"": differences}
+    if not each or min(map(len, each.values())) < 2:
+        return study.judge(id, "no such searches in this profile", tested=False, **cited)
+    return study.judge(id, said, differences=differences, **cited)
+
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-judge
-_SAID = "{{mean:+.2f}} {unit}, {{level:.4g}} % interval {{low:+.2f}} to {{high:+.2f}}, "
-_SAID += "worst: {{part}} (n = {{n}})"
+_WORST = "{{mean:+.2f}} {unit}, {{level:.4g}} % interval {{low:+.2f}} to {{high:+.2f}}, "
+_WORST += "worst: {{part}} (n = {{n}})"
 
 
 def judge_lookup(study, id: str, differences, **cited) -> Verdict:
-    "Judge a claim by `differences()`, a dict, which may find that a run is missing."
+    "`judge_pairs` by `differences()`, a dict, which may find that a run is missing."
     try:
         found = differences()
     except KeyError as missing:
         return study.judge(id, f"no run of {missing.args[0]} in this profile", tested=False, **cited)
-    said = _SAID.format(unit=study.stated[id]["unit"])
-    return study.judge(id, said, differences=found, **cited)
-
-
-def verdicts(study, start: str) -> Verdicts:
-    "The verdicts so far of the claims whose ids begin so."
-    return Verdicts([row for id, row in study.judged.items() if id.startswith(start)])
+    return judge_pairs(study, id, found, _WORST.format(unit=study.stated[id]["unit"]), **cited)

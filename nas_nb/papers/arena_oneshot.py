@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAKERS', 'SAMPLED', 'ONESHOT', 'ONESHOT_CLAIMS', 'weight_shares', 'probabilities', 'strongest', 'strongest_but_none',
-           'entropy_left', 'PermutedLabels', 'halves', 'one_search', 'shared_losses', 'best_of_random',
-           'searches_before', 'oneshot_run', 'coin_flips_run', 'step_cost_run', 'searches_of', 'all_searches',
-           'all_flips', 'all_costs']
+           'left_of', 'PermutedLabels', 'halves', 'one_search', 'shared_losses', 'best_of_random', 'searches_before',
+           'oneshot_run', 'coin_flips_run', 'step_cost_run', 'searches_of', 'all_searches', 'all_flips', 'all_costs']
 
 # %% ../../nbs/95b_oneshot.ipynb #imports
 import math
@@ -27,7 +26,7 @@ from ..methods import GradientMethod
 from .cifar10_chance import on_coin_flips
 from .cifar10_runs import multiply_adds
 from .protocol import seeded
-from ..relaxations import one_hot, sigmoid
+from ..relaxations import entropy_left, one_hot, sigmoid
 from ..sampling import DSNAS, SNAS, Proxyless, ProxylessReinforce, annealed
 from ..search import Distribution, Uniform, search
 from ..tables import TABLE_CELL, functions
@@ -105,11 +104,10 @@ def strongest_but_none(method) -> list[int]:  # an operation for each edge
     p[:, list(method.space.ops).index("none")] = -1.0
     return p.argmax(1).tolist()
 
-# %% ../../nbs/95b_oneshot.ipynb #probabilities
-def entropy_left(method) -> float:  # 1: nothing is decided
-    "Mean entropy of the choices, relative to its largest value."
-    p = probabilities(method)
-    return (torch.special.entr(p).sum(1).mean() / torch.tensor(float(p.shape[1])).log()).item()
+# %% ../../nbs/95b_oneshot.ipynb #left-of
+def left_of(method) -> float:  # 0 to 1, rounded
+    "Entropy of the choices, relative to its largest value."
+    return round(entropy_left(probabilities(method)).item(), 4)
 
 # %% ../../nbs/95b_oneshot.ipynb #permuted
 class PermutedLabels:
@@ -170,9 +168,7 @@ def _method(method, space, delta0, seed, steps, lr):
 
 def _settings(method, m, steps, looks, lr):
     recipe = Recipe(steps, "momentum", 0.1, clip=5.0, channels_last=False)
-    measure = lambda: dict(
-        choices=strongest(m), but_none=strongest_but_none(m), entropy=round(entropy_left(m), 4)
-    )
+    measure = lambda: dict(choices=strongest(m), but_none=strongest_but_none(m), entropy=left_of(m))
     learns = dict(lr=lr) if isinstance(m, GradientMethod) else {}
     second = dict(second_order=True) if method == "DARTS, second order" else {}
     return dict(recipe=recipe, measure=measure, every=max(1, steps // looks)) | learns | second
@@ -281,7 +277,7 @@ def _flip_reinforce(lr, steps, every, seeds, seed):
             m.ask(2 * step + 1, 2)
             m.tell(2 + 0.3 * torch.randn(2, generator=flips, dtype=torch.float64))
         if (step + 1) % every == 0:
-            left = sum(map(entropy_left, methods)) / seeds
+            left = sum(entropy_left(probabilities(m)).item() for m in methods) / seeds
             yield _texts(torch.stack([m.alpha.argmax(1) for m in methods])), left
 
 # %% ../../nbs/95b_oneshot.ipynb #cost

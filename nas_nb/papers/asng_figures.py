@@ -306,7 +306,7 @@ def plot_public(df: pd.DataFrame, title: str) -> plt.Figure:
     df = df.dropna(subset=["public_median"]).reset_index(drop=True)
     ends = df[["public_median", "ours_median"]].stack()
     left, right = 0.6 * ends.min(), 1.6 * ends.max()
-    fig, ax = plt.subplots(figsize=(6.4, 0.24 * len(df) + 1.4))
+    fig, ax = plt.subplots(figsize=(6.4, 0.19 * len(df) + 1.4))
     for i, row in df.iterrows():
         _row_public(ax, i, row, left, right)
     headline(fig, title)

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SPACES', 'MAKERS', 'SAMPLED', 'RELAXED', 'SHORT', 'SIZES', 'RANDOM', 'halves', 'space_of', 'named', 'begin', 'how',
-           'probabilities', 'undecided', 'look', 'judge_of', 'best_of', 'searched', 'search_run', 'retrain_run',
-           'alone', 'published', 'Clock', 'Kept', 'kept_memory', 'multiply_adds', 'noise', 'cost_run', 'slug', 'plan',
-           'drawn', 'to_rank', 'searches_of', 'finalists', 'training_of', 'is_published', 'trainings_of',
-           'full_trainings_of', 'ranks_of', 'bf16_of', 'cost_of', 'costs_of', 'growth_of', 'check_sizes',
-           'step_seconds', 'alone_seconds', 'work', 'work_in']
+           'probabilities', 'look', 'judge_of', 'best_of', 'searched', 'search_run', 'retrain_run', 'alone',
+           'published', 'Clock', 'Kept', 'kept_memory', 'multiply_adds', 'noise', 'cost_run', 'slug', 'plan', 'drawn',
+           'to_rank', 'searches_of', 'finalists', 'training_of', 'is_published', 'trainings_of', 'full_trainings_of',
+           'ranks_of', 'bf16_of', 'cost_of', 'costs_of', 'growth_of', 'check_sizes', 'step_seconds', 'alone_seconds',
+           'work', 'work_in']
 
 # %% ../../nbs/55a_cifar10_runs.ipynb #runs-imports
 import time
@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.utils.rnn import pad_sequence
 
 from ..asng import Space
 from ..batches import Batches, eval_batches, resize
@@ -30,7 +31,7 @@ from ..judging import inherited, random_architecture
 from ..methods import GradientMethod
 from ..operations import DARTS_OPS
 from .protocol import augmented, parts_of, seeded, trained
-from ..relaxations import Weights
+from ..relaxations import Weights, entropy_left
 from ..sampling import SNAS, Proxyless, ProxylessReinforce, annealed
 from ..search import Distribution, Uniform, search
 from ..training import Recipe
@@ -112,16 +113,12 @@ def probabilities(method) -> list[torch.Tensor]:  # (choices,) for each variable
         return [row[:n] for row, n in zip(method.rule.theta, method.space.sizes)]
     return [row[:n].softmax(-1) for row, n in zip(method.alpha, method.space.sizes)]
 
-# %% ../../nbs/55a_cifar10_runs.ipynb #undecided
-def undecided(p: list[torch.Tensor]) -> float:  # `p`: (choices,) for each variable
-    "Entropy of the choices, relative to its largest value."
-    return float(np.mean([torch.special.entr(q).sum().item() / np.log(len(q)) for q in p]))
-
 # %% ../../nbs/55a_cifar10_runs.ipynb #look-row
 def look(method) -> dict:
     "A row of the history."
     p = probabilities(method)
-    row = dict(entropy=round(undecided(p), 5))
+    padded = pad_sequence(p, batch_first=True)
+    row = dict(entropy=round(entropy_left(padded, method.space.sizes).item(), 5))
     if isinstance(method, Distribution) and not isinstance(method, Uniform):
         theta = [[round(v, 3) for v in q.tolist()] for q in p]
         row |= dict(delta=float(f"{method.rule.delta.item():.5g}"), theta=theta)

@@ -28,12 +28,12 @@ from ..tiny import DATA, Noisy, TinyNetwork
 from ..training import Recipe
 
 # %% ../../nbs/95e_credit_search.ipynb #imports-papers
-from .arena_lookup import Look, arena_of, lookup_run
+from .arena_lookup import LookUp, arena_of, lookup_run
 from nas_nb.papers.arena_oneshot import (
     MAKERS,
     PermutedLabels,
     best_of_random,
-    entropy_left,
+    left_of,
     shared_losses,
     strongest,
 )
@@ -78,7 +78,7 @@ def table_search(method: str, table: str, null: bool, first: int, steps: int, lo
     m = MAKERS[method](data.space, seed, steps, lr)
     weights, theta, images, norm = table_halves(data, seed, True)
     given = PermutedLabels(theta, seed) if null else theta
-    look = lambda: dict(path="".join(map(str, strongest(m))), entropy=round(entropy_left(m), 4))
+    look = lambda: dict(path="".join(map(str, strongest(m))), entropy=left_of(m))
     recipe = Recipe(steps, "momentum", 0.1, clip=5.0, channels_last=False)
     watch = dict(measure=look, every=max(1, steps // looks), seed=seed)
     history = search(network, m, weights, given, recipe, **watch, **_settings(method, m, steps, first, lr))
@@ -158,7 +158,7 @@ def cell_run(method: str, first: int, train_steps: int, held: int, looks: int, s
 
 # %% ../../nbs/95e_credit_search.ipynb #cell-parts
 def _noted(m):
-    return dict(path="".join(map(str, m.alpha.argmax(1).tolist())), entropy=round(entropy_left(m), 4))
+    return dict(path="".join(map(str, m.alpha.argmax(1).tolist())), entropy=left_of(m))
 
 
 def _shared(network, m, parts, held, norm, seed):
@@ -267,7 +267,7 @@ def all_ways(study) -> dict[str, dict]:  # method → record
 def written(table: str, evaluations: list[int], seed: int, lr: float = 3.5e-3) -> list[dict]:
     "The likeliest architecture of a controller after so many evaluations: choices, accuracy in %."
     arena, rows = arena_of(table), []
-    writer, look = Reinforce(Space(arena.sizes), [seed], lr=lr), Look(arena, [seed], evaluations)
+    writer, look = Reinforce(Space(arena.sizes), [seed], lr=lr), LookUp(arena, [seed], evaluations)
     while True:
         if look.used in evaluations or not rows:
             best = writer.best()

@@ -8,17 +8,14 @@ __all__ = ['PROFILES', 'EXPECTED']
 # %% ../../nbs/52_hypernet_complexity.ipynb #profiles
 PROFILES = dict(
     paper=dict(
-        source="mnist", side=0,  # pixels; 0: as they are
-        channels=8, size=64,  # initial channels; images in a batch
+        source="mnist", side=0, channels=8, size=64,  # pixels, 0: all; initial channels; images in a batch
         epochs=100, epoch_steps=0,  # 0: all batches of the first half
         held=5_000,  # images on which the search is measured; the document's 30,000
-        lr=0.025, lr_alpha=1e-3, fast=5e-3,  # `fast`: the architecture five times as fast; 0: not
-        unroll=True,
+        lr=0.025, lr_alpha=1e-3, fast=5e-3, unroll=True,  # `fast`: architecture five times as fast; 0: not
         variants=("published", "printed", "counted", "normalised", "piecewise", "Gumbel"),
         baselines=("DARTS", "L1 as published", "L1"),
         signed_lams=(1e-4, 1e-3, 1e-2, 1e-1), count_lams=(1e-6, 5.62e-6, 3.16e-5, 1.78e-4, 1e-3),
-        l1_lams=(1e-6, 3.16e-5, 1e-3),
-        # of the grid scale × penalty, which has a size of its own
+        l1_lams=(1e-6, 3.16e-5, 1e-3),  # next: of the grid scale × penalty, which has a size of its own
         grid_seeds=8, grid_fast_seeds=5, grid_side=8, grid_epochs=4, grid_steps=75, grid_retrain=300,
         seeds=3, retrain_steps=4690, random=20, again=3,  # random architectures; trainings of each of five
         stack=True,  # searches side by side: for a GPU, which a single one leaves idle
@@ -30,6 +27,4 @@ PROFILES = dict(
                grid_seeds=0, grid_fast_seeds=0, grid_retrain=0, retrain_steps=0, random=0, again=0),
     smoke=dict(epochs=1, epoch_steps=2, held=100, grid_seeds=1, grid_epochs=1, grid_steps=2),
 )  # fmt: skip
-
-# %% ../../nbs/52_hypernet_complexity.ipynb #expected
 EXPECTED = dict(paper="8.0 h on one GPU (estimated)", cpu="4 h 3 min", quick="2 min", smoke="20 s")

@@ -267,7 +267,7 @@ def plot_control(
     "Parameters against λ, a panel for each variant."
     names = list(ends["method"].unique())
     columns, lines = min(3, len(names)), -(-len(names) // 3)
-    fig, axes = plt.subplots(lines, columns, figsize=(9.5, 1.2 + 2.2 * lines), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(lines, columns, figsize=(9.5, 1.2 + 1.75 * lines), sharey=True, squeeze=False)
     for ax, name in zip(axes.flat, names):
         rows = ends[ends["method"] == name]
         for rule in RULES:
@@ -335,7 +335,7 @@ def plot_grid(
 ) -> plt.Figure:
     "What λ takes from the network, for each cell of the grid."
     names = [name for name in GRID if name in set(df["method"])]
-    fig, ax = plt.subplots(figsize=(7.5, 1.2 + 0.5 * len(names)))
+    fig, ax = plt.subplots(figsize=(7.5, 1.1 + 0.34 * len(names)))
     for y, name in enumerate(names):
         color = GRID_LOOKS.get(name, ("#0173b2", ""))[0]
         draw_lost(ax, df.loc[df["method"] == name, "lost"], y, level, color)
@@ -375,7 +375,7 @@ def plot_map(
 ) -> plt.Figure:
     "The strongest operation of each edge against λ, a panel for each method."
     names = list(ends["method"].unique())
-    fig, axes = plt.subplots(1, len(names), figsize=(2 + 2.9 * len(names), 3.4), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(names), figsize=(2 + 2.9 * len(names), 3.0), sharey=True, squeeze=False)
     for ax, name in zip(axes[0], names):
         draw_map(ax, ends[ends["method"] == name], (lams_of or {}).get(name, ()))
         ax.set_title(name)
@@ -465,7 +465,7 @@ def plot_front(df: pd.DataFrame, title: str) -> plt.Figure:
     "Error against parameters, and against inherited accuracy; columns method, parameters, accuracies."
     trained = "retrained" in df and df["retrained"].notna().any()
     kind, panels = ("retrained", list(FRONT_X)) if trained else ("inherited", ["parameters"])
-    fig, axes = plt.subplots(1, len(panels), figsize=(4.7 * len(panels), 3.6), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(panels), figsize=(4.7 * len(panels), 3.1), sharey=True, squeeze=False)
     for ax, what in zip(axes[0], panels):
         draw_front(ax, df, what, kind)
         ax.set(xlabel=FRONT_X[what], yscale="log", ylim=(4, 100), yticks=[5, 10, 20, 50])
@@ -514,7 +514,7 @@ def draw_errors(ax: plt.Axes, five: pd.DataFrame, errors: pd.DataFrame) -> None:
 # %% ../../nbs/52b_hypernet_figures.ipynb #plot-five
 def plot_five(one: pd.DataFrame, errors: pd.DataFrame | None, title: str) -> plt.Figure:
     "Five architectures of one hypernetwork, their sizes, and their errors; `errors` may be missing."
-    fig = plt.figure(figsize=(13, 5.6))
+    fig = plt.figure(figsize=(13, 4.8))
     five, (above, below) = five_of(one), fig.subfigures(2, 1, height_ratios=(1.25, 1))
     draw_five(above.subplots(1, 5), five, errors)
     axes = below.subplots(1, 1 if errors is None else 2, squeeze=False)[0]

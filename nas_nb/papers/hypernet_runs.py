@@ -27,11 +27,11 @@ from ..datasets import load_images
 from ..estimate import passes
 from ..hypernet import Hypernet
 from ..images import Images
-from ..judging import At, inherited, random_architecture
+from ..judging import inherited, random_architecture
 from ..operations import DARTS_OPS
 from .protocol import joined, norm_of, seeded, trained
 from ..parallel import Stack, Together, side_by_side_batches
-from ..relaxations import Weights, raw, softmax
+from ..relaxations import At, Weights, raw, softmax
 from ..search import search
 from ..training import Recipe
 

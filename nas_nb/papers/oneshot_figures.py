@@ -7,7 +7,7 @@ __all__ = ['LOOK', 'readings', 'outcomes', 'choices_of', 'live', 'last', 'of', '
            'plot_growth', 'plot_collapse', 'tau_within', 'ranked_by', 'convolutions_of', 'rankings', 'yardsticks',
            'plot_rankings', 'place', 'by_quality', 'draw_map', 'draw_places', 'best_place', 'colour_bar', 'tenth',
            'third', 'flipped', 'compared', 'own_best', 'told_strips', 'grown', 'told_growth', 'parts', 'told_collapse',
-           'in_words', 'told_rankings', 'judge', 'walking']
+           'in_words', 'told_rankings', 'walking']
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #imports
 from collections.abc import Sequence
@@ -445,17 +445,6 @@ def told_rankings(df: pd.DataFrame, most: dict) -> tuple[str, str]:  # `most`: f
     title += f" a count of convolutions with {count:.2f}; beyond it they know {taus['tau_within'].min():.2f}"
     title += f" to {taus['tau_within'].max():.2f}"
     return title, f"Kendall's τ between shared losses and the table, a row for each method. {title}."
-
-# %% ../../nbs/95d_oneshot_figures.ipynb #judge
-_SAID = "{mean:+.3f} ({level:.3g} % interval {low:+.3f} to {high:+.3f}, n = {n})"
-
-
-def judge(study, id: str, differences, **cited):
-    "Judge a claim of the arena by paired differences, or say that a profile has no such runs."
-    each = differences if isinstance(differences, dict) else {"": differences}
-    if not each or min(map(len, each.values())) < 2:
-        return study.judge(id, "no such searches in this profile", None, tested=False, **cited)
-    return study.judge(id, _SAID, differences=differences, **cited)
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #walking
 def walking(df: pd.DataFrame, table: Table, methods: Sequence[str]):

@@ -29,11 +29,10 @@ from ..datasets import load_images
 from ..estimate import passes
 from ..files import Checkpoint, check_state
 from ..images import Images
-from ..judging import At
 from ..methods import GradientMethod
 from .protocol import joined, norm_of, trained
 from ..population import population_logits, shared_layers
-from ..relaxations import Weights, hard, one_hot
+from ..relaxations import At, Weights, hard, one_hot
 from ..search import search
 from ..streams import check_seeds, normal, square_root, uniform
 from ..study import needed_state
