@@ -272,7 +272,10 @@ def check_data(
     source: str,  # by which name it is loaded
 ) -> None:
     "Raises `ValueError` if the data set here is another, `DataError` if it is not here."
-    kind = "images" if "images" in data else "table" if "content" in data else ""
+    from nas_nb.table_files import KNOWN_TABLES
+
+    public = "content" in data and source in KNOWN_TABLES
+    kind = "images" if "images" in data else "table" if public else ""
     if kind and source and (here := _data_hash(source, kind)) != data["hash"]:
         raise ValueError(f"{data['name']} is other data here: hash {here}, not {data['hash']}")
 

@@ -366,19 +366,32 @@ def _group(self: Study, local: Path) -> str:  # its folder's name, empty if ther
     begun = GROUP.fullmatch(name) and (self.cache / name / "checkpoint.pt").is_file()
     return name if begun else ""
 
+# %% ../nbs/03_study.ipynb #same-code
+@patch
+def _committed(self: Study, wanted: Wanted, mend: bool = False) -> dict | None:
+    "The committed record of a run that was not begun here."
+    begun = (wanted.local / "checkpoint.pt").is_file() or self._group(wanted.local)
+    return None if begun or not self.kept else read_record(wanted.committed, wanted.identity, mend)
+
+
+def _is_same(record: dict, made: dict) -> bool:
+    "Whether a record was made by this code, from these data, on this kind of device."
+    return all(record["made_by"].get(k) == made[k] for k in ("code", "data", "device"))
+
 # %% ../nbs/03_study.ipynb #find
 @patch
 def _find(self: Study, wanted: Wanted, mend: bool = False) -> tuple[str, dict | None]:
     "How a record was found (a key of `counts`), and the record; empty and None if there is none."
-    ckpt = wanted.local / "checkpoint.pt"
-    if record := read_record(wanted.local / "record.json", wanted.identity, mend):
+    record = self._committed(wanted)
+    local = read_record(wanted.local / "record.json", wanted.identity, mend)
+    if local and (local == record or not (record and _is_same(record, wanted.made))):
         with contextlib.suppress(OSError):  # there is none; or the folder is read-only
-            ckpt.unlink()  # of a process that was killed when its record was just whole
-        return "reused", record
-    if self.kept and not ckpt.is_file() and not self._group(wanted.local):
-        if record := read_record(wanted.committed, wanted.identity, mend):
-            self._say_whose(record)
-            return "committed", record
+            # of a process that was killed when its record was just whole
+            (wanted.local / "checkpoint.pt").unlink()
+        return "reused", local
+    if record := record or (self._committed(wanted, mend) if mend else None):
+        self._say_whose(record)
+        return "committed", record
     return "", None
 
 # %% ../nbs/03_study.ipynb #whose
@@ -647,6 +660,15 @@ def verdict(self: Study, id: str) -> Verdict:
     if id not in self.judged:
         raise ValueError(f"the claim {id!r} is not judged yet: judged are {', '.join(self.judged) or 'none'}")
     return Verdict(self.judged[id])
+
+# %% ../nbs/03_study.ipynb #verdicts
+@patch
+def verdicts(
+    self: Study,
+    *starts: str,  # an id, or what ids begin with
+) -> Verdicts:
+    "The claims that were judged so far and whose ids begin so."
+    return Verdicts([row for id, row in self.judged.items() if id.startswith(starts)])
 
 # %% ../nbs/03_study.ipynb #save-claims
 @patch
