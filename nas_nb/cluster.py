@@ -272,7 +272,7 @@ def check_data(
     source: str,  # by which name it is loaded
 ) -> None:
     "Raises `ValueError` if the data set here is another, `DataError` if it is not here."
-    from nas_nb.table_files import KNOWN_TABLES
+    from nas_nb.images import KNOWN_TABLES
 
     public = "content" in data and source in KNOWN_TABLES
     kind = "images" if "images" in data else "table" if public else ""
