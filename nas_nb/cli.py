@@ -203,11 +203,16 @@ def _planned(job: Job) -> tuple:  # a row
     return job.nb.id, "would run" if job.status == "waiting" else job.status, *shown.values(), known
 
 # %% ../nbs/06_cli.ipynb #ready
-def _ready(jobs: list[Job], device: str) -> None:
-    "Check what can be checked, and note what is committed; raises `Refused` and `OSError`."
+def _ready(jobs: list[Job], args: argparse.Namespace) -> None:
+    "Check what can be checked, and note what is committed; raises `Refused`, `OSError`, `RuntimeError`."
     if any(job.status == "waiting" for job in jobs):
         check_installed()
-        check_device(device)
+        if args.scheduler:
+            from nas_nb.cluster import check_cluster
+
+            say("\n".join(check_cluster(args.scheduler, args.profile, args.device.startswith("cuda"))))
+        else:
+            check_device(args.device)
     for job in jobs:
         if job.status == "waiting":
             check_writable(job.folder)
@@ -221,6 +226,10 @@ def _end_like_an_interrupt(*numbers: int) -> None:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
 
+# %% ../nbs/06_cli.ipynb #elsewhere
+def _elsewhere(args: argparse.Namespace) -> dict:  # environment variables of the kernels
+    return dict(NAS_NB_SCHEDULER=args.scheduler) if args.scheduler else {}
+
 # %% ../nbs/06_cli.ipynb #figures
 def figures(
     args: argparse.Namespace,  # of `nas-nb figures`
@@ -230,12 +239,13 @@ def figures(
     if args.dry_run:
         say(table(("notebook", "", *PARAMETERS, "expected time"), [_planned(job) for job in jobs]))
         return 0
-    _ready(jobs, args.device)
+    _ready(jobs, args)
     _end_like_an_interrupt(signal.SIGTERM, signal.SIGHUP)
     try:
         with scratch_folder() as scratch:
             end = time.monotonic() + args.time_limit if args.time_limit else None
-            run_jobs(jobs, args.jobs, scratch, environment(scratch, end, args.force), end or math.inf)
+            env = environment(scratch, end, args.force) | _elsewhere(args)
+            run_jobs(jobs, args.jobs, scratch, env, end or math.inf)
     except KeyboardInterrupt:
         say(f"stopped; checkpoints and partial copies are kept, to go on: {_again(args)}")
         return 130
@@ -422,6 +432,12 @@ def _device(text: str) -> str:
         raise unknown("device", text, DEVICES)
     return text
 
+
+def _scheduler(text: str) -> str:
+    from nas_nb.cluster import scheduler_address
+
+    return scheduler_address(text)
+
 # %% ../nbs/06_cli.ipynb #examples
 EXAMPLES = """examples:
   nas-nb figures                                every figure, quick profile: minutes on 2 cores
@@ -429,6 +445,7 @@ EXAMPLES = """examples:
   nas-nb figures 51 --profile paper --time-limit 30m   a slice of the full run; the same again goes on
   nas-nb figures 51 --set max_updates=2000 --seeds 3   one size changed, three seeds
   nas-nb figures --jobs 2 --notebook-limit 10m  two at a time; one that hangs is ended
+  nas-nb figures --jobs 6 --scheduler tcp://HOST:8786  the runs on several machines
   nas-nb figures --dry-run                      what would run
   nas-nb list                                   notebooks, profiles, expected times
   nas-nb claims                                 what was claimed, what came out, and what is open
@@ -461,6 +478,8 @@ def _how_options(add) -> None:
     add("--notebook-limit", type=duration, metavar="T", help=limit)
     force = "run even if nothing changed, and compute what is recorded"
     add("--force", action="store_true", help=force)
+    where = "compute the runs on a cluster of dask.distributed (see the index)"
+    add("--scheduler", type=_scheduler, metavar="tcp://HOST:PORT", help=where)
     add("--dry-run", action="store_true", help="only say what would run")
 
 # %% ../nbs/06_cli.ipynb #actions

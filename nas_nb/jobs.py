@@ -256,7 +256,7 @@ def _write_kernelspec(scratch: Path) -> None:
     (folder / "kernel.json").write_text(json.dumps(spec))
 
 # %% ../nbs/06b_jobs.ipynb #environment
-_OURS = "NAS_NB_DEADLINE", "NAS_NB_FORCE", "NAS_NB_FIGURES", "IN_TEST"
+_OURS = "NAS_NB_DEADLINE", "NAS_NB_FORCE", "NAS_NB_FIGURES", "NAS_NB_SCHEDULER", "IN_TEST"
 
 
 def environment(

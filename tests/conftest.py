@@ -16,6 +16,7 @@ for name in (
     "NAS_NB_FORCE",
     "NAS_NB_FIGURES",
     "NAS_NB_CHECKPOINT_SECONDS",
+    "NAS_NB_SCHEDULER",
 ):
     os.environ.pop(name, None)
 
