@@ -4,12 +4,13 @@ VENV = .venv
 BIN = $(VENV)/bin
 LIMIT = $(if $(shell command -v timeout),timeout 600)
 
-.PHONY: help env figures test lab outputs readme tables clean gpu gpu-bundle
+.PHONY: help env figures test lab site outputs readme tables clean gpu gpu-bundle
 
 help:
 	@echo "make figures  regenerate every figure of the quick profile (first creates $(VENV): some minutes, about 6 GB)"
 	@echo "make test     the whole test suite"
 	@echo "make lab      open the notebooks in JupyterLab"
+	@echo "make site     all notebooks and the library's reference as pages for a browser: _site/index.html"
 	@echo "make outputs  regenerate, then keep the outputs in the notebooks (before a commit)"
 	@echo "make readme   rebuild README.md from nbs/index.ipynb"
 	@echo "make tables   compute the package's own tables of trained architectures again (some hours of one core)"
@@ -51,6 +52,12 @@ lab: env
 	@$(BIN)/python tools/trust.py
 	$(NUMPY) $(BIN)/python tools/lab.py $$([ "$$(id -u)" != 0 ] || echo --allow-root)
 
+# The extra is installed when it is first needed; from then on neither building nor reading needs a network.
+site: env
+	@$(BIN)/python tools/build_site.py --ready || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[site]"
+	$(BIN)/python tools/build_site.py
+
 outputs: figures
 	$(NUMPY) $(BIN)/python tools/keep_outputs.py
 	$(BIN)/nbdev_clean
@@ -74,7 +81,7 @@ gpu-bundle: env
 	@$(BIN)/python -c "import nas_nb.inprocess as i; raise SystemExit(i.main_bundle())"
 
 clean:
-	rm -rf $(VENV) $(VENV).installing build dist *.egg-info _docs _proc .pytest_cache .hypothesis .mypy_cache .ruff_cache figures/smoke nbs/.last_checked
+	rm -rf $(VENV) $(VENV).installing build dist *.egg-info _docs _proc _site _site.src .pytest_cache .hypothesis .mypy_cache .ruff_cache figures/smoke nbs/.last_checked
 	find nbs nas_nb tests tools \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 	find figures -type f \( -name .stamp.json -o -name '.*.lock' -o -name report.json -o -name '*.ipynb' \) -exec rm -f {} +
 	@echo "kept: data/ (downloads and cached runs) and the committed figures"

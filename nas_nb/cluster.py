@@ -409,7 +409,7 @@ def fill(
     name: str,  # of the function that computes them
 ) -> None:
     "Ask for the runs that are missing, and put promises in their place."
-    missing = [w for w in wanted if not found[w.local][1] and w.local not in self.asked]
+    missing = [w for w in wanted if not found[w.committed][1] and w.local not in self.asked]
     self._until(lambda: len(self.asked) < AHEAD)
     held = {w.local: self._locked(w) for w in sorted(missing, key=lambda w: w.local.name)}
     with contextlib.ExitStack() as unless_asked:
@@ -420,7 +420,7 @@ def fill(
         unless_asked.pop_all()
     for w in wanted:
         if w.local in self.asked:
-            found[w.local] = "asked", self._promise(self.asked[w.local], w.local)
+            found[w.committed] = "asked", self._promise(self.asked[w.local], w.local)
 
 # %% ../nbs/06h_cluster.ipynb #promise-of
 @patch
@@ -451,10 +451,10 @@ def _ask_all(self: Cluster, study, found, call, wanted, held, name) -> None:
     force = os.environ.get("NAS_NB_FORCE", "")
     missing = [w for w in wanted if w.local in held]
     for w in missing:
-        found[w.local] = ("", None) if force else study._find(w, mend=True)
-        if found[w.local][1]:
+        found[w.committed] = ("", None) if force else study._find(w, mend=True)
+        if found[w.committed][1]:
             held[w.local].close()
-    still = [w for w in missing if not found[w.local][1]]
+    still = [w for w in missing if not found[w.committed][1]]
     for group in study._groups(wanted, still):
         stack = contextlib.ExitStack()
         for w in (w for w in group if w.local in held):

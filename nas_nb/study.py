@@ -323,33 +323,47 @@ class Wanted:
 
     identity: dict  # what tells it from others: document, label, seed, config
     about: dict  # what its record will say of the data set
-    made: dict  # what decides its bits
-    local: Path  # its folder in the cache
+    decides: Callable  # () → what decides its bits
+    cache: Path  # where runs are kept
     committed: Path  # its record beside the figures
     own: dict  # what `fn` is told of this run alone
+    arithmetic: dict  # what else its folder's name tells
+
+    @functools.cached_property
+    def made(self) -> dict:
+        "What decides its bits."
+        return self.decides()
+
+    @functools.cached_property
+    def local(self) -> Path:
+        "Its folder in the cache."
+        key = self.identity | {k: self.made[k] for k in ("code", "data", "device")} | self.arithmetic
+        return self.cache / f"{self.identity['label']}-{run_key(key)}"
+
+    def may_be_local(self) -> bool:
+        "Whether the cache has a run of this label."
+        return any(self.cache.glob(f"{self.identity['label']}-*"))
 
 # %% ../nbs/03_study.ipynb #data-and-code
 @patch
-def _data_and_code(self: Study, fn, data) -> tuple[dict, dict]:  # of the data set; what decides the bits
+def _data_and_code(self: Study, fn, data) -> tuple[dict, Callable]:  # of the data set; what decides the bits
     "What all runs of one call share."
     about = _provenance(data)
-    return about, made_by(fn, data["hash"] if about else data, self.device)
+    return about, functools.cache(lambda: made_by(fn, data["hash"] if about else data, self.device))
 
 # %% ../nbs/03_study.ipynb #wanted
 @patch
 def _wanted(self: Study, shared: tuple, label: str, seed: int, config: dict, own: dict) -> Wanted:
     "A run by its configuration; `shared` is from `_data_and_code`, `own` what `fn` is told of it alone."
-    identity, (about, made) = _identity(self.name, label, seed, config), shared
-    local = identity | {k: made[k] for k in ("code", "data", "device")}
-    if self.portable:
-        local["arithmetic"] = "portable"
+    identity, (about, decides) = _identity(self.name, label, seed, config), shared
     return Wanted(
         identity,
         about,
-        made,
-        local=self.cache / f"{label}-{run_key(local)}",
+        decides,
+        cache=self.cache,
         committed=self.home / "records" / f"{record_key(identity)}.json",
         own=_identity(self.name, label, seed, own)["config"] | dict(seed=identity["seed"]),
+        arithmetic=dict(arithmetic="portable") if self.portable else {},
     )
 
 # %% ../nbs/03_study.ipynb #group
@@ -370,8 +384,12 @@ def _group(self: Study, local: Path) -> str:  # its folder's name, empty if ther
 @patch
 def _committed(self: Study, wanted: Wanted, mend: bool = False) -> dict | None:
     "The committed record of a run that was not begun here."
-    begun = (wanted.local / "checkpoint.pt").is_file() or self._group(wanted.local)
-    return None if begun or not self.kept else read_record(wanted.committed, wanted.identity, mend)
+    if not self.kept:
+        return None
+    begun = wanted.may_be_local() and (
+        (wanted.local / "checkpoint.pt").is_file() or self._group(wanted.local)
+    )
+    return None if begun else read_record(wanted.committed, wanted.identity, mend)
 
 
 def _is_same(record: dict, made: dict) -> bool:
@@ -382,8 +400,9 @@ def _is_same(record: dict, made: dict) -> bool:
 @patch
 def _find(self: Study, wanted: Wanted, mend: bool = False) -> tuple[str, dict | None]:
     "How a record was found (a key of `counts`), and the record; empty and None if there is none."
-    record = self._committed(wanted)
-    local = read_record(wanted.local / "record.json", wanted.identity, mend)
+    record, local = self._committed(wanted), None
+    if not record or wanted.may_be_local():
+        local = read_record(wanted.local / "record.json", wanted.identity, mend)
     if local and (local == record or not (record and _is_same(record, wanted.made))):
         with contextlib.suppress(OSError):  # there is none; or the folder is read-only
             # of a process that was killed when its record was just whole
@@ -408,7 +427,7 @@ def _say_whose(self: Study, record: dict) -> None:
 @patch
 def _groups(self: Study, wanted: list[Wanted], missing: list[Wanted]) -> list[list[Wanted]]:
     "What is to be computed together: groups that were begun and are asked for as a whole, and all others."
-    begun, groups = {w.local: self._group(w.local) for w in wanted}, []
+    begun, groups = {w.local: self._group(w.local) for w in wanted if missing}, []
     for name in dict.fromkeys(begun[w.local] for w in missing):
         members = [w for w in wanted if begun[w.local] == name]
         if name and len(members) == int(GROUP.fullmatch(name)[1]):
@@ -491,22 +510,23 @@ def _fill(self: Study, found: dict, call, wanted: list[Wanted], name: str) -> No
     "Compute what was not found, with the locks of the runs held."
     force = bool(os.environ.get("NAS_NB_FORCE"))
     with contextlib.ExitStack() as held:
-        missing = [w for w in wanted if not found[w.local][1]]
+        missing = [w for w in wanted if not found[w.committed][1]]
         for w in sorted(missing, key=lambda w: w.local.name):
             held.enter_context(alone(run_lock(w.local), w.identity["label"]))
-            found[w.local] = ("", None) if force else self._find(w, mend=True)
-        for group in self._groups(wanted, [w for w in wanted if not found[w.local][1]]):
+            found[w.committed] = ("", None) if force else self._find(w, mend=True)
+        for group in self._groups(wanted, [w for w in wanted if not found[w.committed][1]]):
             with stopping_at_a_tick():
                 records = self._compute(call, group, name, force)
-            found |= {w.local: ("computed", record) for w, record in zip(group, records)}
+            found |= {w.committed: ("computed", record) for w, record in zip(group, records)}
 
 # %% ../nbs/03_study.ipynb #keep
 @patch
 def keep(self: Study, w: Wanted, how: str, record: dict) -> None:
     "Count a record by how it was found, and put it beside the figures where it belongs."
     self.counts[how] += 1
-    ours = record["made_by"] == w.made or not w.committed.is_file()
-    if self.kept and self.folder == self.home and ours:
+    if how == "committed" or not self.kept or self.folder != self.home:
+        return
+    if record["made_by"] == w.made or not w.committed.is_file():
         write_atomic(w.committed, to_json(record))
 
 # %% ../nbs/03_study.ipynb #elsewhere
@@ -532,14 +552,14 @@ def settle(self: Study) -> None:
 def _records(self: Study, fn, call, wanted: list[Wanted]) -> list[dict]:
     "The records of runs; those that are missing are computed by one call."
     force = bool(os.environ.get("NAS_NB_FORCE"))
-    found = {w.local: ("", None) if force else self._find(w) for w in wanted}
+    found = {w.committed: ("", None) if force else self._find(w) for w in wanted}
     fill = self._fill_elsewhere if _scheduler() else self._fill
     fill(found, call, wanted, getattr(fn, "__qualname__", repr(fn)))
     for w in wanted:
-        if found[w.local][0] != "asked":
-            self.keep(w, *found[w.local])
+        if found[w.committed][0] != "asked":
+            self.keep(w, *found[w.committed])
     self.report()
-    return [found[w.local][1] for w in wanted]
+    return [found[w.committed][1] for w in wanted]
 
 # %% ../nbs/03_study.ipynb #run-one
 @patch
@@ -571,7 +591,7 @@ def run_together(
     own = lambda r: {k: v for k, v in r.items() if k not in ("label", "seed")}
     shared = self._data_and_code(fn, data)
     wanted = [self._wanted(shared, r["label"], r["seed"], config | own(r), own(r)) for r in runs]
-    if len({w.local for w in wanted}) < len(wanted):
+    if len({w.committed for w in wanted}) < len(wanted):
         raise ValueError("two of the runs are the same: give them another seed, label or value")
     return self._records(fn, functools.partial(fn, **config), wanted)
 
@@ -624,10 +644,12 @@ def about(
 # %% ../nbs/03_study.ipynb #recorded-data
 @patch
 def _recorded_data(self: Study, config: dict) -> list[dict]:
-    "What committed records with such a configuration say of their data sets."
+    "What committed records with such a configuration say of their data sets, those with no other first."
     paths = sorted((self.home / "records").glob("*.json")) if self.kept else []
     records = filter(None, (read_record(path, {}) for path in paths))
-    return [r["data"] for r in records if "data" in r and config.items() <= r["config"].items()]
+    fitting = [r for r in records if "data" in r and config.items() <= r["config"].items()]
+    exact = [r for r in fitting if r["config"] == config]
+    return [r["data"] for r in exact or fitting]
 
 # %% ../nbs/03_study.ipynb #judge
 @patch

@@ -3,10 +3,11 @@
 import math
 
 import pytest
+import torch
 
 from nas_nb.files import Checkpoint, OutOfTime
 from nas_nb.papers import controller_runs
-from nas_nb.papers.controller_runs import SPACES, ChildSearch
+from nas_nb.papers.controller_runs import SPACES, ChildSearch, Shared, final_run, shared_run
 
 
 class Told:
@@ -66,3 +67,31 @@ def test_another_checkpoint_is_refused_and_changes_nothing(change, tmp_path):
     with pytest.raises(ValueError, match="the checkpoint of this search|the state of this"):
         one.go(4, Checkpoint(tmp_path / "a.pt", every=1e9))
     assert one.rows == one.accuracies == [] and one.opt.updates == 0
+
+
+def test_cells_are_a_space_of_children_whose_steps_are_their_edges():
+    space = SPACES["cells"]
+    assert [step.size for step in controller_runs.decisions(space)] == list(space.sizes)
+    assert space.network([0] * 6)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("space", ["macro, sum", "cells"])
+def test_of_what_the_controller_draws_the_best_with_shared_weights_is_found(space, monkeypatch):
+    one, told = Shared(SPACES[space], 3, 0.01), []
+    monkeypatch.setattr(Shared, "worth", lambda self, row: told.append(row) or -len(told) % 4)
+    assert one.best(5) == told[0] and len(told) == 5
+    assert all(len(row) == len(SPACES[space].sizes) for row in told)
+
+
+def test_a_search_with_shared_weights_repeats_and_takes_seconds_only_if_asked():
+    sizes = dict(space="cells", steps=2, samples=2, drawn=2, uniform=1, looks=2, child_steps=2, seed=4)
+    first = shared_run(**sizes)
+    assert first["seconds"] is None and first["evaluated"] == 6 and len(first["path"]) == 2
+    timed = shared_run(**sizes, timed=True)
+    assert timed | dict(seconds=None) == first and min(timed["seconds"].values()) > 0
+
+
+def test_a_child_that_is_trained_anew_has_an_accuracy_for_each_seed():
+    row = [0] * len(SPACES["tokens"].sizes)
+    two, second = (final_run(row, "tokens", 1, fresh, seed)["accuracy"] for fresh, seed in ((2, 7), (1, 8)))
+    assert two[1:] == second

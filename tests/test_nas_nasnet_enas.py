@@ -8,19 +8,26 @@ import torch
 
 from nas_nb.asng import Space
 from nas_nb.controllers import Reinforce
+from nas_nb.papers import children_figures as ends
 from nas_nb.papers import controller_figures as figures
 from nas_nb.papers.nas_nasnet_enas import CLAIMS, PROFILES
 from nas_nb.papers.nasnet_runs import (
     ARMS,
+    OTHERS,
     NoBaseline,
+    all_searches,
+    all_variances,
     best_of,
     drop_run,
     known,
     percentiles,
+    public_record,
     repeated,
     search_run,
+    transfer_run,
     variance_run,
 )
+from nas_nb.study import Study
 
 
 def test_the_best_of_n_draws_is_that_of_all_ways_to_draw():
@@ -88,4 +95,35 @@ def test_costs_are_the_articles():
 def test_every_claim_is_decided_by_something():
     for id, claim in CLAIMS.items():
         assert claim["criterion"] and ("rule" in claim) == ("smallest" in claim), id
-    assert set(PROFILES) == {"cpu", "quick", "smoke"}
+    assert set(PROFILES) == {"paper", "cpu", "quick", "smoke"}
+
+
+def test_errors_are_paired_by_the_seeds_that_both_ways_have():
+    shared = [dict(result=dict(trained=[0.5, 0.7], seconds=dict(search=2.0))) for _ in range(3)]
+    scratch = [dict(result=dict(trained=10, seconds=3.0))] * 2
+    final = lambda *values: [dict(result=dict(accuracy=[v])) for v in values]
+    df = ends.errors_table(shared, final(0.6, 0.7, 0.8), scratch, final(0.9, 0.9))
+    assert ends.by_way(df, "shared", "scratch") == pytest.approx([-30, -20])
+    assert ends.by_way(df, "shared", "drawn") == pytest.approx([0, 10, 20])
+    assert "15 times" in ends.told_errors(df)
+
+
+def test_what_is_missed_is_that_of_the_last_look_within_the_seconds():
+    looked = {"REINFORCE": dict(result=dict(regret={"10": "300 500", "20": "100 200"}))}
+    df = ends.equal_table(looked, [], 2.0)
+    for seconds, missed in ((5, [3, 5]), (20, [3, 5]), (39.9, [3, 5]), (40, [1, 2]), (1e3, [1, 2])):
+        assert ends.at_seconds(df, "REINFORCE", seconds).tolist() == missed
+
+
+def test_the_best_cell_misses_nothing():
+    scores = known("digits")[2]
+    best = np.unravel_index(scores.argmax(), (4,) * 6)
+    assert ends.missed(best) == 0 and ends.missed((0,) * 6) == pytest.approx(scores.max() - scores[0])
+
+
+def test_cpu_redraws_where_the_public_tables_are_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("NAS_NB_DATA", str(tmp_path))
+    study = Study("54_nas_nasnet_enas", PROFILES, "cpu", 0, "cpu", "", threads=1, claims=CLAIMS)
+    assert len(all_variances(study)) == 12 and len(all_searches(study)) == 18
+    record = public_record(study, transfer_run, "nasbench201")
+    assert {b for others in record["result"]["public"].values() for b in others} == {*OTHERS}

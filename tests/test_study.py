@@ -1037,6 +1037,18 @@ def test_a_run_of_ones_own_leaves_the_committed_record_of_the_same_code_as_it_is
     assert json.loads(path.read_text())["result"] == dict(value=9)
 
 
+def test_a_redraw_from_committed_records_hashes_no_code(study, monkeypatch):
+    study.profile = "cpu"
+    study.run(square, "square", n=3)
+    shutil.rmtree(study.cache)
+    hashed = []
+    monkeypatch.setattr("nas_nb.study.code_hash", lambda fn: hashed.append(fn) or "0123456789abcdef")
+    assert study.run(square, "square", n=3)["result"] == dict(value=9) and not hashed
+    (study.cache / "square-of-another-configuration").mkdir(parents=True)  # then its name has to be known
+    assert study.run(square, "square", n=3)["result"] == dict(value=9) and hashed
+    assert study.counts == dict(computed=1, reused=0, committed=2)
+
+
 def test_whose_records_are_used_is_said_once(study, capsys):
     study.profile = "cpu"
     for seed in range(3):

@@ -6,7 +6,7 @@
 __all__ = ['ARTICLE', 'NAMES', 'cost_table', 'times', 'plot_cost', 'counted', 'search_table', 'of', 'best_rate', 'judged',
            'told_rates', 'told_curves', 'plot_rates', 'plot_curves', 'preferred', 'preferred_at', 'variance_table',
            'plot_variance', 'transfer_table', 'plot_transfer', 'motif_table', 'plot_motifs', 'drop_table', 'lower',
-           'plot_drop']
+           'told_drop', 'plot_drop']
 
 # %% ../../nbs/54b_controller_figures.ipynb #imports
 from collections.abc import Callable, Sequence
@@ -324,6 +324,14 @@ def lower(df: pd.DataFrame, arm: str, than: str) -> np.ndarray:  # (seeds,) poin
     "By how much the error of an arm is lower than that of another, by seed."
     at = df.pivot(index="seed", columns="arm", values="error")
     return (at[than] - at[arm]).to_numpy()
+
+# %% ../../nbs/54b_controller_figures.ipynb #drop-told
+def told_drop(df: pd.DataFrame) -> str:  # from `drop_table`
+    "The mean errors of all arms."
+    mean = df.groupby("arm")["error"].mean()
+    none, grown, *held, bare = (f"{mean[arm]:.1f}" for arm in ("none", "scheduled", *list(ARMS)[2:]))
+    told = f"Errors: {none} % without drop path, {grown} growing, {' and '.join(held)} constant"
+    return f"{told}, {bare} without batch norm"
 
 # %% ../../nbs/54b_controller_figures.ipynb #drop-plot
 _ARM = dict(zip(ARMS, zip((COLORS[7], COLORS[2], COLORS[3], COLORS[1], COLORS[4]), "osD^v")))

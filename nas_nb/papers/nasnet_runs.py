@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RULES', 'OTHERS', 'ARMS', 'known', 'about_table', 'NoBaseline', 'Uniform', 'search_run', 'variance_run',
            'percentiles', 'common', 'transfer_run', 'best_of', 'repeated', 'motif_run', 'drop_run', 'all_searches',
-           'all_variances', 'public_record', 'all_drops']
+           'all_variances', 'public_record', 'all_drops', 'all_cells']
 
 # %% ../../nbs/54c_nasnet_runs.ipynb #imports
 import hashlib
@@ -303,7 +303,7 @@ def _error(network, parts, norm):  # %
 def all_searches(study) -> dict:  # (rule, lr) → records, one a block
     "The sweep of learning rates, and its nulls."
     cfg = study.cfg
-    about = study.about(lambda: about_table(cfg.table), table=cfg.table)
+    about = study.about(lambda: about_table(cfg.table), table=cfg.table, budget=cfg.budget)
     size = dict(table=cfg.table, budget=cfg.budget, every=cfg.look_every, searches=cfg.searches, data=about)
     swept = [(rule, lr) for rule in cfg.rules for lr in cfg.rates]
     found = {}
@@ -316,7 +316,7 @@ def all_searches(study) -> dict:  # (rule, lr) → records, one a block
 def all_variances(study) -> list[dict]:
     "A record for each controller."
     cfg = study.cfg
-    about = study.about(lambda: about_table(cfg.table), table=cfg.table)
+    about = study.about(lambda: about_table(cfg.table), table=cfg.table, batches=cfg.variance_batches)
     how = dict(table=cfg.table, lr=cfg.variance_rate, evaluations=list(cfg.variance_at), data=about)
     seeds = range(cfg.first_seed, cfg.first_seed + 1000 * cfg.variance_seeds, 1000)
     return [study.run(variance_run, "variance", s, batches=cfg.variance_batches, **how) for s in seeds]
@@ -335,7 +335,7 @@ def public_record(study, fn, table: str, **config) -> dict | None:
     if not study.cfg.public:
         return None
     try:
-        about = study.about(lambda: _about_public(table), table=table)
+        about = study.about(lambda: _about_public(table), table=table, **config)
         return study.run(fn, f"table-{table}", 0, data=about, table=table, **config)
     except DataError as missing:
         print(f"{table} is left out: {missing}")
@@ -351,3 +351,12 @@ def all_drops(study) -> dict[str, list[dict]]:  # arm → a record for each seed
         for n, arm in enumerate(ARMS):
             found[arm].append(study.run(drop_run, f"drop-{n}", seed, arm=arm, **size))
     return found
+
+# %% ../../nbs/54c_nasnet_runs.ipynb #all-cells
+def all_cells(study, rules: Sequence[str] = ("REINFORCE", "PPO", "random")) -> dict[str, dict]:
+    "rule → a record with a search for each seed."
+    cfg = study.cfg
+    about = study.about(lambda: about_table("digits"), table="digits")
+    size = dict(table="digits", lr=cfg.cells_rate, budget=cfg.cells_budget, every=cfg.cells_every)
+    size |= dict(samples=cfg.cells_every, searches=cfg.cells_seeds, data=about)
+    return {rule: study.run(search_run, f"cells-{rule}", cfg.first_seed, rule=rule, **size) for rule in rules}
