@@ -403,7 +403,7 @@ def cluster(address: str) -> Cluster:
 def fill(
     self: Cluster,
     study: Study,
-    found: dict,  # folder of a run → how it was found, and its record: both are filled in
+    found: dict,  # path of a committed record → how it was found, and its record: both are filled in
     call: Callable,  # as of `Task`
     wanted: list,  # of `Wanted`
     name: str,  # of the function that computes them
