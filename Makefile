@@ -39,7 +39,7 @@ test: env
 	$(BIN)/python tools/cite.py --check
 	$(BIN)/python tools/check_types.py
 	@echo "== 2/4 pytest, with the lint of the notebooks"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 	@echo "== 3/4 every other notebook as its own test"
 	OMP_NUM_THREADS=1 $(LIMIT) $(BIN)/nbdev_test --n_workers 2 --timing --skip_file_re '$(DRAWN)'
 	@echo "== 4/4 every notebook with figures through the command line (smoke profile)"
