@@ -248,7 +248,7 @@ class _FarCheckpoint(Checkpoint):
 # %% ../nbs/06h_cluster.ipynb #folder
 def run_folder(
     task: Task,
-    own: Path,  # the worker's own folder, removed when it ends
+    own: str | Path,  # the worker's own folder, removed when it ends
 ) -> tuple[Path, bool]:  # the folder, and whether it is shared
     "Where a worker keeps the checkpoint of a run."
     with contextlib.suppress(OSError, ValueError):
