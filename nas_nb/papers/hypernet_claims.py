@@ -8,7 +8,7 @@ __all__ = ['ANSWER', 'CLAIMS', 'CONTROL', 'OURS', 'SEEN', 'FIRST']
 # %% ../../nbs/52c_hypernet_claims.ipynb #answer
 ANSWER = """**Not shown as published.** From λ = 10⁻⁵ to 1 the network loses {control-raw-signed.mean} of
 the size of an average cell ({control-raw-signed.low} to {control-raw-signed.high},
-n = {control-raw-signed.n}; a negative number: it grows), and no straight line in λ or log λ is sure to make
+n = {control-raw-signed.n}; a negative number: it grows), and no straight line in λ or log λ is shown to make
 it smaller. A function with five knots and a penalty that counts parameters is:
 {control-log-count-knots.mean} ({control-log-count-knots.low} to {control-log-count-knots.high}). All of it in
 searches of 300 steps, of a small cell; an average cell is one whose operations are drawn by lot. The
