@@ -6,7 +6,7 @@
 __all__ = ['ANSWER', 'CLAIMS']
 
 # %% ../../nbs/50g_tdga_claims.ipynb #answer
-ANSWER = """**Shortcuts help; that the search adds to them is not seen.** Trained from
+ANSWER = """**The shortcuts that were tried help; that the search adds to them is not seen.** Trained from
 scratch, little more than an epoch, what TDGA finds has {scratch.best_mean} % test accuracy, plain VGG19
 {scratch.plain_mean} %, but the graph of DARTS alone has {scratch.darts_mean} %. With shared weights there
 is little left to find: of {beyond.graphs} graphs that were all computed, {beyond.fewer} have a lower loss
