@@ -160,8 +160,9 @@ CLAIMS |= {
     "lookup-eased": dict(
         claim="With 1,000 evaluations ASNG eases the influence of the first step, from 1 to 0.01, by look-up",
         source="asng-nas, section 3.1", document="eased",
-        criterion="searches by number, after 1,000 evaluations, on both public tables: largest less smallest"
-        " regret over δ⁰ = 1, 0.1 and 0.01, of SNG less that of ASNG", **_BETTER),
+        exploratory="rewritten after its records were seen: single searches counted their own scatter",
+        criterion="groups of 50 searches, after 1,000 evaluations, on both public tables: largest less"
+        " smallest mean regret over δ⁰ = 1, 0.1 and 0.01, of SNG less that of ASNG", **_BETTER),
 }  # fmt: skip
 
 # %% ../../nbs/95_arena.ipynb #lookup-claims-returned

@@ -44,7 +44,8 @@ CLAIMS: dict[str, dict] = {
         source="section 2.4", document="independent of |J|; DARTS and SNAS: O(|J|)",
         criterion="multiply-adds of a sampled step are equal for all |J|; those of a mixed one grow with it"),
     "time": dict(
-        claim="About 30 % of the time of DARTS and SNAS", source="section 2.5.1", document="about 30 %",
+        claim="A step has about 30 % of the operations of one of DARTS and SNAS",
+        source="section 2.5.1", document="about 30 % of the time",
         criterion="multiply-adds of a sampled step as a share of a mixed one, mean over random"
         " architectures of the document's network: between 20 and 40 %"),
 }  # fmt: skip

@@ -153,6 +153,7 @@ CLAIMS |= {
         " ImageNet16-120"),
     "transfer-digits": dict(
         claim="Even a cell found on 8×8 digits serves", source="NASNet, introduction", document="-",
+        exploratory="the best cell on digits, all convolutions, and its rank elsewhere were known",
         criterion="of 4,096 cells: the best one on digits is among the best tenth on CIFAR-10, CIFAR-100 and"
         " ImageNet16-120"),
 }  # fmt: skip
