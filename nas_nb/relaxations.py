@@ -169,7 +169,7 @@ def entropy_left(
     p: torch.Tensor,  # probabilities (…, variables, choices); 0 where a variable has fewer choices
     sizes: Sequence[int] | None = None,  # choices of each variable, at least 2; None: all that there are
 ) -> torch.Tensor:  # (…), float64
-    "Entropy relative to its largest value, mean over the variables: from 0, decided, to 1, undecided."
+    "Entropy of `p` (…, variables, choices) relative to its largest, mean over variables: 0 decided, 1 open."
     sizes = [p.shape[-1]] * p.shape[-2] if sizes is None else sizes
     most = torch.tensor(sizes, dtype=torch.float64, device=p.device).log()
     return (torch.special.entr(p).sum(-1).double() / most).mean(-1)

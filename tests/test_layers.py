@@ -5,7 +5,6 @@ bad input."""
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pytest
@@ -413,44 +412,6 @@ def test_a_baseline_near_the_mean_lowers_the_variance():
     R, scores = 0.5 + 0.05 * torch.rand(64), runs.gradients_of(opt, draws.cat)
     with_b, without = (runs.total_variance(scores * (R - b)[:, None]) for b in (0.525, 0.0))
     assert with_b < 0.02 * without
-
-
-def test_shared_weights():
-    found = runs.shared_run("macro, sum", steps=2, samples=2, judged=2, child_steps=2, seed=0, timed=True)
-    assert json.loads(json.dumps(found)) == found and found["evaluated"] == 4
-    assert set(found["seconds"]) == {"search", "per_architecture", "child"}
-
-
-class FakeStudy:
-    "A study that computes each run, and keeps what it was asked for."
-
-    def __init__(self, **cfg):
-        self.cfg, self.asked = SimpleNamespace(**cfg), []
-
-    def run(self, fn, label, seed, data, **config):
-        self.asked.append((label, seed))
-        json.dumps(config)
-        return dict(result=fn(**config, seed=seed))
-
-
-def test_what_a_study_asks_for():
-    child = dict(child_space="tokens", child_steps=2, child_last=1, child_rate=0.01, child_batch=2)
-    child |= dict(
-        child_updates=1, child_final_steps=2, child_final_seeds=2, timed=False, seeds=2, first_seed=5
-    )
-    base = dict(baseline_updates=1, baseline_every=1, baseline_pool=2, baseline_seeds=1)
-    shared = dict(
-        shared_space="macro, sum", shared_steps=1, shared_samples=1, shared_judged=1, shared_seeds=1
-    )
-    study = FakeStudy(**child, **base, **shared)
-    found = runs.all_searches(study, "")
-    assert {rule: len(records) for rule, records in found.items()} == {"REINFORCE": 2, "random": 2}
-    assert found["random"][0]["result"]["seconds"] is None  # times are taken only where a profile wants them
-    means = runs.all_finals(study, "", found)
-    assert {rule: len(of) for rule, of in means.items()} == {"REINFORCE": 2, "random": 2}
-    assert len(runs.all_baselines(study, "")[0]["result"]["looks"]) == 1
-    assert runs.all_shared(study, "")[0]["result"]["seconds"] is None
-    assert study.asked[0] == ("children-REINFORCE", 5) and study.asked[-1] == ("shared", 5)
 
 
 # --- bad input -----------------------------------------------------------------------------------------------

@@ -388,13 +388,13 @@ def test_a_new_complaint_about_types_is_named():
     assert check_types.of_patch('a:1: error: Name "judge" already defined on line 3  [no-redef]', methods)
     assert not check_types.of_patch('a:1: error: "Study" has no attribute "jugde"  [attr-defined]', methods)
     assert {"judge", "folder"} <= check_types.patched()
-    assert {"Batches", "Look"} <= check_types.patched()  # their `__call__` is added
+    assert {"Batches", "LookUp"} <= check_types.patched()  # their `__call__` is added
     uncalled = 'a:1: error: "Tensor" not callable  [operator]'
     assert check_types.of_patch(uncalled, {"stem"}, "x = self.stem(x)")
     assert check_types.of_patch(uncalled, {"cells"}, "x = self.cells[i](x)")
     assert not check_types.of_patch(uncalled, {"stem"}, "x = loss(x, self.stem)")
-    assert check_types.of_patch('a:1: error: "Look" not callable  [operator]', {"Look"})
-    assert not check_types.of_patch('a:1: error: "Loook" not callable  [operator]', {"Look"})
+    assert check_types.of_patch('a:1: error: "LookUp" not callable  [operator]', {"LookUp"})
+    assert not check_types.of_patch('a:1: error: "Looook" not callable  [operator]', {"LookUp"})
     assert "== 1/4" in (make := (ROOT / "Makefile").read_text()) and "tools/check_types.py" in make
 
 

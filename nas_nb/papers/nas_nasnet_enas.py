@@ -52,7 +52,7 @@ PROFILES = {name: PROFILES[name] | _CHILDREN[name] for name in PROFILES}
 
 # %% ../../nbs/54_nas_nasnet_enas.ipynb #expected
 EXPECTED = dict(
-    paper="two weeks on one core (estimated)",
+    paper="14 days on one core (estimated)",
     cpu="an hour and a half on one core, seconds to redraw",
     quick="1 min",
     smoke="10 s",
