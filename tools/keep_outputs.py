@@ -131,4 +131,8 @@ def main(notebooks: list[Path]) -> str:  # what is wrong, "" if nothing
 
 if __name__ == "__main__":
     chosen = [ROOT / "nbs" / f"{name}.ipynb" for name in sys.argv[1:]]
+    if missing := [notebook.stem for notebook in chosen if not notebook.is_file()]:
+        sys.exit(
+            f"no such notebook: {', '.join(missing)}; usage: tools/keep_outputs.py [51_asng_nas …], none: all"
+        )
     sys.exit(main(chosen or sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))) or None)
