@@ -68,7 +68,7 @@ def lead(df: pd.DataFrame, one: str, other: str) -> np.ndarray:  # (pairs,)
 # %% ../../nbs/95f_credit_ends.ipynb #judge
 ENOUGH, DEVIATION = 5, 1.5  # pairs; points, between REINFORCE and random search in 95_arena
 _TOLD = "{mean:+.2f} points, {level:.3g} % interval {low:+.2f} to {high:+.2f} (n = {n})"
-_WAITS = "{pairs} pairs have been run; about {decide} would decide"
+_WAITS = "{pairs} pairs have been run"
 
 
 def judge_leads(study, id: str, leads: dict[str, np.ndarray], told: str = _TOLD, **fields) -> Verdict:
@@ -76,7 +76,7 @@ def judge_leads(study, id: str, leads: dict[str, np.ndarray], told: str = _TOLD,
     pairs = min(map(len, leads.values()))
     if pairs < ENOUGH:
         decide = _enough(DEVIATION, study.stated[id]["smallest"], level_of(study.stated), 0.8)
-        return study.judge(id, _WAITS, tested=False, pairs=pairs, decide=decide)
+        return study.judge(id, _WAITS, tested=False, pairs=pairs, needed=f"about {decide} pairs")
     differences = next(iter(leads.values())) if len(leads) == 1 else leads
     return study.judge(id, told, differences=differences, **fields)
 
