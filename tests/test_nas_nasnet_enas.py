@@ -10,7 +10,8 @@ from nas_nb.asng import Space
 from nas_nb.controllers import Reinforce
 from nas_nb.papers import children_figures as ends
 from nas_nb.papers import controller_figures as figures
-from nas_nb.papers.nas_nasnet_enas import CLAIMS, PROFILES
+from nas_nb.papers.controller_claims import CLAIMS
+from nas_nb.papers.nas_nasnet_enas import PROFILES
 from nas_nb.papers.nasnet_runs import (
     ARMS,
     OTHERS,

@@ -466,7 +466,9 @@ def judge_pairs(study, id: str, differences, said: str = _SAID, **cited) -> Verd
     "Judge a claim by paired `differences`, (n,) or part → (n,), or say that a profile has no such runs."
     each = differences if isinstance(differences, dict) else {"": differences}
     if not each or min(map(len, each.values())) < 2:
-        return study.judge(id, "no such searches in this profile", tested=False, needed="ten searches or more", **cited)
+        return study.judge(
+            id, "no such searches in this profile", tested=False, needed="ten searches or more", **cited
+        )
     return study.judge(id, said, differences=differences, **cited)
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-judge
