@@ -13,7 +13,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas_nb import claims
+from nas_nb import claims, overview
 from nas_nb.claims import Verdict, Verdicts, check_claims, cite, cited, committed_claims, fill, fill_answer
 from nas_nb.study import Study
 
@@ -298,6 +298,22 @@ def test_the_tool_finds_an_answer_that_is_imported(project, capsys, monkeypatch)
     notebook(project, ("code", imports), ("code", 'summary("52_demo", ANSWER)\nsummary("52_demo", SAID)'))
     assert tool.main(True, project / "nbs") == 1
     assert "52_demo.ipynb [c1]: the claim flat of 52_demo has no number m" in capsys.readouterr().out
+
+
+def test_the_tool_counts_all_claims(project, monkeypatch, capsys):
+    monkeypatch.setattr(overview, "root", lambda: project)
+    text = "# Demo\n\n<!-- all:open --><!-- / --> of <!-- all:claims -->9<!-- / --><!-- all:table -->old<!-- / -->"
+    path = notebook(project, ("markdown", text))
+    assert tool.main(True, project / "nbs") == 1 and "old numbers" in capsys.readouterr().out
+    assert tool.main(False, project / "nbs") == 0 == tool.main(True, project / "nbs")
+    assert "".join(json.loads(path.read_text())["cells"][0]["source"]) == (
+        "# Demo\n\n<!-- all:open -->0<!-- / --> of <!-- all:claims -->2<!-- / --><!-- all:table -->\n\n"
+        "| notebook | profile | claims | reproduced | not |\n| :-- | :-- | --: | --: | --: |\n"
+        "| [52_demo](52_demo.ipynb) | paper | 2 | 1 | 1 |\n\n<!-- / -->"
+    )
+    notebook(project, ("markdown", "# Demo <!-- all:opened -->1<!-- / -->"))
+    assert tool.main(True, project / "nbs") == 1
+    assert "52_demo.ipynb [c0]: nothing of all claims is called opened (known: " in capsys.readouterr().out
 
 
 def test_a_summary_shows_answer_figure_and_verdicts(project, study, capsys):

@@ -19,6 +19,7 @@ import check_types
 import name_cells
 import pytest
 import setup_venv
+import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -254,12 +255,35 @@ def test_the_citation_names_what_this_is():
     assert f"## {settings['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
+def bibtex(text: str) -> dict[str, dict]:
+    "Title -> the fields of each entry, without the braces that keep capitals."
+    entries = re.findall(r"(?ms)^@(\w+)\{([\w-]+),\n(.*?)\n\}$", text)
+    assert len({key for _, key, _ in entries}) == len(entries) == text.count("\n@")
+    fields = [dict(re.findall(r"(?m)^  (\w+) = \{(.*)\},?$", body)) for _, _, body in entries]
+    return {f["title"].strip("{}"): {k: v.strip("{}") for k, v in f.items()} for f in fields}
+
+
+def test_the_bibtex_of_the_start_page_says_what_the_citation_says():
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    ours = bibtex("\n" + page.split("```bibtex")[1].split("```")[0])
+
+    def written(entry):  # as CITATION.cff has it
+        names = (a.get("name") or f"{a['family-names']}, {a['given-names']}" for a in entry["authors"])
+        rest = {k: str(entry[k]) for k in ("version", "license", "year") if k in entry}
+        return dict(author=" and ".join(names), title=entry["title"]) | rest
+
+    assert ours == {entry["title"]: written(entry) for entry in (cff, *cff["references"])}
+    papers = bibtex("\n" + page.split("```bibtex")[2].split("```")[0])
+    assert len(papers) > 5 and all({"author", "year"} <= set(fields) for fields in papers.values())
+
+
 def test_readme_builder(tmp_path):
     cells = [
         ("markdown", "# T\n\n> s"),
         (
             "markdown",
-            '![alt](../figures/a.svg) [nb](51_x.ipynb#h) [web](https://a.b/c) [here](#t) <img src="../figures/b.png">',
+            '![alt](../figures/a.svg) [nb](51_x.ipynb#h) [web](https://a.b/c) [here](#The-t) <img src="../figures/b.png">',
         ),
         ("code", "#| hide\nimport x"),
         ("code", "#| eval: false\nprint(1)"),
@@ -268,7 +292,7 @@ def test_readme_builder(tmp_path):
     nb.write_text(json.dumps(dict(cells=[dict(cell_type=k, source=s.splitlines(True)) for k, s in cells])))
     text = build_readme.readme(nb)
     assert (
-        '![alt](figures/a.svg) [nb](nbs/51_x.ipynb#h) [web](https://a.b/c) [here](#t) <img src="figures/b.png">'
+        '![alt](figures/a.svg) [nb](nbs/51_x.ipynb#h) [web](https://a.b/c) [here](#the-t) <img src="figures/b.png">'
         in text
     )
     assert text.endswith("\n\n```python\nprint(1)\n```\n") and "import x" not in text

@@ -155,6 +155,13 @@ def test_where_links_lead(tmp_path, link, to):
     assert not to.startswith("files/") or (tmp_path / to).is_file()
 
 
+def test_a_picture_with_a_width_is_copied(tmp_path):
+    text = '<img src="../figures/paper/51_asng_nas/figure4.png" width="500" alt="two panels">'
+    name = "files/figures/paper/51_asng_nas/figure4.png"
+    assert links(tmp_path).text(text, "nbs") == f'<img src="{name}" width="500" alt="two panels">'
+    assert (tmp_path / name).is_file()
+
+
 def test_a_folder_is_no_page_and_a_listing_stays(tmp_path):
     assert links(tmp_path).text("[`figures/`](../figures) x", "nbs") == "`figures/` x"
     assert links(tmp_path).text("```\n[a](../figures)\n```", "nbs") == "```\n[a](../figures)\n```"

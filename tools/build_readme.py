@@ -15,6 +15,7 @@ LINK = re.compile(
 def _cell(cell: dict) -> str:
     text = "".join(cell["source"]).strip()
     if cell["cell_type"] == "markdown":
+        text = re.sub(r"\]\(#[^)\s]+\)", lambda m: m[0].lower(), text)  # GitHub's headings, within the page
         return LINK.sub(lambda m: m[1] + posixpath.normpath(posixpath.join("nbs", m[2])), text)
     if re.search(r"(?m)^#\|\s*hide", text):
         return ""

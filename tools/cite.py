@@ -1,12 +1,15 @@
-"""Fill in the numbers that the notebooks' texts cite from committed claims; --check only says what is old."""
+"""Fill in the numbers that the notebooks' texts cite from committed claims, and the tables of all claims;
+--check only says what is old."""
 
 import argparse
 import ast
 import json
+import re
 from importlib import import_module
 from pathlib import Path
 
-from nas_nb.claims import cite, fill_answer
+from nas_nb.claims import DECIDED, cite, fill_answer
+from nas_nb.overview import count_table, gather, kinds
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,6 +43,32 @@ def answers(
     return found
 
 
+ALL = re.compile(r"(<!-- all:([\w-]+) -->)(.*?)(<!-- / -->)", re.DOTALL)  # <!-- all:claims -->170<!-- / -->
+
+
+def of_all() -> dict[str, str]:
+    "What a text can cite of all claims together: how many there are of each kind, and a table of them."
+    rows, _ = gather()
+    count = kinds(rows)
+    numbers = {kind.replace(",", "").replace(" ", "-"): n for kind, n in count.items()}
+    decided, late = sum(count[kind] for kind in DECIDED), sum("exploratory" in r["verdict"] for r in rows)
+    numbers |= dict(claims=len(rows), decided=decided, open=len(rows) - decided, exploratory=late)
+    head, lines = count_table(rows)
+    lines = [(f"[{name}]({name}.ipynb)" if of else name, of, *rest) for name, of, *rest in lines]
+    marks = [":--"] * 2 + ["--:"] * (len(head) - 2)
+    table = "\n".join(f"| {' | '.join(map(str, line))} |" for line in [head, marks, *lines])
+    table = table.replace("| reproduced, small", "| small").replace("| not reproduced", "| not")
+    return {name: str(n) for name, n in numbers.items()} | dict(table=f"\n\n{table}\n\n")
+
+
+def fill_all(text: str) -> tuple[str, list[str]]:  # the text, and what has no number
+    "Fill in what a text cites of all claims together."
+    known = of_all() if ALL.search(text) else {}
+    missing = [m[2] for m in ALL.finditer(text) if m[2] not in known]
+    filled = ALL.sub(lambda m: m[1] + known.get(m[2], m[3]) + m[4], text)
+    return filled, [f"nothing of all claims is called {name} (known: {', '.join(known)})" for name in missing]
+
+
 def refill(
     path: Path,  # a notebook
 ) -> tuple[str, str, list[str]]:  # its text before and after, and which citations have no number
@@ -51,6 +80,8 @@ def refill(
         text, missing = "".join(cell["source"]), []
         if cell["cell_type"] == "markdown":
             filled, missing = cite(text, path.stem)
+            filled, more = fill_all(filled)
+            missing += more
             if filled != text:
                 cell["source"] = filled.splitlines(keepends=True)
         elif "summary(" in text:

@@ -36,4 +36,4 @@ if __name__ == "__main__":
 
     hook = "--ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter"
     ours = [hook, "--ServerApp.contents_manager_class=__main__.Notebooks"]
-    sys.exit(main(["--LabApp.default_url=/lab/tree/nbs", *ours, *sys.argv[1:]]))
+    sys.exit(main(["--LabApp.default_url=/lab/tree/nbs/index.ipynb", *ours, *sys.argv[1:]]))

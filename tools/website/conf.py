@@ -16,7 +16,7 @@ nb_render_markdown_format = "myst"  # tables, links and equations in outputs are
 # for each kind of output what is shown of it: the first that it has
 nb_mime_priority_overrides = [("html", kind, i) for i, kind in enumerate(("text/html", "text/markdown"))]
 
-myst_enable_extensions = ["dollarmath", "amsmath", "fieldlist"]
+myst_enable_extensions = ["dollarmath", "amsmath", "fieldlist", "html_image"]  # the last: <img> with a width
 myst_heading_anchors = 4
 myst_heading_slug_func = "website.pages.anchor"
 

@@ -19,7 +19,7 @@ BANDS = {
     "0": ("foundations", "Foundations", "Data, training, runs, claims, the command line; nothing of NAS."),
 }
 TEXTS = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "data/README.md": "data.md"}
-LINK = re.compile(r"(\]\()([^()\s]+)(\))")
+LINK = re.compile(r'(\]\(|<img src=")([^()\s"]+)([)"])')
 ALT = re.compile(r"(?m)^#\|\s*fig-alt:\s*(.+?)\s*$")
 DIRECTIVE = re.compile(r"(?m)^#\|.*\n?")
 FENCED = re.compile(r"(?ms)(^[ ]*```.*?^[ ]*```[ ]*$)")
