@@ -6,9 +6,11 @@
 __all__ = ['TABLE_CELL', 'terms', 'form', 'encodings', 'functions', 'Table', 'to_text', 'from_text', 'kendall', 'ceiling']
 
 # %% ../nbs/17_tables.ipynb #imports
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from itertools import permutations, product
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -69,14 +71,14 @@ def encodings(sizes: Sequence[int]) -> np.ndarray:  # (architectures, variables)
 
 def functions(space: CellSpace) -> np.ndarray:  # (architectures,) int64, in the order of `encodings`
     "The number of the function that an encoding computes, counted from 0 in the order in which they come."
-    key = tuple(space.ops), space.edges, space.nodes  # all that a form depends on
-    if key not in _FUNCTIONS:
-        numbers, codes = {}, encodings(space.sizes).tolist()
-        _FUNCTIONS[key] = np.array([numbers.setdefault(form(space, c), len(numbers)) for c in codes])
-    return _FUNCTIONS[key].copy()
+    return _numbered(tuple(space.ops), space.edges, space.nodes, tuple(space.sizes)).copy()
 
 
-_FUNCTIONS = {}  # what was worked out: it takes a second
+@functools.cache  # it takes a second
+def _numbered(ops, edges, nodes, sizes):
+    like = SimpleNamespace(ops=ops, edges=edges, nodes=nodes)  # all that a form depends on
+    numbers, codes = {}, encodings(sizes).tolist()
+    return np.array([numbers.setdefault(form(like, c), len(numbers)) for c in codes])
 
 # %% ../nbs/17_tables.ipynb #four
 TABLE_CELL = CellSpace(

@@ -1091,3 +1091,26 @@ def test_a_context_manager_as_a_decorator(tmp_path, monkeypatch):
         code_hash(module(tmp_path, monkeypatch, f"run{n}", source).run) for n, source in enumerate(sources)
     ]
     assert hashes[0] == hashes[1] and len(set(hashes)) == 4
+
+
+RUNS_THAT_REMEMBER = {  # what has run before must not count: each looks something up that is worked out once
+    "one-shot": ("arena_oneshot", "oneshot_run", dict(
+        method="random search", table="digits", null=False, apart=True, delta0=1.0, steps=2, looks=1, rank=True,
+        block=1, seed=0)),
+    "credit": ("credit_search", "table_run", dict(
+        method="random search", table="digits", null=False, first=1, steps=2, looks=1, block=1, seed=0)),
+    "look-up": ("arena_lookup", "lookup_run", dict(
+        table="digits", method="random search", counts=[2], judged=[2], searches=2, null=False, settings={},
+        seed=0)),
+    "children": ("controller_runs", "final_run", dict(
+        space="macro, sum", row=[0, 0, 0, 0, 0, 0] + [0] * 15, steps=1, fresh=1, seed=0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RUNS_THAT_REMEMBER)
+def test_a_run_has_the_same_hash_after_it_has_run(name):
+    module, function, sizes = RUNS_THAT_REMEMBER[name]
+    fn = getattr(importlib.import_module(f"nas_nb.papers.{module}"), function)
+    before = code_hash(fn)
+    fn(**sizes)
+    assert code_hash(fn) == before

@@ -282,6 +282,15 @@ def layers(name, nb, bands):
                     yield c["id"], f"imports nas_nb.{target} of the higher band {bands[target]}x"
 
 
+def caches(name, nb):
+    "What a module keeps in a container of its own is part of the code hash of all runs that reach it."
+    for c in exported(nb) if name[0] not in "0i" else []:
+        for n in tree(c).body:
+            value = n.value if isinstance(n, ast.Assign | ast.AnnAssign) else None
+            if value is not None and ast.unparse(value) in ("{}", "[]", "dict()", "list()", "set()"):
+                yield c["id"], "keeps what it has worked out in a container: use functools.cache"
+
+
 def machine_paths(name, nb):
     for c in cells(nb):
         if m := MACHINE_PATH.search(source(c)):
@@ -300,6 +309,7 @@ RULES = [
     a_way_on,
     parameters,
     exports_read_no_parameter,
+    caches,
     machine_paths,
 ]
 
@@ -463,6 +473,7 @@ BAD_SOURCES = {
     "command in disguise": ("body", "#| export", "get_ipython().system('ls')", "calls a magic"),
     "import once more": ("body", "#| export", "from nas_nb.core import root", "stands in imports"),
     "mixed imports": ("imports", "import root", "import root\nx = 1", "mixes imports"),
+    "cache": ("body", "#| export", "#| export\n_KNOWN: dict[str, int] = {}", "use functools.cache"),
     "long cell": ("body", "#| export", "#| export\n" + "x = 1\n" * 24, "25 at most"),
     "missing parameter": ("parameters-cell", "seeds: int = 0\n", "", "exactly the annotated"),
     "bare parameter": ("parameters-cell", "seeds: int = 0", "seeds = 0", "exactly the annotated"),

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from . import children_figures as ends
-from . import controller_figures as figures
+from .children_figures import at_seconds, by_way
+from .controller_figures import ARTICLE, best_rate, judged, lower, of, times
 
 # %% ../../nbs/54g_controller_verdicts.ipynb #cost
 INTERVAL = "{mean:+.2f}, {level:.3g} % interval {low:+.2f} to {high:+.2f} (n = {n})"
@@ -22,7 +22,7 @@ INTERVAL = "{mean:+.2f}, {level:.3g} % interval {low:+.2f} to {high:+.2f} (n = {
 
 def seven() -> dict:
     "NASNet against NAS."
-    gpus, days = figures.times("NAS", "NASNet-A")
+    gpus, days = times("NAS", "NASNet-A")
     holds = all(6.3 <= x <= 7.7 for x in (gpus, days))
     return dict(
         ours="{days:.3g} times in days, {gpus:.3g} times in GPU days", holds=holds, days=days, gpus=gpus
@@ -31,20 +31,20 @@ def seven() -> dict:
 
 def half_day() -> dict:
     "What ENAS takes."
-    macro, micro = (figures.ARTICLE[f"ENAS {kind}"][0] for kind in ("macro", "micro"))
+    macro, micro = (ARTICLE[f"ENAS {kind}"][0] for kind in ("macro", "micro"))
     return dict(ours="{macro} and {micro} days", holds=max(macro, micro) <= 0.5, macro=macro, micro=micro)
 
 # %% ../../nbs/54g_controller_verdicts.ipynb #enas-cost
 def thousand() -> dict:
     "ENAS against NAS, by GPU days and by the clock."
-    (most, long), (least, short) = (figures.times("NAS", f"ENAS {kind}") for kind in ("macro", "micro"))
+    (most, long), (least, short) = (times("NAS", f"ENAS {kind}") for kind in ("macro", "micro"))
     told = "{least:,.0f} to {most:,.0f} times in GPU days, {short:.0f} to {long:.0f} in days"
     return dict(ours=told, holds=least > 1000, least=least, most=most, short=short, long=long)
 
 
 def slightly() -> dict:
     "The best errors that the article gives."
-    error = {name: row[1] for name, row in figures.ARTICLE.items()}
+    error = {name: row[1] for name, row in ARTICLE.items()}
     macro, micro = error["NAS"] - error["ENAS macro"], error["NASNet-A"] - error["ENAS micro"]
     told = "NAS less macro {macro:+.2f} points, NASNet-A less micro {micro:+.2f}"
     return dict(ours=told, holds=-1 < macro < 0 and -1 < micro < 0, macro=macro, micro=micro)
@@ -68,7 +68,7 @@ _PUBLISHED = 3.5e-4  # NASNet's learning rate
 
 def learns(df: pd.DataFrame, budget: int, null_rate: float) -> dict:
     "PPO against uniform draws."
-    regret = lambda rule, rate: figures.of(df, rule, rate, budget, "regret")
+    regret = lambda rule, rate: of(df, rule, rate, budget, "regret")
     chance, ppo = regret("random", null_rate), regret("PPO", _PUBLISHED)
     told = "regret {ppo:.2f} points with PPO, {random:.2f} at random; " + INTERVAL
     return dict(ours=told, differences=chance - ppo, ppo=ppo.mean(), random=chance.mean())
@@ -76,15 +76,15 @@ def learns(df: pd.DataFrame, budget: int, null_rate: float) -> dict:
 # %% ../../nbs/54g_controller_verdicts.ipynb #ppo
 def ppo_published(df: pd.DataFrame, half: int) -> dict:
     "At NASNet's rate, after `half` of the evaluations."
-    ppo, plain = (figures.of(df, rule, _PUBLISHED, half) for rule in ("PPO", "REINFORCE"))
+    ppo, plain = (of(df, rule, _PUBLISHED, half) for rule in ("PPO", "REINFORCE"))
     told = "PPO {ppo:.1f} %, REINFORCE {reinforce:.1f}; " + INTERVAL
     return dict(ours=told, differences=ppo - plain, ppo=ppo.mean(), reinforce=plain.mean())
 
 
 def ppo_best(df: pd.DataFrame, soon: int, first: int) -> dict:
     "Each at its best rate after `soon` evaluations, which the `first` seeds choose and the others judge."
-    ppo, plain = (figures.judged(df, rule, soon, first) for rule in ("PPO", "REINFORCE"))
-    rates = [figures.best_rate(df, rule, soon, first) for rule in ("PPO", "REINFORCE")]
+    ppo, plain = (judged(df, rule, soon, first) for rule in ("PPO", "REINFORCE"))
+    rates = [best_rate(df, rule, soon, first) for rule in ("PPO", "REINFORCE")]
     told = "PPO {ppo:.1f} % (rate {rate_ppo:g}), REINFORCE {reinforce:.1f} ({rate:g}); " + INTERVAL
     cited = dict(ppo=ppo.mean(), reinforce=plain.mean(), rate_ppo=rates[0], rate=rates[1])
     return dict(ours=told, differences=ppo - plain) | cited
@@ -92,7 +92,7 @@ def ppo_best(df: pd.DataFrame, soon: int, first: int) -> dict:
 # %% ../../nbs/54g_controller_verdicts.ipynb #stable
 def ppo_stable(df: pd.DataFrame, budget: int, first: int) -> dict:
     "How far seeds are from their mean at the end."
-    at = {rule: figures.judged(df, rule, budget, first) for rule in ("PPO", "REINFORCE")}
+    at = {rule: judged(df, rule, budget, first) for rule in ("PPO", "REINFORCE")}
     ppo, plain = (np.abs(x - x.mean()) for x in at.values())
     told = "distance from the mean {ppo:.2f} points with PPO, {reinforce:.2f} with REINFORCE; " + INTERVAL
     return dict(ours=told, differences=plain - ppo, ppo=ppo.mean(), reinforce=plain.mean())
@@ -108,7 +108,7 @@ def baseline_variance(variances: pd.DataFrame, evaluations: Sequence[int]) -> di
 
 def baseline_search(df: pd.DataFrame, half: int, first: int) -> dict:
     "REINFORCE with and without, each at its own best rate."
-    with_b, without = (figures.judged(df, rule, half, first) for rule in ("REINFORCE", "bare"))
+    with_b, without = (judged(df, rule, half, first) for rule in ("REINFORCE", "bare"))
     told = "with {with_b:.1f} %, without {without:.1f}; " + INTERVAL
     return dict(ours=told, differences=with_b - without, with_b=with_b.mean(), without=without.mean())
 
@@ -119,7 +119,7 @@ def children(bests: pd.DataFrame, searches: list[dict], timed: bool) -> dict:
     told = "error {controller:.1f} % of the best child, {random:.1f} of random search's; " + INTERVAL
     cost = f"{np.mean([r['result']['seconds'] for r in searches]):.1f}" if timed else "–"
     numbers = dict(controller=error["REINFORCE"], random=error["random"], seconds=cost)
-    return dict(ours=told, differences=ends.by_way(bests, "REINFORCE", "random")) | numbers
+    return dict(ours=told, differences=by_way(bests, "REINFORCE", "random")) | numbers
 
 # %% ../../nbs/54g_controller_verdicts.ipynb #transfer
 _OTHERS = ("CIFAR-100", "ImageNet16-120")
@@ -172,7 +172,7 @@ def drop(drops: pd.DataFrame) -> dict:
     "With and without."
     mean = drops.groupby("arm")["error"].mean()
     told = "{scheduled:.2f} % with, {none:.2f} without; " + INTERVAL
-    less = figures.lower(drops, "scheduled", "none")
+    less = lower(drops, "scheduled", "none")
     return dict(ours=told, differences=less, scheduled=mean["scheduled"], none=mean["none"])
 
 
@@ -180,7 +180,7 @@ def drop_growing(drops: pd.DataFrame) -> dict:
     "Growing against constant, at the same final rate and at the same mean."
     mean, arms = drops.groupby("arm")["error"].mean(), ("constant", "constant, same mean")
     told = "{scheduled:.2f} % growing, {constant:.2f} and {mean_rate:.2f} constant; " + INTERVAL
-    less = {arm: figures.lower(drops, "scheduled", arm) for arm in arms}
+    less = {arm: lower(drops, "scheduled", arm) for arm in arms}
     numbers = dict(scheduled=mean["scheduled"], constant=mean[arms[0]], mean_rate=mean[arms[1]])
     return dict(ours=told, differences=less) | numbers
 
@@ -189,7 +189,7 @@ def bn(drops: pd.DataFrame) -> dict:
     "With and without, both without drop path."
     mean, bare = drops.groupby("arm")["error"].mean(), "without batch norm"
     told = "{with_bn:.2f} % with, {bare:.2f} without; " + INTERVAL
-    less = figures.lower(drops, "none", bare)
+    less = lower(drops, "none", bare)
     return dict(ours=told, differences=less, with_bn=mean["none"], bare=mean[bare])
 
 # %% ../../nbs/54g_controller_verdicts.ipynb #shared
@@ -198,7 +198,7 @@ def sharing(errors: pd.DataFrame, timed: bool) -> dict:
     error, spent = (errors.groupby("way")[k].mean() for k in ("error", "seconds"))
     ratio = f"{spent['scratch'] / spent['shared']:.0f}" if timed else "–"
     told = "error {shared:.1f} % with shared weights, {scratch:.1f} in {ratio} times the seconds; " + INTERVAL
-    less = ends.by_way(errors, "shared", "scratch")
+    less = by_way(errors, "shared", "scratch")
     return dict(ours=told, differences=less, shared=error["shared"], scratch=error["scratch"], ratio=ratio)
 
 
@@ -206,16 +206,16 @@ def macro(errors: pd.DataFrame) -> dict:
     "Against a draw."
     error = errors.groupby("way")["error"].mean()
     told = "error {shared:.1f} % with shared weights, {drawn:.1f} of a draw; " + INTERVAL
-    less = ends.by_way(errors, "shared", "drawn")
+    less = by_way(errors, "shared", "drawn")
     return dict(ours=told, differences=less, shared=error["shared"], drawn=error["drawn"])
 
 # %% ../../nbs/54g_controller_verdicts.ipynb #seconds
-def per_architecture(seconds: pd.DataFrame, timed: bool) -> dict:  # from `ends.seconds_table`
+def per_architecture(seconds: pd.DataFrame, timed: bool) -> dict:  # from `seconds_table`
     "How many times cheaper an architecture is."
-    times = seconds.groupby("space")["times"].mean()
-    numbers = {space: f"{times[space]:.0f}" if timed else "–" for space in times.index}
+    ratios = seconds.groupby("space")["times"].mean()
+    numbers = {space: f"{ratios[space]:.0f}" if timed else "–" for space in ratios.index}
     told = "{macro} times cheaper in the macro space, {cells} times among cells"
-    return dict(ours=told, holds=times.min() > 1000, tested=timed) | numbers
+    return dict(ours=told, holds=ratios.min() > 1000, tested=timed) | numbers
 
 
 def equal_seconds(equal: pd.DataFrame, child: float, timed: bool) -> dict:  # seconds of a child
@@ -227,7 +227,7 @@ def equal_seconds(equal: pd.DataFrame, child: float, timed: bool) -> dict:  # se
         )
     ours = equal[equal["way"] == "shared"].sort_values("seed", kind="stable")
     after, missed = ours["seconds"].mean(), ours["missed"].to_numpy()
-    other = ends.at_seconds(equal, "REINFORCE", after)
+    other = at_seconds(equal, "REINFORCE", after)
     told = (
         "after {after:.0f} seconds ({children:.0f} children) ENAS misses {enas:.1f} points, NAS {nas:.1f}; "
     )
