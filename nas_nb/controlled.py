@@ -11,20 +11,26 @@ from fastcore.basics import patch
 
 from .controllers import Controller, Reinforce, reinforce_loss
 from .core import said
-from .decisions import Step, layers, sizes_of
-from .enas import macro, skip_penalty
+from .decisions import Step, layers, sizes_of, tree
+from .enas import macro, recurrent, skip_penalty
 from .layers import LayerSpace
 from .macro import MacroSpace
 from .methods import SamplingMethod
+from .recurrent import DagSpace, TreeSpace
 from .relaxations import Weights, one_hot
 
 # %% ../nbs/27b_controlled.ipynb #steps
-def steps_of(space: LayerSpace | MacroSpace) -> list[Step]:
+def steps_of(space: LayerSpace | MacroSpace | TreeSpace | DagSpace) -> list[Step]:
     "The decisions that a row of a space is made of; raises `ValueError` for another kind of space."
     if isinstance(space, MacroSpace):
         return macro(space.layers, len(space.ops))
+    if isinstance(space, TreeSpace):
+        return tree(space.leaves, len(space.combine), len(space.acts))
+    if isinstance(space, DagSpace):
+        return recurrent(space.nodes, len(space.acts), space.first is None)
     if not isinstance(space, LayerSpace):
-        raise ValueError(f"the decisions of a LayerSpace or MacroSpace are known, not those of {said(space)}")
+        known = "a LayerSpace, MacroSpace, TreeSpace or DagSpace"
+        raise ValueError(f"the decisions of {known} are known, not those of {said(space)}")
     each = [len(values) for values in space.tokens.values()]
     rate = [Step("choice", len(space.rates))] if len(space.rates) > 1 else []
     return layers(space.layers, each, space.skips) + rate
@@ -53,7 +59,7 @@ class Controlled(SamplingMethod):
 
     def __init__(
         self,
-        space: MacroSpace,  # or another with `sizes`, `decode` and a supernet
+        space: MacroSpace | DagSpace,  # or another with `sizes`, `decode` and a supernet
         rule: type[Controller] = SparseReinforce,  # or Reinforce, PPO
         seed: int = 0,  # 0 ≤ seed < 2³¹
         steps: list[Step] | None = None,  # None: those that `steps_of` knows

@@ -9,7 +9,7 @@ import pytest
 MODULES = (
     "operations cells vgg population vgg_pictures draw darts methods tdga hypernet sampling relaxations"
     " credit blindspot credit_toy decisions controllers enas pnas judging tables twins batches images"
-    " layers macro layer_pictures controlled search training parallel tiny"
+    " layers macro layer_pictures recurrent language recurrent_pictures text controlled search training parallel tiny"
 ).split()
 SHAPE = re.compile(r"\([^()]*[,…][^()]*\)|\bnumber\b|any shape|\bshapes?\b", re.I)
 
