@@ -268,7 +268,9 @@ def _done(size: tuple[int, int] | None, shape: tuple, is_split: bool) -> list[st
     _, H, W = shape
     square = f"each image is its middle square, brought to {W} × {H} pixels"
     told = [square if size else f"images are as they were, {W} × {H} pixels"]
-    part = f"there was no test part: {TEST_SHARE:.0%} of each class were split off (stratified, seed 0)"
+    part = (
+        f"there was no test part: {100 * TEST_SHARE:.0f} % of each class were split off (stratified, seed 0)"
+    )
     return told + [part] * is_split
 
 # %% ../nbs/01d_datasets.ipynb #own-read

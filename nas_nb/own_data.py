@@ -13,7 +13,7 @@ import inspect
 import json
 import sys
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
 
@@ -190,13 +190,12 @@ class Own:
     device: torch.device
     out: Path | None = None  # where results go
 
+    @cached_property
+    def parts(self) -> dict[str, Images]:
+        "The images, by part, on the device."
+        return {name: part.to(self.device) for name, part in halves(self.data).items()}
+
 # %% ../nbs/29_own_data.ipynb #own-properties
-@patch(as_prop=True)
-def parts(self: Own) -> dict[str, Images]:
-    "The images, by part, on the device."
-    return {name: part.to(self.device) for name, part in halves(self.data).items()}
-
-
 @patch(as_prop=True)
 def batch(self: Own) -> int:
     "Images in a batch."

@@ -9,7 +9,9 @@ __all__ = ['LOOKS', 'WATCHED', 'JUDGED', 'Clock', 'Times', 'memory_used', 'measu
 
 # %% ../nbs/29b_own_runs.ipynb #imports
 import argparse
+import contextlib
 import hashlib
+import importlib.util
 import io
 import json
 import math
@@ -46,8 +48,6 @@ from nas_nb.files import (
 )
 
 # %% ../nbs/29b_own_runs.ipynb #imports-more
-from .own_report import write_results
-
 from .images import DataError, ImageData, Images
 from .jobs import say
 from .judging import inherited, random_architecture
@@ -55,6 +55,7 @@ from .methods import GradientMethod
 from .notebooks import Refused
 from .operations import cost
 from .own_data import Own, alpha_rate, check_data, kept_edges, load_found, space_of, span, told
+from .own_report import write_results
 from .search import search
 from .search_command import is_own
 from .study import now, run_key
@@ -453,11 +454,24 @@ def _copy_space(own: Own) -> None:
         shutil.copyfile(Path(where).expanduser(), own.out / "space.py")
 
 # %% ../nbs/29b_own_runs.ipynb #compute
+@contextlib.contextmanager
+def _stopping():
+    "Ctrl-C and `kill` are answered by the next tick."
+    before = signal.getsignal(signal.SIGTERM)
+    with stopping_at_a_tick():
+        ours = before == signal.SIG_DFL and signal.getsignal(signal.SIGINT) != signal.default_int_handler
+        if ours:
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+        try:
+            yield
+        finally:
+            if ours:
+                signal.signal(signal.SIGTERM, before)
+
+
 def compute(own: Own, argv: list[str]) -> None:
     "All stages, and what they leave; `argv`: how it was called, for the report."
-    with stopping_at_a_tick():
-        if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    with _stopping():
         plan, seconds = planned(own)
         stages = Stages(own, plan, seconds)
         results = [stages.one_seed(seed) for seed in stages.seeds]
@@ -495,19 +509,14 @@ def introduction(own: Own) -> list[str]:  # lines
 # %% ../nbs/29b_own_runs.ipynb #export
 def export(own: Own) -> int:  # exit status
     "Write network.pt2 and, where onnx and onnxscript are installed, network.onnx."
-    found, C_H_W = load_found(own.out), own.data.train.shape
-    x, batch = torch.rand(2, *C_H_W), torch.export.Dim("batch", min=1)
+    found, path = load_found(own.out), own.out / "network.pt2"
+    x, batch = torch.rand(2, *own.data.train.shape), torch.export.Dim("batch", min=1)
     program = torch.export.export(found, (x,), dynamic_shapes=({0: batch},))
     torch.export.save(program, buffer := io.BytesIO())
-    say(
-        f"exported: {write_atomic(own.out / 'network.pt2', buffer.getvalue())} (images as 0 to 1, any number of them)"
-    )
-    try:
-        import onnx  # noqa: E401, F401
-        import onnxscript
-    except ImportError:
+    say(f"exported: {write_atomic(path, buffer.getvalue())} (pixels as 0 to 1, any number of images)")
+    if not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
         say("no ONNX file: `pip install onnx onnxscript`, then the same command again writes it")
         return 0
-    torch.onnx.export(program, f=str(own.out / "network.onnx"))
-    say(f"exported: {own.out / 'network.onnx'}")
+    torch.onnx.export(program, f=str(path.with_suffix(".onnx")), verbose=False)
+    say(f"exported: {path.with_suffix('.onnx')}")
     return 0
