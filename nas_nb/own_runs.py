@@ -377,6 +377,8 @@ def asked_for(args: argparse.Namespace, data: ImageData) -> dict:  # as JSON
 
 
 def _sum_of(path: Path) -> str:
+    if not path.expanduser().is_file():
+        raise ValueError(f"there is no file {path}")
     return hashlib.sha256(path.expanduser().read_bytes()).hexdigest()[:16]
 
 # %% ../nbs/29b_own_runs.ipynb #folder
