@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['EXAMPLES', 'CLAIM_EXAMPLES', 'duration', 'at_least_one', 'check_installed', 'check_device', 'check_writable',
            'prepare', 'conclude', 'scratch_folder', 'figures', 'show_list', 'show_claims', 'cached_runs', 'runs_list',
-           'runs_rm', 'data_list', 'data_get', 'data_verify', 'data_add', 'parser', 'explain', 'main']
+           'runs_rm', 'data_list', 'data_get', 'data_verify', 'data_add', 'search', 'parser', 'explain', 'main']
 
 # %% ../nbs/06_cli.ipynb #imports
 import argparse
 import contextlib
 import csv
 import functools
+import importlib
 import importlib.util
 import math
 import os
@@ -43,6 +44,7 @@ from nas_nb.notebooks import (
     unknown,
 )
 from .report import columns, report, table
+from .search_command import add_options
 
 # %% ../nbs/06_cli.ipynb #duration
 _SPAN = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
@@ -415,6 +417,13 @@ def data_add(args: argparse.Namespace) -> int:  # with `name` and `path`
 
     return _each([args.name], lambda name: add_data(name, args.path))
 
+# %% ../nbs/06_cli.ipynb #search
+def search(
+    args: argparse.Namespace,  # of `nas-nb search`
+) -> int:  # exit status
+    "Search an architecture for one's own images, train it, and compare it with random ones."
+    return importlib.import_module("nas_nb.own_runs").search_command(args)
+
 # %% ../nbs/06_cli.ipynb #parser
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
@@ -452,6 +461,7 @@ EXAMPLES = """examples:
   nas-nb claims 51 --profile quick              of one document, in a small profile
   nas-nb runs rm --document 51_asng_nas         forget computed runs
   nas-nb data list                              which data sets are here
+  nas-nb search digits --budget 2m              search an architecture for one's own images
 
 exit status: 0 fine, 1 something failed, 2 bad usage, 3 out of time, 70 a fault of nas-nb itself,
 130 stopped by Ctrl-C
@@ -543,6 +553,9 @@ def _commands(add) -> None:
     add("list", help=text, description=show_list.__doc__).set_defaults(run=show_list)
     p = add("claims", help="the documents' claims and what came out", description=show_claims.__doc__)
     _claims_options(p)
+    p = add("search", help="search an architecture for one's own images", description=search.__doc__)
+    add_options(p, duration)
+    p.set_defaults(run=search, anywhere=True)
     what = "Runs computed on this machine."
     _runs_options(add("runs", help="list or remove cached runs", description=what))
     where = "Data sets, looked for in NAS_NB_DATA, then in data/."
@@ -551,10 +564,10 @@ def _commands(add) -> None:
 # %% ../nbs/06_cli.ipynb #parser-make
 def parser() -> argparse.ArgumentParser:
     "The command line's parser."
-    what = "Regenerate the figures of nas_nb by executing its notebooks."
+    what = "Regenerate the figures of nas_nb by executing its notebooks, or search on one's own images."
     p = _Parser("nas-nb", description=what, epilog=EXAMPLES, allow_abbrev=False)
     p.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = p.add_subparsers(required=True, metavar="figures|list|claims|runs|data")
+    commands = p.add_subparsers(required=True, metavar="figures|list|claims|search|runs|data")
     _commands(functools.partial(commands.add_parser, allow_abbrev=False))
     return p
 
