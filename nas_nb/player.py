@@ -78,8 +78,7 @@ def cell_panel(
     if not genotypes:
         raise ValueError("nothing to play: there are no genotypes")
     cells = [getattr(g, kind) for g in genotypes]
-    concat = getattr(genotypes[0], f"{kind}_concat")
-    n = len(cells[0])
+    concat, n = getattr(genotypes[0], f"{kind}_concat"), len(cells[0])
     used = [[(j, 2 + i, op) for i, node in enumerate(c) for op, j in node] for c in cells]
     ways = sorted({(a, b) for c in used for a, b, _ in c})
     ops = sorted({op for c in used for *_, op in c})
@@ -417,7 +416,10 @@ svg {flex: 1; min-height: 0; width: 100%} .line {fill: none; stroke-width: 1.5px
 .state {fill: #eee; stroke: #555} .out {fill: none; stroke: #ccc} .grid {stroke: #e5e5e5}
 .halo {fill: none; stroke: #ffe08a; stroke-width: 13px} .cursor {stroke: #d55e00} .way {cursor: pointer}
 .frame {fill: none; stroke: #d55e00; stroke-width: 1.2px; pointer-events: none}
-@media (max-width: 480px) {body {height: auto} #panels {display: block} figure {display: block}}
+@media (max-width: 480px) {
+  body {height: auto} #panels, #panels > div, figure {display: block} svg {display: block; height: auto}
+  form {flex-wrap: wrap}
+}
 """
 
 # %% ../nbs/16a_player.ipynb #page-form
