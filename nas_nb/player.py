@@ -199,14 +199,14 @@ def arcs_panel(
 
 # %% ../nbs/16a_player.ipynb #arcs-place
 def _arcs(nodes, arcs, both: bool, colors) -> dict:
-    step, base, room = 440 / max(1, len(nodes) - 1), 115 if both else 205, 95 if both else 185
+    step, base, room = 440 / max(1, len(nodes) - 1), 115 if both else 205, 85 if both else 180
     widest = max(abs(b - a) for a, b in arcs)
     x, ways = [round(20 + step * i, 1) for i in range(len(nodes))], []
     for side in (-1, 1) if both else (-1,):
         for a, b in arcs:
             high, half = round(room * abs(b - a) / widest, 1), round((x[b] - x[a]) / 2, 1)
             path = f"M{x[a]} {base}A{half} {high} 0 0 {int(side < 0)} {x[b]} {base}"
-            at = [round((x[a] + x[b]) / 2, 1), round(base + side * (high - 4), 1)]
+            at = [round((x[a] + x[b]) / 2, 1), round(base + side * (high + 11), 1)]
             ways.append([path, *at, to_hex(colors[len(ways)]), f"{nodes[a]} → {nodes[b]}"])
     return dict(
         ways=ways, nodes=[[v, base, name] for v, name in zip(x, nodes)], r=min(13, round(0.4 * step, 1))
@@ -226,7 +226,7 @@ const panel = (parent, p) => {
   const box = document.createElement("figure"), title = document.createElement("figcaption");
   title.textContent = p.title;
   box.append(title);
-  box.style.flex = `${p.size[1] / p.size[0]} 1 0`;
+  box.style.flex = `${100 * p.size[1] / p.size[0]} 1 0`;
   const [w, h] = p.size, shape = {viewBox: `0 0 ${w} ${h}`, preserveAspectRatio: "xMinYMin"};
   const words = {role: "img", "aria-label": p.title, "font-size": FONTS[p.kind] || 12};
   const svg = el(box, "svg", {...shape, ...words});
@@ -293,7 +293,7 @@ draw.arcs = (svg, p) => {
     const v = p.values[k][i], before = p.values[Math.max(0, k - 1)][i], said = v.toFixed(p.digits);
     halo.setAttribute("visibility", (v > p.most / 2) === (before > p.most / 2) ? "hidden" : "visible");
     arc.setAttribute("stroke-width", 0.4 + (p.label ? 10 : 1.8) * v / p.most);
-    arc.setAttribute("opacity", 0.1 + 0.9 * v / p.most);
+    arc.setAttribute("opacity", 0.15 + 0.85 * v / p.most);
     title.textContent = `${name}: ${said}${p.unit}`;
     text.textContent = p.label ? said : "";
   });

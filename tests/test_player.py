@@ -121,7 +121,7 @@ def test_it_moves_in_a_browser(tmp_path):
     assert (
         last[0] == said == "λ = 100" and "sep 3" not in last[1] and last[2] == 1 + 3
     )  # a way, and arcs that came over 2
-    assert arcs == [["a → b: 44", 1], ["a → c: 00", 0.1], ["a → b: 33", 0.775], ["a → c: 33", 0.775]]
+    assert arcs == [["a → b: 44", 1], ["a → c: 00", 0.15], ["a → b: 33", 0.7875], ["a → c: 33", 0.7875]]
     assert fits  # slider and pictures on one screen
     assert "edge 1" in captions and pictures == 5  # a click on a way chooses its row
 
