@@ -196,6 +196,7 @@ ELSEWHERE = {
     "plots",
     "explore",
     "player",
+    "edit_cell",
     "draw",
     "records",
     "files",

@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import os
 import re
 import shutil
@@ -14,10 +15,11 @@ import nbformat
 import pytest
 
 from nas_nb.cells import Genotype
-from nas_nb.player import cell_panel, lines_panel, map_panel, player
+from nas_nb.player import arcs_panel, cell_panel, lines_panel, map_panel, player
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 ALT = "A cell of one node whose operation changes."
+ARCS, ABOVE, BELOW = [(0, 1), (0, 2)], [[1, 4], [2, 2], [4, 0]], [[0, 0], [1, 1], [3, 3]]
 OPS = ("sep_conv_3x3", "max_pool_3x3", "skip_connect")
 
 
@@ -33,6 +35,9 @@ def shown(shows=None, **more):
         lines_panel([1, 10, 100], {"size": [3, 2, 1]}, "parameters", log=(True, False)),
         lines_panel([1, 10, 100], sets, ["edge 0", "edge 1"]),
         map_panel(["a", "b"], [[0, 0, 1], [1, 1, 1]], ["red", "blue"], ["x", "y"], "a map"),
+        arcs_panel(
+            dict.fromkeys("abc", "white"), ARCS, ABOVE, BELOW, "arcs", names=("up", "down"), label=True
+        ),
     ]
     labels = ["λ = 1", "λ = 10", "λ = 100"]
     return player(shows or {"": (labels, panels)}, "λ </script>", plt.figure(), ALT, **more).data
@@ -62,6 +67,26 @@ def test_a_map_joins_equal_neighbours():
     ]
 
 
+def test_ways_of_a_cell_pass_its_other_states():
+    nodes = [[("skip_connect", j) for j in range(2 + i)] for i in range(4)]
+    g = Genotype(normal=nodes, normal_concat=[2, 3, 4, 5], reduce=None, reduce_concat=None)
+    panel = cell_panel([g])
+    at = [(x, y) for x, y, _ in panel["states"]]
+    for x0, y0, cx, cy, x1, y1, *_ in panel["ways"] + panel["out"]:
+        points = [
+            ((1 - t) ** 2 * x0 + 2 * t * (1 - t) * cx + t * t * x1,
+             (1 - t) ** 2 * y0 + 2 * t * (1 - t) * cy + t * t * y1)
+            for t in (i / 20 for i in range(1, 20))
+        ]  # fmt: skip
+        others = [p for p in at if p not in ((x0, y0), (x1, y1))]
+        assert min(math.dist(p, q) for p in points for q in others) > 15  # the radius of a state
+    labels = [(x, y) for *_, x, y in panel["ways"]]
+    near = [
+        p for i, p in enumerate(labels) for q in labels[:i] if abs(p[0] - q[0]) < 20 and abs(p[1] - q[1]) < 8
+    ]
+    assert len(near) <= 1, near
+
+
 def test_a_point_that_is_missing_is_no_line():
     series = lines_panel([0, 1], {"y": [1.0, None]}, "y")["sets"][0][0]
     assert series["y"] == [0.0, None] and series["text"] == ["1", ""]
@@ -69,13 +94,17 @@ def test_a_point_that_is_missing_is_no_line():
 
 MOVES = """<script>addEventListener("load", () => {
   const seen = [], text = selector => document.querySelector(selector).textContent;
-  const look = () => seen.push([text("#now"), text("svg g").replace(/\\s+/g, " "), document.querySelectorAll(".halo").length]);
+  const halos = () => document.querySelectorAll(".halo:not([visibility=hidden])").length;
+  const look = () => seen.push([text("#now"), text("svg g").replace(/\\s+/g, " "), halos()]);
   const at = document.querySelector("#at");
   look();
   at.value = 2; at.dispatchEvent(new Event("input")); look();
   document.querySelectorAll(".way")[1].dispatchEvent(new Event("click"));
   seen.push([...document.querySelectorAll("figcaption")].map(e => e.textContent));
   seen.push(at.getAttribute("aria-valuetext"), document.querySelectorAll("svg[role=img][aria-label]").length);
+  const arcs = [...document.querySelectorAll("svg")].find(e => e.ariaLabel === "arcs");
+  seen.push([...arcs.querySelectorAll(".way")].map(g => [g.textContent, +g.children[1].getAttribute("opacity")]));
+  seen.push(document.documentElement.scrollHeight <= innerHeight);
   document.body.innerHTML = "<pre>" + JSON.stringify(seen) + "</pre>";
 })</script></html>"""
 
@@ -87,10 +116,14 @@ def test_it_moves_in_a_browser(tmp_path):
     address = f"file://{tmp_path}/page.html"
     run = subprocess.run([BROWSER, *words, address], capture_output=True, text=True, timeout=120)
     found = json.loads(html.unescape(re.search("<pre>(.*?)</pre>", run.stdout, re.S)[1]))
-    first, last, captions, said, pictures = found
+    first, last, captions, said, pictures, arcs, fits = found
     assert first[0] == "λ = 1" and "sep 3" in first[1] and first[2] == 0  # nothing is new in the first state
-    assert last[0] == said == "λ = 100" and "sep 3" not in last[1] and last[2] == 1
-    assert "edge 1" in captions and pictures == 4  # a click on a way chooses its row
+    assert (
+        last[0] == said == "λ = 100" and "sep 3" not in last[1] and last[2] == 1 + 3
+    )  # a way, and arcs that came over 2
+    assert arcs == [["a → b: 44", 1], ["a → c: 00", 0.15], ["a → b: 33", 0.7875], ["a → c: 33", 0.7875]]
+    assert fits  # slider and pictures on one screen
+    assert "edge 1" in captions and pictures == 5  # a click on a way chooses its row
 
 
 def test_make_lab_trusts_what_equals_the_commit(tmp_path):

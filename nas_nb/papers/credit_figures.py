@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PUBLIC_TOY', 'CHANNELS', 'TOY_LOOKS', 'section_2', 'limit', 'cost_table', 'share', 'plot_cost', 'blind_table',
-           'gains', 'ends', 'blind_edge', 'plot_blind', 'draw_on_cell', 'edges_at', 'temperature_at', 'toy_right',
-           'channels_until', 'toy_table', 'plot_toy', 'told_toy', 'rnn_table', 'still', 'rnn_wide', 'plot_rnn',
-           'told_rnn']
+           'gains', 'ends', 'blind_edge', 'plot_blind', 'draw_on_cell', 'edges_at', 'temperature_at',
+           'contribution_panels', 'contribution_player', 'toy_right', 'channels_until', 'toy_table', 'plot_toy',
+           'told_toy', 'rnn_table', 'still', 'rnn_wide', 'plot_rnn', 'told_rnn']
 
 # %% ../../nbs/53b_credit_figures.ipynb #imports
 import math
@@ -205,6 +205,49 @@ def temperature_at(theta: Sequence[float]) -> Callable:  # draw(axes, λ), one a
         axes[0].set(ylim=(0, 1.03), title=f"λ = {at:g}", xlabel="operation", ylabel="μ(θ/λ)")
 
     return draw
+
+# %% ../../nbs/53b_credit_figures.ipynb #views-imports
+from ..player import arcs_panel, lines_panel, player
+
+# %% ../../nbs/53b_credit_figures.ipynb #view-panels
+def _credit_arcs(sizes, most):  # (steps, ways × edges)
+    look = dict(colors=[_DARK] * 6 + [_WINE] * 6, names=("the edge is cut", "one backward pass"), most=most)
+    ends = [tuple(map(int, edge.split("→"))) for edge in EDGES]
+    both = (sizes[way].to_numpy() for way in ("exact", "backward"))
+    title = "contribution of each edge, nats"
+    return arcs_panel(
+        dict.fromkeys("0123", "white"), ends, *both, title, **look, unit=" nats", digits=2, label=True
+    )
+
+
+def contribution_panels(rows: pd.DataFrame, most: float) -> tuple[list[str], list[dict]]:
+    "Labels of the steps, and panels, from rows of `blind_table`; `most`: nats of the thickest arc."
+    sizes = rows.groupby(["step", "edge"])[["exact", *WAYS]].mean().unstack()
+    steps, labels = list(sizes.index), {"exact": "the edge is cut"} | WAYS
+    colors = dict(zip(labels.values(), (_DARK, *(_LOOKS[way]["color"] for way in WAYS))))
+    edge = [{label: list(sizes[way][e]) for way, label in labels.items()} for e in range(6)]
+    titles = [f"contribution of edge {name}, nats" for name in EDGES]
+    means = rows.groupby("step")[[f"agreement, {way}" for way in WAYS]].mean()
+    agree = {label: list(means[f"agreement, {way}"]) for way, label in WAYS.items()}
+    sizes_panel = lines_panel(steps, edge, titles, colors, low=0, format="{:.3f}")
+    told = lines_panel(steps, agree, "Spearman with cutting", colors, format="{:.2f}")
+    return [f"step {s}" for s in steps], [_credit_arcs(sizes, most), sizes_panel, told]
+
+# %% ../../nbs/53b_credit_figures.ipynb #view
+def contribution_player(df: pd.DataFrame):  # an IPython `HTML`; `df`: from `blind_table`
+    "A slider over training: what edges contribute and what credit they get, for spaces and supernets."
+    shows, n = {}, df["seed"].nunique()
+    for space, rows in df.groupby("space", sort=False):
+        most = rows.groupby(["step", "edge"])["exact"].mean().max()
+        shows[f"{space}: mean of {n} supernets"] = contribution_panels(rows, most)
+    for (space, seed), rows in df.groupby(["space", "seed"], sort=False):
+        most = rows[["exact", "backward"]].max().max()
+        shows[f"{space}: supernet {seed + 1}"] = contribution_panels(rows, most)
+    fig, axes = plt.subplots(1, 2, figsize=(7, 3))
+    edges_at(df)(axes, df["step"].max())
+    last = len(df["step"].unique()) - 1
+    alt = "Arcs between four nodes: above what an edge contributes by cutting it, below by one backward pass."
+    return player(shows, "training", fig, alt, start=last, height=400, choice="space and supernet")
 
 # %% ../../nbs/53b_credit_figures.ipynb #toy
 PUBLIC_TOY = {  # the public code, run by us: trials, right positions after 500, 1,000 and 2,000 iterations

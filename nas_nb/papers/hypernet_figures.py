@@ -12,10 +12,11 @@ __all__ = ['LOGGED_EPOCHS', 'TABLE_EPOCHS', 'EPOCH_STEPS', 'IMAGES', 'DOCUMENT',
            'distinct', 'tau', 'draw_front', 'plot_front', 'five_of', 'draw_five', 'draw_sizes', 'draw_errors',
            'plot_five', 'weight_course', 'batch_norm_table', 'lam_gaps', 'words_of_apart', 'words_of_control',
            'words_of_grid', 'words_of_map', 'words_of_front', 'words_of_five', 'one_network', 'probabilities',
-           'lam_lines', 'lam_player', 'by_difference', 'odds_moved', 'judge_flat', 'judge_worse', 'judge_falls',
-           'own_table', 'table_flat', 'table_worse', 'table_falls', 'table_comparable', 'table_precision', 'of_grid',
-           'judge_control', 'judge_pairs', 'kept', 'searches_for', 'judge_variant', 'judge_five', 'at_the_end',
-           'judge_comparable', 'shown_comparable', 'bn_gain', 'judge_batch_norm', 'taus_of', 'judge_size']
+           'edge_names', 'lam_lines', 'lam_player', 'by_difference', 'odds_moved', 'judge_flat', 'judge_worse',
+           'judge_falls', 'own_table', 'table_flat', 'table_worse', 'table_falls', 'table_comparable',
+           'table_precision', 'of_grid', 'judge_control', 'judge_pairs', 'kept', 'searches_for', 'judge_variant',
+           'judge_five', 'at_the_end', 'judge_comparable', 'shown_comparable', 'bn_gain', 'judge_batch_norm', 'taus_of',
+           'judge_size']
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #imports
 import matplotlib.pyplot as plt
@@ -649,6 +650,12 @@ def probabilities(record: dict, method: str, lams) -> np.ndarray:  # (λ, edges,
     return p / p.sum(-1, keepdims=True)
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #lam-lines
+def edge_names() -> list[str]:
+    "The edges of the cell, by the names that its states have in the player."
+    states = ["in 1", "in 2", *map(str, range(1, 1 + SPACE.nodes))]
+    return [f"{states[j]} → {i + 1}" for j, i in SPACE.edges]
+
+
 def lam_lines(one: pd.DataFrame, errors: pd.DataFrame | None, p: np.ndarray) -> list[dict]:
     "Panels of a player: size, error, and the operations of each edge; `p`: from `probabilities`."
     x, log = dict(x=list(one["lam"]), low=0), dict(log=(True, False))
@@ -661,7 +668,7 @@ def lam_lines(one: pd.DataFrame, errors: pd.DataFrame | None, p: np.ndarray) -> 
         panels.append(lines_panel(series=series, title="error trained by itself, %", **x, **log))
     sets = [{op_label(op, short=True): list(p[:, e, i]) for i, op in enumerate(SPACE.ops)} for e in range(14)]
     colors = {op_label(op, short=True): color for op, color in (SHADES | dict(none="#e3c8a0")).items()}
-    titles = [f"probabilities on edge {j} → {i}" for j, i in SPACE.edges]
+    titles = [f"probabilities, edge {name}" for name in edge_names()]
     look = dict(colors=colors, format="{:.2f}")
     return [*panels, lines_panel(series=sets, title=titles, **look, **x, **log)]
 
@@ -674,7 +681,7 @@ def lam_player(one: pd.DataFrame, errors: pd.DataFrame | None, record: dict, met
     names = [op_label(op, short=True) for op in SHADES]
     panels = [
         cell_panel(genotypes, "reduce", "the cell: two edges into each node", SPACE.edges),
-        map_panel([f"{j} → {i}" for j, i in SPACE.edges], best, SHADES.values(), names, "most probable"),
+        map_panel(edge_names(), best, SHADES.values(), names, "most probable"),
         *lam_lines(one, errors, p),
     ]
     fig, ax = plt.subplots(figsize=(7, 3))
