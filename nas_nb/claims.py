@@ -562,10 +562,15 @@ def _texts(row: dict) -> dict:
     return stated | row["numbers"] | {k: row[k] for k in COLUMNS[1:-1]}
 
 # %% ../nbs/03c_claims.ipynb #cited-2
+def _grouped(text: str) -> str:
+    "A whole number with thousands separators, any other text as it is."
+    return f"{int(text):,}" if re.fullmatch(r"\d{4,}", text) else text
+
+
 def cited(
     key: str,  # a claim's id and a number's name, `flat.apart`
     document: str,  # the document, or its number
-) -> str:  # as it is written in claims.csv
+) -> str:  # as it is written in claims.csv; a whole number with thousands separators
     "A number of a committed claim; raises `LookupError` that says what is known."
     document, (id, _, name) = _document(document), key.partition(".")
     profile, rows = committed_claims(document)
@@ -575,7 +580,7 @@ def cited(
     texts = _texts(rows[id]) | dict(profile=profile)
     if name not in texts:
         raise LookupError(f"the claim {id} of {document} has no number {name} (known: {', '.join(texts)})")
-    return texts[name]
+    return _grouped(texts[name])
 
 # %% ../nbs/03c_claims.ipynb #citation
 CITATION = re.compile(r"(<!-- (?:(\w+):)?([\w-]+\.[^\s>]+) -->)(.*?)(<!-- / -->)", re.DOTALL)

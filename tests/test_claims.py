@@ -254,6 +254,14 @@ def test_numbers_are_cited_by_claim_and_name(project):
         cited("flatt.apart", "52")
 
 
+def test_a_whole_number_is_cited_with_thousands_separators(study, project):
+    study.judge("worse", "{by} points", True, by="1727 to 1,800")
+    study.judge("flat", "{apart} points", True, apart=1727)
+    study.save_claims()
+    assert [cited(key, "52") for key in ("flat.apart", "worse.by")] == ["1,727", "1727 to 1,800"]
+    assert claims.read_claims(study.folder / "claims.csv")["flat"]["numbers"] == {"apart": "1727"}
+
+
 def test_a_text_is_filled_and_what_has_no_number_stays(project):
     text = "a <!-- flat.apart -->9<!-- / --> <!-- 52:worse.by -->\n<!-- / --> <!-- flat.no -->7<!-- / -->"
     filled, problems = cite(text, "52_demo")

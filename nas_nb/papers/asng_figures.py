@@ -417,10 +417,10 @@ def trace_player(log: dict, delta0: list[float], null: dict):  # an `HTML`
     "A slider over the updates of one trial for each δ⁰, its null beside it."
     labels, n = [f"update {t:,}" for t in log["update"]], len(delta0)
     shows = {f"δ⁰ = {d:.2g}": (labels, _trace_panels(i, log, null, n)) for i, d in enumerate(delta0)}
-    fig, axes = plt.subplots(4, 1, figsize=(4, 6))
+    fig, axes = plt.subplots(4, 1, figsize=(4.6, 8.2))
     draw_trace(axes, n // 2, log, delta0, null)
     alt = f"One trial with its null: step length, signal and noise, θ. {told_trace(log, delta0)[0]}."
-    return player(shows, "time", fig, alt, start=len(labels) // 3, height=520, choice="first step δ⁰")
+    return player(shows, "time", fig, alt, start=len(labels) // 3, height=600, choice="first step δ⁰")
 
 # %% ../../nbs/51b_asng_figures.ipynb #trace-table
 def trace_table(log: dict, delta0: list[float]) -> pd.DataFrame:

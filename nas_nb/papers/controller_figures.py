@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ARTICLE', 'NAMES', 'cost_table', 'times', 'plot_cost', 'counted', 'search_table', 'of', 'best_rate', 'judged',
            'told_rates', 'told_curves', 'plot_rates', 'plot_curves', 'preferred', 'preferred_at', 'variance_table',
-           'plot_variance', 'transfer_table', 'plot_transfer', 'motif_table', 'plot_motifs', 'drop_table', 'lower',
-           'told_drop', 'plot_drop']
+           'plot_variance', 'transfer_table', 'plot_transfer', 'motif_table', 'plot_motifs', 'told_motifs',
+           'drop_table', 'lower', 'told_drop', 'plot_drop']
 
 # %% ../../nbs/54b_controller_figures.ipynb #imports
 from collections.abc import Callable, Sequence
@@ -130,13 +130,13 @@ def judged(df: pd.DataFrame, rule: str, at: int, first: int, chosen: int | None 
     return of(df, rule, best_rate(df, rule, chosen or at, first), at)[first:]
 
 # %% ../../nbs/54b_controller_figures.ipynb #titles
-def told_rates(df: pd.DataFrame, at: int, best: dict) -> str:  # best: rule → rate
-    "What PPO and REINFORCE draw at NASNet's rate and at their own best ones."
-    mean = lambda rule, rate: of(df, rule, rate, at).mean()
-    rules = "PPO", "REINFORCE"
-    a, b, c, d = [mean(r, 3.5e-4) for r in rules] + [mean(r, best[r]) for r in rules]
-    own = f"{c:.1f} and {d:.1f} % at their own best"
-    return f"PPO and REINFORCE draw {a:.1f} and {b:.1f} % at NASNet's rate, {own}"
+def told_rates(df: pd.DataFrame, at: int) -> str:
+    "What PPO and REINFORCE draw at a look, at NASNet's rate and at the best in the picture."
+    seen = df[df["evaluations"] == at]
+    means = seen.groupby(["rule", "rate"])["reward"].mean().unstack().loc[["PPO", "REINFORCE"]]
+    (a, b), (c, d) = means[3.5e-4], means.max(axis=1)
+    own = f"{c:.1f} and {d:.1f} % at their best rates"
+    return f"After {at:,} evaluations PPO and REINFORCE draw {a:.1f} and {b:.1f} % at NASNet's rate, {own}"
 
 
 def told_curves(df: pd.DataFrame, at: int, best: dict, null: float) -> str:
@@ -305,9 +305,16 @@ def plot_motifs(df: pd.DataFrame, title: str) -> plt.Figure:
             rows["evaluations"], rows["accuracy"], label=name, color=color, linestyle=dash, marker="o", ms=3
         )
     ax.set(xscale="log", xlabel="networks that are seen", ylabel="expected accuracy of the best, %")
-    ax.legend()
+    ax.legend(title="in brackets: networks in the space", title_fontsize=8)
     headline(fig, title)
     return fig
+
+
+def told_motifs(df: pd.DataFrame, seen: int) -> str:  # from `motif_table`
+    "The best of so many networks that random search sees, with the smallest cell and with free layers."
+    best = df[df["evaluations"] == seen].set_index("cell")["accuracy"]
+    told = f"The best of {seen:,} random networks has on average {best['2']:.2f} % if a cell of 2 layers is"
+    return f"{told} repeated, {best['8']:.2f} % if all layers are free"
 
 # %% ../../nbs/54b_controller_figures.ipynb #drop
 def drop_table(records: dict[str, list[dict]]) -> pd.DataFrame:  # arm, seed, error, loss

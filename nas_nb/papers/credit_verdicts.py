@@ -173,7 +173,10 @@ def rnn_dead(table: pd.DataFrame, n: int) -> dict:
     dead = _count(table, "ReLU output", "always_0")
     plain = max(_count(table, "own output (4.2)", "always_0").values())
     told = "always 0: {adam} of {n} seeds with Adam, {sgd} with SGD; of the plain network {plain}"
-    return dict(ours=told, holds=min(dead.values()) >= 0.1 * n and not plain, n=n, plain=plain) | _BOTH | dead
+    lstm = _BOTH | _count(table, "LSTM, ReLU output", "always_0")
+    cited = {f"lstm_{rule}": zero for rule, zero in lstm.items()}  # only the text has these
+    holds = min(dead.values()) >= 0.1 * n and not plain
+    return dict(ours=told, holds=holds, n=n, plain=plain) | _BOTH | dead | cited
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #rnn-others
 def rnn_rounded(table: pd.DataFrame, records: dict, rules: Sequence[str], n: int) -> dict:

@@ -588,8 +588,8 @@ def words_of_grid(df: pd.DataFrame, level: float) -> tuple[str, str]:  # `df`: f
     "What the figure of the grid shows."
     sure = surely(df, level)
     n = df.groupby("method")["seed"].nunique().min()
-    title = f"A larger λ makes the network smaller for certain with {', '.join(sure) or 'none of them'} "
-    title += f"(n = {n}; line: {level:.3g} % interval)"
+    title = f"A larger λ is seen to make the network smaller with {', '.join(sure) or 'none of them'}: no "
+    title += f"{'other ' if sure else ''}interval lies above 0 (n = {n}; lines: {level:.3g} % intervals)"
     alt = "How many average cells a network loses from the smallest λ to the largest, for each scale and "
     return title, f"{alt}penalty: single searches, mean and interval. {title}."
 

@@ -113,12 +113,11 @@ def plot_space(df: pd.DataFrame, title: str) -> plt.Figure:  # from `space_table
     "The whole space with searches in it, what they find, and their entropy."
     fig, axes = plt.subplots(1, 3, figsize=(12.5, 4), width_ratios=(1.2, 1, 0.8))
     draw_space(axes[0], df)
+    axes[1].axhline(0, label="graph of DARTS", **PAPER)
     for ax, kind in zip(axes[1:], ("curve", "entropy")):
         draw_bands(ax, df[df["kind"] == kind])
-    axes[1].axhline(0, **PAPER)
-    place = dict(ha="right", va="top", fontsize=7, transform=axes[1].get_yaxis_transform())
-    axes[1].text(0.99, 0, "graph of DARTS", **place)
     axes[1].set(xscale="log", xlabel="different graphs looked at")
+    axes[1].tick_params(which="minor", labelsize=6)  # where there are few powers of ten they are close
     curve = df[(df["kind"] == "curve") & (df["name"] != "coin flips")]
     low, high = curve["low"].min(), curve["high"].max()
     axes[1].set_ylim(min(low, 0) - 0.1 * (high - low), high + 0.5 * (high - low))
