@@ -32,7 +32,7 @@ PROFILES = {name: PROFILES[name] | SEARCHES[name] for name in PROFILES}
 # %% ../../nbs/53_credit_assignment.ipynb #expected
 EXPECTED = dict(
     paper="50 days on one core (estimated)",
-    cpu="half an hour on one core, seconds to redraw",
+    cpu="three hours on one core, seconds to redraw",
     quick="1 min",
     smoke="10 s",
 )
