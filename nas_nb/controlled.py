@@ -6,6 +6,8 @@
 __all__ = ['ENAS', 'steps_of', 'SparseReinforce', 'Controlled']
 
 # %% ../nbs/27b_controlled.ipynb #imports
+from typing import Any
+
 import torch
 from fastcore.basics import patch
 
@@ -37,7 +39,7 @@ def steps_of(space: LayerSpace | MacroSpace | TreeSpace | DagSpace) -> list[Step
 
 # %% ../nbs/27b_controlled.ipynb #enas
 # the public code's macro search, but for the learning rate: the published 0.001 is for 15,500 updates
-ENAS = dict(hidden=64, betas=(0.0, 0.999), eps=1e-3, bonus=1e-4, in_reward=True, decay=0.99)
+ENAS: dict[str, Any] = dict(hidden=64, betas=(0.0, 0.999), eps=1e-3, bonus=1e-4, in_reward=True, decay=0.99)
 
 
 class SparseReinforce(Reinforce):

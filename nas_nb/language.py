@@ -126,16 +126,14 @@ def perplexity(
     if len(tokens) < 2 * streams:
         raise ValueError(f"{len(tokens)} words are too few: two for each of {streams} streams")
     words = tokens[: len(tokens) // streams * streams].view(streams, -1).T
-    training, state, losses = model.training, None, []
-    model.eval()
+    state, losses = None, []
     for at in range(0, len(words) - 1, length):
         x, y = words[at : at + length], words[at + 1 : at + length + 1]
         logits, state = model.read(x[: len(y)], state, w)
         losses.append(F.cross_entropy(logits.float().flatten(0, 1), y.flatten(), reduction="sum").double())
-    model.train(training)
     return _exp((torch.stack(losses).sum() / ((len(words) - 1) * streams)).item())
 
-
+# %% ../nbs/14a_language.ipynb #perplexity-exp
 def _exp(nats):
     return math.exp(nats) if nats < 700 else math.inf  # NaN, too
 

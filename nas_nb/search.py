@@ -42,8 +42,8 @@ class SearchRun(Run):
 # %% ../nbs/27_search.ipynb #fill-momentum
 @patch
 def fill_momentum(self: SearchRun) -> None:
-    "Give each weight a momentum of zero where SGD has none yet."
-    if isinstance(self.optimizer, torch.optim.SGD):
+    "Give each weight a momentum of zero where SGD has momentum and none yet."
+    if isinstance(self.optimizer, torch.optim.SGD) and self.recipe.momentum:
         for p in self.model.parameters():
             self.optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
 
@@ -282,7 +282,7 @@ def _check_search(network, recipe, second_order, every, seed):
 
 # %% ../nbs/27_search.ipynb #search
 def search(
-    network: CellNetwork,  # a supernet on its device; trained in place
+    network: nn.Module,  # a supernet on its device; trained in place
     method: GradientMethod | SamplingMethod,
     train: Callable,  # train(step) -> x (B, C, H, W), y (B,) for the weights
     valid: Callable,  # the same for the architecture: other images

@@ -15,7 +15,6 @@ from pathlib import Path
 
 # %% ../nbs/01c_text.ipynb #heavy-imports
 import torch
-from fastcore.basics import patch
 
 from .core import check_whole, said
 from .images import KNOWN_TEXTS, DataError, called, data_roots, is_name, reading, shown_roots
@@ -159,15 +158,12 @@ class TextBatches:
         about = dict(n=len(tokens), streams=streams, length=length)
         self.about = about | dict(hash=hashlib.sha256(tokens.cpu().numpy().tobytes()).hexdigest()[:16])
 
-# %% ../nbs/01c_text.ipynb #batches-call
-@patch
-def __call__(self: TextBatches, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    "Words (length, streams) and, as one row, the words that follow them (length · streams,)."
-    check_whole(0, step=step)
-    words = self.tokens[(self.first + step * self.length % len(self.tokens)) % len(self.tokens)]
-    return words[:-1], words[1:].flatten()
+    def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        "Words (length, streams) and, as one row, the words that follow them (length · streams,)."
+        words = self.tokens[(self.first + step * self.length % len(self.tokens)) % len(self.tokens)]
+        return words[:-1], words[1:].flatten()
 
-
+# %% ../nbs/01c_text.ipynb #check-tokens
 def check_tokens(tokens: torch.Tensor) -> None:
     "Raise `ValueError` unless `tokens` are words as numbers, int64 of shape (n,)."
     if not torch.is_tensor(tokens) or tokens.ndim != 1 or tokens.dtype != torch.int64:

@@ -132,6 +132,8 @@ def reward(
 class ChildSearch:
     "A controller, or chance, on its way through children."
 
+    reward = staticmethod(reward)
+
     def __init__(self, rule: str, children: Children, batch: int, rate: float, seed: int):
         if rule not in (*RULES, "random"):
             raise ValueError(f"rule = {rule!r} must be one of {', '.join(RULES)} or random")
@@ -155,7 +157,7 @@ def update(self: ChildSearch) -> None:
     rows = cat.tolist()
     found = [self.children.accuracy(row) for row in rows]
     if draws:
-        self.opt.tell(draws, [-reward(accuracy) for accuracy in found])
+        self.opt.tell(draws, [-self.reward(accuracy) for accuracy in found])
         self.preferred.append(self.opt.best().cat[0].tolist())
     nats = draws.entropy.sum(-1).mean().item() if draws else sum(map(math.log, sizes))
     self.entropy.append(round(nats, 4))
