@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 from matplotlib.colors import to_hex
 
 from .cells import Genotype
+from .claims import few_colours
 from .draw import op_label, op_look
 
 # %% ../nbs/16a_player.ipynb #place
@@ -278,24 +279,24 @@ draw.cell = (svg, p) => {
 _ARCS = """
 draw.arcs = (svg, p) => {
   const halos = el(svg, "g"), there = p.ways.map(([d, x, y, color, name], i) => {
-    const halo = el(halos, "path", {d, class: "halo"}), g = el(svg, "g", {class: "way"});
+    const halo = el(halos, "path", {d, class: "halo", style: `stroke-width: ${p.label ? 15 : 6}px`});
+    const g = el(svg, "g", {class: "way"});
     g.onclick = () => pick(i % (p.ways.length / (p.names[1] ? 2 : 1)));
-    const title = el(g, "title"), arc = el(g, "path", {d, stroke: color, fill: "none"});
-    return [name, halo, title, arc, el(g, "text", {x, y: y + 4, fill: color, class: "op"})];
+    const title = el(g, "title"), place = {x, y: y + 4, fill: color, class: "op"};
+    return [name, halo, title, el(g, "path", {d, stroke: color, fill: "none"}), el(g, "text", place)];
   });
   p.nodes.forEach(([cx, cy, name], i) => {
     el(svg, "circle", {cx, cy, r: p.r, class: "state", style: `fill: ${p.fills[i]}`});
     el(svg, "text", {x: cx, y: cy + 4, "text-anchor": "middle"}, name);
   });
   const told = i => ({x: 4, y: i ? 222 : 14, fill: p.ways[i * p.ways.length / 2][3]});
-  p.names.forEach((name, i) => el(svg, "text", told(i), name));
+  p.names.forEach((name, i) => name && el(svg, "text", told(i), name));
   return k => there.forEach(([name, halo, title, arc, text], i) => {
     const v = p.values[k][i], before = p.values[Math.max(0, k - 1)][i], said = v.toFixed(p.digits);
     halo.setAttribute("visibility", (v > p.most / 2) === (before > p.most / 2) ? "hidden" : "visible");
     arc.setAttribute("stroke-width", 0.4 + (p.label ? 10 : 1.8) * v / p.most);
     arc.setAttribute("opacity", 0.15 + 0.85 * v / p.most);
-    title.textContent = `${name}: ${said}${p.unit}`;
-    text.textContent = p.label ? said : "";
+    [title.textContent, text.textContent] = [`${name}: ${said}${p.unit}`, p.label ? said : ""];
   });
 };
 """
@@ -470,7 +471,7 @@ def framed(
 def _png(figure) -> str:
     figure.savefig(buffer := io.BytesIO(), format="png", dpi=100)
     plt.close(figure)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return base64.b64encode(few_colours(buffer.getvalue())).decode()
 
 # %% ../nbs/16a_player.ipynb #page-of
 _STATES = dict(cell="edges", arcs="values", lines="x")  # what has an entry for each state
