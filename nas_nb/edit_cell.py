@@ -183,8 +183,9 @@ const choose = next => {
   const now = known(cell), counted = live(cell);
   table.panel.edges = [old, cell].map(c => c.map((k, e) => [e, k]));
   picture(1);
-  document.querySelectorAll(".way").forEach((way, e) =>
-    way.setAttribute("opacity", counted[e] || table.names[cell[e]] === "none" ? 1 : 0.3));
+  const pale = cell.map((k, e) => counted[e] || table.names[k] === "none" ? 1 : 0.3);
+  for (const what of [".way", ".op"])
+    document.querySelectorAll(what).forEach((part, e) => part.setAttribute("opacity", pale[e]));
   bars(now);
   const gains = buttons.map((row, e) => row.map((_, k) => known(change(e, k)).score - now.score));
   buttons.forEach((row, e) => row.forEach(([radio, small, label], k) => {
@@ -209,9 +210,9 @@ const say = (now, counted, peak) => {
     `${count(now.low)} of ${count(table.size)} encodings are worse, ${count(table.size - now.high)} better`
       + (peak ? "; no single change helps" : ""),
     `the best of random draws, on average: ${found.join(", ")}`,
-    `they hold one as good as this with probability: ${chance.join(", ")}`,
+    `chance of one as good as this: ${chance.join(", ")}`,
     `${count(paid.parameters)} parameters, ${count(paid.multiply_adds)} multiply-adds in the cell`
-      + (idle ? `; ${idle} operation${idle > 1 ? "s lead" : " leads"} nowhere (pale)` : ""),
+      + (idle ? `; ${idle} ${idle > 1 ? "lead" : "leads"} nowhere (pale)` : ""),
     `other encodings of the same function: ${count(alike)}`,
   ];
   get("words").replaceChildren();
