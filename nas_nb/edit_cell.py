@@ -183,8 +183,9 @@ const choose = next => {
   const now = known(cell), counted = live(cell);
   table.panel.edges = [old, cell].map(c => c.map((k, e) => [e, k]));
   picture(1);
-  document.querySelectorAll(".way").forEach((way, e) =>
-    way.setAttribute("opacity", counted[e] || table.names[cell[e]] === "none" ? 1 : 0.3));
+  const pale = cell.map((k, e) => counted[e] || table.names[k] === "none" ? 1 : 0.3);
+  for (const what of [".way", ".op"])
+    document.querySelectorAll(what).forEach((part, e) => part.setAttribute("opacity", pale[e]));
   bars(now);
   const gains = buttons.map((row, e) => row.map((_, k) => known(change(e, k)).score - now.score));
   buttons.forEach((row, e) => row.forEach(([radio, small, label], k) => {
@@ -209,9 +210,9 @@ const say = (now, counted, peak) => {
     `${count(now.low)} of ${count(table.size)} encodings are worse, ${count(table.size - now.high)} better`
       + (peak ? "; no single change helps" : ""),
     `the best of random draws, on average: ${found.join(", ")}`,
-    `they hold one as good as this with probability: ${chance.join(", ")}`,
+    `chance of one as good as this: ${chance.join(", ")}`,
     `${count(paid.parameters)} parameters, ${count(paid.multiply_adds)} multiply-adds in the cell`
-      + (idle ? `; ${idle} operation${idle > 1 ? "s lead" : " leads"} nowhere (pale)` : ""),
+      + (idle ? `; ${idle} ${idle > 1 ? "lead" : "leads"} nowhere (pale)` : ""),
     `other encodings of the same function: ${count(alike)}`,
   ];
   get("words").replaceChildren();
@@ -248,18 +249,19 @@ open(0);
 
 # %% ../nbs/16b_edit_cell.ipynb #page
 _FORM = """
-#panels {grid-template-columns: 8fr 10fr} #which {max-width: 20em} #code {font-family: monospace}
+#panels {grid-template-columns: 7fr 10fr} #which {max-width: 20em} #code {font-family: monospace}
 #rows > div {display: grid; gap: 4px; margin: 0 0 4px; align-items: center; grid-auto-flow: column;
-  grid-template-columns: 104px; grid-auto-columns: 1fr} #rows b {font-size: 11px; white-space: nowrap}
-label {position: relative; min-height: 30px; padding: 2px 4px; border: 1px solid #ccc; border-radius: 4px;
+  grid-template-columns: 100px; grid-auto-columns: 1fr} #rows b {font-size: 10.5px; white-space: nowrap}
+label {position: relative; min-height: 30px; padding: 2px 1px; border: 1px solid #ccc; border-radius: 4px;
   cursor: pointer; font-size: 11px; line-height: 1.25; text-align: center}
 label input {position: absolute; inset: 0; opacity: 0; margin: 0; cursor: pointer}
 label span, label small {display: block} label small {font-size: 10.5px; color: #666}
 label:focus-within {outline: 2px solid #0173b2}
-label.on {background: #ffefc2; border: 2px solid #8a6d00; padding: 1px 3px} .on small {font-weight: bold}
+label.on {background: #ffefc2; border: 2px solid #8a6d00; padding: 1px 0} .on small {font-weight: bold}
 .up small {color: #0173b2; font-weight: bold} .down small {color: #a34a00}
 #now {font-size: 17px; font-weight: bold; margin: 4px 0} #words {line-height: 1.45; font-size: 12px}
-#json {width: 100%; box-sizing: border-box; font: 11px monospace; height: 58px; margin: 6px 0 0; resize: none}
+#json {width: 100%; box-sizing: border-box; font: 11px monospace; height: 58px; flex: none; resize: none;
+  margin: 6px 0 0}
 @media (max-width: 480px) {#rows > div {grid: auto-flow / repeat(4, 1fr)} #rows b {grid-column: 1 / -1}}
 """
 _PAGE = Template("""<!doctype html><html lang="en"><meta charset="utf-8"><title>edit a cell</title>

@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 from matplotlib.colors import to_hex
 
 from .cells import Genotype
+from .claims import few_colours
 from .draw import op_label, op_look
 
 # %% ../nbs/16a_player.ipynb #place
@@ -245,7 +246,10 @@ const go = i => {
   get("now").textContent = shown.labels[k];
   for (const update of updates) update(k);
 };
-const pick = row => { picked = row; go(k); };
+const pick = row => {
+  get("row").value = picked = row;
+  go(k);
+};
 """
 
 # %% ../nbs/16a_player.ipynb #script-cell
@@ -253,13 +257,13 @@ _CELL = """
 const curve = w => `M${w[0]} ${w[1]}Q${w[2]} ${w[3]} ${w[4]} ${w[5]}`;
 draw.cell = (svg, p) => {
   for (const w of p.out) el(svg, "path", {d: curve(w), class: "out"});
-  const ways = el(svg, "g");
-  for (const [x, y, name, under = 30] of p.states) {
+  const ways = el(svg, "g"), words = el(svg, "g");
+  for (const [x, y, name] of p.states) {
     el(svg, "circle", {cx: x, cy: y, r: 15, class: "state"});
-    el(svg, "text", {x: x, y: y + under, "text-anchor": "middle", class: "small"}, name);
+    el(svg, "text", {x: x, y: y + 30, "text-anchor": "middle", class: "small"}, name);
   }
   return k => {
-    ways.replaceChildren();
+    for (const layer of [ways, words]) layer.replaceChildren();
     const before = p.edges[Math.max(0, k - 1)].map(String);
     for (const [w, o] of p.edges[k]) {
       const [color, width, dash, short, full] = p.ops[o], d = curve(p.ways[w]);
@@ -267,8 +271,8 @@ draw.cell = (svg, p) => {
       const g = el(ways, "g", {class: "way"});
       el(g, "title", {}, `${p.names[w]}: ${full}`);
       el(g, "path", {d, stroke: color, "stroke-width": width, "stroke-dasharray": dash, fill: "none"});
-      el(g, "text", {x: p.ways[w][6], y: p.ways[w][7], fill: color, class: "op"}, short);
-      if (p.rows[w] >= 0) g.onclick = () => pick(p.rows[w]);
+      const text = el(words, "text", {x: p.ways[w][6], y: p.ways[w][7], fill: color, class: "op"}, short);
+      if (p.rows[w] >= 0) g.onclick = text.onclick = () => pick(p.rows[w]);
     }
   };
 };
@@ -278,24 +282,24 @@ draw.cell = (svg, p) => {
 _ARCS = """
 draw.arcs = (svg, p) => {
   const halos = el(svg, "g"), there = p.ways.map(([d, x, y, color, name], i) => {
-    const halo = el(halos, "path", {d, class: "halo"}), g = el(svg, "g", {class: "way"});
+    const halo = el(halos, "path", {d, class: "halo", style: `stroke-width: ${p.label ? 15 : 6}px`});
+    const g = el(svg, "g", {class: "way"});
     g.onclick = () => pick(i % (p.ways.length / (p.names[1] ? 2 : 1)));
-    const title = el(g, "title"), arc = el(g, "path", {d, stroke: color, fill: "none"});
-    return [name, halo, title, arc, el(g, "text", {x, y: y + 4, fill: color, class: "op"})];
+    const title = el(g, "title"), place = {x, y: y + 4, fill: color, class: "op"};
+    return [name, halo, title, el(g, "path", {d, stroke: color, fill: "none"}), el(g, "text", place)];
   });
   p.nodes.forEach(([cx, cy, name], i) => {
     el(svg, "circle", {cx, cy, r: p.r, class: "state", style: `fill: ${p.fills[i]}`});
     el(svg, "text", {x: cx, y: cy + 4, "text-anchor": "middle"}, name);
   });
   const told = i => ({x: 4, y: i ? 222 : 14, fill: p.ways[i * p.ways.length / 2][3]});
-  p.names.forEach((name, i) => el(svg, "text", told(i), name));
+  p.names.forEach((name, i) => name && el(svg, "text", told(i), name));
   return k => there.forEach(([name, halo, title, arc, text], i) => {
     const v = p.values[k][i], before = p.values[Math.max(0, k - 1)][i], said = v.toFixed(p.digits);
     halo.setAttribute("visibility", (v > p.most / 2) === (before > p.most / 2) ? "hidden" : "visible");
     arc.setAttribute("stroke-width", 0.4 + (p.label ? 10 : 1.8) * v / p.most);
     arc.setAttribute("opacity", 0.15 + 0.85 * v / p.most);
-    title.textContent = `${name}: ${said}${p.unit}`;
-    text.textContent = p.label ? said : "";
+    [title.textContent, text.textContent] = [`${name}: ${said}${p.unit}`, p.label ? said : ""];
   });
 };
 """
@@ -375,6 +379,11 @@ const open = i => {
   const columns = get("panels").children;
   for (const column of columns) column.replaceChildren();
   updates = shown.panels.map(p => panel(columns[p.kind === "lines" ? 1 : 0], p));
+  const many = shown.panels.find(p => p.sets && p.sets.length > 1);
+  get("row").hidden = !many;
+  get("row").replaceChildren(...(many ? many.titles.map((title, i) => new Option(title, i)) : []));
+  picked = many ? Math.min(picked, many.titles.length - 1) : 0;
+  get("row").value = picked;
   get("at").max = shown.labels.length - 1;
   go(Math.min(k, shown.labels.length - 1));
 };
@@ -385,8 +394,10 @@ _FORM = """
 DATA.shows.forEach((show, i) => get("which").append(new Option(show.name, i)));
 get("which").hidden = DATA.shows.length < 2;
 get("which").onchange = event => open(+event.target.value);
+get("row").onchange = event => pick(+event.target.value);
 get("at").oninput = event => go(event.target.value);
 let timer = null;
+const pace = () => Math.max(150, 2500 / shown.labels.length);  // milliseconds
 get("play").onclick = () => {
   if (timer !== null) {
     clearInterval(timer);
@@ -396,7 +407,7 @@ get("play").onclick = () => {
   }
   if (k === shown.labels.length - 1) go(0);
   get("play").textContent = "⏸";
-  timer = setInterval(() => k < shown.labels.length - 1 ? go(k + 1) : get("play").onclick(), 150);
+  timer = setInterval(() => k < shown.labels.length - 1 ? go(k + 1) : get("play").onclick(), pace());
 };
 k = DATA.start;
 open(0);
@@ -406,7 +417,7 @@ open(0);
 _STYLE = """
 body {font: 13px "DejaVu Sans", sans-serif; margin: 0; padding: 6px; color: #222; background: #fff;
   height: 100vh; box-sizing: border-box; display: flex; flex-direction: column; gap: 4px}
-form {display: flex; gap: 8px; align-items: center} button, select {min-height: 28px}
+form {display: flex; gap: 8px; align-items: center} button, select {min-height: 28px; min-width: 0}
 #panels {flex: 1; min-height: 0; display: grid; grid-template-rows: 100%; gap: 0 12px}
 #panels > div, figure {display: flex; flex-direction: column; min-height: 0; min-width: 0}
 figure {margin: 2px 0} figcaption {font-weight: bold}
@@ -424,11 +435,14 @@ svg {flex: 1; min-height: 0; width: 100%} .line {fill: none; stroke-width: 1.5px
 
 # %% ../nbs/16a_player.ipynb #page-form
 _PAGE = Template("""<!doctype html><html lang="en"><meta charset="utf-8"><title>$name</title><style>$style
-#at {flex: 1; min-height: 28px} #play {min-width: 36px} #panels {grid-template-columns: $columns}
-#now {min-width: 9em; font-variant-numeric: tabular-nums; font-weight: bold}
+#at {flex: 1; min-width: 140px; min-height: 28px} #play {min-width: 36px}
+#which, #row {flex: 0 1 auto; max-width: 20em; text-overflow: ellipsis}
+#now {min-width: 7em; white-space: nowrap; font-variant-numeric: tabular-nums; font-weight: bold}
+#panels {grid-template-columns: $columns}
 </style><form onsubmit="return false"><select id="which" aria-label="$choice"></select>
 <label for="at">$name</label><button id="play" type="button" aria-label="play">▶</button>
-<input id="at" type="range" min="0" value="0"><output id="now" for="at" aria-live="polite"></output></form>
+<input id="at" type="range" min="0" value="0"><output id="now" for="at" aria-live="polite"></output>
+<select id="row" aria-label="whose lines are shown"></select></form>
 <div id="panels"><div></div><div></div></div>
 <script>const DATA = $data;$script</script></html>""")
 
@@ -470,7 +484,7 @@ def framed(
 def _png(figure) -> str:
     figure.savefig(buffer := io.BytesIO(), format="png", dpi=100)
     plt.close(figure)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return base64.b64encode(few_colours(buffer.getvalue())).decode()
 
 # %% ../nbs/16a_player.ipynb #page-of
 _STATES = dict(cell="edges", arcs="values", lines="x")  # what has an entry for each state

@@ -75,7 +75,7 @@ def browsed(tmp_path, view, script: str):
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
-        "--window-size=880,700",
+        "--window-size=828,700",
         "--virtual-time-budget=20000",
     ]
     address = f"file://{tmp_path}/page.html"
@@ -127,7 +127,8 @@ MOVES = """
   document.querySelectorAll(".way")[5].dispatchEvent(new Event("click"));
   seen.push(document.activeElement.name, document.querySelectorAll("[role=radiogroup][aria-label]").length);
   get("which").value = 1; get("which").dispatchEvent(new Event("change")); look();
-  seen.push(get("json").getBoundingClientRect().bottom <= 500);
+  const json = get("json").getBoundingClientRect();
+  seen.push(json.bottom <= 500 && json.height > 50 && json.right <= 828);
   return seen;
 """
 

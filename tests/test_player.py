@@ -100,6 +100,9 @@ MOVES = """<script>addEventListener("load", () => {
   look();
   at.value = 2; at.dispatchEvent(new Event("input")); look();
   document.querySelectorAll(".way")[1].dispatchEvent(new Event("click"));
+  seen.push([...document.querySelectorAll("figcaption")].map(e => e.textContent), document.querySelector("#row").value);
+  const row = document.querySelector("#row");
+  row.value = 0; row.dispatchEvent(new Event("change"));
   seen.push([...document.querySelectorAll("figcaption")].map(e => e.textContent));
   seen.push(at.getAttribute("aria-valuetext"), document.querySelectorAll("svg[role=img][aria-label]").length);
   const arcs = [...document.querySelectorAll("svg")].find(e => e.ariaLabel === "arcs");
@@ -116,14 +119,18 @@ def test_it_moves_in_a_browser(tmp_path):
     address = f"file://{tmp_path}/page.html"
     run = subprocess.run([BROWSER, *words, address], capture_output=True, text=True, timeout=120)
     found = json.loads(html.unescape(re.search("<pre>(.*?)</pre>", run.stdout, re.S)[1]))
-    first, last, captions, said, pictures, arcs, fits = found
-    assert first[0] == "λ = 1" and "sep 3" in first[1] and first[2] == 0  # nothing is new in the first state
+    first, last, captions, row, again, said, pictures, arcs, fits = found
     assert (
-        last[0] == said == "λ = 100" and "sep 3" not in last[1] and last[2] == 1 + 3
+        first[0] == "λ = 1" and "sep conv" in first[1] and first[2] == 0
+    )  # nothing is new in the first state
+    assert (
+        last[0] == said == "λ = 100" and "sep conv" not in last[1] and last[2] == 1 + 3
     )  # a way, and arcs that came over 2
     assert arcs == [["a → b: 44", 1], ["a → c: 00", 0.15], ["a → b: 33", 0.7875], ["a → c: 33", 0.7875]]
     assert fits  # slider and pictures on one screen
-    assert "edge 1" in captions and pictures == 5  # a click on a way chooses its row
+    assert (
+        "edge 1" in captions and row == "1" and "edge 0" in again and pictures == 5
+    )  # a click on a way chooses its row
 
 
 def test_make_lab_trusts_what_equals_the_commit(tmp_path):

@@ -239,7 +239,7 @@ def contribution_player(df: pd.DataFrame):  # an IPython `HTML`; `df`: from `bli
     shows, n = {}, df["seed"].nunique()
     for space, rows in df.groupby("space", sort=False):
         most = rows.groupby(["step", "edge"])["exact"].mean().max()
-        shows[f"{space}: mean of {n} supernets"] = contribution_panels(rows, most)
+        shows[f"{space}: mean of {n}"] = contribution_panels(rows, most)
     for (space, seed), rows in df.groupby(["space", "seed"], sort=False):
         most = rows[["exact", "backward"]].max().max()
         shows[f"{space}: supernet {seed + 1}"] = contribution_panels(rows, most)

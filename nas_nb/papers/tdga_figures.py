@@ -9,11 +9,11 @@ __all__ = ['LEVELS', 'SEARCHES', 'TICKS', 'RANDOM', 'NAMES', 'UNTRAINED', 'SPEED
            'draw_level', 'draw_levels', 'plot_evaluation', 'darts_of', 'main_course', 'at_generation', 'how_many',
            'words_of_evaluation', 'on_test', 'cite_beyond', 'cite_random', 'leak_table', 'leak_numbers', 'cite_late',
            'loci_of', 'entropy_of', 'draw_entropy', 'draw_map', 'plot_entropy', 'words_of_entropy', 'cite_temperature',
-           'population_table', 'draw_population', 'view_population', 'words_of_population', 'gains', 'with_random',
-           'draw_points', 'plot_ablations', 'words_of_ablations', 'judge_fixed', 'plot_best', 'best_table',
-           'words_of_best', 'rivals_of', 'retrain_plan', 'with_accuracy', 'plot_retrained', 'by_kind', 'ahead_of',
-           'words_of_retrained', 'judge_scratch', 'judge_added', 'scratch_cited', 'speed_table', 'whole_speed',
-           'check_course']
+           'population_table', 'draw_population', 'view_population', 'words_of_population', 'free_energies',
+           'population_panels', 'free_energy_player', 'gains', 'with_random', 'draw_points', 'plot_ablations',
+           'words_of_ablations', 'judge_fixed', 'plot_best', 'best_table', 'words_of_best', 'rivals_of', 'retrain_plan',
+           'with_accuracy', 'plot_retrained', 'by_kind', 'ahead_of', 'words_of_retrained', 'judge_scratch',
+           'judge_added', 'scratch_cited', 'speed_table', 'whole_speed', 'check_course']
 
 # %% ../../nbs/50b_tdga_figures.ipynb #figs-imports
 from collections.abc import Sequence
@@ -454,6 +454,59 @@ def words_of_population(record: dict) -> tuple[str, str]:  # title, alternative 
     title += f"{agreed(shares[-1])} in generation {generations[-1]}"
     alt = "Share of individuals with each shortcut, source against target, for a few generations. "
     return title, f"{alt}{title}."
+
+# %% ../../nbs/50b_tdga_figures.ipynb #free-imports
+from ..player import arcs_panel, lines_panel, player
+from ..plots import COLORS
+from ..vgg import LEVEL
+from ..vgg_pictures import _COLOURS
+
+# %% ../../nbs/50b_tdga_figures.ipynb #free-rows
+def free_energies(record: dict) -> pd.DataFrame:
+    "A row for each generation that was recorded in full: T, losses, entropy, free energy (nats), `counts`."
+    kept = [row for row in record["result"]["rows"] if "population" in row]
+    table = pd.DataFrame(kept)[["generation", "T", "best", "mean", "entropy"]]
+    table["counts"] = [to_bits(row["population"]).sum(0).tolist() for row in kept]
+    table["free"] = table["mean"] - table["T"] * len(SPACE.positions) * table["entropy"]
+    return table.assign(individuals=[len(row["population"]) for row in kept])
+
+# %% ../../nbs/50b_tdga_figures.ipynb #free-panels
+def population_panels(rows: pd.DataFrame, x: Sequence, ticks: Sequence = ()) -> list[dict]:
+    "A population as arcs, its entropy and its energies; `ticks`: names of the places `x`, if it has any."
+    arcs = [(i - 1, j - 1) for i, j in SPACE.positions]
+    n, nodes = int(rows["individuals"].max()), {str(k): f"{_COLOURS[LEVEL[k]]}55" for k in range(1, 17)}
+    colors, title = [_COLOURS[LEVEL[i]] for i, _ in SPACE.positions], "shortcuts of the population"
+    drawn = arcs_panel(nodes, arcs, list(rows["counts"]), (), title, colors, unit=f" of {n}", most=n)
+    energies = dict(
+        zip(("mean loss", "best", "free energy"), (list(rows[k]) for k in ("mean", "best", "free")))
+    )
+    looks = {"mean loss": "0.35", "best": COLORS[0], "free energy": STYLE["TDGA"]["color"]}
+    entropy = {"": list(rows["entropy"])}
+    lines = [
+        lines_panel(x, entropy, "entropy per position, nats (at most 0.69)", low=0, format="{:.2f}"),
+        lines_panel(x, energies, "energies, nats", looks, format="{:.3f}"),
+    ]
+    for panel in lines if len(ticks) else ():
+        panel["below"] = [[i / max(1, len(ticks) - 1), name] for i, name in enumerate(ticks)]
+    return [drawn, *lines]
+
+# %% ../../nbs/50b_tdga_figures.ipynb #free-player
+def free_energy_player(records: Sequence[dict]):  # of `tdga_run`, one for each T; an IPython `HTML`
+    "A slider over temperatures, or over the generations of a search."
+    tables = sorted((free_energies(record) for record in records), key=lambda t: t["T"].iloc[-1])
+    names = [f"T = {t['T'].iloc[-1]:g}" for t in tables]
+    last = max(set.intersection(*(set(t["generation"]) for t in tables)))
+    ends = pd.concat([t[t["generation"] == last] for t in tables])
+    ticks = [name.removeprefix("T = ") for name in names]
+    shows = {f"T moves, generation {last}": (names, population_panels(ends, range(len(ends)), ticks))}
+    for name, table in zip(names, tables):
+        labels = [f"generation {g}" for g in table["generation"]]
+        shows[f"{name}: generations move"] = labels, population_panels(table, list(table["generation"]))
+    warmest = ends.iloc[-1]
+    share = [c / warmest["individuals"] for c in warmest["counts"]]
+    alt = f"VGG19's shortcuts in a population at {names[-1]}, generation {last}, darker the more individuals "
+    figure = draw_shortcuts(SPACE, share)
+    return player(shows, "move", figure, alt + "have them.", height=420, choice="temperature")
 
 # %% ../../nbs/50b_tdga_figures.ipynb #gains
 def gains(course: pd.DataFrame, ends: pd.DataFrame, generation: int) -> pd.DataFrame:
