@@ -461,7 +461,7 @@ EXAMPLES = """examples:
   nas-nb claims 51 --profile quick              of one document, in a small profile
   nas-nb runs rm --document 51_asng_nas         forget computed runs
   nas-nb data list                              which data sets are here
-  nas-nb search digits --budget 2m              search an architecture for one's own images
+  nas-nb search digits --budget 5m              search an architecture for one's own images
 
 exit status: 0 fine, 1 something failed, 2 bad usage, 3 out of time, 70 a fault of nas-nb itself,
 130 stopped by Ctrl-C
@@ -567,7 +567,7 @@ def parser() -> argparse.ArgumentParser:
     what = "Regenerate the figures of nas_nb by executing its notebooks, or search on one's own images."
     p = _Parser("nas-nb", description=what, epilog=EXAMPLES, allow_abbrev=False)
     p.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = p.add_subparsers(required=True, metavar="figures|list|claims|search|runs|data")
+    commands = p.add_subparsers(required=True, metavar="figures|list|claims|runs|data|search")
     _commands(functools.partial(commands.add_parser, allow_abbrev=False))
     return p
 

@@ -75,6 +75,8 @@ def _module(where: str, folder: Path) -> ModuleType:
         if not (path := folder / Path(where).expanduser()).is_file():
             raise FileNotFoundError(f"there is no file {where}")
         spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None:
+            raise ImportError("it is no file of Python")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
@@ -188,7 +190,7 @@ class Own:
     data: ImageData
     space: CellSpace
     device: torch.device
-    out: Path | None = None  # where results go
+    out: Path = Path()  # where results go
 
     @cached_property
     def parts(self) -> dict[str, Images]:
@@ -222,7 +224,7 @@ def network(self: Own, seed: int, genotype: Genotype | None = None) -> CellNetwo
     built = CellNetwork(self.space, self.data.train.shape, len(self.data.train.classes), **form)
     return built.to(self.device)
 
-# %% ../nbs/29_own_data.ipynb #own-method
+# %% ../nbs/29_own_data.ipynb #method-of-own
 @patch
 def method(self: Own, seed: int, steps: int):
     "The method that was asked for."
@@ -242,6 +244,10 @@ def span(
 class Found(nn.Module):
     "A network for images (N, C, H, W), pixels as 0 to 1; gives logits (N, classes)."
 
+    mean: torch.Tensor  # (1, C, 1, 1)
+    std: torch.Tensor
+    shape: tuple[int, int, int]
+
     def __init__(
         self,
         network: nn.Module,  # of normalised images
@@ -251,7 +257,8 @@ class Found(nn.Module):
         shape: tuple[int, int, int],  # (C, H, W) of an image
     ):
         super().__init__()
-        self.network, self.classes, self.shape = network, tuple(classes), tuple(shape)
+        C, H, W = shape
+        self.network, self.classes, self.shape = network, tuple(classes), (C, H, W)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor([s or 1.0 for s in std]).view(1, -1, 1, 1))
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # %% ../nbs/29a_own_report.ipynb #imports-plots
 import matplotlib.pyplot as plt
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 # %% ../nbs/29a_own_report.ipynb #imports-ours
-from . import __version__
+import nas_nb
 from .cells import Genotype
 from .draw import describe, draw_cell
 from .files import write_atomic
@@ -102,10 +102,11 @@ def verdict(
     return _by_seeds(differences, 100 / len(labels))
 
 # %% ../nbs/29a_own_report.ipynb #svg
-FOUND, RANDOM = dict(color=COLORS[0], linestyle="-"), dict(color=COLORS[1], linestyle="--")
+FOUND: dict[str, Any] = dict(color=COLORS[0], linestyle="-")
+RANDOM: dict[str, Any] = dict(color=COLORS[1], linestyle="--")
 
 
-def _svg(figure: plt.Figure) -> str:
+def _svg(figure) -> str:  # closes it
     with plt.rc_context({"svg.fonttype": "path"}):
         figure.savefig(buffer := io.BytesIO(), format="svg", metadata={"Date": None}, bbox_inches="tight")
     plt.close(figure)
@@ -166,7 +167,8 @@ def _plot_training(ax: plt.Axes, results: list[dict], test) -> None:
 def plot_curves(results: list[dict], test) -> plt.Figure:  # `test`: the test `Images`
     "The losses of the search, and the accuracies of both trainings."
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.1))
-    _plot_search(axes[0], results), _plot_training(axes[1], results, test)
+    _plot_search(axes[0], results)
+    _plot_training(axes[1], results, test)
     return figure
 
 # %% ../nbs/29a_own_report.ipynb #confusion
@@ -318,7 +320,7 @@ def _facts(own: Own, plan, forecast: dict, results: list[dict], argv) -> str:
     rows["network"] = f"{asked['cells']} cells, {asked['channels']} channels in the first"
     rows["steps"] = steps
     rows["time"] = f"{span(spent)}; forecast {span(len(results) * sum(forecast.values()))}"
-    rows |= machine(own.device) | {"nas_nb": __version__, "written": now()}
+    rows |= machine(own.device) | {"nas_nb": nas_nb.__version__, "written": now()}
     rows["data"] = f"{about['form']}, from {about['source']}, hash {own.data.hash}"
     rows |= {"asked for": "nas-nb " + shlex.join(argv), "the same numbers again": again(argv, plan, own.out)}
     return _table(("", ""), [*rows.items()])
@@ -381,6 +383,8 @@ def _confusions(own: Own, answers: Sequence[int], labels: Sequence[int]) -> str:
     classes = own.data.test.classes
     counts = confusion(answers, labels, len(classes))
     words = "; ".join(confused(counts, classes)) or "no test image was taken for another class"
+    if len(set(answers)) == 1:  # its cells may have no path from the input to the output
+        words = f"it answers {classes[answers[0]]} whatever it sees, so it has learned nothing"
     shown = ""
     if len(classes) <= 40:
         alt = f"Test images by class and answer: {words}"

@@ -22,7 +22,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # %% ../nbs/29b_own_runs.ipynb #imports-torch
 import numpy as np
@@ -78,7 +78,8 @@ class Clock:
     "Batches, and the times at which they were asked for."
 
     def __init__(self, batches: Callable, device: torch.device):
-        self.batches, self.device, self.times = batches, device, []
+        self.batches, self.device = batches, device
+        self.times: list[float] = []
 
     def __call__(self, step: int):
         if self.device.type == "cuda":
@@ -196,7 +197,7 @@ def bought(
     steps = [_rounded(max(0, quarter) / each) for each in (t.search, t.train)]
     if any(n < m for n, m in zip(steps, fewest)):
         return trained + 4 * max(n * each for n, each in zip(fewest, (t.search, t.train)))
-    plan = Plan(*steps, 1)
+    plan = Plan(steps[0], steps[1], 1)
     one = plan.short * t.train + tried
     return plan._replace(random=max(1, round(plan.search * t.search / one)))
 
@@ -316,7 +317,9 @@ def _best(own: Own, network: CellNetwork, seed: int, tries: int = 20) -> Genotyp
 def _trained(own: Own, genotype: str, plan: Plan, seed: int, ckpt: Checkpoint) -> dict:
     network, test = own.network(seed, Genotype.from_json(genotype)), own.parts["test"]
     watched = split(test, 0, watched=min(WATCHED, len(test)))["watched"]
-    watch = dict(every=max(1, plan.train // LOOKS), seed=seed, ckpt=ckpt, desc=f"training, seed {seed}")
+    watch: dict[str, Any] = dict(
+        every=max(1, plan.train // LOOKS), seed=seed, ckpt=ckpt, desc=f"training, seed {seed}"
+    )
     batches, look = own.batches(own.parts["train"], seed), lambda: own.unchanged(watched)
     rows = fit(network, batches, _recipe(plan.train), look, **watch)
     counted = cost(network, own.data.train.shape)._asdict()

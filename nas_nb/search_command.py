@@ -56,7 +56,8 @@ def steps(
     if not found:
         says = "write three whole numbers from 1 on, SEARCH,TRAINING,RANDOM, such as 120,240,4"
         raise argparse.ArgumentTypeError(f"{text[:40]!r} are no steps: {says}")
-    return tuple(map(int, found.groups()))
+    search, train, random = map(int, found.groups())
+    return search, train, random
 
 # %% ../nbs/06i_search_command.ipynb #within
 def within(least: int, most: int) -> Callable[[str], int]:
@@ -94,7 +95,7 @@ examples:
   nas-nb search flowers --budget 2h --seeds 3    three times, for the spread between seeds
   nas-nb search flowers --method darts --space nb201 --budget 5m
   nas-nb search flowers.zip --side 64 --flip --export
-  nas-nb search digits --budget 2m               what comes with scikit-learn, to try it
+  nas-nb search digits --budget 5m               what comes with scikit-learn, to try it
 
 Results: report.html, weights.pt, genotype.json, cell.svg. In Python:
   from nas_nb.own_data import load_found
@@ -117,31 +118,23 @@ def _what(add: Callable) -> None:
     add("--cells", type=within(1, 100), metavar="N", default=3, help=cells)
 
 # %% ../nbs/06i_search_command.ipynb #options-how
-def _how(add: Callable, span: Callable) -> None:
+def _how_long(parser: argparse.ArgumentParser, span: Callable) -> None:
+    add = parser.add_mutually_exclusive_group().add_argument
     budget = "time for everything, random architectures included: 90s, 20m, 1h30m (default: 20m)"
     add("--budget", type=span, metavar="T", help=budget)
-    add(
-        "--steps",
-        type=steps,
-        metavar="S,T,R",
-        help="in place of a budget: steps of search and training, random ones",
-    )
+    given = "in place of a budget: steps of the search and of a training, random architectures"
+    add("--steps", type=steps, metavar="S,T,R", help=given)
+
+
+def _where(add: Callable) -> None:
     add("--seed", type=within(0, 10**6), metavar="N", default=0, help="the first seed (default: 0)")
-    add(
-        "--seeds",
-        type=within(1, 100),
-        metavar="N",
-        default=1,
-        help="so many repetitions, which share the budget",
-    )
+    seeds = "so many repetitions, which share the budget"
+    add("--seeds", type=within(1, 100), metavar="N", default=1, help=seeds)
     add("--out", metavar="DIR", help="where results go (default: nas-search-NAME here)")
     add("--name", metavar="NAME", help="what the data are called (default: PATH's last part)")
     add("--device", metavar="D", default="auto", help="auto (default), cpu, cuda or mps")
-    add(
-        "--export",
-        action="store_true",
-        help="also write network.pt2 (torch.export), and ONNX where it is installed",
-    )
+    exported = "also write network.pt2 (torch.export), and ONNX where it is installed"
+    add("--export", action="store_true", help=exported)
 
 # %% ../nbs/06i_search_command.ipynb #add-options
 def add_options(
@@ -151,4 +144,5 @@ def add_options(
     "All options of `nas-nb search`."
     parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, EPILOG
     _what(parser.add_argument)
-    _how(parser.add_argument, span)
+    _how_long(parser, span)
+    _where(parser.add_argument)

@@ -50,7 +50,7 @@ def still(tmp_path_factory):
         ("figures --set f=1;2", "commas"),
         ("figures --frobnicate", "--frobnicate"),
         ("figure", "figures"),
-        ("", "figures|list|claims|runs"),
+        ("", "figures|list|claims|runs|data|search"),
         ("claims --profile x", "known: smoke, quick, cpu, paper"),
         ("runs", "list|rm"),
         ("runs rm", "--all"),
@@ -78,6 +78,8 @@ def test_mistakes_and_help_are_cheap(still):
     for words, expected in (
         ("--help", 0),
         ("figures --help", 0),
+        ("search --help", 0),
+        ("search flowers --method asgn", 2),
         ("figures 99", 2),
         ("figures --dry-run", 0),
         ("list", 0),
@@ -156,6 +158,7 @@ def test_outside_a_checkout(tmp_path):
         "jobs.py",
         "notebooks.py",
         "report.py",
+        "search_command.py",
     ):
         shutil.copy(Path(cli.__file__).parent / name, package)
     result = run(tmp_path, "figures", PYTHONPATH=str(package.parent))
@@ -166,7 +169,7 @@ def test_outside_a_checkout(tmp_path):
     assert run(tmp_path, "--help", PYTHONPATH=str(package.parent)).returncode == 0
 
 
-def test_every_example_of_the_help_is_a_command_that_works(monkeypatch, capsys):
+def test_every_example_of_the_help_is_a_command_that_works(monkeypatch, capsys, tmp_path):
     "On the real project, without executing anything."
     monkeypatch.chdir(root())
     lines = [line.split("  ")[1] for line in cli.EXAMPLES.splitlines() if line.startswith("  nas-nb")]
@@ -177,6 +180,9 @@ def test_every_example_of_the_help_is_a_command_that_works(monkeypatch, capsys):
             words.append("--dry-run")
         if words[:2] == ["runs", "rm"]:
             words = ["runs", "list", *words[2:]]  # the same selection, nothing removed
+        if words[0] == "search":
+            tiny = "--space nb201 --channels 2 --cells 1 --side 4 --steps 2,2,1 --out"
+            words = [*words[:2], *tiny.split(), str(tmp_path / "out")]
         status, (_, err) = cli.main(words), capsys.readouterr()
         missing = words[0] == "runs" and "unknown document" in err  # nothing of it was computed here
         assert status == 0 or missing, (line, err)
