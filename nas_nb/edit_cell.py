@@ -14,7 +14,7 @@ from string import Template
 import matplotlib.pyplot as plt
 import numpy as np
 
-from .cells import decode
+from .cells import CellSpace, decode
 from .core import said
 from .operations import cost
 from .player import _CELL, _STYLE, _TOOLS, _bow, _labelled, _looks, as_data, framed
@@ -42,7 +42,7 @@ def _packed(numbers) -> str:
     return base64.b64encode(numbers.astype("<u2").tobytes()).decode()
 
 
-def _numbers(table: Table) -> dict[str, str]:
+def _numbers(table: Table) -> dict:
     n = len(table.frame)
     of = table.frame["function"].to_numpy() if "function" in table.frame else np.arange(n)
     _, first = np.unique(of, return_index=True)
@@ -67,12 +67,17 @@ def _picture(space, labels: int = 30) -> dict:  # as `cell_panel`, but for the w
     return about | dict(states=_PLACES, ways=_labelled(ways, places), rows=[*range(len(ends))], edges=[])
 
 # %% ../nbs/16b_edit_cell.ipynb #about
-def _about(table: Table, shape) -> dict:
+def _space(table: Table) -> CellSpace:
     space = table.space
     if space is None or len(space.edges) != 6 or space.nodes != 3 or not space.alike:
         raise ValueError(
             "a cell of four nodes and six edges can be edited: the table's space has another form"
         )
+    return space
+
+
+def _about(table: Table, shape) -> dict:
+    space = _space(table)
     costs = [cost(op.build(shape[0], affine=False), shape) for op in space.ops.values()]
     draws = [[n, round(random_best(table.scores, n), 2)] for n in (10, 100)]
     return _numbers(table) | dict(
@@ -283,7 +288,7 @@ def edit_cell(
 
     Raises `ValueError` without a table, for a space of another form, for a cell that is not in it, and
     where operations of the tables differ in number."""
-    if not tables or len({len(table.space.ops) if table.space else 0 for table, _ in tables.values()}) != 1:
+    if len({len(_space(table).ops) for table, _ in tables.values()}) != 1:
         raise ValueError("tables of spaces with the same number of operations are needed, at least one")
     about = [_about(*pair) for pair in tables.values()]
     first = next(iter(tables.values()))[0]
@@ -292,7 +297,8 @@ def edit_cell(
     script = _TOOLS + _CELL + _LOOK + _LIVE + _BARS + _ROWS + _SHOW + _SAY + _OPEN
     page = _PAGE.substitute(style=_STYLE + _FORM, data=data, script=script)
     told = f"{first.score([*start]):.1f} % accuracy, percentile {100 * where:.0f}"
-    alt = f"A cell whose six operations can be chosen; at first {to_text(first.space, start)}, {told}."
+    cell = to_text(_space(first), start)
+    alt = f"A cell whose six operations can be chosen; at first {cell}, {told}."
     return framed(page, _still(first, start, told), alt, height)
 
 # %% ../nbs/16b_edit_cell.ipynb #still

@@ -11,7 +11,7 @@ import html
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from string import Template
 
 import matplotlib.pyplot as plt
@@ -202,7 +202,8 @@ def arcs_panel(
 def _arcs(nodes, arcs, both: bool, colors) -> dict:
     step, base, room = 440 / max(1, len(nodes) - 1), 115 if both else 205, 85 if both else 180
     widest = max(abs(b - a) for a, b in arcs)
-    x, ways = [round(20 + step * i, 1) for i in range(len(nodes))], []
+    x = [round(20 + step * i, 1) for i in range(len(nodes))]
+    ways: list[list] = []
     for side in (-1, 1) if both else (-1,):
         for a, b in arcs:
             high, half = round(room * abs(b - a) / widest, 1), round((x[b] - x[a]) / 2, 1)
@@ -448,7 +449,7 @@ _PAGE = Template("""<!doctype html><html lang="en"><meta charset="utf-8"><title>
 
 # %% ../nbs/16a_player.ipynb #player
 def player(
-    shows: dict[str, tuple[Sequence[str], Sequence[dict]]],  # name → label of each state, panels
+    shows: Mapping[str, tuple[Sequence[str], Sequence[dict]]],  # name → label of each state, panels
     name: str,  # what the slider moves
     figure: plt.Figure,  # for those who see a picture only
     alt: str,  # what it shows
