@@ -510,6 +510,8 @@ def test_a_method_and_a_space_of_ones_own(pets, here, tmp_path, monkeypatch, cap
     assert answer(capfd, *words, "--space", "mine.py:TINY")[0] == 0
     network = load_found("nas-search-pets")
     assert {op for op, _ in network.network.genotype.normal[0]} == {"skip_connect"}
+    (here / "mine.py").write_text(MINE + "\n# another thought\n")
+    refused(capfd, r"holds another search \(own code .*mine.py", *words, "--space", "mine.py:TINY")
     shutil.move("nas-search-pets", tmp_path / "moved")  # the space goes with the folder
     monkeypatch.chdir(tmp_path)
     x = torch.rand(2, 1, 4, 4)
@@ -517,8 +519,6 @@ def test_a_method_and_a_space_of_ones_own(pets, here, tmp_path, monkeypatch, cap
     monkeypatch.chdir(here)
     (here / "as_module.py").write_text(MINE)
     assert answer(capfd, *words[:-1], "as_module:First", "--space", "as_module:TINY")[0] == 0
-    (here / "mine.py").write_text(MINE + "\n# another thought\n")
-    refused(capfd, "holds another search", *words, "--space", "as_module:TINY")
 
 
 def test_the_faults_of_ones_own_method_are_told_with_their_line(pets, here, capfd):
