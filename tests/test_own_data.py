@@ -133,7 +133,7 @@ def test_the_report_stands_by_itself(done):
     assert len(images) == 4 and all(len(alt.split()) >= 6 for alt in alts)  # cell, curves, confusions, data
     assert all('src="data:image/svg+xml;base64,' in tag for tag in images)
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "<script" not in page
-    text = unescape(re.sub(r"<[^>]+>", " ", page))
+    text = unescape(re.sub(r"<[^>]+>", " ", page)).replace("\xa0", " ")
     found = json.loads((done.out / "found.json").read_text())
     for said in (
         found["verdict"],
@@ -272,7 +272,9 @@ def test_what_was_stopped_goes_on_to_the_same(done, here, how, at, monkeypatch, 
     assert same(weights(done.out), weights(here / "stopped"))
     before, after = (json.loads((f / "found.json").read_text()) for f in (done.out, here / "stopped"))
     assert before == after
-    tries = lambda f: re.findall(r"<td>[\d.]+</td><td>[\d.]+ %</td></tr>", (f / "report.html").read_text())
+    tries = lambda f: re.findall(
+        r"<td>[\d.]+</td><td>[\d.]+&nbsp;%</td></tr>", (f / "report.html").read_text()
+    )
     assert tries(done.out) == tries(here / "stopped") and len(tries(done.out)) == 2
 
 
