@@ -69,7 +69,7 @@ def _by_images(found: np.ndarray, base: np.ndarray) -> Verdict:
     if p < 0.05:
         verb = "beat its random baseline" if b > c else "did worse than its random baseline"
         return Verdict(b > c, f"The search {verb}: {both}.", detail)
-    same = "the same number" if b == c else "a difference that chance explains"
+    same = "the same number" if b == c else "a difference that chance can explain"
     return Verdict(False, f"The search did not beat its own random baseline: {both}, {same}.", detail)
 
 # %% ../nbs/29a_own_report.ipynb #many-seeds
@@ -86,7 +86,7 @@ def _by_seeds(differences: np.ndarray, image: float) -> Verdict:  # points: foun
     if low > 0 or high < 0:
         verb = "beat its random baseline" if low > 0 else "did worse than its random baseline"
         return Verdict(bool(low > 0), f"The search {verb}: {told}.", detail)
-    sentence = f"The search did not beat its own random baseline: {told}, which chance explains."
+    sentence = f"The search did not beat its own random baseline: {told}, which chance can explain."
     return Verdict(False, sentence, detail)
 
 # %% ../nbs/29a_own_report.ipynb #verdict
@@ -419,6 +419,7 @@ def page(
     body += _compared(own, results, plan, labels) + _curves(own, results)
     body += _confusions(own, found["answers"], labels) + _images(data) + _usage(own)
     body += f"<h2>How it was computed</h2>{_facts(own, plan, forecast, results, argv)}"
+    body = body.replace(" %", "&nbsp;%")  # no line breaks there
     color = COLORS[2] if came_out.beat else COLORS[1]
     return _PAGE.substitute(title=f"Search on {escape(data.name)}", body=body, color=color)
 

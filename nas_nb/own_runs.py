@@ -11,7 +11,6 @@ __all__ = ['LOOKS', 'WATCHED', 'JUDGED', 'Clock', 'Times', 'memory_used', 'measu
 import argparse
 import contextlib
 import hashlib
-import importlib.util
 import io
 import json
 import math
@@ -519,7 +518,10 @@ def export(own: Own) -> int:  # exit status
     program = torch.export.export(found, (x,), dynamic_shapes=({0: batch},))
     torch.export.save(program, buffer := io.BytesIO())
     say(f"exported: {write_atomic(path, buffer.getvalue())} (pixels as 0 to 1, any number of images)")
-    if not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
         say("no ONNX file: `pip install onnx onnxscript`, then the same command again writes it")
         return 0
     torch.onnx.export(program, f=str(path.with_suffix(".onnx")), verbose=False)

@@ -179,7 +179,7 @@ def test_the_memory_of_colour_is_counted(tmp_path, monkeypatch):
 
 
 def test_memory_that_is_not_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats_py, "_decode", lambda item: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr(formats_py, "_decode", lambda *item: (_ for _ in ()).throw(MemoryError()))
     refused("f does not fit into memory: make it smaller", load_images, folder(tmp_path / "f", files()))
 
 

@@ -203,6 +203,9 @@ ELSEWHERE = {
     "codehash",
     "bits",
     "asng_speed",
+    "own_data",
+    "own_report",
+    "own_runs",
 }  # compute no results
 ROUNDED = {*portable_ops.OPS}
 SAME_AS = {  # what computes like an operation of the table, by its name there

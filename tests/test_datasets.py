@@ -489,9 +489,9 @@ def test_one_copy_of_what_was_added(tmp_path, roots, form, monkeypatch):
 def test_images_that_change_while_they_are_decoded_are_not_kept(tmp_path, roots, monkeypatch):
     f, decode = folder(tmp_path / "f", files()), formats_py._decode
 
-    def slow(item):
+    def slow(item, size):
         (f / "train" / "ant" / "0.png").write_bytes(PNG)
-        return decode(item)
+        return decode(item, size)
 
     monkeypatch.setattr(formats_py, "_decode", slow)
     load_images(f)
@@ -743,7 +743,7 @@ def test_verify(roots, tmp_path, monkeypatch):
     archive(roots[0] / "flowers.tar", files())
     assert "no checksums are known" in verify_data("flowers")
     (cache,) = (p for p in cached(roots[1]) if p.name.startswith("flowers"))
-    monkeypatch.setattr(formats_py, "_decode", lambda item: (_ for _ in ()).throw(DataError("decoded")))
+    monkeypatch.setattr(formats_py, "_decode", lambda *item: (_ for _ in ()).throw(DataError("decoded")))
     load_images("flowers")  # from the cache
     refused("decoded", verify_data, "flowers")
     refused("nas-nb data get cifar10", verify_data, "cifar10")

@@ -133,7 +133,7 @@ def test_the_report_stands_by_itself(done):
     assert len(images) == 4 and all(len(alt.split()) >= 6 for alt in alts)  # cell, curves, confusions, data
     assert all('src="data:image/svg+xml;base64,' in tag for tag in images)
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "<script" not in page
-    text = unescape(re.sub(r"<[^>]+>", " ", page))
+    text = unescape(re.sub(r"<[^>]+>", " ", page)).replace("\xa0", " ")
     found = json.loads((done.out / "found.json").read_text())
     for said in (
         found["verdict"],
@@ -272,7 +272,9 @@ def test_what_was_stopped_goes_on_to_the_same(done, here, how, at, monkeypatch, 
     assert same(weights(done.out), weights(here / "stopped"))
     before, after = (json.loads((f / "found.json").read_text()) for f in (done.out, here / "stopped"))
     assert before == after
-    tries = lambda f: re.findall(r"<td>[\d.]+</td><td>[\d.]+ %</td></tr>", (f / "report.html").read_text())
+    tries = lambda f: re.findall(
+        r"<td>[\d.]+</td><td>[\d.]+&nbsp;%</td></tr>", (f / "report.html").read_text()
+    )
     assert tries(done.out) == tries(here / "stopped") and len(tries(done.out)) == 2
 
 
@@ -510,6 +512,8 @@ def test_a_method_and_a_space_of_ones_own(pets, here, tmp_path, monkeypatch, cap
     assert answer(capfd, *words, "--space", "mine.py:TINY")[0] == 0
     network = load_found("nas-search-pets")
     assert {op for op, _ in network.network.genotype.normal[0]} == {"skip_connect"}
+    (here / "mine.py").write_text(MINE + "\n# another thought\n")
+    refused(capfd, r"holds another search \(own code .*mine.py", *words, "--space", "mine.py:TINY")
     shutil.move("nas-search-pets", tmp_path / "moved")  # the space goes with the folder
     monkeypatch.chdir(tmp_path)
     x = torch.rand(2, 1, 4, 4)
@@ -517,8 +521,6 @@ def test_a_method_and_a_space_of_ones_own(pets, here, tmp_path, monkeypatch, cap
     monkeypatch.chdir(here)
     (here / "as_module.py").write_text(MINE)
     assert answer(capfd, *words[:-1], "as_module:First", "--space", "as_module:TINY")[0] == 0
-    (here / "mine.py").write_text(MINE + "\n# another thought\n")
-    refused(capfd, "holds another search", *words, "--space", "as_module:TINY")
 
 
 def test_the_faults_of_ones_own_method_are_told_with_their_line(pets, here, capfd):
