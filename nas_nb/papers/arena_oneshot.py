@@ -301,10 +301,9 @@ def step_cost_run(
 ONESHOT = dict(  # joins the profiles of 95_arena
     cpu=dict(
         shot_table="digits",
-        # to come: DARTS with L1 and of second order, hypernetwork
         shot_methods=("ASNG", "DARTS", "random search", "SNAS", "Fair DARTS", "ProxylessNAS", "DSNAS",
-            "REINFORCE"),
-        shot_nulls=("DARTS", "SNAS"),  # to come: ProxylessNAS, DSNAS, Fair DARTS
+            "REINFORCE", "DARTS, second order", "hypernetwork", "DARTS with L1"),
+        shot_nulls=("DARTS", "SNAS", "ProxylessNAS", "DSNAS", "Fair DARTS"),
         shot_delta0s=(),  # to come: 0.1, 0.01
         shot_one_set=True,  # ASNG with the same images for weights and architecture
         shot_seeds=10,

@@ -108,6 +108,7 @@ LOOK["DARTS without none"] = LOOK["DARTS"] | dict(linestyle="-", marker=">")
 LOOK["DARTS with L1"] = LOOK["DARTS"] | dict(color="#8c4a00", marker="v")
 LOOK["Fair DARTS"] = dict(color="#117733", marker="s", linestyle="-")
 LOOK["DSNAS"] = dict(color="#332288", marker="d", linestyle="-.")
+LOOK["hypernetwork"] = dict(color="#aa4499", marker="h", linestyle=":")  # grey is for nulls
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #strips
 def plot_strips(ends: pd.DataFrame, nulls: pd.DataFrame, constant: float, title: str) -> plt.Figure:
@@ -173,8 +174,9 @@ def plot_growth(df: pd.DataFrame, cost: dict[str, float], constant: float, title
         ax.set_title(method)
     for ax in list(axes.flat)[len(methods) :]:
         ax.set_visible(False)
-    for ax in axes[-1]:
+    for ax in list(axes.flat)[len(methods) - columns : len(methods)]:  # the lowest of each column
         ax.set_xlabel("multiply-adds (10⁹)")
+        ax.tick_params(labelbottom=True)
     _stretch(axes[0, 0], "y")
     axes[0, 0].set_xscale("log")
     fig.supylabel("percentile of the cell", fontsize=9)
@@ -282,7 +284,7 @@ def plot_rankings(df: pd.DataFrame, most: dict, title: str) -> plt.Figure:  # `m
             _strip(ax, y, df[df["method"] == method][column].to_numpy(), LOOK[method]["color"])
         ax.axvline(most["ceiling"][column], color="0.35", linestyle="--", linewidth=1)
         ax.axvline(most["count"][column], color="0.35", linestyle=":", linewidth=1.4)
-        ax.set(title=what, xlabel="Kendall's τ", xlim=(-0.5, 1))
+        ax.set(title=what, xlabel="Kendall's τ", xlim=(-0.5, 1), xticks=(-0.5, 0, 0.5, 1))
     axes[0].set(yticks=range(len(methods)), yticklabels=methods, ylim=(len(methods) - 0.5, -0.5))
     headline(fig, title)
     return fig
