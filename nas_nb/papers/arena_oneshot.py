@@ -308,7 +308,8 @@ ONESHOT = dict(  # joins the profiles of 95_arena
         shot_one_set=True,  # ASNG with the same images for weights and architecture
         shot_seeds=10,
         # labels of searches with seeds from 10 on, too; 50 of these are planned
-        shot_fresh=("ASNG", "DARTS", "random-search", "ASNG-one-set", "REINFORCE"), shot_fresh_seeds=10,
+        shot_fresh=("ASNG", "DARTS", "random-search", "ASNG-one-set", "REINFORCE", "SNAS", "ProxylessNAS"),
+        shot_fresh_seeds=10,
         shot_steps=3000, shot_looks=30, shot_block=10,
         shot_flips=1000,  # seeds of coin flips
     ),
