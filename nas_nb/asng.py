@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from fastcore.basics import patch
 
 from .core import get_device
@@ -591,6 +592,12 @@ class Adam(SNG):
         self.updates = torch.zeros_like(self.delta)  # not counting the skipped ones
 
 # %% ../nbs/22_asng.ipynb #adam-step
+def _one_less_power(beta, n):  # 1 - βⁿ, (N,)
+    # torch has one way for whole vectors and another for the few numbers left over: ask for whole ones only,
+    # so that a trial is the same alone and among others
+    return 1 - (beta ** F.pad(n, (0, -len(n) % 32), value=1.0))[: len(n)]
+
+
 @patch
 def _step(self: Adam, g, v, scale):
     live = (scale > 0).to(scale.dtype)
@@ -601,8 +608,8 @@ def _step(self: Adam, g, v, scale):
     self.v.mul_(1 - (1 - b2) * live).add_(g.mul_(g).mul_(1 - b2))
     step = (
         self.m
-        * (live * self.delta / (1 - b1**n))
-        / (square_root(self.v).div_(square_root(1 - b2**n)).add_(self.eps))
+        * (live * self.delta / _one_less_power(b1, n))
+        / (square_root(self.v).div_(square_root(_one_less_power(b2, n))).add_(self.eps))
     )
     (K, D, N), G = self.theta_.shape, self.space.G
     parts = step.split([K * D, G, G])

@@ -750,7 +750,10 @@ def test_too_few_pairs_are_no_verdict():
     study = SimpleNamespace(judge=lambda id, told, **more: asked.append(more), stated=stated)
     ends.judge_leads(study, "search-learns", {"a": np.ones(9), "b": np.ones(4)})
     ends.judge_leads(study, "search-learns", {"a": np.ones(9)})
-    assert asked[0] == dict(tested=False, pairs=4, decide=20) and len(asked[1]["differences"]) == 9
+    ends.judge_leads(study, "search-learns", {"a": np.ones(9)}, room=0.9)
+    assert asked[0] == dict(tested=False, pairs=4, needed="about 20 pairs")
+    assert len(asked[1]["differences"]) == 9 and asked[1]["tested"]
+    assert asked[2]["tested"] is False and asked[2]["room"] == 0.9  # no room for what would matter
 
 
 def test_how_soon_a_way_stays_near_the_best():

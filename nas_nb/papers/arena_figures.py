@@ -462,14 +462,16 @@ def ahead_from(df: pd.DataFrame, name: str) -> str:
 _SAID = "{mean:+.3f} ({level:.3g} % interval {low:+.3f} to {high:+.3f}, n = {n})"
 
 
-def judge_pairs(study, id: str, differences, said: str = _SAID, **cited) -> Verdict:
+def judge_pairs(study, id: str, differences, said: str = _SAID, room=np.inf, **cited) -> Verdict:
     "Judge a claim by paired `differences`, (n,) or part → (n,), or say that a profile has no such runs."
     each = differences if isinstance(differences, dict) else {"": differences}
     if not each or min(map(len, each.values())) < 2:
         return study.judge(
             id, "no such searches in this profile", tested=False, needed="ten searches or more", **cited
         )
-    return study.judge(id, said, differences=differences, **cited)
+    if full := room < study.stated[id]["smallest"]:  # nothing could be as much better
+        said, cited = said + "; at most {room:+.2f} is possible here", cited | dict(room=room)
+    return study.judge(id, said, differences=differences, tested=not full, **cited)
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-judge
 _WORST = "{{mean:+.2f}} {unit}, {{level:.4g}} % interval {{low:+.2f}} to {{high:+.2f}}, "

@@ -220,10 +220,10 @@ def equal_table(
 
 # %% ../../nbs/54d_children_figures.ipynb #equal-plot
 def at_seconds(df: pd.DataFrame, way: str, seconds: float) -> np.ndarray:  # (seeds,)
-    "What searches miss at the last look within so many seconds; at the first if there is none."
+    "What searches miss at the first look after so many seconds (a little more than those), or the last."
     rows = df[df["way"] == way]
     times = np.sort(rows["seconds"].unique())
-    at = times[max(0, np.searchsorted(times, seconds, side="right") - 1)]
+    at = times[min(len(times) - 1, np.searchsorted(times, seconds))]
     return rows[np.isclose(rows["seconds"], at)].sort_values("seed", kind="stable")["missed"].to_numpy()
 
 
@@ -258,5 +258,6 @@ def told_equal(df: pd.DataFrame) -> str:  # from `equal_table`
     "What both miss after the seconds of a search with shared weights."
     ends = df[df["way"] == "shared"]
     spent = ends["seconds"].mean()
-    other = at_seconds(df, "REINFORCE", spent).mean()
-    return f"After {spent:.0f} seconds ENAS misses {ends['missed'].mean():.1f} points, NAS {other:.1f}"
+    other, drawn = (at_seconds(df, rule, spent).mean() for rule in ("REINFORCE", "random"))
+    told = f"After {spent:.0f} seconds ENAS misses {ends['missed'].mean():.1f} points"
+    return f"{told}, NAS {other:.1f}, random children {drawn:.1f}"

@@ -8,10 +8,10 @@ __all__ = ['ANSWER', 'CLAIMS']
 # %% ../../nbs/54f_controller_claims.ipynb #answer
 ANSWER = """**Cost**: NASNet needs {seven.days} times fewer days than NAS, {seven.gpus} times fewer GPU days;
 ENAS {thousand.least} to {thousand.most} times fewer of these. **PPO** is ahead at NASNet's learning rate
-({ppo-published.ppo} against {ppo-published.reinforce} % accuracy); with each at its own best rate the two
-are not told apart ({ppo-best.ppo} against {ppo-best.reinforce}). **The baseline** takes away
-{baseline-variance.share} % of the gradient's variance. The two best **cells** on CIFAR-10 rank
-{transfer.hundred} of 15,625 on CIFAR-100, {transfer.imagenet} on ImageNet16-120. **Shared
+({ppo-published.ppo} against {ppo-published.reinforce} % accuracy after 1,000 evaluations); with each at its
+own best rate the two are not told apart ({ppo-best.ppo} against {ppo-best.reinforce} after 500). **The
+baseline** takes away {baseline-variance.share} % of the gradient's variance. The two best **cells** on
+CIFAR-10 rank {transfer.hundred} of 15,625 on CIFAR-100, {transfer.imagenet} on ImageNet16-120. **Shared
 weights** make an architecture {per-architecture.macro} to {per-architecture.cells} times cheaper here; what
 they find is not told from a draw ({macro.mean} points, {macro.low} to {macro.high}). **Drop path** that grows
 takes {drop.mean} points of error away, one that does not nearly as many."""

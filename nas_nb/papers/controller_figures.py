@@ -135,7 +135,7 @@ def told_rates(df: pd.DataFrame, at: int) -> str:
     seen = df[df["evaluations"] == at]
     means = seen.groupby(["rule", "rate"])["reward"].mean().unstack().loc[["PPO", "REINFORCE"]]
     (a, b), (c, d) = means[3.5e-4], means.max(axis=1)
-    own = f"{c:.1f} and {d:.1f} % at their best rates"
+    own = f"{c:.1f} and {d:.1f} % at the best of these rates"
     return f"After {at:,} evaluations PPO and REINFORCE draw {a:.1f} and {b:.1f} % at NASNet's rate, {own}"
 
 

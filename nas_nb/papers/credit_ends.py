@@ -71,14 +71,18 @@ _TOLD = "{mean:+.2f} points, {level:.3g} % interval {low:+.2f} to {high:+.2f} (n
 _WAITS = "{pairs} pairs have been run"
 
 
-def judge_leads(study, id: str, leads: dict[str, np.ndarray], told: str = _TOLD, **fields) -> Verdict:
-    "The verdict on differences; with too few of them, not tested."
+def judge_leads(
+    study, id: str, leads: dict[str, np.ndarray], told: str = _TOLD, room: float = np.inf, **fields
+) -> Verdict:
+    "The verdict on differences; not tested with too few of them, or with less `room` than would matter."
     pairs = min(map(len, leads.values()))
     if pairs < ENOUGH:
         decide = _enough(DEVIATION, study.stated[id]["smallest"], level_of(study.stated), 0.8)
         return study.judge(id, _WAITS, tested=False, pairs=pairs, needed=f"about {decide} pairs")
     differences = next(iter(leads.values())) if len(leads) == 1 else leads
-    return study.judge(id, told, differences=differences, **fields)
+    if full := room < study.stated[id]["smallest"]:  # nothing could be as much better
+        told, fields = told + "; at most {room:+.2f} is possible here", fields | dict(room=room)
+    return study.judge(id, told, differences=differences, tested=not full, **fields)
 
 # %% ../../nbs/95f_credit_ends.ipynb #strips
 _LOOKS = LOOK | {
@@ -110,11 +114,12 @@ def plot_ends(df: pd.DataFrame, marks: dict[str, float], title: str) -> plt.Figu
     return fig
 
 # %% ../../nbs/95f_credit_ends.ipynb #told-ends
-def told_ends(df: pd.DataFrame) -> tuple[str, str]:  # title, alternative text
+def told_ends(df: pd.DataFrame, best: float) -> tuple[str, str]:  # title, alternative text
     "Mean accuracies of the searches."
     means = df[df["name"] != RANDOM].groupby("name", sort=False)["accuracy"].mean()
     n, other = int((df["name"] == CREDIT).sum()), "REINFORCE"
     title = f"Credit's cells have {means[CREDIT]:.1f} % right, REINFORCE's {means.get(other, np.nan):.1f} %"
+    title += f", the best there is {best:.1f} %"
     words = ", ".join(f"{name} {mean:.1f} %" for name, mean in means.items())
     return f"{title} (n = {n})", f"Mean accuracy of found cells: {words}."
 
