@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CREDIT', 'PERMUTED', 'AT_ONCE', 'RANDOM', 'MENDED', 'ENOUGH', 'DEVIATION', 'NULL_IDENTITY', 'search_table',
-           'accuracy_of', 'lead', 'judge_leads', 'best_of', 'judge_lead', 'plot_ends', 'told_ends', 'cell_table',
-           'uniform_parameters', 'estimate', 'grown_table', 'plot_grown', 'ways_table', 'way_leads', 'needed',
-           'plot_ways']
+           'accuracy_of', 'lead', 'judge_leads', 'best_of', 'judge_lead', 'plot_ends', 'told_ends', 'course_table',
+           'computing_until', 'plot_course', 'told_course', 'cell_table', 'uniform_parameters', 'estimate',
+           'grown_table', 'plot_grown', 'ways_table', 'way_leads', 'needed', 'plot_ways']
 
 # %% ../../nbs/95f_credit_ends.ipynb #imports
 from collections.abc import Sequence
@@ -86,9 +86,9 @@ def judge_leads(
     return study.judge(id, told, differences=differences, tested=not full, **fields)
 
 # %% ../../nbs/95f_credit_ends.ipynb #judge-lead
-def best_of(table: Table) -> float:
-    "Accuracy of the best cell of a space, in percent."
-    return table.score(encodings(table.space.sizes)).max().item()
+def best_of(table: Table, quantile: float = 1.0) -> float:
+    "Accuracy of the best cell of a space, in percent, or of a cell at a quantile."
+    return float(np.quantile(table.score(encodings(table.space.sizes)), quantile))
 
 
 def judge_lead(study, id: str, df: pd.DataFrame, best: float, other: str, one: str = CREDIT) -> Verdict:
@@ -134,6 +134,65 @@ def told_ends(df: pd.DataFrame, best: float) -> tuple[str, str]:  # title, alter
     title += f", the best there is {best:.1f} %"
     words = ", ".join(f"{name} {mean:.1f} %" for name, mean in means.items())
     return f"{title} (n = {n})", f"Mean accuracy of found cells: {words}."
+
+# %% ../../nbs/95f_credit_ends.ipynb #course
+def course_table(records: Sequence[dict], table: Table, costs: dict[str, list[float]]) -> pd.DataFrame:
+    "name, seed, computing (10⁹ multiply-adds), accuracy (%), percentile: a row for each look of a search."
+    rows = []
+    for r in records:
+        c = r["config"]
+        if c["null"] or c["method"] not in costs or c["method"] == RANDOM:  # it has no way to show
+            continue
+        every, (alone, both) = max(1, c["steps"] // c["looks"]), costs[c["method"]]
+        for n, found in enumerate(r["result"]["searches"]):
+            steps = every * np.arange(1, len(found["path"]) + 1)
+            work = (np.minimum(steps, c["first"]) * alone + np.maximum(steps - c["first"], 0) * both) / 1e9
+            name = list(_names(c, found))[0]
+            rows += [[name, r["seed"] + n, w, code] for w, code in zip(work, found["path"])]
+    df = pd.DataFrame(rows, columns=["name", "seed", "computing", "code"])
+    choices = choices_of(df["code"])
+    return df.assign(accuracy=table.score(choices), percentile=table.percentile(choices))
+
+# %% ../../nbs/95f_credit_ends.ipynb #until
+def computing_until(course: pd.DataFrame, name: str, top: float = 0.99) -> pd.Series:  # index: seed
+    "10⁹ multiply-adds until the percentile stays at `top`; infinite for a search that does not get there."
+
+    def until(rows):
+        late = rows.loc[rows["percentile"] < top, "computing"].max()
+        after = rows.loc[~(rows["computing"] <= late), "computing"]
+        return after.min() if len(after) else np.inf
+
+    rows = course[course["name"] == name]
+    return pd.Series({seed: until(own) for seed, own in rows.groupby("seed")}, dtype=float)
+
+# %% ../../nbs/95f_credit_ends.ipynb #plot-course
+def plot_course(course: pd.DataFrame, top: float, title: str) -> plt.Figure:  # `top`: accuracy (%)
+    "Accuracy of what a search would return, over what it has computed."
+    fig, ax = plt.subplots(figsize=(7.4, 3.4))
+    for name, rows in course.groupby("name", sort=False):
+        q = rows.groupby("computing")["accuracy"].quantile([0.25, 0.5, 0.75]).unstack()
+        look = dict(color=_color(name), linestyle="--" if name in (MENDED, AT_ONCE) else "-")
+        ax.plot(q.index, q[0.5], label=name, **look)
+        ax.fill_between(q.index, q[0.25], q[0.75], color=_color(name), alpha=0.12, lw=0)
+    ax.axhline(top, color="0.35", linestyle=":", linewidth=1)
+    ax.text(0, top, " best 1 % of the space", fontsize=7, va="bottom", color="0.35")
+    ax.set_xlabel("computing so far, 10⁹ multiply-adds for an image of a batch")
+    ax.set_ylabel("accuracy of the cell, trained by\nitself, % (median; band: quartiles)")
+    fig.legend(loc="outside right center")
+    headline(fig, title)
+    return fig
+
+# %% ../../nbs/95f_credit_ends.ipynb #told-course
+def told_course(course: pd.DataFrame) -> tuple[str, str]:  # title, alternative text
+    "Who stays among the best 1 % of the space, and from when on."
+    until = {name: computing_until(course, name) for name in dict.fromkeys(course["name"])}
+    there = {name: f"{np.isfinite(x).sum()} of {len(x)}" for name, x in until.items()}
+    words = [f"{name} {x.median():.1f} ({there[name]} searches)" for name, x in until.items()]
+    alt = f"10⁹ multiply-adds until a cell stays among the best 1 %, median: {', '.join(words)}."
+    told = f"credit after {until[CREDIT].median():.1f}·10⁹ multiply-adds"
+    if "SNAS" in until:
+        told += f", SNAS after {until['SNAS'].median():.1f}·10⁹, DARTS in {there['DARTS']} searches"
+    return f"Among the best 1 % for good: {told}", alt
 
 # %% ../../nbs/95f_credit_ends.ipynb #cell
 _OPS = list(DARTS_CELL.ops)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INTERVAL', 'constant', 'time', 'blind', 'approximate', 'better_way', 'toy_reinforce', 'toy_baseline', 'toy_parsec',
-           'toy_work', 'retrained', 'identity', 'separable', 'small', 'rnn_given', 'rnn_own', 'rnn_dead', 'rnn_rounded',
-           'rnn_mended', 'ways']
+           'toy_work', 'retrained', 'as_far', 'identity', 'separable', 'small', 'rnn_given', 'rnn_own', 'rnn_dead',
+           'rnn_rounded', 'rnn_mended', 'ways']
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #imports
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from nas_nb.papers.credit_ends import (
     ENOUGH,
     NULL_IDENTITY,
     accuracy_of,
+    computing_until,
     needed,
     uniform_parameters,
     way_leads,
@@ -111,6 +112,23 @@ def retrained(found: pd.DataFrame) -> dict:
     told = "{running:.0f} %, {batch:.0f} % by statistics of its own, {accuracy:.0f} % by itself; "
     gain = {"by itself": (three["accuracy"] - three["running"]).to_numpy()}
     return dict(leads=gain, told=told + INTERVAL) | {k: x.mean() for k, x in three.items()}
+
+# %% ../../nbs/95g_credit_verdicts.ipynb #as-far
+def as_far(course: pd.DataFrame) -> dict:
+    "Computing until a cell stays among the best 1 % of the space, credit's as a share of SNAS's."
+    until = {name: computing_until(course, name) for name in (CREDIT, "SNAS", "DARTS", "REINFORCE")}
+    seeds = until[CREDIT].index.intersection(until["SNAS"].index)
+    if len(seeds) < ENOUGH:
+        return dict(ours="SNAS has not been run", tested=False, needed="ten searches of each")
+    most = course[course["name"] == CREDIT]["computing"].max()
+    share = until[CREDIT][seeds].clip(upper=most) / until["SNAS"][seeds]
+    there = {
+        f"{name.lower()}_there": int(np.isfinite(x).sum()) for name, x in until.items() if name != CREDIT
+    }
+    told = "{credit:.1f} against {snas:.1f}·10⁹ multiply-adds (medians); mean share less 0.3: " + INTERVAL
+    medians = dict(credit=until[CREDIT].median(), snas=until["SNAS"].median())
+    cited = dict(reinforce=f"{until['REINFORCE'].median():.1f}", share_of_snas=f"{100 * share.mean():.0f}")
+    return dict(ours=told, differences=share - 0.3) | medians | cited | there
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #cell
 def _waits(n, planned):
