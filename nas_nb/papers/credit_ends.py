@@ -148,7 +148,8 @@ def course_table(records: Sequence[dict], table: Table, costs: dict[str, list[fl
             steps = every * np.arange(1, len(found["path"]) + 1)
             work = (np.minimum(steps, c["first"]) * alone + np.maximum(steps - c["first"], 0) * both) / 1e9
             name = list(_names(c, found))[0]
-            rows += [[name, r["seed"] + n, w, code] for w, code in zip(work, found["path"])]
+            seen = zip(steps, work, found["path"])
+            rows += [[name, r["seed"] + n, w, code] for step, w, code in seen if step > c["first"]]
     df = pd.DataFrame(rows, columns=["name", "seed", "computing", "code"])
     choices = choices_of(df["code"])
     return df.assign(accuracy=table.score(choices), percentile=table.percentile(choices))
@@ -175,8 +176,18 @@ def plot_course(course: pd.DataFrame, top: float, title: str) -> plt.Figure:  # 
         ax.plot(q.index, q[0.5], label=name, **look)
         ax.fill_between(q.index, q[0.25], q[0.75], color=_color(name), alpha=0.12, lw=0)
     ax.axhline(top, color="0.35", linestyle=":", linewidth=1)
-    ax.text(0, top, " best 1 % of the space", fontsize=7, va="bottom", color="0.35")
-    ax.set_xlabel("computing so far, 10⁹ multiply-adds for an image of a batch")
+    ax.annotate(
+        "best 1 %",
+        (1, top),
+        (-3, -2),
+        ("axes fraction", "data"),
+        "offset points",
+        ha="right",
+        va="top",
+        fontsize=7,
+    )
+    ax.set_xlim(0, None)
+    ax.set_xlabel("computing so far, 10⁹ multiply-adds")
     ax.set_ylabel("accuracy of the cell, trained by\nitself, % (median; band: quartiles)")
     fig.legend(loc="outside right center")
     headline(fig, title)
