@@ -108,32 +108,41 @@ def _color(name):
     return _LOOKS.get(name, LOOK[RANDOM] if name.startswith(RANDOM) else dict(color="0.3"))["color"]
 
 
-def plot_ends(df: pd.DataFrame, marks: dict[str, float], title: str) -> plt.Figure:
-    "Accuracy of each found cell, trained by itself; dotted `marks`: name → accuracy (%)."
-    names = [name for name in dict.fromkeys(df["name"]) if name != RANDOM]
-    fig, ax = plt.subplots(figsize=(6.8, 0.36 * len(names) + 1.6))
-    for y, name in enumerate(names):
-        x = accuracy_of(df, name).to_numpy()
-        spread = np.random.default_rng(0).uniform(-0.16, 0.16, len(x))
-        ax.plot(x, y + spread, "o", color=_color(name), alpha=0.6, markersize=4.5, markeredgewidth=0)
-        ax.plot([x.mean()], [y], "|", color=_color(name), markersize=15, markeredgewidth=2)
-    for name, at in marks.items():
-        ax.axvline(at, color="0.35", linestyle=":", linewidth=1)
-        ax.text(at, -0.75, f"{name} ", ha="right", va="center", fontsize=7, color="0.35")
-    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -1))
-    ax.set_xlabel("accuracy of the found cell, trained by itself, %")
+def _strip(ax, y, x, name):
+    spread = np.random.default_rng(0).uniform(-0.16, 0.16, len(x))
+    ax.plot(x, y + spread, "o", color=_color(name), alpha=0.6, markersize=4.5, markeredgewidth=0)
+    ax.plot([x.mean()], [y], "|", color=_color(name), markersize=15, markeredgewidth=2)
+
+# %% ../../nbs/95f_credit_ends.ipynb #plot-ends
+def plot_ends(spaces: dict[str, tuple[pd.DataFrame, Table]], title: str) -> plt.Figure:
+    "Accuracy of each found cell, trained by itself; `spaces`: name → (from `search_table`, its table)."
+    shown = [df for df, _ in spaces.values()]
+    names = [n for n in dict.fromkeys(name for df in shown for name in df["name"]) if n != RANDOM]
+    size = (4.4 + 3.2 * (len(spaces) - 1), 0.36 * len(names) + 1.7)
+    fig, axes = plt.subplots(1, len(spaces), figsize=size, sharey=True, squeeze=False)
+    for ax, (space, (df, table)) in zip(axes[0], spaces.items()):
+        for y, name in enumerate(names):
+            if len(x := accuracy_of(df, name).to_numpy()):
+                _strip(ax, y, x, name)
+        for at in (table.score([[2] * 6]).item(), best_of(table)):
+            ax.axvline(at, color="0.35", linestyle=":", linewidth=1)
+        ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5), title=space)
+    fig.supxlabel("accuracy of the found cell, trained by itself, %", fontsize="medium")
     headline(fig, title)
     return fig
 
 # %% ../../nbs/95f_credit_ends.ipynb #told-ends
-def told_ends(df: pd.DataFrame, best: float) -> tuple[str, str]:  # title, alternative text
-    "Mean accuracies of the searches."
-    means = df[df["name"] != RANDOM].groupby("name", sort=False)["accuracy"].mean()
-    n, other = int((df["name"] == CREDIT).sum()), "REINFORCE"
-    title = f"Credit's cells have {means[CREDIT]:.1f} % right, REINFORCE's {means.get(other, np.nan):.1f} %"
-    title += f", the best there is {best:.1f} %"
-    words = ", ".join(f"{name} {mean:.1f} %" for name, mean in means.items())
-    return f"{title} (n = {n})", f"Mean accuracy of found cells: {words}."
+def told_ends(spaces: dict[str, tuple[pd.DataFrame, Table]]) -> tuple[str, str]:  # title, alternative text
+    "Mean leads of credit, and mean accuracies of the searches."
+    lines, words = [], []
+    for space, (df, table) in spaces.items():
+        rows = df[df["name"] != RANDOM].groupby("name", sort=False)["accuracy"]
+        leads = {other: lead(df, CREDIT, other) for other in ("REINFORCE", RANDOM)}
+        told = [f"{x.mean():+.1f} points on {other}" for other, x in leads.items() if len(x)]
+        lines.append(f"{space} {', '.join(told)} (n = {rows.size()[CREDIT]})")
+        means = ", ".join(f"{name} {mean:.1f} %" for name, mean in rows.mean().items())
+        words.append(f"{space} (the best there is: {best_of(table):.1f} %): {means}")
+    return f"Credit's cells: {'; '.join(lines)}", f"Mean accuracy of found cells. {'; '.join(words)}."
 
 # %% ../../nbs/95f_credit_ends.ipynb #course
 def course_table(records: Sequence[dict], table: Table, costs: dict[str, list[float]]) -> pd.DataFrame:
