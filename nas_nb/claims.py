@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['STATED', 'RULES', 'RULED', 'WEIGHED', 'COLUMNS', 'MOST', 'WORST_FIRST', 'ICONS', 'EXPLORATORY', 'UNSAID', 'DECIDES',
-           'FEW', 'ADDED', 'DECIDED', 'CITATION', 'ANSWER', 'SHOWN', 'check_claims', 'fill', 'by_rule', 'level_of',
-           'interval', 'needed', 'weigh', 'kind', 'decide', 'judged', 'Table', 'Verdict', 'Verdicts', 'claims_csv',
-           'read_claims', 'counting', 'committed_claims', 'cited', 'cite', 'fill_answer', 'few_colours', 'show_png',
-           'summary']
+           'FEW', 'MANY', 'OPEN', 'ADDED', 'DECIDED', 'CITATION', 'ANSWER', 'SHOWN', 'check_claims', 'fill', 'by_rule',
+           'level_of', 'interval', 'needed', 'weigh', 'kind', 'decide', 'judged', 'Table', 'Verdict', 'Verdicts',
+           'claims_csv', 'read_claims', 'counting', 'committed_claims', 'cited', 'cite', 'fill_answer', 'few_colours',
+           'show_png', 'summary']
 
 # %% ../nbs/03c_claims.ipynb #imports
 import csv
@@ -459,40 +459,48 @@ DECIDES = "What decides each claim, and where it stands"
 class Verdicts:
     "The claims of a document, as a table with icons."
 
-    def __init__(self, rows: list[dict]):
-        self.rows = rows
+    def __init__(
+        self,
+        rows: list[dict],
+        first: Sequence[str] = (),  # ids of those that stay in view where there are many
+    ):
+        self.rows, self.first = rows, first
 
     def __repr__(self) -> str:
         return "\n\n".join(Verdict(row).plain() for row in self.rows)
 
 # %% ../nbs/03c_claims.ipynb #verdicts-markdown
-FEW = 3  # claims that are left open stay in view up to this number
+FEW, MANY = 4, 12  # so many that are left open, and so many in all, stay in view
+OPEN = ("inconclusive", "not tested")
 
 
-def _open_claims(rows: list[dict]) -> list[dict]:
-    "Those that are folded: neither decided nor seen at small scale."
-    found = [row for row in rows if kind(row["verdict"]) in ("inconclusive", "not tested")]
-    return found if len(found) > FEW else []
+def _in_view(rows: list[dict], first: Sequence[str]) -> list[dict]:
+    "The claims that are not folded."
+    is_open = [row for row in rows if kind(row["verdict"]) in OPEN]
+    if first and len(rows) - len(is_open) > MANY:
+        return [row for row in rows if row["id"] in first]
+    return rows if len(is_open) <= FEW else [row for row in rows if row not in is_open]
 
 # %% ../nbs/03c_claims.ipynb #verdicts-markdown-2
 def _counted(rows: list[dict], shown: int) -> str:
     "The line in place of claims that are folded; `shown`: how many are in view."
     kinds = Counter(kind(row["verdict"]) for row in rows)
     parts = ", ".join(f"{n} {name}" for name, n in kinds.items())
-    return f"{len(rows)}{' more' if shown else ''} claims are open: {parts}"
+    return f"{len(rows)}{' more' if shown else ''} claims{' are open' * (set(kinds) <= set(OPEN))}: {parts}"
 
 
 def _lines(rows: list[dict], folded: str = "") -> str:
     "A table of claims, without what decides them."
     lines = [Verdict(row)._table().headings + [row["document"], row["ours"]] for row in rows]
-    lines = [[verdict.replace(" ", "\xa0"), *rest] for verdict, *rest in lines]  # in one line
+    # in one line, but for what comes after a comma
+    lines = [[verdict.replace(" ", "\xa0").replace(",\xa0", ", "), *rest] for verdict, *rest in lines]
     return Table(["verdict", "claim", "document", "ours"], lines, folded)._repr_markdown_()
 
 # %% ../nbs/03c_claims.ipynb #verdicts-markdown-3
 @patch
 def _repr_markdown_(self: Verdicts) -> str:
-    folded = _open_claims(self.rows)
-    shown = [row for row in self.rows if row not in folded]
+    shown = _in_view(self.rows, self.first)
+    folded = [row for row in self.rows if row not in shown]
     parts = [_lines(shown)] if shown else []
     parts += [_lines(folded, _counted(folded, len(shown)))] if folded else []
     criteria = [[row["claim"], row["source"], _said_rule(row)] for row in self.rows]
@@ -682,6 +690,6 @@ def summary(
         problems += _show_figure(picture)
     if profile:
         _show_text(f"*Profile `{profile}`: figure and verdicts come from its committed records.*")
-        display(Verdicts(list(rows.values())))
+        display(Verdicts(list(rows.values()), [key.partition(".")[0] for key in ANSWER.findall(answer)]))
     if problems:
         print("\n".join(problems))

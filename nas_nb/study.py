@@ -418,9 +418,9 @@ def _find(self: Study, wanted: Wanted, mend: bool = False) -> tuple[str, dict | 
 def _say_whose(self: Study, record: dict) -> None:
     "Say once where committed records come from."
     data = f" with {record['data']['name']}" if "data" in record else ""
-    whose = f"made by code {record['made_by']['code']} on {record['run']['device']}{data}"
-    if whose not in self.told:
-        print(f"{record['label']}: from records {whose}; --force recomputes")
+    if (whose := f"on {record['run']['device']}{data}") not in self.told:
+        code = record["made_by"]["code"]
+        print(f"{record['label']}: from records made by code {code} {whose}; --force recomputes")
     self.told.add(whose)
 
 # %% ../nbs/03_study.ipynb #groups

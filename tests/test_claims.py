@@ -175,18 +175,32 @@ def test_nothing_of_a_claim_is_cut_off_or_read_as_markup(study):
 
 def test_of_many_claims_those_left_open_are_folded_and_counted(study):
     row = lambda n, verdict: dict(id=f"x{n}", **FLAT | dict(claim=f"claim {n}"), ours="o", verdict=verdict)
-    is_open = [row(1, "inconclusive"), row(2, "not tested"), row(3, "inconclusive, exploratory")]
+    is_open = [row(n, "inconclusive") for n in (1, 2)]
+    is_open += [row(3, "not tested"), row(4, "inconclusive, exploratory")]
     few = Verdicts([row(0, "reproduced"), *is_open])._repr_markdown_()
-    assert few.count("<details>") == 1 and "❔\xa0inconclusive,\xa0exploratory | claim 3 |" in few
-    rows = [row(0, "not reproduced"), *is_open, row(4, "inconclusive"), row(5, "seen at small scale")]
+    assert few.count("<details>") == 1 and "❔\xa0inconclusive, exploratory | claim 4 |" in few
+    rows = [row(0, "not reproduced"), *is_open, row(5, "inconclusive"), row(6, "seen at small scale")]
     shown, folded, criteria = Verdicts(rows)._repr_markdown_().split("<details>")
-    assert [n for n in range(6) if f"| claim {n} |" in shown] == [0, 5]
-    assert folded.startswith("<summary>4 more claims are open: 3 inconclusive, 1 not tested</summary>")
-    assert [n for n in range(6) if f"| claim {n} |" in folded] == [1, 2, 3, 4]
-    assert all(f"| claim {n} |" in criteria for n in range(6)) and claims._safe(FLAT["source"]) in criteria
+    assert [n for n in range(7) if f"| claim {n} |" in shown] == [0, 6]
+    assert folded.startswith("<summary>5 more claims are open: 4 inconclusive, 1 not tested</summary>")
+    assert [n for n in range(7) if f"| claim {n} |" in folded] == [1, 2, 3, 4, 5]
+    assert all(f"| claim {n} |" in criteria for n in range(7)) and claims._safe(FLAT["source"]) in criteria
     assert "claim 1" in repr(Verdicts(rows))
-    alone = Verdicts([*is_open, row(4, "inconclusive")])._repr_markdown_()
-    assert alone.startswith("<details><summary>4 claims are open: 3 inconclusive, 1 not tested</summary>")
+    alone = Verdicts([*is_open, row(5, "inconclusive")])._repr_markdown_()
+    assert alone.startswith("<details><summary>5 claims are open: 4 inconclusive, 1 not tested</summary>")
+
+
+def test_of_very_many_claims_those_that_come_first_are_in_view_and_the_others_counted():
+    row = lambda n, verdict: dict(id=f"x{n}", **FLAT | dict(claim=f"claim {n}"), ours="o", verdict=verdict)
+    rows = [row(n, "reproduced" if n % 2 else "not reproduced") for n in range(12)]
+    whole = Verdicts(rows, ["x1", "x2"])._repr_markdown_()
+    assert whole.count("<details>") == 1  # a dozen is not too many
+    rows += [row(12, "reproduced"), row(13, "not tested")]
+    shown, folded, criteria = Verdicts(rows, ["x1", "x2", "x13"])._repr_markdown_().split("<details>")
+    assert [n for n in range(14) if f"| claim {n} |" in shown] == [1, 2, 13]
+    assert folded.startswith("<summary>11 more claims: 5 not reproduced, 6 reproduced</summary>")
+    assert all(f"| claim {n} |" in shown + folded and f"| claim {n} |" in criteria for n in range(14))
+    assert Verdicts(rows)._repr_markdown_().count("<details>") == 1  # nobody said what comes first
 
 
 def test_a_study_shows_the_claims_of_a_part(study):

@@ -1062,7 +1062,11 @@ def test_whose_records_are_used_is_said_once(study, capsys):
     record["made_by"]["code"] = "0123456789abcdef"
     write_atomic(path, to_json(seal(record)))
     study.run(square, "square", 2, n=3)
-    assert "made by code 0123456789abcdef" in capsys.readouterr().out
+    assert not capsys.readouterr().out  # the same machine: each record names its code
+    record["run"]["device"] = "another machine"
+    write_atomic(path, to_json(seal(record)))
+    study.run(square, "square", 2, n=3)
+    assert "made by code 0123456789abcdef on another machine" in capsys.readouterr().out
 
 
 def test_the_first_output_says_where_the_figures_come_from(study, monkeypatch):

@@ -13,7 +13,7 @@ PROFILES = dict(
     paper=dict(
         first_seed=1000,
         toy_trials=25, toy_blocks=4, toy_steps=2000, toy_every=50,  # trials of a record, records
-        blind_seeds=6, blind_steps=300, blind_networks=12,  # supernets, their steps, architectures in a look
+        blind_seeds=6, blind_steps=300, blind_networks=12,  # supernets, steps, networks a look
         rnn_rules=("Adam", "SGD"), rnn_steps=1000, rnn_looks=20, seeds=100, rnn_shown=5,
         cost_choices=(1, 2, 4, 8, 16), cost_samples=10, cost_cells=8,
         timed=True,  # CPU time is taken, too
@@ -28,11 +28,7 @@ PROFILES = dict(
 
 # %% ../../nbs/53_credit_assignment.ipynb #profiles-join
 PROFILES = {name: PROFILES[name] | SEARCHES[name] for name in PROFILES}
-
-# %% ../../nbs/53_credit_assignment.ipynb #expected
 EXPECTED = dict(
-    paper="50 days on one core (estimated)",
-    cpu="three hours on one core, seconds to redraw",
-    quick="1 min",
-    smoke="10 s",
-)
+    paper="50 days on one core (estimated)", cpu="three hours on one core, seconds to redraw",
+    quick="1 min", smoke="10 s",
+)  # fmt: skip

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['CREDIT', 'PERMUTED', 'AT_ONCE', 'RANDOM', 'MENDED', 'ENOUGH', 'DEVIATION', 'NULL_IDENTITY', 'search_table',
-           'accuracy_of', 'lead', 'judge_leads', 'best_of', 'judge_lead', 'plot_ends', 'told_ends', 'course_table',
-           'computing_until', 'plot_course', 'told_course', 'cell_table', 'uniform_parameters', 'estimate',
-           'grown_table', 'plot_grown', 'ways_table', 'way_leads', 'needed', 'plot_ways']
+           'accuracy_of', 'lead', 'best_of', 'judge_leads', 'plot_ends', 'told_ends', 'course_table', 'computing_until',
+           'plot_course', 'told_course', 'cell_table', 'uniform_parameters', 'days', 'grown_table', 'both_costs',
+           'plot_costs', 'ways_table', 'way_leads', 'needed', 'plot_ways']
 
 # %% ../../nbs/95f_credit_ends.ipynb #imports
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -66,6 +65,11 @@ def lead(df: pd.DataFrame, one: str, other: str) -> np.ndarray:  # (pairs,)
     seeds = a.index.intersection(b.index)
     return (a[seeds] - b[seeds]).to_numpy()
 
+# %% ../../nbs/95f_credit_ends.ipynb #best-score
+def best_of(table: Table, quantile: float = 1.0) -> float:
+    "Accuracy of the best cell of a space, in percent, or of a cell at a quantile."
+    return float(np.quantile(table.score(encodings(table.space.sizes)), quantile))
+
 # %% ../../nbs/95f_credit_ends.ipynb #judge
 ENOUGH, DEVIATION = 5, 1.5  # pairs; points, between REINFORCE and random search in 95_arena
 _TOLD = "{mean:+.2f} points, {level:.3g} % interval {low:+.2f} to {high:+.2f} (n = {n})"
@@ -84,17 +88,6 @@ def judge_leads(
     if full := room < study.stated[id]["smallest"]:  # nothing could be as much better
         told, fields = told + "; at most {room:+.2f} is possible here", fields | dict(room=room)
     return study.judge(id, told, differences=differences, tested=not full, **fields)
-
-# %% ../../nbs/95f_credit_ends.ipynb #judge-lead
-def best_of(table: Table, quantile: float = 1.0) -> float:
-    "Accuracy of the best cell of a space, in percent, or of a cell at a quantile."
-    return float(np.quantile(table.score(encodings(table.space.sizes)), quantile))
-
-
-def judge_lead(study, id: str, df: pd.DataFrame, best: float, other: str, one: str = CREDIT) -> Verdict:
-    "The verdict on the accuracy of what `one` finds less that of `other`."
-    room = best - accuracy_of(df, other).mean()
-    return judge_leads(study, id, {other: lead(df, one, other)}, room=room)
 
 # %% ../../nbs/95f_credit_ends.ipynb #strips
 _LOOKS = LOOK | {
@@ -243,15 +236,13 @@ def uniform_parameters(shape: tuple, channels: int, cells: int, n: int) -> np.nd
 NULL_IDENTITY = 1 - (7 / 8) ** 4  # of uniform cells: an identity on one of four edges
 
 # %% ../../nbs/95f_credit_ends.ipynb #estimate
-def estimate(record: dict, s: SimpleNamespace) -> pd.Series:  # of `cost_run`; `s`: a profile
-    "Multiply-adds and days on a core of one search, and of the training of what it found."
-    count, seconds = np.mean(record["result"]["sampled"]), record["result"]["seconds"]
-    both = s.cell_steps * s.cell_size * (1 + 2 / 3)  # two networks a step in two thirds of the steps
-    images = {"search": both, "retraining": s.cell_train_steps * s.cell_size}
-    rows = {f"{what}, 10¹⁵ multiply-adds": n * count / 1e15 for what, n in images.items()}
-    if seconds:
-        rows |= {f"{what}, days of one core": n * seconds[0] / 4 / 86_400 for what, n in images.items()}
-    return pd.Series(rows).round(2)
+def days(record: dict, s: dict) -> dict[str, str]:  # of `cost_run`; `s`: the sizes of a profile
+    "Days on one core of one search and of the training of what it found, to be cited."
+    if not (seconds := record["result"]["seconds"]):  # the profile takes no time
+        return dict(days="–")
+    both = s["cell_steps"] * s["cell_size"] * (1 + 2 / 3)  # two networks a step in two thirds of the steps
+    images = both + s["cell_train_steps"] * s["cell_size"]
+    return dict(days=f"{images * seconds[0] / 4 / 86_400:.1f}")
 
 # %% ../../nbs/95f_credit_ends.ipynb #grown
 def grown_table(record: dict) -> pd.DataFrame:  # of `grown_run`; index: method, columns: |J|
@@ -260,20 +251,36 @@ def grown_table(record: dict) -> pd.DataFrame:  # of `grown_run`; index: method,
     return df / df.loc["REINFORCE"].iloc[0]
 
 
-def plot_grown(df: pd.DataFrame) -> plt.Figure:
-    "A step of each search over the number of operations to choose from."
-    fig, ax = plt.subplots(figsize=(7.4, 3.2))
-    for name, row in df.iterrows():
+def both_costs(costs: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:  # `cost_table`, `grown_table`
+    "A row for each step (of θ, whole), method and number of operations: multiply-adds, relative."
+    names = dict(choices="choices", sampled=CREDIT, mixed="DARTS, SNAS")
+    one = costs.rename(columns=names).melt("choices", var_name="method", value_name="multiply_adds")
+    two = whole.rename_axis("method").reset_index()
+    two = two.melt("method", var_name="choices", value_name="multiply_adds")
+    return pd.concat([one.assign(step="of θ"), two.assign(step="whole")], ignore_index=True)
+
+# %% ../../nbs/95f_credit_ends.ipynb #plot-costs
+def _both_logarithmic(ax, choices):
+    ax.set(xscale="log", yscale="log", xticks=choices, xticklabels=choices)
+    ax.set(yticks=[1, 2, 4, 8, 16], yticklabels=[1, 2, 4, 8, 16], xlabel="operations to choose from, |J|")
+    ax.minorticks_off()
+
+
+def plot_costs(costs: pd.DataFrame, whole: pd.DataFrame) -> plt.Figure:
+    "Multiply-adds of a step of θ, and of a whole step, over the number of operations to choose from."
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.1))
+    for column, name in (("mixed", "DARTS"), ("sampled", CREDIT)):
+        left.plot(costs["choices"], costs[column], **LOOK[name] | dict(color=_color(name)))
+    for name, row in whole.iterrows():
         look = dict(linestyle="--", marker="s") if "mended" in name else LOOK[name]
-        ax.plot(df.columns, row, label=name, **look | dict(color=_color(name)))
-    ax.set(xscale="log", yscale="log", xticks=df.columns, xticklabels=df.columns)
-    ax.set(yticks=[1, 2, 4, 8], yticklabels=[1, 2, 4, 8], xlabel="operations to choose from, |J|")
-    ax.set_ylabel("multiply-adds of a step\n(1: REINFORCE)"), ax.minorticks_off()
+        right.plot(whole.columns, row, label=name, **look | dict(color=_color(name)))
+    _both_logarithmic(left, costs["choices"]), _both_logarithmic(right, whole.columns)
+    left.set(ylabel="multiply-adds\n(1: one operation)", title="a step of θ (SNAS: as DARTS)")
+    right.set(ylabel="multiply-adds\n(1: REINFORCE)", title="a whole step, weights and θ")
     fig.legend(loc="outside right center")
-    flat, most = df.loc[CREDIT].max(), df.loc["DARTS"].iloc[-1] / df.loc[CREDIT].iloc[-1]
-    headline(
-        fig, f"Credit is flat, at {flat:.1f} of REINFORCE's step; DARTS grows to {most:.1f} times credit's"
-    )
+    most = costs["mixed"].iloc[-1], whole.loc["DARTS"].iloc[-1] / whole.loc[CREDIT].iloc[-1]
+    told = f"DARTS's grows to {most[0]:.1f} (θ alone) and {most[1]:.1f} times credit's (all)"
+    headline(fig, f"Credit's step costs the same however many operations there are; {told}")
     return fig
 
 # %% ../../nbs/95f_credit_ends.ipynb #ways

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INTERVAL', 'constant', 'time', 'blind', 'approximate', 'better_way', 'toy_reinforce', 'toy_baseline', 'toy_parsec',
-           'toy_work', 'retrained', 'as_far', 'identity', 'separable', 'small', 'rnn_given', 'rnn_own', 'rnn_dead',
-           'rnn_rounded', 'rnn_mended', 'ways']
+           'toy_work', 'retrained', 'judge_searches', 'as_far', 'identity', 'separable', 'small', 'percent_range',
+           'rnn_given', 'rnn_own', 'rnn_dead', 'rnn_rounded', 'rnn_mended', 'ways']
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #imports
 from collections.abc import Sequence
@@ -14,11 +14,18 @@ import numpy as np
 import pandas as pd
 
 from nas_nb.papers.credit_ends import (
+    AT_ONCE,
     CREDIT,
     ENOUGH,
+    MENDED,
     NULL_IDENTITY,
+    PERMUTED,
+    RANDOM,
     accuracy_of,
+    best_of,
     computing_until,
+    judge_leads,
+    lead,
     needed,
     uniform_parameters,
     way_leads,
@@ -111,7 +118,29 @@ def retrained(found: pd.DataFrame) -> dict:
     three = {k: accuracy_of(found, CREDIT, k) for k in ("running", "batch", "accuracy")}
     told = "{running:.0f} %, {batch:.0f} % by statistics of its own, {accuracy:.0f} % by itself; "
     gain = {"by itself": (three["accuracy"] - three["running"]).to_numpy()}
-    return dict(leads=gain, told=told + INTERVAL) | {k: x.mean() for k, x in three.items()}
+    other = (accuracy_of(found, "SNAS") - accuracy_of(found, "SNAS", "running")).mean()
+    cited = {k: x.mean() for k, x in three.items()} | dict(snas=f"{other:+.1f}")
+    return dict(leads=gain, told=told + INTERVAL) | cited
+
+# %% ../../nbs/95g_credit_verdicts.ipynb #searches
+def _judge(study, id, space, other, one=CREDIT):
+    df, table = space
+    room = best_of(table) - accuracy_of(df, other).mean()
+    judge_leads(study, id, {other: lead(df, one, other)}, room=room)
+
+
+def judge_searches(study, digits: tuple, images: tuple) -> None:  # each: from `search_table`, and the table
+    "Judge what credit finds against the other methods, its null and its variants."
+    _judge(study, "search-random", digits, RANDOM)
+    _judge(study, "search-learns", digits, PERMUTED)
+    near = {m: lead(digits[0], CREDIT, m) for m in ("DARTS", "SNAS")}
+    cited = {m.lower(): f"{x.mean():+.2f}" if len(x) else "–" for m, x in near.items()}
+    judge_leads(study, "near", near, **cited)
+    judge_leads(study, "retrained", **retrained(digits[0]))
+    _judge(study, "image-random", images, RANDOM)
+    _judge(study, "search-reinforce", images, "REINFORCE")
+    _judge(study, "weights-first", images, AT_ONCE)
+    _judge(study, "search-mended", images, CREDIT, MENDED)
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #as-far
 def as_far(course: pd.DataFrame) -> dict:
@@ -163,6 +192,14 @@ def small(inside: pd.DataFrame, planned: int, channels: int, cells: int) -> dict
     uniform = uniform_parameters((3, 16, 16), channels, cells, 40).mean()
     return dict(ours=INTERVAL, differences=1 - inside["parameters"].to_numpy() / uniform)
 
+# %% ../../nbs/95g_credit_verdicts.ipynb #proportion
+def percent_range(k: int, n: int) -> str:  # "8 to 22"
+    "The 95 % interval of k of n, in percent (Clopper and Pearson)."
+    from scipy.stats import binomtest
+
+    low, high = binomtest(k, n).proportion_ci()
+    return f"{100 * low:.0f} to {100 * high:.0f}"
+
 # %% ../../nbs/95g_credit_verdicts.ipynb #rnn
 def _count(table: pd.DataFrame, variant: str, column: str) -> dict[str, int]:  # rule → seeds
     rows = table[table["variant"] == variant]
@@ -185,16 +222,18 @@ def rnn_own(table: pd.DataFrame, n: int) -> dict:
     told = "{adam} of {n} seeds learn it with Adam, {sgd} with SGD"
     return dict(ours=told, holds=max(found.values()) <= 0.5 * n, n=n) | _BOTH | found
 
-
+# %% ../../nbs/95g_credit_verdicts.ipynb #rnn-dead
 def rnn_dead(table: pd.DataFrame, n: int) -> dict:
     "The document's symptom."
     dead = _count(table, "ReLU output", "always_0")
     plain = max(_count(table, "own output (4.2)", "always_0").values())
-    told = "always 0: {adam} of {n} seeds with Adam, {sgd} with SGD; of the plain network {plain}"
+    ranges = {f"range_{rule}": percent_range(k, n) for rule, k in (_BOTH | dead).items()}
+    told = "always 0: {adam} of {n} seeds with Adam (95 % interval {range_adam} %), {sgd} with SGD"
+    told += " ({range_sgd} %); of the plain network {plain}"
     lstm = _BOTH | _count(table, "LSTM, ReLU output", "always_0")
     cited = {f"lstm_{rule}": zero for rule, zero in lstm.items()}  # only the text has these
     holds = min(dead.values()) >= 0.1 * n and not plain
-    return dict(ours=told, holds=holds, n=n, plain=plain) | _BOTH | dead | cited
+    return dict(ours=told, holds=holds, n=n, plain=plain) | _BOTH | dead | ranges | cited
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #rnn-others
 def rnn_rounded(table: pd.DataFrame, records: dict, rules: Sequence[str], n: int) -> dict:
@@ -215,17 +254,14 @@ def rnn_mended(table: pd.DataFrame, n: int) -> dict:
     return dict(ours=told + " REINFORCE {sampled}", holds=min(found) >= 0.95 * n, n=n) | numbers
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #ways
+_SHORT = dict(network="controller ×10", slow="controller", genes="GA", tdga="TDGA", draws="ASNG")
+
+
 def ways(course: pd.DataFrame, records: dict[str, dict], evaluations: int) -> dict:
     "What is left of each way, and after how many evaluations its mean regret stays below 0.1 points."
     last = course[course["evaluations"] == course["evaluations"].max()].set_index("method")["mean"]
     told = "left: network {rnn:.2f}, GA {ga:.2f}, ASNG {asng:.2f}, random search {random:.2f}; worst lead "
     means = dict(rnn=last["controller ×10"], ga=last["GA"], asng=last["ASNG"], random=last["random search"])
-    short = {
-        "network": "controller ×10",
-        "slow": "controller",
-        "genes": "GA",
-        "tdga": "TDGA",
-        "draws": "ASNG",
-    }
-    means |= {key: needed(course, method) for key, method in short.items()}
+    means |= {key: needed(course, method) for key, method in _SHORT.items()}
+    means |= dict(slow_left=f"{last['controller']:.2f}")
     return dict(ours=told + INTERVAL, differences=way_leads(records, evaluations)) | means
