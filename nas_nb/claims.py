@@ -215,9 +215,10 @@ WORST_FIRST = ("not reproduced", "inconclusive", "reproduced, small", "reproduce
 
 
 def _how_good(rule: str, found: dict) -> tuple:
-    "The verdict; among equal ones, how far the interval lies on the claimed side."
-    side = -max(abs(found["low"]), abs(found["high"])) if rule == "alike" else found["low"]
-    return WORST_FIRST.index(found["verdict"]), side
+    "The verdict; among equal ones, how far the interval lies on the claimed side, then the mean."
+    mean, ends = found["mean"], (abs(found["low"]), abs(found["high"]))
+    side = (-max(ends), -abs(mean)) if rule == "alike" else (found["low"], mean)
+    return WORST_FIRST.index(found["verdict"]), *side
 
 # %% ../nbs/03c_claims.ipynb #weigh-part
 def _equal(n: int, level: float) -> tuple[float, float]:  # half the interval's width, the n that decides
@@ -331,6 +332,17 @@ def _undecided(found: dict, ours: str) -> str:
         return "; one run does not decide" if found["n"] == 1 else "; no n up to a million would decide"
     return f"; n = {found['needed']:,} would decide"
 
+# %% ../nbs/03c_claims.ipynb #no-spread
+_INTERVAL = re.compile(
+    r"\{level[^}]*\} % interval \{low[^}]*\} to \{high[^}]*\}(?:, n = \{n\}| \(n = \{n\}\))?"
+)
+
+
+def _without_spread(found: dict, ours: str) -> str:
+    "`ours` without an interval, if all differences are equal."
+    equal = found and found["n"] > 1 and found["high"] - found["low"] in (0, math.inf)
+    return _INTERVAL.sub("all {n} equal", ours) if equal else ours
+
 # %% ../nbs/03c_claims.ipynb #open-fact
 def _open_fact(verdict: str, numbers: dict, ours: str) -> str:
     "What to add to `ours`, if no rule decides and a claim is open."
@@ -352,6 +364,7 @@ def judged(
     stated = dict.fromkeys(RULED, "") | claims[id]
     _check_means(id, stated["rule"], holds, tested, differences)
     found = _found(id, stated, differences, level_of(claims), small)
+    ours = _without_spread(found, ours)
     text, written = fill(ours, _fields(ours, _weighed(found), numbers))
     verdict = decide(found.get("verdict", holds), tested, small, stated["exploratory"])
     text += _undecided(found if tested else {}, ours) or _open_fact(verdict, {} if found else numbers, ours)
@@ -485,7 +498,8 @@ def _in_view(rows: list[dict], first: Sequence[str]) -> list[dict]:
 def _counted(rows: list[dict], shown: int) -> str:
     "The line in place of claims that are folded; `shown`: how many are in view."
     kinds = Counter(kind(row["verdict"]) for row in rows)
-    parts = ", ".join(f"{n} {name}" for name, n in kinds.items())
+    names = {name: name.replace(", small", " (small)") for name in ICONS if name in kinds}
+    parts = ", ".join(f"{kinds[name]} {said}" for name, said in names.items())
     return f"{len(rows)}{' more' if shown else ''} claims{' are open' * (set(kinds) <= set(OPEN))}: {parts}"
 
 

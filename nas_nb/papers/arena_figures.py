@@ -6,12 +6,15 @@
 __all__ = ['SPACES', 'YARD', 'LOOK', 'ROWS', 'FLOOR', 'GROUP', 'HEATS', 'returned', 'regrets', 'of_seeds', 'missed', 'deciding',
            'against', 'above_flips', 'brief', 'plot_regret', 'mean_of', 'ahead', 'told_regret', 'shares', 'plot_shares',
            'told_shares', 'steps', 'plot_steps', 'told_steps', 'spread_over_steps', 'plot_heats', 'told_heats',
-           'plot_two', 'told_two', 'joined', 'said_mean', 'ahead_from', 'judge_pairs', 'judge_lookup']
+           'plot_two', 'told_two', 'joined', 'said_mean', 'ahead_from', 'judge_pairs', 'judge_lookup', 'Looked',
+           'judge_random', 'judge_tdga', 'judge_controllers', 'judge_flips', 'judge_returned', 'judge_steps']
 
 # %% ../../nbs/95c_arena_figures.ipynb #imports
 import math
 import re
+from collections.abc import Sequence
 from itertools import product
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -187,27 +190,29 @@ def _panels(df, rows, height):
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-plot
 def plot_regret(df: pd.DataFrame, rooms: dict, title: str) -> plt.Figure:  # `rooms`: table → `headroom`
-    "Median regret with quartiles against evaluations, a column for each table."
+    "Median regret with quartiles against evaluations, a row for each table, methods in columns."
     shown = [names for names in ROWS if set(names) & set(df["name"])]
-    fig, axes, tables = _panels(df, len(shown), 1 + 2.4 * len(shown))
-    for column, table in zip(axes.T, tables):
+    tables = list(df["table"].unique())
+    shape = dict(figsize=(max(5.5, 2.8 * len(shown) + 0.4), 1.6 + 2.1 * len(tables)))
+    fig, axes = plt.subplots(len(tables), len(shown), **shape, sharex=True, sharey="row", squeeze=False)
+    for line, table in zip(axes, tables):
         rows = df[df["table"] == table]
-        for ax, names in zip(column, shown):
+        for ax, names in zip(line, shown):
             _panel_regret(ax, rows, names)
             _room(ax, rooms.get(table, {}))
             _regret_axis(ax, 1.6 * rows["q75"].max())
-        column[-1].set_xlabel("evaluations")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("regret (points of accuracy)")
-    _legend_of_all(fig, axes[:, -1])
+        line[0].set(title=SPACES[table], ylabel="regret (points)")
+    for ax in axes[-1]:
+        ax.set_xlabel("evaluations")
+    _legend_of_all(fig, axes[-1], 5 if len(shown) > 1 else 3)
     headline(fig, title)
     return fig
 
 
-def _legend_of_all(fig, axes):
+def _legend_of_all(fig, axes, columns: int = 3):
     both = [ax.get_legend_handles_labels() for ax in axes]
     lines = {label: line for found in both for line, label in zip(*found)}
-    fig.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=3)
+    fig.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=columns)
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-mean
 def mean_of(df: pd.DataFrame, table: str, name: str, at: int, kind: str = "", column="mean") -> float:
@@ -283,7 +288,7 @@ _RANDOM = dict(color="0.2", marker="|")
 def plot_shares(df: pd.DataFrame, title: str) -> plt.Figure:
     "Share of the space that is better than what was returned: a panel for each table."
     methods = [m for m in ("exact", *METHODS) if m in set(df["method"]) and m != "random search"]
-    fig, axes, tables = _panels(df, 1, 0.36 * len(methods) + 1.7)
+    fig, axes, tables = _panels(df, 1, 0.29 * len(methods) + 1.7)
     for ax, table in zip(axes[0], tables):
         rows = df[(df["table"] == table) & df["method"].isin(methods)]
         for _, row in rows.iterrows():
@@ -485,3 +490,126 @@ def judge_lookup(study, id: str, differences, **cited) -> Verdict:
     except KeyError as missing:
         return study.judge(id, f"no run of {missing.args[0]} in this profile", tested=False, **cited)
     return judge_pairs(study, id, found, _WORST.format(unit=study.stated[id]["unit"]), **cited)
+
+# %% ../../nbs/95c_arena_figures.ipynb #looked
+class Looked(NamedTuple):
+    "The look-ups of a study."
+
+    runs: dict  # table → name → record
+    df: pd.DataFrame  # from `regrets`
+    rooms: dict  # table → from `headroom`
+    last: int  # evaluations at which most claims are judged
+    early: int  # those of slow methods
+    late: int  # those of TDGA
+
+    def mean(self, *which) -> str:
+        return said_mean(self.df, *which)
+
+    def beats(self, name: str, at: int = 0, **how) -> dict:
+        "What random search misses less what a method does."
+        return against(self.runs, "random search", name, at or self.last, **how)
+
+    def different(self, name: str) -> str:
+        "How many different encodings its searches ask for, on average, on the first table that decides."
+        found = self.runs[deciding(self.runs)[0]]
+        return f"{found[name]['result']['different']:,.0f}" if name in found else "–"
+
+# %% ../../nbs/95c_arena_figures.ipynb #said
+def _cited(at: Looked, name: str) -> dict:
+    macro = {k: at.mean(name, "", n, "nasbenchmacro") for k, n in dict(early=at.early, late=at.late).items()}
+    digits = at.mean(name, "", at.last, "digits")
+    return dict(miss=at.mean(name), seen=at.mean(name, "seen"), digits=digits) | macro
+
+
+def _cited_of_tables(at: Looked) -> dict:
+    first, other = (at.rooms[(deciding(at.runs) * 2)[i]] for i in (0, 1))
+    told = dict(noise=f"{first['noise']:.2f}", noise_macro=f"{other['noise']:.2f}")
+    return told | dict(lucky=f"{other['lucky']:.2f}", within=first["within"])
+
+# %% ../../nbs/95c_arena_figures.ipynb #judge-random
+_OTHERS = {"sng": "SNG", "ga": "GA", "evolution": "evolution", "reinforce-100": "REINFORCE ×100"}
+
+
+def judge_random(study, at: Looked) -> None:
+    "ASNG and the other methods against random search, random search against grids, ASNG against a library."
+    told = dict(last=f"{at.last:,}", miss=at.mean("ASNG"), chance=at.mean("exact"))
+    told |= {k: at.mean(m, "", at.last, "nasbenchmacro") for k, m in dict(macro="ASNG", easy="exact").items()}
+    told |= dict(start=ahead_from(at.df, "ASNG")) | _cited_of_tables(at)
+    judge_lookup(study, "lookup-asng", lambda: at.beats("ASNG"), **told)
+    for id, name in _OTHERS.items():
+        judge_lookup(study, f"lookup-{id}", lambda: at.beats(name), **_cited(at, name))
+    told = dict(miss=at.mean("TPE", "", at.early), chance=at.mean("exact", "", at.early))
+    judge_lookup(study, "lookup-tpe", lambda: at.beats("TPE", at.early), **told)
+    _judge_slow_and_grid(study, at)
+    told = dict(tpe=told["miss"], asng=at.mean("ASNG", "", at.early), best=at.mean("ASNG", "seen", at.early))
+    judge_lookup(study, "lookup-library", lambda: against(at.runs, "TPE", "ASNG", at.early), **told)
+
+# %% ../../nbs/95c_arena_figures.ipynb #judge-slow
+def _judge_slow_and_grid(study, at: Looked) -> None:
+    room = at.rooms[deciding(at.runs)[0]]
+    told = _cited(at, "REINFORCE") | dict(marginal=f"{room['marginal']:.2f}")
+    told |= dict(needed="a space that random search cannot see in 20,000 evaluations")
+    study.judge("lookup-reinforce", "misses {miss} points after 100 updates", tested=False, **told)
+    names = ("grid", "shuffled grid")
+    grids = lambda: joined({name: against(at.runs, name, "random search", at.last) for name in names})
+    told = dict(order=at.mean("grid"), shuffled=at.mean("shuffled grid"))
+    judge_lookup(study, "lookup-grid", grids, **told)
+
+# %% ../../nbs/95c_arena_figures.ipynb #judge-tdga
+_PAIRS = {"temperature-low": ("cold TDGA", "TDGA at 0.5"), "temperature-high": ("cold TDGA", "TDGA at 8")}
+_PAIRS |= {"temperature-published": ("cold TDGA", "TDGA"), "tdga-ga": ("GA", "TDGA")}
+
+
+def judge_tdga(study, at: Looked) -> None:
+    "TDGA against random search and a simple GA, and a temperature against none."
+    end = lambda name: at.mean(name, "", at.late)
+    told = dict(before=at.mean("TDGA"), miss=end("TDGA"), chance=end("exact"))
+    judge_lookup(study, "lookup-tdga", lambda: at.beats("TDGA", 5000, tables=1), **told)
+    for id, (other, name) in _PAIRS.items():
+        told = dict(warm=end(name), other=end(other))
+        told |= dict(cold=at.different("cold TDGA"), different=at.different(name))
+        versus = lambda: against(at.runs, other, name, 5000, tables=1)
+        judge_lookup(study, f"lookup-{id}", versus, **told)
+
+# %% ../../nbs/95c_arena_figures.ipynb #judge-controllers
+_DEEP = {"controller-10": "controller ×10", "ppo-10": "controller, PPO ×10", "pnas": "PNAS"}
+_DEEP |= {"ppo": "controller, PPO"}
+
+
+def judge_controllers(study, at: Looked) -> None:
+    "Controllers and PNAS against random search, PPO against REINFORCE, PNAS against PPO."
+    missed = lambda name: dict(miss=at.mean(name), different=at.different(name))
+    ours, needed = "misses {miss} points after 50 updates", "20,000 evaluations in a larger space"
+    study.judge("lookup-controller", ours, tested=False, needed=needed, **missed("controller"))
+    for id, name in _DEEP.items():
+        judge_lookup(study, f"lookup-{id}", lambda: at.beats(name), **missed(name))
+    plain, ppo = _DEEP["controller-10"], _DEEP["ppo-10"]
+    judge_lookup(study, "lookup-ppo-reinforce", lambda: against(at.runs, plain, ppo, at.last))
+    judge_lookup(study, "lookup-pnas-ppo", lambda: against(at.runs, ppo, "PNAS", at.last))
+
+# %% ../../nbs/95c_arena_figures.ipynb #judge-flips
+def judge_flips(study, at: Looked) -> Verdict:
+    "Methods that return their most likely architecture, against the same on coin flips."
+    learners = ("ASNG", "SNG", "REINFORCE", "REINFORCE ×10", "REINFORCE ×100")
+    by_method = lambda: joined({name: above_flips(at.runs, name, at.last) for name in learners})
+    told = dict(asng=at.mean("ASNG on coin flips"), uniform=at.mean("exact", "", 1))
+    return judge_lookup(study, "lookup-flips", by_method, **told)
+
+
+def judge_returned(study, at: Looked) -> Verdict:
+    "The most likely architecture against the best seen."
+    not_worse = lambda: against(at.runs, "ASNG", "ASNG", at.last, "seen")
+    told = dict(seen=at.mean("ASNG", "seen"), likely=at.mean("ASNG"))
+    return judge_lookup(study, "lookup-likely", not_worse, **told)
+
+# %% ../../nbs/95c_arena_figures.ipynb #judge-steps
+def judge_steps(study, at: Looked, delta0: Sequence[float]) -> None:  # first steps
+    "ASNG from other first steps, and how far first steps matter with ASNG and SNG."
+    others = [f"ASNG from {step:g}" for step in delta0 if step != 1]
+    ends = lambda n: {f"at{i}": at.mean(name, "", n) for i, name in enumerate(others, 1)}
+    told = lambda n: ends(n) | dict(one=at.mean("ASNG", "", n))
+    apart = lambda: joined({name: against(at.runs, name, "ASNG", 5000) for name in others})
+    judge_lookup(study, "lookup-alike", apart, **told(at.late))
+    spread = lambda rule: spread_over_steps(at.runs, rule, at.last, (1.0, 0.1, 0.01))
+    eased = lambda: {table: x - spread("ASNG")[table] for table, x in spread("SNG").items()}
+    judge_lookup(study, "lookup-eased", eased, sng=at.mean("SNG from 0.01"), **told(at.last))

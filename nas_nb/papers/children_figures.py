@@ -86,9 +86,9 @@ def plot_found(
     names: Sequence[str],  # what is written above each
     title: str,
 ) -> plt.Figure:
-    "Children as lines of layers, one below the other."
-    fig, axes = plt.subplots(len(rows), 1, figsize=(5.4, 1.9 * len(rows)), squeeze=False)
-    for ax, row, name in zip(axes[:, 0], rows, names):
+    "Children as lines of layers, side by side."
+    fig, axes = plt.subplots(1, len(rows), figsize=(4.4 * len(rows), 2.2), squeeze=False)
+    for ax, row, name in zip(axes[0], rows, names):
         draw_layers(SPACES[space].decode(row), (1, 8, 8), ax=ax)
         ax.set_title(name, fontsize=8)
     headline(fig, title)

@@ -164,7 +164,7 @@ def cells(motifs: pd.DataFrame | None) -> dict:
     numbers |= dict(most_two=value("2", 10, "best"), most=value("8", 10, "best"))
     numbers |= dict(long_two=value("2", 1000), long=value("8", 1000))
     holds = all(value(cell, n) > value("8", n) for cell in "24" for n in (10, 50))
-    told = "best of 10: {two:.2f} % (cells of two), {four:.2f} (of four), {free:.2f} (free)"
+    told = "best of 10: {two:.2f} % (cells of two, 9 networks), {four:.2f} (of four, 81), {free:.2f} (free)"
     told += "; best of 1,000: {long_two:.2f} and {long:.2f}; the best there is: {most_two:.2f} and {most:.2f}"
     return dict(ours=told, holds=holds, tested=there) | numbers
 
@@ -203,12 +203,14 @@ def sharing(errors: pd.DataFrame, timed: bool) -> dict:
     return dict(ours=told, differences=less, shared=error["shared"], scratch=error["scratch"], ratio=ratio)
 
 
-def macro(errors: pd.DataFrame) -> dict:
-    "Against a draw."
+def macro(errors: pd.DataFrame, worth: pd.DataFrame) -> dict:  # from `errors_table`, `worth_table`
+    "Against a draw; and the range of accuracies with shared weights, to be cited."
     error = errors.groupby("way")["error"].mean()
+    inherited = worth[worth["space"] == "macro"]["inherited"]
+    told_range = dict(least=f"{inherited.min():.0f}", most=f"{inherited.max():.0f}")
     told = "error {shared:.1f} % with shared weights, {drawn:.1f} of a draw; " + INTERVAL
     less = by_way(errors, "shared", "drawn")
-    return dict(ours=told, differences=less, shared=error["shared"], drawn=error["drawn"])
+    return dict(ours=told, differences=less, shared=error["shared"], drawn=error["drawn"]) | told_range
 
 # %% ../../nbs/54g_controller_verdicts.ipynb #seconds
 def per_architecture(seconds: pd.DataFrame, timed: bool) -> dict:  # from `seconds_table`

@@ -7,7 +7,7 @@ __all__ = ['LOOK', 'readings', 'outcomes', 'choices_of', 'live', 'last', 'of', '
            'plot_growth', 'plot_collapse', 'tau_within', 'ranked_by', 'convolutions_of', 'rankings', 'yardsticks',
            'plot_rankings', 'place', 'by_quality', 'draw_map', 'draw_places', 'best_place', 'colour_bar', 'tenth',
            'third', 'flipped', 'compared', 'own_best', 'told_strips', 'grown', 'told_growth', 'parts', 'told_collapse',
-           'in_words', 'told_rankings', 'walking']
+           'in_words', 'told_rankings', 'walking', 'judge_learning', 'judge_quality']
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #imports
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from .arena_figures import judge_pairs
 from .cifar10_figures import LOOKS
 from ..plots import COLORS, STYLE, headline
 from ..tables import Table, functions
@@ -114,7 +115,7 @@ LOOK["hypernetwork"] = dict(color="#aa4499", marker="h", linestyle=":")  # grey 
 def plot_strips(ends: pd.DataFrame, nulls: pd.DataFrame, constant: float, title: str) -> plt.Figure:
     "Percentiles of found cells: of methods, their nulls (columns method, percentile), all convolutions."
     methods = list(dict.fromkeys(ends["method"]))
-    fig, ax = plt.subplots(figsize=(7.4, 0.42 * len(methods) + 1.9))
+    fig, ax = plt.subplots(figsize=(7.4, 0.34 * len(methods) + 1.9))
     for y, method in enumerate(methods):
         for rows, shift, color in ((ends, -0.17, LOOK[method]["color"]), (nulls, 0.17, "0.6")):
             values = rows[rows["method"] == method]["percentile"].to_numpy()
@@ -165,13 +166,13 @@ def _stretch(ax, axis="x"):
 def plot_growth(df: pd.DataFrame, cost: dict[str, float], constant: float, title: str) -> plt.Figure:
     "Percentile of each search and their median against the `cost` of a step (multiply-adds) times steps."
     methods = [m for m in dict.fromkeys(df["method"]) if m != "random search"]
-    columns, rows = min(4, len(methods)), -(-len(methods) // 4)
+    columns, rows = min(6, len(methods)), -(-len(methods) // 6)
     fig, axes = plt.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    fig.set_size_inches(1.95 * columns + 0.6, 1.8 * rows + 1.2)
+    fig.set_size_inches(max(1.4 * columns + 0.7, 5), 1.8 * rows + 1.2)
     for ax, method in zip(axes.flat, methods):
         _searches(ax, df[df["method"] == method], cost[method], LOOK[method]["color"])
         _yardsticks(ax.axhline, df, constant)
-        ax.set_title(method)
+        ax.set_title(method.replace(", ", ",\n").replace(" with", "\nwith"))
     for ax in list(axes.flat)[len(methods) :]:
         ax.set_visible(False)
     for ax in list(axes.flat)[len(methods) - columns : len(methods)]:  # the lowest of each column
@@ -387,8 +388,9 @@ def told_strips(plain: pd.DataFrame, nulls: pd.DataFrame) -> tuple[str, str]:
     ours, theirs = (df.groupby("method")["percentile"].median() for df in (plain, nulls))
     order = ours.sort_values(ascending=False, kind="stable")
     one = " (one search each)" if (plain["method"].value_counts() == 1).all() else ""
-    above = int((ours > 0.9).sum())
-    title = f"{above} of {len(ours)} methods end in the best tenth (medians{one})"
+    learned, chance = ours.drop("random search", errors="ignore"), ours.get("random search", 0.0)
+    title = f"{(learned > 0.9).sum()} of {len(learned)} methods end in the best tenth (medians{one})"
+    title += ", and so does random search" * bool(chance > 0.9)
     title += f"; nulls at {theirs.min():.2f} to {theirs.max():.2f}"
     seeds = f"{len(plain)} searches, {order.index[0]} first, {order.index[-1]} last; nulls in grey"
     return title, f"Percentile of the cell of each search, a row for each method: {seeds}. {title}."
@@ -422,7 +424,10 @@ def told_collapse(df: pd.DataFrame) -> tuple[str, str]:
     "Title and alternative text of `plot_collapse`."
     rows = df[df["method"] == "DARTS"]
     early, late = (at(rows)["convolutions"].mean() for at in (tenth, last))
+    seeds = rows["seed"].unique()
+    seen = f", {(seeds < 10).sum()} of them seen before the criterion" * bool(min(seeds) < 10 <= max(seeds))
     title = f"DARTS: {early:.1f} live convolutions after a tenth of the steps, {late:.1f} at the end"
+    title += f" ({len(seeds)} searches{seen})"
     return (
         title,
         f"Operations in the cell against steps, with the percentile above, a panel a method. {title}.",
@@ -458,6 +463,33 @@ def walking(df: pd.DataFrame, table: Table, methods: Sequence[str]):
             draw_places(ax, df[df["method"] == method], step, table)
             best_place(ax, table)
             ax.set(title=f"{method}, step {step:.0f}")
-            ax.set(xlabel="edges 1 to 3: worst to best →", ylabel="edges 4 to 6 →")
+            ax.set(xlabel="edges 1 to 3 →", ylabel="edges 4 to 6 →")
 
     return draw
+
+# %% ../../nbs/95d_oneshot_figures.ipynb #judge-learning
+_LEARNERS = dict(darts="DARTS", fair="Fair DARTS", snas="SNAS", dsnas="DSNAS", proxyless="ProxylessNAS")
+
+
+def judge_learning(study, found: pd.DataFrame, drifted: pd.DataFrame) -> None:  # `last`, `flipped`
+    "Each method against its null."
+    for key, method in _LEARNERS.items():
+        judge_pairs(study, f"learns-{key}", nulls_of(found, method))
+    asng, chance = of(found, "ASNG"), drifted["percentile"].mean()
+    told = dict(asng=f"{asng.mean():.2f}", chance=f"{chance:.2f}")
+    judge_pairs(study, "learns-asng", asng.to_numpy() - chance, **told)
+    judge_pairs(study, "learns-reinforce", of(found, "REINFORCE").to_numpy() - 0.5)
+
+# %% ../../nbs/95d_oneshot_figures.ipynb #judge-quality
+def judge_quality(study, found: pd.DataFrame, own: pd.DataFrame) -> None:  # `found`: from `last`
+    "ASNG against random search and the methods that compute everything, second order against first."
+    points = lambda rows, method: of(rows, method, "accuracy")
+    new = fresh(found)
+    lead = lambda method: paired(points(new, "ASNG"), points(new, method))
+    told = {"of_asng": ("ASNG", "best of 100"), "of_random": ("random search", "best of 100")}
+    told = {k: f"{own.loc[where]:.3f}" for k, where in told.items() if where[0] in own.index}
+    told |= dict(returned=f"{own.loc['ASNG', 'returned']:.3f}")
+    judge_pairs(study, "asng-random", lead("random search"), **told)
+    judge_pairs(study, "comparable", {m: lead(m) for m in ("DARTS", "SNAS", "ProxylessNAS")})
+    second, first = (points(found, method) for method in ("DARTS, second order", "DARTS"))
+    judge_pairs(study, "second", paired(second, first))
