@@ -25,7 +25,7 @@ RULE_STEPS, RULE_SEEDS, RATE_SEED = 100, 3, 100
 
 
 def rule_data(seed: int, part: str = "valid") -> tuple[Callable, list]:
-    "Training batches of a seed, and those that judge: of the images `valid`, or of `test`, which no table saw."
+    "Training batches of a seed, and those that judge: of images `valid`, or `test`, which no table has seen."
     data, (parts, norm) = DATA["digits"], DATA["digits"].parts()
     judges = parts["valid"] if part == "valid" else load_images(data.source).test
     return data.training(parts["train"], norm, seed), data.judging(judges, norm, 100)
