@@ -11,13 +11,12 @@ PROFILES = dict(
         nao_tables=("nasbench201-12", "nasbenchmacro", "digits"),
         nao_nulls=("nasbench201-12",),  # where steps in random directions are run, too
         nao_counts=(1, 10, 30, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000),  # evaluations
-        nao_searches=15, nao_seed=3000,
+        nao_searches=10, nao_seed=3000,
         smash_units=(64, 2, 0),  # of the hypernetwork
-        smash_steps=3000, smash_block=5, seeds=10,
-        rule_methods=("evolution", "controller", "controller_×10", "controller,_PPO",
-            "controller,_PPO_×10", "NAO"),
+        smash_steps=3000, smash_block=4, seeds=8,
+        rule_methods=("evolution", "controller_×10", "controller,_PPO", "NAO"),
         rule_found="controller_×10",  # whose finds are trained again
-        rule_counts=(10, 20, 50, 100, 200, 300, 400, 500), rule_searches=100, rule_nao=15, rule_seed=4000,
+        rule_counts=(10, 20, 50, 100, 200, 300, 400, 500), rule_searches=50, rule_nao=10, rule_seed=4000,
         rule_steps=100, rate_exponents=tuple(k / 4 for k in range(-16, 5)), rate_seeds=3, rate_seed=200,
         fresh_seeds=20, fresh_seed=300,
     ),
