@@ -26,7 +26,7 @@ PROFILES = dict(
         rule_methods=("evolution", "controller_×10"), rule_counts=(10, 50, 100), rule_searches=20,
         rate_seeds=1, rate_exponents=(-2, -1.5, -1, -0.5, 0), fresh_seeds=3,
     ),
-    smoke=dict(nao_counts=(1, 10, 110), nao_searches=1, nao_nulls=(), smash_units=(8, 0), smash_steps=3,
+    smoke=dict(nao_counts=(1, 10, 200), nao_searches=1, nao_nulls=(), smash_units=(8, 0), smash_steps=3,
         rule_methods=("controller_×10",), rule_counts=(10, 40), rule_searches=3, rule_steps=3, fresh_seeds=2),
 )  # fmt: skip
 EXPECTED = dict(cpu="40 min on one core, seconds to redraw", quick="1 min", smoke="10 s")
