@@ -132,7 +132,7 @@ def moved(
     (along,) = torch.autograd.grad(encoder.predict(states).sum(), states)
     if towards is not None:
         flat = along.flatten(1)
-        along = normed(towards.flatten(1)).mul(_length(flat)).view_as(states)
+        along = (normed(towards.flatten(1)) * _length(flat)).view_as(states)
     return normed(states.detach() + step * along)
 
 

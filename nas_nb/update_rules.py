@@ -7,6 +7,7 @@ __all__ = ['OPERANDS', 'UNARY', 'BINARY', 'RULE_SIZES', 'RULE_KINDS', 'KNOWN_RUL
            'ManyRules', 'train_rules']
 
 # %% ../nbs/18_update_rules.ipynb #imports
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -110,7 +111,8 @@ class ManyRules:
         self.shapes = (inputs, hidden), (1, hidden), (hidden, classes), (1, classes)
         n = [a * b for a, b in self.shapes]
         u = 2 * uniform(check_seeds(seed), range(1), sum(n), 40)[0, :, 0] - 1
-        scale = torch.tensor([inputs**-0.5] * (n[0] + n[1]) + [hidden**-0.5] * (n[2] + n[3]))
+        one, two = 1 / math.sqrt(inputs), 1 / math.sqrt(hidden)
+        scale = torch.tensor([one] * (n[0] + n[1]) + [two] * (n[2] + n[3]))
         self.w = (u * scale).repeat(len(self.rules), 1)  # (rules, weights)
         self.m, self.v, self.t = torch.zeros_like(self.w), torch.zeros_like(self.w), 0
         self.sides = [_groups(self.rules[:, [i, i + 2]]) for i in (0, 1)]
