@@ -181,11 +181,11 @@ def write(self: Decoder, states: torch.Tensor, allowed: torch.Tensor) -> torch.T
         found.append(token)
     return torch.stack(found, 1)
 
-# %% ../nbs/26d_nao.ipynb #settings
+# %% ../nbs/26d_nao.ipynb #trade
 TRADE = 0.8  # weight of the prediction's error; that of the translation is what is left of 1
-_START, _TOWARDS = 30, 31  # random streams
+_START = 30  # random stream of uniform draws
 
-
+# %% ../nbs/26d_nao.ipynb #settings
 class NAO:
     """Neural architecture optimisation: one search. `ask` and `tell` take turns.
 
@@ -210,9 +210,6 @@ class NAO:
         self.one_in, self.longest, self.steps, self.lr, self.blind = one_in, longest, steps, lr, blind
         self.seed, self.device = check_seeds(seed), get_device(str(device))
         self._build(hidden, units)
-        self.asked: torch.Tensor | None = None
-        self.cat = torch.empty(0, len(self.sizes), dtype=torch.int64)  # (evaluated, variables)
-        self.losses, self.moves, self.rounds = torch.empty(0, dtype=torch.float64), [], 0
 
 # %% ../nbs/26d_nao.ipynb #settings-declared
 def _declared(space, lr, kinds):
@@ -227,6 +224,9 @@ def _declared(space, lr, kinds):
 
 @patch
 def _build(self: NAO, hidden, units):
+    self.asked: torch.Tensor | None = None
+    self.cat = torch.empty(0, len(self.sizes), dtype=torch.int64)  # (evaluated, variables)
+    self.losses, self.moves, self.rounds = torch.empty(0, dtype=torch.float64), [], 0
     self.generator = torch.Generator().manual_seed(int(self.seed))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(self.seed))

@@ -31,13 +31,7 @@ class Smash(nn.Module):
     ):
         super().__init__()
         check_whole(0, hidden=hidden, seed=seed)
-        ops = list(network.space.ops)
-        if "nor_conv_3x3" not in ops or any("sep" in name or "dil" in name for name in ops):
-            raise ValueError(
-                f"weights are written for 3×3 convolutions alone; this space has {', '.join(ops)}"
-            )
-        self.network, self.hidden, conv = network, hidden, ops.index("nor_conv_3x3")
-        self.names = [f"ops.{e}-{conv}.1.0.weight" for e in range(len(network.space.edges))]
+        self.network, self.hidden, self.names = network, hidden, _convolutions(network.space)
         own = dict(network.named_parameters())
         self.shape = tuple(own[self.names[0]].shape)
         if hidden:
@@ -46,6 +40,13 @@ class Smash(nn.Module):
                 self.first = nn.Linear(sum(network.space.sizes), hidden)
             total = len(self.names) * own[self.names[0]].numel()
             self.second = nn.Parameter(torch.zeros(hidden, total))
+
+# %% ../nbs/23a_smash.ipynb #hyper-names
+def _convolutions(space):  # names of their weights in the network, edge by edge
+    ops = list(space.ops)
+    if "nor_conv_3x3" not in ops or any("sep" in name or "dil" in name for name in ops):
+        raise ValueError(f"weights are written for 3×3 convolutions alone; this space has {', '.join(ops)}")
+    return [f"ops.{e}-{ops.index('nor_conv_3x3')}.1.0.weight" for e in range(len(space.edges))]
 
 # %% ../nbs/23a_smash.ipynb #weights
 @patch

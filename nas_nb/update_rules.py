@@ -191,7 +191,7 @@ def accuracy(self: ManyRules, batches) -> torch.Tensor:  # batches of x (N, inpu
     guess = 100 / self.shapes[-1][1]
     return (100 * right / n).where(self.w.isfinite().all(1), torch.tensor(guess))
 
-
+# %% ../nbs/18_update_rules.ipynb #train
 def train_rules(
     rules: Sequence[Sequence[int]],  # (n, 5)
     rates: Sequence[float],  # (n,)

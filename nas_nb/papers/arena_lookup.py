@@ -383,6 +383,10 @@ METHODS: dict[str, tuple] = {  # name → (function, settings, where they come f
     "controller, PPO": (by_controller, _NASNET | dict(ppo=True), "NASNet"),
     "controller, PPO ×10": (by_controller, _NASNET | dict(ppo=True, lr=3.5e-3), "ten times the rate"),
     "PNAS": (by_pnas, dict(beam=256), "Liu et al. 2018"),
+}
+
+# %% ../../nbs/95a_lookup.ipynb #methods-nao
+METHODS |= {
     "NAO": (by_nao, dict(samples=100), "Luo et al. 2018, with a smaller network"),
     "NAO, random directions": (by_nao, dict(samples=100, blind=True), "the null of NAO"),
 }

@@ -174,9 +174,8 @@ def plot_smash(df: pd.DataFrame, scores: np.ndarray, table: Table, title: str) -
     names = list(dict.fromkeys(df["name"]))
     for ax, column in ((middle, "tau"), (right, "percentile")):
         for y, name in enumerate(names):
-            values = df[df["name"] == name][column].to_numpy()
             color = _SMASH_COLORS.get(name, COLORS[0] if "64" in name else COLORS[9])
-            _dots(ax, y, values, color)
+            _dots(ax, y, df[df["name"] == name][column].to_numpy(), color)
         ax.set(yticks=range(len(names)), yticklabels=[], ylim=(len(names) - 0.5, -0.5))
     for key, style in (("ceiling", "--"), ("count", ":")):
         middle.axvline(most[key]["tau"], color="0.3", linestyle=style, lw=1.2)
