@@ -16,7 +16,7 @@ import torch
 from ..batches import Batches
 from ..core import root
 from ..images import DataError
-from .arena_lookup import METHODS, LookUp, arena_of, exact_run, lookup_run
+from .arena_lookup import DECIDING, METHODS, LookUp, arena_of, exact_run, lookup_run
 from .arena_oneshot import halves, searches_before
 from .protocol import seeded
 from ..rule_table import at_each_rate, rule_data, rule_table
@@ -137,12 +137,13 @@ def nao_runs(study) -> dict:  # table → name → record
     "NAO and its null by look-up, on all tables that can be had."
     cfg, found = study.cfg, {}
     shared = dict(counts=list(cfg.nao_counts), judged=list(cfg.nao_counts), null=False, settings={})
-    shared |= dict(searches=cfg.nao_searches, seed=cfg.nao_seed)
+    shared |= dict(seed=cfg.nao_seed)
     label = lambda table, name: f"{table}-{name.replace(', ', '-').replace(' ', '-')}"
     for table in cfg.nao_tables:
         names = ["NAO"] + ["NAO, random directions"] * (table in cfg.nao_nulls)
         try:
             asked = shared | dict(table=table, data=about_table(study, table))
+            asked["searches"] = cfg.nao_searches if table in DECIDING else cfg.nao_shown
             found[table] = {n: study.run(lookup_run, label(table, n), method=n, **asked) for n in names}
         except DataError:
             print(f"{table} is left out: it is not here, and has no committed record")
