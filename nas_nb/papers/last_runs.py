@@ -184,7 +184,8 @@ def fresh_rules(study, data) -> tuple[dict, dict, dict]:  # records: found, rate
         seed=cfg.rule_seed,
         **asked,
     )
-    exponents = list(cfg.rate_exponents)
+    steps = range((cfg.rate_to - cfg.rate_from) * cfg.rates_a_decade + 1)
+    exponents = [cfg.rate_from + k / cfg.rates_a_decade for k in steps]
     tuning = dict(exponents=exponents, seeds=cfg.rate_seeds, steps=cfg.rule_steps, seed=cfg.rate_seed)
     tuned = study.run(rates_run, "rates", data=data, **tuning)
     table, codes = rule_table(), sorted(set(found["result"]["codes"]))

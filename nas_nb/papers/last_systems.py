@@ -17,14 +17,14 @@ PROFILES = dict(
         rule_methods=("evolution", "controller_×10", "controller,_PPO", "NAO"),
         rule_found="controller_×10",  # whose finds are trained again
         rule_counts=(10, 20, 50, 100, 200, 300, 400, 500), rule_searches=50, rule_nao=5, rule_seed=4000,
-        rule_steps=100, rate_exponents=tuple(k / 4 for k in range(-16, 5)), rate_seeds=3, rate_seed=200,
+        rule_steps=100, rate_from=-4, rate_to=1, rates_a_decade=4, rate_seeds=3, rate_seed=200,
         fresh_seeds=20, fresh_seed=300,
     ),
     quick=dict(
         nao_tables=("digits",), nao_nulls=("digits",), nao_counts=(1, 10, 30, 100, 200), nao_shown=2,
         smash_steps=100, smash_block=1, seeds=1,
         rule_methods=("evolution", "controller_×10"), rule_counts=(10, 50, 100), rule_searches=20,
-        rate_seeds=1, rate_exponents=(-2, -1.5, -1, -0.5, 0), fresh_seeds=3,
+        rate_seeds=1, rates_a_decade=2, fresh_seeds=3,
     ),
     smoke=dict(nao_counts=(1, 10, 200), nao_shown=1, nao_nulls=(), smash_units=(8, 0), smash_steps=3,
         rule_methods=("controller_×10",), rule_counts=(10, 40), rule_searches=3, rule_steps=3, fresh_seeds=2),
