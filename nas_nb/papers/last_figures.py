@@ -13,7 +13,7 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from .arena_figures import FLOOR, LOOK, SPACES, deciding, missed, of_seeds, regrets
 from .last_runs import arena_record, arena_supernets
@@ -93,7 +93,8 @@ def plot_means(df: pd.DataFrame, title: str, names=None) -> plt.Figure:
             band = rows.dropna(subset=["low"]) if "NAO" in name else rows[:0]
             low, high = (band[k].clip(lower=FLOOR) for k in ("low", "high"))
             ax.fill_between(band["evaluations"], low, high, color=look["color"], alpha=0.12, lw=0)
-        _axis(ax, 1.6 * df.loc[(df["table"] == table) & (df["evaluations"] >= 10), "mean"].max())
+        seen = df.loc[(df["table"] == table) & (df["evaluations"] >= 10), "mean"]
+        _axis(ax, seen.min(), 1.6 * seen.max())
         ax.set(title=SPACES.get(table, "update rules"), xlabel="evaluations", xlim=(9, None))
     axes[0, 0].set_ylabel("mean regret (points of accuracy)")
     handles = {label: h for ax in axes[0] for h, label in zip(*ax.get_legend_handles_labels())}
@@ -102,11 +103,12 @@ def plot_means(df: pd.DataFrame, title: str, names=None) -> plt.Figure:
     return fig
 
 # %% ../../nbs/95j_last_figures.ipynb #nao-axis
-def _axis(ax, top: float) -> None:
-    ticks = [t for t in (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30) if t < top]
+def _axis(ax, lowest: float, top: float) -> None:
+    bottom = FLOOR * 0.85 if lowest < 0.03 else 0.7 * lowest  # zero is drawn where somebody is near it
+    ticks = [t for t in (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30) if bottom < t < top]
     ax.set(xscale="log", yscale="log")
     ax.set_yticks([FLOOR, *ticks], ["0", *(f"{t:g}" for t in ticks)])
-    ax.set_ylim(FLOOR * 0.85, top)
+    ax.set_ylim(bottom, top)
     ax.minorticks_off()
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
@@ -176,13 +178,18 @@ def plot_smash(df: pd.DataFrame, scores: np.ndarray, table: Table, title: str) -
         for y, name in enumerate(names):
             color = _SMASH_COLORS.get(name, COLORS[0] if "64" in name else COLORS[9])
             _dots(ax, y, df[df["name"] == name][column].to_numpy(), color)
-        ax.set(yticks=range(len(names)), yticklabels=[], ylim=(len(names) - 0.5, -0.5))
+        _rows(ax, names)
     for key, style in (("ceiling", "--"), ("count", ":")):
         middle.axvline(most[key]["tau"], color="0.3", linestyle=style, lw=1.2)
     middle.set(xlabel="Kendall's τ with the table", yticklabels=names)
     right.set(xlabel="percentile of the pick", xlim=(None, 1.005))
     headline(fig, title)
     return fig
+
+
+def _rows(ax, names):
+    ax.set(yticks=range(len(names)), yticklabels=[], ylim=(len(names) - 0.5, -0.5))
+    ax.xaxis.set_major_locator(MaxNLocator(4))
 
 
 def _dots(ax, y, values, color):
@@ -241,15 +248,17 @@ def found_rules(table: Table, codes: list[str], fresh: dict) -> pd.DataFrame:
 def plot_rules(df: pd.DataFrame, fresh: pd.DataFrame, title: str) -> plt.Figure:
     "All rules by percentile, with marks; accuracies by fresh seeds on test images."
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.7))
-    left.plot(100 * df["percentile"], df["accuracy"], color="0.6", lw=2)
+    better = lambda rows: 100 * (1 - rows["percentile"])
+    left.plot(better(df), df["accuracy"], color="0.6", lw=2)
     for name, mark in RULE_MARKS.items():
         rows = df[df["name"] == name]
-        left.plot(100 * rows["percentile"], rows["accuracy"], mark, color="black", ms=6, label=name, ls="")
+        left.plot(better(rows), rows["accuracy"], mark, color="black", ms=6, label=name, ls="")
     rows = df[df["found"] > 0]
     look = dict(color="#9a3b26", mfc="none", ms=8, mew=1.2, ls="")
-    left.plot(100 * rows["percentile"], rows["accuracy"], "o", **look, label="found by the controller")
-    left.set(xlabel="percentile among all rules (%)", ylabel="accuracy in the table (%)")
-    left.legend(loc="upper left")
+    left.plot(better(rows), rows["accuracy"], "o", **look, label="found by the controller")
+    left.set(xlabel="better rules (% of all)", ylabel="accuracy in the table (%)", xscale="log")
+    left.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    left.legend(loc="lower left")
     names = list(dict.fromkeys(fresh["name"]))
     for y, name in enumerate(names):
         color = "#9a3b26" if name == "found" else "0.25"
@@ -270,5 +279,5 @@ def told_rules(df: pd.DataFrame, fresh: pd.DataFrame) -> tuple[str, str]:
         f" SGD {mean['SGD']:.1f} %; in the table {100 * (1 - where['Adam']):.1f} % of rules are better than"
     )
     title += f" Adam, {100 * (1 - where['SGD']):.1f} % than SGD"
-    what = "Left: accuracy of all rules by percentile, with marks at named and at found ones. Right: accuracy"
-    return title, f"{what} on test images of each, a dot for a fresh seed. {title}."
+    what = "Left: accuracy of all rules against the share of better ones, named and found ones marked. Right:"
+    return title, f"{what} accuracy on test images of each, a dot for a fresh seed. {title}."
