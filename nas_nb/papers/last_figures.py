@@ -162,29 +162,15 @@ def lead_of(df: pd.DataFrame, column: str, one: str, other: str) -> np.ndarray: 
     seeds = a.index.intersection(b.index)
     return (a[seeds] - b[seeds]).to_numpy()
 
-# %% ../../nbs/95j_last_figures.ipynb #smash-plot
+# %% ../../nbs/95j_last_figures.ipynb #smash-scatter
 _SMASH_COLORS = {_SHARED: "0.45", _ARENA: "0.6"}
 
 
-def plot_smash(df: pd.DataFrame, scores: np.ndarray, table: Table, title: str) -> plt.Figure:
-    "Scores of one training (functions,) against the table; τ and percentile of the picks of all."
-    (true, counts), most = convolutions_of(table), yardsticks(table)
-    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(9.6, 3.5), width_ratios=(1.15, 1, 1))
-    dots = left.scatter(scores, true, c=counts, s=6, cmap="viridis_r", linewidths=0)
-    left.set(xlabel="SMASH score (loss, nats)", ylabel="accuracy in the table (%)")
-    fig.colorbar(dots, ax=left, label="live convolutions")
-    names = list(dict.fromkeys(df["name"]))
-    for ax, column in ((middle, "tau"), (right, "percentile")):
-        for y, name in enumerate(names):
-            color = _SMASH_COLORS.get(name, COLORS[0] if "64" in name else COLORS[9])
-            _dots(ax, y, df[df["name"] == name][column].to_numpy(), color)
-        _rows(ax, names)
-    for key, style in (("ceiling", "--"), ("count", ":")):
-        middle.axvline(most[key]["tau"], color="0.3", linestyle=style, lw=1.2)
-    middle.set(xlabel="Kendall's τ with the table", yticklabels=names)
-    right.set(xlabel="percentile of the pick", xlim=(None, 1.005))
-    headline(fig, title)
-    return fig
+def _scatter(fig, ax, scores, table):
+    true, counts = convolutions_of(table)
+    dots = ax.scatter(scores, true, c=counts, s=6, cmap="viridis_r", linewidths=0)
+    ax.set(xlabel="SMASH score (loss, nats)", ylabel="accuracy in the table (%)")
+    fig.colorbar(dots, ax=ax, label="live convolutions")
 
 
 def _rows(ax, names):
@@ -196,6 +182,24 @@ def _dots(ax, y, values, color):
     spread = np.random.default_rng(0).uniform(-0.12, 0.12, len(values))
     ax.plot(values, y + spread, "o", color=color, alpha=0.55, ms=4, mew=0)
     ax.plot([values.mean()], [y], "|", color=color, ms=15, mew=2)
+
+# %% ../../nbs/95j_last_figures.ipynb #smash-plot
+def plot_smash(df: pd.DataFrame, scores: np.ndarray, table: Table, title: str) -> plt.Figure:
+    "Scores of one training (functions,) against the table; τ and percentile of the picks of all."
+    most, names = yardsticks(table), list(dict.fromkeys(df["name"]))
+    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(9.6, 3.5), width_ratios=(1.15, 1, 1))
+    _scatter(fig, left, scores, table)
+    for ax, column in ((middle, "tau"), (right, "percentile")):
+        for y, name in enumerate(names):
+            color = _SMASH_COLORS.get(name, COLORS[0] if "64" in name else COLORS[9])
+            _dots(ax, y, df[df["name"] == name][column].to_numpy(), color)
+        _rows(ax, names)
+    for key, style in (("ceiling", "--"), ("count", ":")):
+        middle.axvline(most[key]["tau"], color="0.3", linestyle=style, lw=1.2)
+    middle.set(xlabel="Kendall's τ with the table", yticklabels=names)
+    right.set(xlabel="percentile of the pick", xlim=(None, 1.005))
+    headline(fig, title)
+    return fig
 
 # %% ../../nbs/95j_last_figures.ipynb #smash-told
 def told_smash(df: pd.DataFrame, table: Table) -> tuple[str, str]:
