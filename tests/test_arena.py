@@ -23,7 +23,7 @@ from nas_nb.papers.arena_oneshot import searches_before
 SMALL = Arena(
     (2, 3), np.array([[61, 63], [70, 68], [55, 57], [71, 75], [72, 72], [40, 44.0]]), dict(name="small")
 )
-SLOW = {"TPE", "PNAS"} | {name for name in METHODS if "controller" in name}
+SLOW = {"TPE", "PNAS"} | {name for name in METHODS if "controller" in name or "NAO" in name}
 CHEAP = sorted(METHODS.keys() - SLOW)
 
 

@@ -256,7 +256,7 @@ torch.nn.utils.rnn.pad_sequence np.ndim np.subtract np.append .ravel .new
  np.rint np.ravel_multi_index np.prod np.flatnonzero np.moveaxis np.maximum np.minimum np.isin np.lib.format.write_array np.percentile torch.meshgrid
  torch.kron .index_add_ nn.ParameterDict
  np.array_split np.logical_and.reduce np.indices np.sign np.ix_ np.delete np.hstack np.tril_indices .quantile
- torch.allclose torch.isin torch.minimum torch.randint .scatter_
+ torch.allclose torch.isin torch.minimum torch.randint .scatter_ .sign
 """.split()
 LIBRARIES = ("torch", "F", "nn", "np")
 NO_NUMBERS = (

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TABLES', 'METHODS', 'QUANTILES', 'DECIDING', 'LOOKUP_CLAIMS', 'ANSWER', 'Arena', 'arena_of', 'LookUp', 'by_random',
            'by_grid', 'by_gradient', 'Policy', 'by_reinforce', 'by_population', 'by_evolution', 'by_tpe',
-           'by_controller', 'by_pnas', 'settings_table', 'summarised', 'lookup', 'lookup_run', 'of_best_of',
+           'by_controller', 'by_pnas', 'by_nao', 'settings_table', 'summarised', 'lookup', 'lookup_run', 'of_best_of',
            'exact_random', 'exact_run', 'noise_of', 'headroom', 'headroom_run', 'variants', 'lookups', 'headrooms',
            'all_lookups']
 
@@ -28,10 +28,13 @@ from ..claims import Table as Listing
 from ..controllers import PPO, Reinforce
 from ..images import DataError
 from ..known_tables import known_table, nas_bench_201, nas_bench_macro
+from ..nao import NAO
 from ..pnas import PNAS
+from ..rule_table import rule_table
 from ..streams import check_seeds, normal, square_root, uniform
 from ..tables import functions
 from ..tdga import TDGA, SimpleGA, random_genes
+from ..update_rules import RULE_KINDS
 
 # %% ../../nbs/95a_lookup.ipynb #arena
 class Arena(NamedTuple):
@@ -63,6 +66,7 @@ TABLES = {  # name → what reads it
     "nasbench201": nas_bench_201,  # CIFAR-10, a search sees what judges it: 200 epochs
     "nasbench201-12": nas_bench_201,  # CIFAR-10, a search sees 12 epochs
     "nasbenchmacro": nas_bench_macro,
+    "rules": rule_table,  # no networks: how weights are updated
 }
 _SEEN = {"nasbench201-12": ("cifar10_valid_12", "cifar10_test_200")}  # what a search sees, what judges
 
@@ -336,8 +340,26 @@ def by_pnas(
         best = torch.cat([one.best() for one in parts])
         look(best[:, None].repeat(1, look.budget - look.used, 1))
 
+# %% ../../nbs/95a_lookup.ipynb #nao
+_KINDS = {"rules": RULE_KINDS}  # tables whose variables are of several kinds, whatever their sizes
 
-_DEEP = by_controller, by_pnas  # what takes long
+
+def by_nao(
+    look: LookUp,
+    samples: int = 100,  # architectures between two fits of the network
+    blind: bool = False,  # steps in random directions
+) -> None:
+    "Neural architecture optimisation."
+    kinds = _KINDS.get(look.arena.about["name"])
+    parts = [NAO(Space(look.sizes), seed, kinds, blind=blind) for seed in look.seeds.tolist()]
+    while look.open:
+        n = min(samples, look.budget - look.used)
+        losses = 1 - look(torch.stack([one.ask(n) for one in parts])) / 100
+        for one, found in zip(parts, losses):
+            one.tell(found)
+
+
+_DEEP = by_controller, by_pnas, by_nao  # what takes long
 
 # %% ../../nbs/95a_lookup.ipynb #methods
 _GRADIENT, _TDGA = dict(adaptive=True, samples=2), dict(mutation=0.06, individuals=64)
@@ -362,6 +384,12 @@ METHODS: dict[str, tuple] = {  # name → (function, settings, where they come f
     "controller, PPO": (by_controller, _NASNET | dict(ppo=True), "NASNet"),
     "controller, PPO ×10": (by_controller, _NASNET | dict(ppo=True, lr=3.5e-3), "ten times the rate"),
     "PNAS": (by_pnas, dict(beam=256), "Liu et al. 2018"),
+}
+
+# %% ../../nbs/95a_lookup.ipynb #methods-nao
+METHODS |= {
+    "NAO": (by_nao, dict(samples=100), "Luo et al. 2018, with a smaller network"),
+    "NAO, random directions": (by_nao, dict(samples=100, blind=True), "the null of NAO"),
 }
 
 # %% ../../nbs/95a_lookup.ipynb #settings-table
