@@ -77,7 +77,10 @@ def interval_text(row: dict) -> str:  # empty for a fact, or if the rule was not
     if math.isnan(low) or math.isnan(high):
         return ""
     unit = f" {row['unit']}" if row["unit"] else ""
-    return f"{low:+.3g} to {high:+.3g}{unit}; {row['rule']}, {row['smallest']}"
+    equal = number(row["n"]) > 1 and high - low in (0, math.inf)
+    same = f"{number(row['mean']):+.3g}{unit}, all {row['n']} equal"
+    between = same if equal else f"{low:+.3g} to {high:+.3g}{unit}"
+    return f"{between}; {row['rule']}, {row['smallest']}"
 
 # %% ../nbs/06g_overview.ipynb #needs
 OPEN = ("inconclusive", "not tested")

@@ -190,6 +190,18 @@ def test_of_many_claims_those_left_open_are_folded_and_counted(study):
     assert alone.startswith("<details><summary>5 claims are open: 4 inconclusive, 1 not tested</summary>")
 
 
+def test_where_all_differences_are_equal_there_is_no_interval_to_tell_of(study):
+    stated = dict(split=dict(FLAT, rule="better", smallest=0.1, unit="points"))
+    told = "{mean:+.1f}, {level:.3g} % interval {low:+.1f} to {high:+.1f} (n = {n})"
+    row = claims.judged("split", stated, told, {}, differences=[0.5] * 9)
+    assert (row["ours"], row["verdict"]) == ("+0.5, all 9 equal", "reproduced")
+    few = claims.judged("split", stated, told, {}, differences=[0.5] * 3)
+    assert few["ours"] == "+0.5, all 3 equal; n = 6 would decide"
+    parts = dict(a=[0.5] * 3, b=[0.4] * 3)  # neither is decided: the smaller mean is shown
+    assert claims.judged("split", stated, told, {}, differences=parts)["part"] == "b"
+    assert "interval" in claims.judged("split", stated, told, {}, differences=[0.5, 0.6])["ours"]
+
+
 def test_of_very_many_claims_those_that_come_first_are_in_view_and_the_others_counted():
     row = lambda n, verdict: dict(id=f"x{n}", **FLAT | dict(claim=f"claim {n}"), ours="o", verdict=verdict)
     rows = [row(n, "reproduced" if n % 2 else "not reproduced") for n in range(12)]

@@ -116,6 +116,11 @@ def test_an_open_claim_says_what_it_would_take():
         v.startswith("incon") for v in VERDICTS
     ] + [False]
     assert overview.interval_text(rows["alike"]).endswith(" points; alike, 1")
+    equal = rows["alike"] | dict(mean="0.5", low="0.5", high="0.5", n="20")
+    assert overview.interval_text(equal) == "+0.5 points, all 20 equal; alike, 1"
+    assert overview.interval_text(equal | dict(low="-inf", high="inf", n="3")).startswith(
+        "+0.5 points, all 3 equal"
+    )
 
 
 @pytest.mark.parametrize("inconclusive, holds", [(0, "holds"), (1, "holds"), (2, "does not hold")])

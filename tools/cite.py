@@ -53,6 +53,8 @@ def of_all() -> dict[str, str]:
     numbers = {kind.replace(",", "").replace(" ", "-"): n for kind, n in count.items()}
     decided, late = sum(count[kind] for kind in DECIDED), sum("exploratory" in r["verdict"] for r in rows)
     numbers |= dict(claims=len(rows), decided=decided, open=len(rows) - decided, exploratory=late)
+    by_hand = kinds([r for r in rows if r["criterion"].startswith("arithmetic: ")])  # no run decides these
+    numbers |= {"arithmetic": sum(by_hand.values()), "arithmetic-reproduced": by_hand["reproduced"]}
     head, lines = count_table(rows)
     lines = [(f"[{name}]({name}.ipynb)" if of else name, of, *rest) for name, of, *rest in lines]
     marks = [":--"] * 2 + ["--:"] * (len(head) - 2)

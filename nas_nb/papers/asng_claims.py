@@ -112,17 +112,18 @@ CLAIMS |= {
     "same-optimum": dict(
         claim="To maximise J over θ is to maximise f over c: sup J = sup f, and the limit is a Dirac",
         source="section 2.1", document="the same",
-        criterion="best J over all θ equals min f, at x = 0"),
+        criterion="arithmetic: best J over all θ equals min f, at x = 0"),
     "floor": dict(
         claim="The floor that the public code sets under θ leaves that optimum within reach",
         source="ours, on section 2.1", document="no floor, so it does not say",
-        criterion="best J over the θ that the search can reach equals min f, at x = 0"),
+        criterion="arithmetic: best J over the θ that the search can reach equals min f, at x = 0"),
     "mean-free": dict(
         claim="Subtracting the mean of the losses does not change the expected gradient",
         source="section 2.3", document="no influence",
-        criterion="expected gradient with over that without, all pairs of samples enumerated: 1"),
+        criterion="arithmetic: expected gradient with over that without, all pairs of samples enumerated: 1"),
     "natural": dict(
         claim="The natural gradient of ln p is T(c) − θ, and F⁻¹ is the covariance of T(c)",
         source="section 2.1", document="equality",
-        criterion="both within 1e-9 of the definition of F, for a categorical and a normal distribution"),
+        criterion="arithmetic:"
+        " both within 1e-9 of the definition of F, for a categorical and a normal distribution"),
 }  # fmt: skip

@@ -42,15 +42,16 @@ CLAIMS |= {
     "count": dict(
         claim="The space of ASNG-NAS has about 2.56 · 10²⁵ architectures",
         source="section 3.2", document="about 2.56 · 10²⁵",
-        criterion="the product of the numbers of choices, within 0.5 %"),
+        criterion="arithmetic: the product of the numbers of choices, within 0.5 %"),
     "thousands": dict(
         claim="NASNet-A and NAONet took several thousand times as long as ASNG-NAS, or more",
         source="section 3.2, table 1", document="several thousand times or more",
-        criterion="GPU days of each over those of ASNG-NAS in table 1: at least 2,000"),
+        criterion="arithmetic: GPU days of each over those of ASNG-NAS in table 1: at least 2,000"),
     "trade-off": dict(
         claim="Table 1 shows a trade-off between search time and error",
         source="section 3.2, table 1", document="can be read from the table",
-        criterion="Kendall's τ of time and error over its nine rows is below 0 with p < 0.05; otherwise the"
+        criterion="arithmetic:"
+        " Kendall's τ of time and error over its nine rows is below 0 with p < 0.05; otherwise the"
         " table does not show it, whether there is one or not"),
 }  # fmt: skip
 

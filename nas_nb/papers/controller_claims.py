@@ -21,10 +21,11 @@ CLAIMS: dict[str, dict] = {
     "seven": dict(
         claim="NASNet is seven times as efficient as NAS", source="summary of NASNet",
         document="28 days against 4: 7 times",
-        criterion="days, and GPU days too: 800 GPUs · 28 days against 500 · 4, both from 6.3 to 7.7 times"),
+        criterion="arithmetic:"
+        " days, and GPU days too: 800 GPUs · 28 days against 500 · 4, both from 6.3 to 7.7 times"),
     "half-day": dict(
         claim="ENAS finds a network in about half a day on one GPU", source="summary of ENAS",
-        document="0.32 days (macro), 0.45 (micro)", criterion="both are at most half a day"),
+        document="0.32 days (macro), 0.45 (micro)", criterion="arithmetic: both are at most half a day"),
 }  # fmt: skip
 
 # %% ../../nbs/54f_controller_claims.ipynb #claims-enas-cost
@@ -32,11 +33,12 @@ CLAIMS |= {
     "thousand": dict(
         claim="ENAS is more than 1,000 times cheaper than NAS", source="ENAS, results",
         document="more than 1,000 times",
-        criterion="GPU days of NAS over those of ENAS, macro and micro: above 1,000"),
+        criterion="arithmetic: GPU days of NAS over those of ENAS, macro and micro: above 1,000"),
     "slightly": dict(
         claim="Errors of NAS and NASNet are slightly lower than those of ENAS", source="ENAS, CIFAR-10",
         document="a little better",
-        criterion="NAS less ENAS macro, NASNet-A less ENAS micro, the best error of each: both between -1 and"
+        criterion="arithmetic:"
+        " NAS less ENAS macro, NASNet-A less ENAS micro, the best error of each: both between -1 and"
         " 0 points"),
 }  # fmt: skip
 
@@ -45,11 +47,13 @@ CLAIMS |= {
     "fifty": dict(
         claim="The controller takes 5 · B · 2 decisions", source="NASNet, method",
         document="5 steps · 5 blocks · 2 cells",
-        criterion="an architecture of five blocks, written as decisions, has 50, and comes back from them"),
+        criterion="arithmetic:"
+        " an architecture of five blocks, written as decisions, has 50, and comes back from them"),
     "named": dict(
         claim="6 @ 768 is six normal cells a stack and 768 filters at the end", source="NASNet, results",
         document="6 repeats, 768 filters in the layer before the last",
-        criterion="the published cell, built so from 32 filters, has 768 channels before the classifier and"
+        criterion="arithmetic:"
+        " the published cell, built so from 32 filters, has 768 channels before the classifier and"
         " 3.3 million weights"),
 }  # fmt: skip
 

@@ -19,11 +19,12 @@ CLAIMS: dict[str, dict] = {
     "constant": dict(
         claim="The cost of a step does not depend on the number of operations |J|",
         source="section 2.4", document="independent of |J|; DARTS and SNAS: O(|J|)",
-        criterion="multiply-adds of a sampled step are equal for all |J|; those of a mixed one grow with it"),
+        criterion="arithmetic:"
+        " multiply-adds of a sampled step are equal for all |J|; those of a mixed one grow with it"),
     "time": dict(
         claim="A step has about 30 % of the operations of one of DARTS and SNAS",
         source="section 2.5.1", document="about 30 % of the time",
-        criterion="multiply-adds of a sampled step as a share of a mixed one, mean over random"
+        criterion="arithmetic: multiply-adds of a sampled step as a share of a mixed one, mean over random"
         " architectures of the document's network: between 20 and 40 %"),
 }  # fmt: skip
 

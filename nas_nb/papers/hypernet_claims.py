@@ -49,13 +49,15 @@ CLAIMS |= {
         claim="The document's table: for λ ≤ 10⁻² quality is practically unchanged",
         source="slide on quality against epoch; slide with the table",
         document="“practically does not change” at each epoch",
-        criterion="largest minus smallest of the three at most 1 point at each of the four epochs",
+        criterion="arithmetic:"
+        " largest minus smallest of the three at most 1 point at each of the four epochs",
     ),
     "table-worse": dict(
         claim="The document's table: at λ = 10⁻¹ quality is clearly worse",
         source="slide on quality against epoch; slide with the table",
         document="“clearly worse than for the other values”",
-        criterion="more than 1 point below the mean of the other three at each of the four epochs",
+        criterion="arithmetic:"
+        " more than 1 point below the mean of the other three at each of the four epochs",
     ),
 }
 
@@ -65,13 +67,13 @@ CLAIMS |= {
         claim="The document's table: quality falls as epochs go by",
         source="slide with the table",
         document="“falls as the number of the epoch grows”",
-        criterion="lower at each epoch of the table than at the one before, for each λ",
+        criterion="arithmetic: lower at each epoch of the table than at the one before, for each λ",
     ),
     "table-comparable": dict(
         claim="The document's table: the hypernetwork is comparable to DARTS with L1",
         source="conclusion; slide with the table",
         document="“comparable in quality”",
-        criterion="at most 1 point lower at epoch 100, each at its best λ",
+        criterion="arithmetic: at most 1 point lower at epoch 100, each at its best λ",
     ),
 }
 
@@ -81,7 +83,7 @@ CLAIMS |= {
         claim="What the document calls precision is accuracy",
         source="slide on quality, TP/(TP + FP); slide with the table",
         document="precision",
-        criterion="each value of the table is a whole number of its 30,000 validation images",
+        criterion="arithmetic: each value of the table is a whole number of its 30,000 validation images",
     ),
 }
 

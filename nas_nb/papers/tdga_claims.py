@@ -22,7 +22,8 @@ _EACH = ", mean over searches, by loss on images that report, 14 free gates; n c
 CLAIMS: dict[str, dict] = {
     "gpus": dict(claim="NAS needs thousands of GPUs",
         source="section 1", document="何千もの GPU, thousands",
-        criterion="fact: the largest number that the papers of NAS and NASNet report is at least 1,000"),
+        criterion="arithmetic:"
+        " the largest number that the papers of NAS and NASNet report is at least 1,000"),
     "sampling": dict(claim="Sigmoid with a threshold is the effective way to sample",
         source="section 4.1", document="effective; no number", exploratory=_SEEN,
         criterion="fact: its graph has the highest accuracy with shared weights in every seed; by chance "
@@ -44,7 +45,7 @@ CLAIMS |= {
         "shortcuts drawn at random, 14 free gates, each supernet"),
     "cheap": dict(claim="Sharing the weights makes a population cheap",
         source="section 3.2", document="made faster; no number",
-        criterion="fact: by counted operations an evaluation costs at most 1 % of training a graph"),
+        criterion="arithmetic: by counted operations an evaluation costs at most 1 % of training a graph"),
     "diverse": dict(claim="TDGA solves premature convergence",
         source="section 2.2", document="solved; no number",
         criterion="share of searches that have found the graph with the lowest loss on the images that "
