@@ -78,7 +78,7 @@ def _probed(search, codes, accuracy, best, others, moves) -> dict:
     found = dict(tau=round(kendall(predicted, accuracy[others]), 3), back=round(100 * back.item(), 1))
     return found | _decoded(search, codes, accuracy, best, parents, moves)
 
-
+# %% ../../nbs/95i_last_runs.ipynb #probe-moves
 def _decoded(search, codes, accuracy, best, parents, moves) -> dict:
     found = {}
     for step in moves:

@@ -23,10 +23,9 @@ PROFILES = dict(
     ),
     quick=dict(
         nao_tables=("digits",), nao_nulls=("digits",), nao_counts=(1, 10, 30, 100, 200), nao_shown=2,
-        probe_fits=1,
         smash_steps=100, smash_block=1, seeds=1,
         rule_methods=("evolution", "controller_×10"), rule_counts=(10, 50, 100), rule_searches=20,
-        rate_seeds=1, rates_a_decade=2, fresh_seeds=3,
+        rate_seeds=1, rates_a_decade=2, fresh_seeds=3, probe_fits=1,
     ),
     smoke=dict(nao_counts=(1, 10, 200), nao_shown=1, nao_nulls=(), smash_units=(8, 0), smash_steps=3,
         rule_methods=("controller_×10",), rule_counts=(10, 40), rule_searches=3, rule_steps=3, fresh_seeds=2),
