@@ -9,6 +9,7 @@ __all__ = ['arena_record', 'arena_supernets', 'nao_probe_run', 'one_smash', 'sma
 # %% ../../nbs/95i_last_runs.ipynb #imports
 import json
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ import torch
 from ..asng import Space
 from ..batches import Batches
 from ..core import root
-from ..images import DataError
+from ..images import DataError, Images
 from ..nao import NAO, moved
 from .arena_lookup import DECIDING, METHODS, LookUp, arena_of, exact_run, lookup_run
 from .arena_oneshot import halves, searches_before
@@ -80,7 +81,7 @@ def _probed(search, codes, accuracy, best, others, moves) -> dict:
 
 # %% ../../nbs/95i_last_runs.ipynb #probe-moves
 def _decoded(search, codes, accuracy, best, parents, moves) -> dict:
-    found = {}
+    found: dict = {}
     for step in moves:
         new = moved(search.encoder, parents, step)
         cat = search.decoder.write(new, search.tokens.allowed) - search.tokens.first
@@ -108,10 +109,10 @@ def one_smash(hidden: int, table: str, steps: int, seed: int) -> dict:
     weights, _, images, norm = halves(data, seed, True)
     smash = Smash(network, hidden, seed)
     train_smash(smash, weights, Recipe(steps, "momentum", 0.1, clip=5.0, channels_last=False), seed)
-    judge = Noisy(Batches(images, 300, seed=seed, **norm), data.noise, seed + 2000)(0)
+    judge = Noisy(Batches(cast(Images, images), 300, seed=seed, **norm), data.noise, seed + 2000)(0)
     losses = smash_scores(smash, representatives(data.space), judge)
     drawn = np.random.default_rng(seed).integers(len(data.space.ops), size=(100, len(data.space.sizes)))
-    best = drawn[smash_scores(smash, drawn, judge).argmin().item()]
+    best = drawn[int(smash_scores(smash, drawn, judge).argmin())]
     return dict(shared=[round(v, 3) for v in losses.tolist()], picked="".join(map(str, best)))
 
 # %% ../../nbs/95i_last_runs.ipynb #smash-run
