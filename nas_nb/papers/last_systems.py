@@ -14,7 +14,7 @@ PROFILES = dict(
         nao_searches=10, nao_shown=5, nao_seed=3000,  # on a table that decides, and on one that is shown
         probe_known=300, probe_fits=6, probe_moves=(1, 20),  # a look at NAO's network
         smash_units=(64, 0, 2),  # of the hypernetwork
-        smash_steps=3000, smash_block=3, seeds=6,
+        smash_steps=3000, smash_block=3, seeds=9,
         rule_methods=("evolution", "controller_×10", "controller,_PPO", "NAO"),
         rule_found="controller_×10",  # whose finds are trained again
         rule_counts=(10, 20, 50, 100, 200, 300, 400, 500), rule_searches=50, rule_nao=5, rule_seed=4000,
