@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BESIDE', 'NULL', 'NAO_LOOK', 'RULE_MARKS', 'beside', 'means', 'ahead_of', 'by_gradient', 'of_probe', 'plot_means',
-           'told_means', 'units_name', 'smash_table', 'lead_of', 'plot_smash', 'told_smash', 'ranked_rules',
-           'fresh_table', 'found_rules', 'lucky', 'same_as', 'plot_rules', 'told_rules']
+           'told_means', 'units_name', 'smash_table', 'lead_of', 'same_picks', 'plot_smash', 'told_smash',
+           'ranked_rules', 'fresh_table', 'found_rules', 'lucky', 'same_as', 'plot_rules', 'told_rules']
 
 # %% ../../nbs/95j_last_figures.ipynb #imports
 import math
@@ -31,11 +31,9 @@ BESIDE = {  # how it is called here → in the arena's records
     "PNAS": "pnas",
 }
 NULL = "NAO, random directions"
-NAO_LOOK = LOOK | {
-    "exact": dict(color="0.35", marker="", linestyle="-"),
-    "NAO": dict(color="#882255", marker="D", linestyle="-"),
-    NULL: dict(color="#882255", marker="D", linestyle=":"),
-}
+NAO_LOOK = {"exact": dict(color="0.35", marker="", linestyle="-")} | LOOK
+NAO_LOOK["NAO"] = dict(color="#882255", marker="D", linestyle="-")
+NAO_LOOK[NULL] = dict(color="#b0708f", marker="D", markerfacecolor="white", linestyle=":")
 
 
 def beside(runs: dict) -> dict:  # table → name → record, both
@@ -90,12 +88,12 @@ def of_probe(result: dict) -> dict[str, str]:  # of `nao_probe_run`
     return told | {name: f"{mean:.1f}" for name, mean in means.items()}
 
 # %% ../../nbs/95j_last_figures.ipynb #nao-plot
-def plot_means(df: pd.DataFrame, title: str, names=None) -> plt.Figure:
-    "Mean regret against evaluations, a panel for each table; bands of two standard errors."
+def plot_means(df: pd.DataFrame, title: str, level: float = math.nan) -> plt.Figure:
+    "Mean regret against evaluations, a panel for each table; `level`: of the luckiest training, points."
     tables = list(df["table"].unique())
     fig, axes = plt.subplots(1, len(tables), figsize=(max(5.5, 2.9 * len(tables)), 4.3), squeeze=False)
     for ax, table in zip(axes[0], tables):
-        for name in (n for n in names or NAO_LOOK if n in set(df["name"])):
+        for name in (n for n in NAO_LOOK if n in set(df["name"])):
             rows = df[(df["table"] == table) & (df["name"] == name)]
             look = NAO_LOOK[name]
             label = name.replace("exact", "random search")
@@ -106,6 +104,8 @@ def plot_means(df: pd.DataFrame, title: str, names=None) -> plt.Figure:
         seen = df.loc[(df["table"] == table) & (df["evaluations"] >= 10), "mean"]
         _axis(ax, seen.min(), 1.6 * seen.max())
         ax.set(title=SPACES.get(table, "update rules"), xlabel="evaluations", xlim=(9, None))
+        if level == level:
+            ax.axhline(level, color="black", ls="--", lw=1, label="the luckiest training")
     axes[0, 0].set_ylabel("mean regret (points of accuracy)")
     handles = {label: h for ax in axes[0] for h, label in zip(*ax.get_legend_handles_labels())}
     fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
@@ -172,6 +172,13 @@ def lead_of(df: pd.DataFrame, column: str, one: str, other: str) -> np.ndarray: 
     seeds = a.index.intersection(b.index)
     return (a[seeds] - b[seeds]).to_numpy()
 
+# %% ../../nbs/95j_last_figures.ipynb #smash-same
+def same_picks(df: pd.DataFrame, one: str, other: str) -> dict[str, int]:
+    "In how many trainings two pick the same encoding, and of how many."
+    a, b = (df[df["name"] == name].set_index("seed")["picked"] for name in (one, other))
+    seeds = a.index.intersection(b.index)
+    return dict(same=int((a[seeds] == b[seeds]).sum()), trainings=len(seeds))
+
 # %% ../../nbs/95j_last_figures.ipynb #smash-scatter
 _SMASH_COLORS = {_SHARED: "0.45", _ARENA: "0.6"}
 
@@ -216,7 +223,8 @@ def told_smash(df: pd.DataFrame, table: Table) -> tuple[str, str]:
     "Title and alternative text of SMASH."
     tau, most = df.groupby("name", sort=False)["tau"].mean(), yardsticks(table)
     said = ", ".join(f"{name} {x:.2f}" for name, x in tau.items())
-    title = f"Mean τ with the table: {said}; a count of convolutions {most['count']['tau']:.2f} (dotted)"
+    title = f"Mean τ with the table: {said}; a count of convolutions {most['count']['tau']:.2f} (dotted),"
+    title += f" two trainings of the table {most['ceiling']['tau']:.2f} (dashed)"
     what = (
         "Left: accuracy in the table against the SMASH score of one training, a dot for each function. Right:"
     )
