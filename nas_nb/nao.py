@@ -209,6 +209,7 @@ class NAO:
         self.sizes, self.tokens = _declared(space, lr, kinds)
         self.one_in, self.longest, self.steps, self.lr, self.blind = one_in, longest, steps, lr, blind
         self.seed, self.device = check_seeds(seed), get_device(str(device))
+        self.asked: torch.Tensor | None = None
         self._build(hidden, units)
 
 # %% ../nbs/26d_nao.ipynb #settings-declared
@@ -224,7 +225,6 @@ def _declared(space, lr, kinds):
 
 @patch
 def _build(self: NAO, hidden, units):
-    self.asked: torch.Tensor | None = None
     self.cat = torch.empty(0, len(self.sizes), dtype=torch.int64)  # (evaluated, variables)
     self.losses, self.moves, self.rounds = torch.empty(0, dtype=torch.float64), [], 0
     self.generator = torch.Generator().manual_seed(int(self.seed))

@@ -87,8 +87,8 @@ def train_smash(
         x, y = batches(step)
         drawn = rng.integers(0, sizes, size=(paths, len(sizes))).tolist()
         losses = [F.cross_entropy(smash(x, choices), y) for choices in drawn]
-        nothing = sum(0 * p.sum() for p in smash.parameters())  # a gradient for all, if it is 0
-        descend(sum(losses) / paths + nothing, optimizer, recipe)
+        nothing = torch.stack([0 * p.sum() for p in smash.parameters()])  # a gradient for all, if it is 0
+        descend(torch.stack(losses).mean() + nothing.sum(), optimizer, recipe)
 
 # %% ../nbs/23a_smash.ipynb #score
 @torch.no_grad()

@@ -78,9 +78,8 @@ def rule_text(choices: Sequence[int]) -> str:
     op1, op2, u1, u2, b = (
         list(t)[int(c)] for c, t in zip(choices, (OPERANDS, OPERANDS, UNARY, UNARY, BINARY), strict=True)
     )
-    inner = lambda u, op: u if u == "eˣ" and op == "1" else u.replace("x", op).replace("eˣ", f"e^({op})")
-    parts = [f"e^({op})" if u == "eˣ" else inner(u, op) for u, op in ((u1, op1), (u2, op2))]
-    return parts[0] if b == "left" else f"{parts[0]} {b} {parts[1]}"
+    side = lambda u, op: f"e^({op})" if u == "eˣ" else u.replace("x", op)
+    return side(u1, op1) if b == "left" else f"{side(u1, op1)} {b} {side(u2, op2)}"
 
 # %% ../nbs/18_update_rules.ipynb #canonical
 def canonical(rules: np.ndarray) -> np.ndarray:  # (n, 5), both

@@ -111,7 +111,7 @@ for name in [*plain, "torch", *others]:
     assert sorted(m for name in found for m in name.split(",")) == MODULES, run.stderr
     draws = {"draw", "explore", "layer_pictures", "player", "plots", "tdga", "vgg_pictures", "blindspot"}
     draws |= {"edit_cell", "own_report", "own_runs", "recurrent_pictures"}
-    draws |= {"tables", "tiny", "known_tables", "twins"}  # their tables are pandas'
+    draws |= {"tables", "tiny", "known_tables", "twins", "rule_table", "smash"}  # their tables are pandas'
     draws = {papers, *(f"nas_nb.{m}" for m in draws)}
     for name, heavy in found.items():
         assert heavy <= (set() if name in PLAIN else {"torch"} | DRAWING if name in draws else {"torch"}), (

@@ -12,8 +12,9 @@ PROFILES = dict(
         nao_nulls=("nasbench201-12",),  # where steps in random directions are run, too
         nao_counts=(1, 10, 30, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000),  # evaluations
         nao_searches=10, nao_shown=5, nao_seed=3000,  # on a table that decides, and on one that is shown
+        probe_known=300, probe_fits=6, probe_moves=(1, 20),  # a look at NAO's network
         smash_units=(64, 0, 2),  # of the hypernetwork
-        smash_steps=3000, smash_block=3, seeds=6,
+        smash_steps=3000, smash_block=3, seeds=9,
         rule_methods=("evolution", "controller_×10", "controller,_PPO", "NAO"),
         rule_found="controller_×10",  # whose finds are trained again
         rule_counts=(10, 20, 50, 100, 200, 300, 400, 500), rule_searches=50, rule_nao=5, rule_seed=4000,
@@ -24,12 +25,14 @@ PROFILES = dict(
         nao_tables=("digits",), nao_nulls=("digits",), nao_counts=(1, 10, 30, 100, 200), nao_shown=2,
         smash_steps=100, smash_block=1, seeds=1,
         rule_methods=("evolution", "controller_×10"), rule_counts=(10, 50, 100), rule_searches=20,
-        rate_seeds=1, rates_a_decade=2, fresh_seeds=3,
+        rate_seeds=1, rates_a_decade=2, fresh_seeds=3, probe_fits=1,
     ),
     smoke=dict(nao_counts=(1, 10, 200), nao_shown=1, nao_nulls=(), smash_units=(8, 0), smash_steps=3,
         rule_methods=("controller_×10",), rule_counts=(10, 40), rule_searches=3, rule_steps=3, fresh_seeds=2),
 )  # fmt: skip
-EXPECTED = dict(cpu="40 min on one core, seconds to redraw", quick="1 min", smoke="10 s")
+
+# %% ../../nbs/95h_last_systems.ipynb #expected
+EXPECTED = dict(cpu="20 min on one core, seconds to redraw", quick="1 min", smoke="10 s")
 
 # %% ../../nbs/95h_last_systems.ipynb #claims-nao
 _UNIT = dict(smallest=0.25, unit="of what random search misses")
