@@ -4,11 +4,14 @@
 
 # %% auto #0
 __all__ = ['CELLS', 'TREES', 'GRAPHS', 'SPACES', 'Reading', 'train_run', 'TextChildren', 'TextSearch', 'children_run', 'Chance',
-           'shared_run']
+           'shared_run', 'anew_run', 'anew_worth', 'all_trained', 'all_text_searches', 'found_row', 'all_anew']
 
 # %% ../../nbs/54e_recurrent_runs.ipynb #imports
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 
 import torch
 from fastcore.basics import patch
@@ -17,7 +20,7 @@ from ..controlled import ENAS, Controlled
 from ..controllers import Reinforce
 from ..language import LanguageModel, perplexity, text_recipe, widest_cell
 from ..layers import random_rows
-from .controller_runs import Children, ChildSearch
+from .controller_runs import Children, ChildSearch, best_rows
 from ..relaxations import Weights, one_hot
 from ..search import search
 from ..text import TextBatches, load_text
@@ -39,6 +42,7 @@ from nas_nb.recurrent import (
 
 # %% ../../nbs/54e_recurrent_runs.ipynb #cells
 CELLS: dict[str, Tree | Dag] = {"LSTM": LSTM_TREE, "NASCell": NASCELL, "ENAS": ENAS_LM_CELL}
+CELLS["ENAS-plain"] = ENAS_LM_CELL._replace(highway=False, mean="leaves")
 TREES = {"trees": PUBLISHED_TREES, "small trees": replace(PUBLISHED_TREES, leaves=4)}
 GRAPHS = {"graphs": DagSpace(12), "small graphs": DagSpace(6)}
 SPACES: dict[str, TreeSpace | DagSpace] = TREES | GRAPHS
@@ -89,6 +93,19 @@ def worth(self: Reading, model: LanguageModel, part: str, w: Weights | None = No
 def _short(x):  # for a record
     return float(f"{x:.6g}")
 
+# %% ../../nbs/54e_recurrent_runs.ipynb #learned
+def _learned(on, model, steps, lr, **how):  # losses (nats), and perplexity on both parts
+    try:
+        rows = fit(model, on.batches("train"), text_recipe(steps, lr), **how)
+        worth = {part: on.worth(model, part) for part in ("valid", "test")}
+    except Diverged:
+        rows, worth = [], dict.fromkeys(("valid", "test"), float(on.vocabulary))
+    return dict(losses=[round(row["train_loss"], 4) for row in rows]) | worth
+
+
+def _built(model):
+    return dict(width=model.cell.hidden, parameters=sum(w.numel() for w in model.parameters()))
+
 # %% ../../nbs/54e_recurrent_runs.ipynb #train
 def train_run(
     cell: str,  # of `CELLS`
@@ -107,12 +124,10 @@ def train_run(
     "A cell in a language model, trained from scratch."
     on, began = Reading(text, device=device, **reading), time.process_time()
     torch.manual_seed(seed)
-    model, recipe = on.model(CELLS[cell], budget, tuple(drop)), text_recipe(steps, lr)
-    rows = fit(model, on.batches("train"), recipe, every=max(1, steps // looks), seed=seed, ckpt=ckpt)
-    spent = _short(time.process_time() - began) if timed else None
-    found = dict(width=model.cell.hidden, parameters=sum(w.numel() for w in model.parameters()))
-    found |= dict(losses=[round(row["train_loss"], 4) for row in rows], seconds=spent)
-    return found | {part: on.worth(model, part) for part in ("valid", "test")}
+    model = on.model(CELLS[cell], budget, tuple(drop))
+    how = dict(every=max(1, steps // looks), seed=seed, ckpt=ckpt)
+    found = _built(model) | _learned(on, model, steps, lr, **how)
+    return found | dict(seconds=_short(time.process_time() - began) if timed else None)
 
 # %% ../../nbs/54e_recurrent_runs.ipynb #children
 class TextChildren(Children):
@@ -218,3 +233,96 @@ def _drawn(weights, model, on):
     rows = [[chosen[0] for chosen in w.chosen or ()] for w in weights]
     worth = [on.worth(model, "valid", w) for w in weights]
     return dict(found=rows[worth.index(min(worth))], drawn=rows, perplexity=worth)
+
+# %% ../../nbs/54e_recurrent_runs.ipynb #anew
+def anew_run(
+    row: list[int],
+    space: str,  # of `SPACES`
+    text: str,
+    budget: int,  # weights
+    steps: int,
+    rates: Sequence[float],  # learning rates
+    fresh: int,  # trainings at each rate; their seeds are `seed` and following
+    seed: int,
+    device="cpu",
+    ckpt=None,
+    **reading,  # of `Reading`
+) -> dict:  # trained: lr, seed, width, parameters, losses, valid, test of each
+    "A cell that was found, trained from scratch some times."
+    on, found = Reading(text, device=device, **reading), []
+    for lr in rates:
+        for s in range(seed, seed + fresh):
+            torch.manual_seed(s)
+            model = on.model(SPACES[space].decode(row), budget)
+            found.append(dict(lr=lr, seed=s) | _built(model) | _learned(on, model, steps, lr, seed=s))
+    return dict(trained=found)
+
+# %% ../../nbs/54e_recurrent_runs.ipynb #anew-worth
+def anew_worth(
+    result: dict,  # of `anew_run`
+) -> float:
+    "The (geometric) mean test perplexity at the rate whose mean on validation text is lowest."
+    mean = lambda lr, part: fmean(math.log(t[part]) for t in result["trained"] if t["lr"] == lr)
+    best = min({t["lr"]: None for t in result["trained"]}, key=lambda lr: mean(lr, "valid"))
+    return math.exp(mean(best, "test"))
+
+# %% ../../nbs/54e_recurrent_runs.ipynb #all-trained
+def _sizes(cfg, of, names, reading=("words", "held", "streams", "length")):  # values of the profile
+    sizes = {name: getattr(cfg, f"{of}_{name}") for name in names}
+    return sizes | dict(text=cfg.text) | {name: getattr(cfg, f"text_{name}") for name in reading}
+
+
+def all_trained(
+    study,
+    data,  # of `study.about`
+    cells: Sequence[str] = tuple(CELLS),
+) -> dict[str, list[dict]]:  # cell → records of the seeds that judge
+    "Cells of equal size, paired by seed, each at its own best rate."
+    cfg, found = study.cfg, {cell: [] for cell in cells}
+    sizes = _sizes(cfg, "lm", ("budget", "steps", "drop", "looks")) | dict(timed=cfg.timed, data=data)
+    run = lambda cell, seed, lr: study.run(train_run, f"text-{cell}", seed, cell=cell, lr=lr, **sizes)
+    first, *others = range(cfg.first_seed, cfg.first_seed + cfg.lm_seeds)
+    tried = {cell: {lr: run(cell, first, lr)["result"]["valid"] for lr in cfg.lm_rates} for cell in cells}
+    for seed in others:
+        for cell in cells:
+            found[cell].append(run(cell, seed, min(tried[cell], key=tried[cell].get)))
+    return found
+
+# %% ../../nbs/54e_recurrent_runs.ipynb #all-searches
+_OF = dict(
+    trees=(children_run, ("space", "updates", "batch", "budget", "steps", "rate")),
+    graphs=(shared_run, ("space", "width", "steps", "samples", "drawn", "rate")),
+)
+
+
+def all_text_searches(
+    study,
+    data,
+    of: str,  # "trees": NAS, children from scratch; "graphs": ENAS, shared weights
+) -> dict[str, list[dict]]:  # rule → a record for each seed
+    "Searches on text, paired by seed."
+    cfg, (fn, names) = study.cfg, _OF[of]
+    sizes = _sizes(cfg, of, names) | dict(timed=cfg.timed, data=data)
+    found = {rule: [] for rule in ("REINFORCE", "random")}
+    for seed in range(cfg.first_seed, cfg.first_seed + cfg.search_seeds):
+        for rule in found:
+            found[rule].append(study.run(fn, f"{of}-{rule}", seed, rule=rule, **sizes))
+    return found
+
+# %% ../../nbs/54e_recurrent_runs.ipynb #all-anew
+def found_row(result: dict) -> list[int]:  # of `children_run` or `shared_run`
+    "What a search has found."
+    return result["found"] if "found" in result else best_rows(result)[0]
+
+
+def all_anew(
+    study,
+    data,
+    of: str,  # "trees" or "graphs"
+    searches: dict[str, list[dict]],  # of `all_text_searches`
+) -> dict[str, list[dict]]:  # rule → a record for each search
+    "What searches have found, trained anew."
+    sizes = _sizes(study.cfg, "anew", ("budget", "steps", "rates", "fresh")) | dict(data=data)
+    sizes |= dict(space=getattr(study.cfg, f"{of}_space"))
+    run = lambda row: study.run(anew_run, f"{of}-anew", 5000, row=row, **sizes)
+    return {rule: [run(found_row(r["result"])) for r in records] for rule, records in searches.items()}
