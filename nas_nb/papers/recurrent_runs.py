@@ -213,6 +213,7 @@ def shared_run(
     drawn: int,  # architectures at the end
     rate: float,  # learning rate of the controller
     seed: int,
+    lr: float = 20.0,  # of the weights
     timed: bool = False,
     device="cpu",
     ckpt=None,
@@ -220,15 +221,19 @@ def shared_run(
 ) -> dict:  # found (row), drawn (rows), perplexity of each, evaluated, seconds
     "A search with shared weights; at the end the best of some that are drawn."
     on, began = Reading(text, device=device, **reading), time.process_time()
-    torch.manual_seed(seed)
-    model = LanguageModel(DagCell(GRAPHS[space], width, width), on.vocabulary, streams=on.streams).to(device)
+    model = _supernet(GRAPHS[space], width, on, seed).to(device)
     method = (Chance if rule == "random" else Controlled)(GRAPHS[space], Reinforce, seed, **ENAS, lr=rate)
-    train, held, recipe = on.batches("train"), on.batches("valid"), text_recipe(steps)
+    train, held, recipe = on.batches("train"), on.batches("valid"), text_recipe(steps, lr)
     search(model, method, train, held, recipe, seed=seed, ckpt=ckpt, paths=1, samples=samples)
     found, spent = _drawn(method.ask(2 * steps, drawn), model, on), time.process_time() - began
     return found | dict(evaluated=steps * samples + drawn, seconds=_short(spent) if timed else None)
 
 # %% ../../nbs/54e_recurrent_runs.ipynb #drawn
+def _supernet(space, width, on, seed):
+    torch.manual_seed(seed)
+    return LanguageModel(DagCell(space, width, width), on.vocabulary, streams=on.streams)
+
+
 def _drawn(weights, model, on):
     rows = [[chosen[0] for chosen in w.chosen or ()] for w in weights]
     worth = [on.worth(model, "valid", w) for w in weights]
@@ -290,8 +295,8 @@ def all_trained(
 
 # %% ../../nbs/54e_recurrent_runs.ipynb #all-searches
 _OF = dict(
-    trees=(children_run, ("space", "updates", "batch", "budget", "steps", "rate")),
-    graphs=(shared_run, ("space", "width", "steps", "samples", "drawn", "rate")),
+    trees=(children_run, ("space", "updates", "batch", "budget", "steps", "lr", "rate")),
+    graphs=(shared_run, ("space", "width", "steps", "lr", "samples", "drawn", "rate")),
 )
 
 
