@@ -67,9 +67,9 @@ _TEXT = dict(
         graphs_steps=250, graphs_lr=60.0, graphs_drawn=10, graphs_rate=3.5e-2,
         anew_budget=300_000, anew_steps=120, anew_rates=(60.0, 120.0)),
     quick=dict(text="pydoc", text_words=3000, text_held=300, text_streams=4, text_length=10, lm_budget=80_000,
-        lm_steps=6, lm_looks=2, lm_seeds=3, search_seeds=2, trees_updates=2, trees_batch=2,
-        trees_budget=50_000, trees_steps=2, graphs_width=8, graphs_steps=6, graphs_drawn=3,
-        anew_budget=50_000, anew_steps=4),
+        lm_steps=6, lm_rates=(1.0, 5.0), lm_looks=2, lm_seeds=3, search_seeds=2, trees_updates=2,
+        trees_batch=2, trees_budget=50_000, trees_steps=2, trees_lr=5.0, graphs_width=8, graphs_steps=6,
+        graphs_lr=5.0, graphs_drawn=3, anew_budget=50_000, anew_steps=4, anew_rates=(1.0, 5.0)),
     smoke=dict(lm_steps=2, trees_updates=1, graphs_steps=2, anew_steps=2),
 )  # fmt: skip
 PROFILES = {name: PROFILES[name] | _TEXT[name] for name in PROFILES}
@@ -77,7 +77,7 @@ PROFILES = {name: PROFILES[name] | _TEXT[name] for name in PROFILES}
 # %% ../../nbs/54_nas_nasnet_enas.ipynb #expected
 EXPECTED = dict(
     paper="14 days on one core (estimated)",
-    cpu="an hour and a half on one core, seconds to redraw",
+    cpu="two hours and a quarter on one core, seconds to redraw",
     quick="1 min",
     smoke="10 s",
 )

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'REPORTED', 'WAYS', 'WORDS', 'CELL_CLAIMS', 'FOUND_CLAIMS', 'BEYOND', 'spaces_table', 'lstm_gap', 'ends_gap',
-           'learning_arrows', 'used', 'plot_three', 'cells_table', 'percent', 'level', 'plot_cells', 'told_cells',
+           'learning_arrows', 'used', 'plot_found_cells', 'cells_table', 'percent', 'level', 'plot_cells', 'told_cells',
            'children_table', 'found_table', 'plot_searches', 'told_searches', 'seconds_table', 'lstm_tree', 'choices',
            'wirings', 'flexible', 'loose_ends', 'arrows', 'ten_hours', 'lower', 'cheaper', 'beyond']
 
@@ -91,16 +91,11 @@ def used(space: DagSpace, row: Sequence[int]) -> set[str]:
     return {f"{i}_{j}" for i, (_, j) in enumerate(space.decode(row).nodes, 1)}
 
 # %% ../../nbs/54i_recurrent_figures.ipynb #pictures
-def plot_three(title: str) -> plt.Figure:
-    "The computation graphs of LSTM, NAS' cell and ENAS'."
-    fig, axes = plt.subplots(3, 1, figsize=(8.4, 9.6), height_ratios=(4.6, 8.2, 5.4))
-    names = dict(
-        zip(
-            ("LSTM", "NASCell", "ENAS"), ("LSTM", "NASCell, found by NAS", "ENAS' cell, as enas_lm trains it")
-        )
-    )
-    for ax, (cell, name) in zip(axes, names.items()):
-        draw_recurrent(CELLS[cell], name, ax)
+def plot_found_cells(title: str) -> plt.Figure:
+    "The computation graphs of NAS' cell and ENAS'."
+    fig, axes = plt.subplots(1, 2, figsize=(11, 5.8), width_ratios=(6, 7))
+    draw_recurrent(CELLS["NASCell"], "NASCell, found by NAS", axes[0])
+    draw_recurrent(CELLS["ENAS"], "ENAS' cell, as enas_lm trains it: a gate at each arrow", axes[1])
     headline(fig, title)
     return fig
 
@@ -144,25 +139,28 @@ def _seeds(ax, df, names, key):  # points of each seed, joined, and geometric me
         ax.plot([n] * len(wide), wide[name], marker, color=color, ms=4.5, mec="none", alpha=0.8)
         ax.plot([n - 0.25, n + 0.25], [level(df, name, key)] * 2, color=color, lw=2.5)
     ax.set(xticks=range(len(names)), xticklabels=[label for label, *_ in names.values()])
-    ax.set(ylabel="test perplexity", xlim=(-0.5, len(names) - 0.5), yscale="log")
-    ax.yaxis.set_major_formatter("{x:.0f}"), ax.yaxis.set_minor_formatter("{x:.0f}")
+    ax.set(ylabel="test perplexity", xlim=(-0.5, len(names) - 0.5))
+
+# %% ../../nbs/54i_recurrent_figures.ipynb #cells-sizes
+def _by_size(ax, df):  # hollow: as reported
+    for name, (label, color, marker) in NAMES.items():
+        rows = df[df["cell"] == name]
+        ax.plot(rows["parameters"], rows["test"], marker, color=color, ms=4.5, mec="none", alpha=0.8)
+        if name in REPORTED:
+            ax.plot(*REPORTED[name], marker, color=color, mfc="white", ms=7)
+            said, up = f"{label}: {REPORTED[name][1]}", 8 if name == "NASCell" else -16
+            ax.annotate(said, REPORTED[name], (0, up), textcoords="offset points", ha="center", fontsize=8)
+    ax.set(xscale="log", yscale="log", xlabel="weights", ylabel="test perplexity", xlim=(2e4, 6e8))
+    ax.set_ylim(40, max(500, 1.3 * df["test"].max()))
+    ax.set_yticks([50, 100, 200, 500, 1000], ["50", "100", "200", "500", "1000"]), ax.minorticks_off()
+    ax.set_title("filled: here; hollow: as the article reports", fontsize=9)
 
 
 def plot_cells(df: pd.DataFrame, title: str) -> plt.Figure:  # from `cells_table`
     "Test perplexities of cells of equal size, by seed and over the number of weights."
     fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.4), width_ratios=(5, 4))
     _seeds(axes[0], df, {name: NAMES[name] for name in NAMES if name in set(df["cell"])}, "cell")
-    for name, (label, color, marker) in NAMES.items():
-        rows = df[df["cell"] == name]
-        axes[1].plot(rows["parameters"], rows["test"], marker, color=color, ms=4.5, mec="none", alpha=0.8)
-        if name in REPORTED:
-            axes[1].plot(*REPORTED[name], marker, color=color, mfc="white", ms=7)
-            said = f"{label}: {REPORTED[name][1]}"
-            axes[1].annotate(
-                said, REPORTED[name], (0, 9), textcoords="offset points", ha="center", fontsize=8
-            )
-    axes[1].set(xscale="log", yscale="log", xlabel="weights", ylabel="test perplexity", xlim=(2e4, 4e8))
-    axes[1].set_title("filled: here; hollow: as the article reports", fontsize=9)
+    _by_size(axes[1], df)
     headline(fig, title)
     return fig
 
