@@ -47,7 +47,6 @@ _CHILDREN = dict(
     smoke=dict(child_steps=2, child_updates=1, macro_steps=2, shared_steps=2, shared_child_steps=2,
         cells_steps=2, cells_child_steps=2),
 )  # fmt: skip
-PROFILES = {name: PROFILES[name] | _CHILDREN[name] for name in PROFILES}
 
 # %% ../../nbs/54_nas_nasnet_enas.ipynb #text-profiles
 _TEXT = dict(
@@ -72,7 +71,7 @@ _TEXT = dict(
         graphs_lr=5.0, graphs_drawn=3, anew_budget=50_000, anew_steps=4, anew_rates=(1.0, 5.0)),
     smoke=dict(lm_steps=2, trees_updates=1, graphs_steps=2, anew_steps=2),
 )  # fmt: skip
-PROFILES = {name: PROFILES[name] | _TEXT[name] for name in PROFILES}
+PROFILES = {name: PROFILES[name] | _CHILDREN[name] | _TEXT[name] for name in PROFILES}
 
 # %% ../../nbs/54_nas_nasnet_enas.ipynb #expected
 EXPECTED = dict(

@@ -184,7 +184,7 @@ def children_table(trees: dict[str, list[dict]]) -> pd.DataFrame:  # of `all_tex
             rows += [(rule, record["seed"], batch * (n + 1), *x) for n, x in enumerate(columns)]
     return pd.DataFrame(rows, columns=["rule", "seed", "children", "perplexity", "best", "entropy"])
 
-
+# %% ../../nbs/54i_recurrent_figures.ipynb #found
 WAYS = {
     "NAS": ("NAS:\ncontroller", "#9a3b26", "s"), "NAS, random": ("random\nchildren", COLORS[4], "D"),
     "ENAS": ("ENAS:\ncontroller", COLORS[2], "o"), "ENAS, random": ("shared,\nrandom", COLORS[0], "v"),

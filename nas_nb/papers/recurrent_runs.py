@@ -9,7 +9,7 @@ __all__ = ['CELLS', 'TREES', 'GRAPHS', 'SPACES', 'Reading', 'train_run', 'TextCh
 # %% ../../nbs/54e_recurrent_runs.ipynb #imports
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
@@ -283,18 +283,19 @@ def all_trained(
     cells: Sequence[str] = tuple(CELLS),
 ) -> dict[str, list[dict]]:  # cell → records of the seeds that judge
     "Cells of equal size, paired by seed, each at its own best rate."
-    cfg, found = study.cfg, {cell: [] for cell in cells}
+    cfg = study.cfg
+    found: dict[str, list[dict]] = {cell: [] for cell in cells}
     sizes = _sizes(cfg, "lm", ("budget", "steps", "drop", "looks")) | dict(timed=cfg.timed, data=data)
     run = lambda cell, seed, lr: study.run(train_run, f"text-{cell}", seed, cell=cell, lr=lr, **sizes)
     first, *others = range(cfg.first_seed, cfg.first_seed + cfg.lm_seeds)
     tried = {cell: {lr: run(cell, first, lr)["result"]["valid"] for lr in cfg.lm_rates} for cell in cells}
     for seed in others:
         for cell in cells:
-            found[cell].append(run(cell, seed, min(tried[cell], key=tried[cell].get)))
+            found[cell].append(run(cell, seed, min(tried[cell], key=tried[cell].__getitem__)))
     return found
 
 # %% ../../nbs/54e_recurrent_runs.ipynb #all-searches
-_OF = dict(
+_OF: dict[str, tuple[Callable, tuple[str, ...]]] = dict(
     trees=(children_run, ("space", "updates", "batch", "budget", "steps", "lr", "rate")),
     graphs=(shared_run, ("space", "width", "steps", "lr", "samples", "drawn", "rate")),
 )
@@ -308,7 +309,7 @@ def all_text_searches(
     "Searches on text, paired by seed."
     cfg, (fn, names) = study.cfg, _OF[of]
     sizes = _sizes(cfg, of, names) | dict(timed=cfg.timed, data=data)
-    found = {rule: [] for rule in ("REINFORCE", "random")}
+    found: dict[str, list[dict]] = {rule: [] for rule in ("REINFORCE", "random")}
     for seed in range(cfg.first_seed, cfg.first_seed + cfg.search_seeds):
         for rule in found:
             found[rule].append(study.run(fn, f"{of}-{rule}", seed, rule=rule, **sizes))
