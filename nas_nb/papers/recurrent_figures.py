@@ -311,6 +311,8 @@ FOUND_CLAIMS = {  # the same of what searches have found
 def lower(df: pd.DataFrame, id: str) -> dict:  # from `cells_table` or `found_table`
     "Of a claim that one perplexity is lower than another."
     key, (more, less) = ("cell", CELL_CLAIMS[id]) if id in CELL_CLAIMS else ("way", FOUND_CLAIMS[id])
+    if {more, less} - {*df[key]}:
+        return dict(ours="not run here", tested=False, needed="trainings of this cell")
     told = f"perplexity {{lower:.0f}} ({less}) against {{higher:.0f}} ({more}); " + INTERVAL
     numbers = dict(lower=level(df, less, key), higher=level(df, more, key))
     return dict(ours=told, differences=percent(df, more, less, key)) | numbers
