@@ -1,6 +1,9 @@
 """The runs on text of document 54's second half, at tiny size: what comes back, the same again, and going on."""
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from nas_nb.files import Checkpoint
 from nas_nb.papers import recurrent_figures as figures
@@ -71,7 +74,7 @@ def test_the_reward_of_a_child_is_80_over_its_squared_perplexity():
 def test_a_child_that_diverges_has_no_reward():
     on = runs.Reading(**READING)
     children = runs.TextChildren(runs.SPACES["small graphs"], on, 50_000, 3, lr=1e30)
-    assert children.accuracy([0] * 11) == 0
+    assert children.accuracy([0] * 10) == 0
 
 
 @pytest.mark.parametrize("rule", ["REINFORCE", "random"])
@@ -85,6 +88,26 @@ def test_a_search_shares_weights(rule, tmp_path):
 def test_a_cell_that_diverges_guesses_evenly():
     found = runs.train_run("LSTM", **TRAIN, lr=1e30)
     assert found["losses"] == [] and found["valid"] == found["test"] == runs.Reading(**READING).vocabulary
+
+
+def test_a_loss_above_that_of_a_guess_counts_as_that(monkeypatch):
+    told = []
+    monkeypatch.setattr(runs.Controlled, "tell", lambda self, losses: told.append(losses.tolist()))
+    method = runs.OnText(runs.GRAPHS["small graphs"])
+    method.guess = 5.0
+    method.tell(torch.tensor([4.0, 6.0, float("inf"), float("nan")]))
+    assert told == [[4, 5, 5, 5]]
+
+
+def test_a_search_whose_weights_diverge_returns_what_is_drawn_first():
+    found = runs.shared_run("REINFORCE", "small graphs", **SHARED, lr=1e30)
+    assert found["found"] == found["drawn"][0] and len(found["drawn"]) == 3
+
+
+def test_a_cell_that_was_not_trained_is_not_judged():
+    df = pd.DataFrame(dict(seed=[0, 0], cell=["LSTM", "ENAS"], test=[2.0, 1.0]))
+    assert figures.lower(df, "text-plain")["tested"] is False
+    assert figures.lower(df, "text-enas-lstm")["differences"] == pytest.approx([100 * np.log(2)])
 
 
 class Planned:
@@ -103,7 +126,7 @@ def test_the_first_seed_chooses_a_rate_for_each_cell_and_the_others_judge():
     best = dict(zip(runs.CELLS, (1.0, 5.0, 5.0, 1.0)))
     far = lambda cell, lr: abs(lr - best[cell])  # on test text the other rate would be better
     study = Planned(lambda _, seed, c: dict(valid=far(c["cell"], c["lr"]), test=-far(c["cell"], c["lr"])))
-    study.cfg.lm_rates, study.cfg.lm_seeds = (1.0, 5.0), 4
+    study.cfg.lm_rates, study.cfg.lm_seeds, study.cfg.lm_cells = (1.0, 5.0), 4, tuple(runs.CELLS)
     found = runs.all_trained(study, "")
     first = study.cfg.first_seed
     for cell, records in found.items():
