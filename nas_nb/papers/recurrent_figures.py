@@ -151,7 +151,7 @@ def _by_size(ax, df):  # hollow: as reported
             said, up = f"{label}: {REPORTED[name][1]}", 8 if name == "NASCell" else -16
             ax.annotate(said, REPORTED[name], (0, up), textcoords="offset points", ha="center", fontsize=8)
     ax.set(xscale="log", yscale="log", xlabel="weights", ylabel="test perplexity", xlim=(2e4, 6e8))
-    ax.set_ylim(40, max(500, 1.3 * df["test"].max()))
+    ax.set_ylim(32, max(500, 1.3 * df["test"].max()))
     ax.set_yticks([50, 100, 200, 500, 1000], ["50", "100", "200", "500", "1000"]), ax.minorticks_off()
     ax.set_title("filled: here; hollow: as the article reports", fontsize=9)
 
@@ -169,7 +169,7 @@ def told_cells(df: pd.DataFrame) -> str:  # from `cells_table`
     "Geometric means of test perplexities."
     means = {name: level(df, name) for name in NAMES if name in set(df["cell"])}
     told = [f"{NAMES[name][0]} {x:.0f}".replace("\n", " ") for name, x in means.items()]
-    return f"Test perplexity with {df['parameters'].mean() / 1e6:.2g} million weights: {'; '.join(told)}"
+    return f"Perplexity with {df['parameters'].mean() / 1e6:.2g} million weights: {'; '.join(told)}"
 
 # %% ../../nbs/54i_recurrent_figures.ipynb #searches
 def children_table(trees: dict[str, list[dict]]) -> pd.DataFrame:  # of `all_text_searches`
@@ -216,7 +216,7 @@ def plot_searches(children: pd.DataFrame, found: pd.DataFrame, title: str) -> pl
             ax.plot(rows.mean(), linestyle=dash, color=color, label=rule)
             ax.fill_between(rows.mean().index, rows.min(), rows.max(), alpha=0.15, lw=0, color=color)
         ax.set(xlabel="trained children", ylabel=label)
-    axes[0].legend(loc="upper right")
+    axes[0].legend(loc="best", fontsize=8)
     _seeds(axes[2], found, WAYS, "way")
     axes[2].tick_params(axis="x", labelsize=7.5)
     headline(fig, title)
