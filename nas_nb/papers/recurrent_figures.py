@@ -215,7 +215,7 @@ def plot_searches(children: pd.DataFrame, found: pd.DataFrame, title: str) -> pl
             rows, color = children[children["rule"] == rule].groupby("children")[what], WAYS[way][1]
             ax.plot(rows.mean(), linestyle=dash, color=color, label=rule)
             ax.fill_between(rows.mean().index, rows.min(), rows.max(), alpha=0.15, lw=0, color=color)
-        ax.set(xlabel="trained children", ylabel=label)
+        ax.set(xlabel="trained children", ylabel=label, xticks=sorted(children["children"].unique()))
     axes[0].legend(loc="best", fontsize=8)
     _seeds(axes[2], found, WAYS, "way")
     axes[2].tick_params(axis="x", labelsize=7.5)
