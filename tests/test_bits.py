@@ -214,6 +214,7 @@ SAME_AS = {  # what computes like an operation of the table, by its name there
     "nn.AdaptiveMaxPool2d": "F.max_pool2d",
     "torch.nn.functional.one_hot": "F.one_hot", "torch.vmap": ".backward", "torch.baddbmm": ".baddbmm",
     ".sin_": ".sin", ".cos_": ".cos", ".exp_": ".exp",
+    "nn.LSTMCell": ".tanh",  # and .sigmoid, of products
 }  # fmt: skip
 FORBIDDEN = {
     ".sqrt",

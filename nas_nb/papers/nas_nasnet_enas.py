@@ -47,12 +47,37 @@ _CHILDREN = dict(
     smoke=dict(child_steps=2, child_updates=1, macro_steps=2, shared_steps=2, shared_child_steps=2,
         cells_steps=2, cells_child_steps=2),
 )  # fmt: skip
-PROFILES = {name: PROFILES[name] | _CHILDREN[name] for name in PROFILES}
+
+# %% ../../nbs/54_nas_nasnet_enas.ipynb #text-profiles
+_TEXT = dict(
+    paper=dict(
+        text="ptb", text_words=0, text_held=0, text_streams=20, text_length=35,
+        lm_budget=24_000_000, lm_steps=200_000, lm_rates=(20.0, 60.0), lm_drop=(0.2, 0.75), lm_looks=40,
+        lm_cells=("LSTM", "NASCell", "ENAS", "ENAS-plain"), lm_seeds=7, search_seeds=5,
+        trees_space="trees", trees_updates=500, trees_batch=20, trees_budget=8_000_000, trees_steps=46_000,
+        trees_lr=20.0, trees_rate=5e-4,
+        graphs_space="graphs", graphs_width=1000, graphs_steps=200_000, graphs_lr=20.0, graphs_samples=2,
+        graphs_drawn=100, graphs_rate=3.5e-4,
+        anew_budget=24_000_000, anew_steps=200_000, anew_rates=(20.0, 60.0), anew_fresh=1,
+    ),
+    cpu=dict(text_held=20_000, lm_budget=600_000, lm_steps=400, lm_rates=(20.0, 60.0, 120.0),
+        lm_drop=(0.2, 0.2), lm_looks=5,
+        trees_space="small trees", trees_updates=4, trees_batch=4, trees_budget=300_000, trees_steps=20,
+        trees_lr=60.0, trees_rate=3.5e-2, graphs_space="small graphs", graphs_width=48, graphs_steps=100,
+        graphs_lr=20.0, graphs_drawn=10, graphs_rate=3.5e-2,
+        anew_budget=300_000, anew_steps=100, anew_rates=(20.0, 60.0)),
+    quick=dict(text="pydoc", text_words=3000, text_held=300, text_streams=4, text_length=10, lm_budget=80_000,
+        lm_steps=6, lm_rates=(1.0, 5.0), lm_looks=2, lm_seeds=3, search_seeds=2, trees_updates=2,
+        trees_batch=2, trees_budget=50_000, trees_steps=2, trees_lr=5.0, graphs_width=8, graphs_steps=6,
+        graphs_lr=5.0, graphs_drawn=3, anew_budget=50_000, anew_steps=4, anew_rates=(1.0, 5.0)),
+    smoke=dict(lm_steps=2, trees_updates=1, graphs_steps=2, anew_steps=2),
+)  # fmt: skip
+PROFILES = {name: PROFILES[name] | _CHILDREN[name] | _TEXT[name] for name in PROFILES}
 
 # %% ../../nbs/54_nas_nasnet_enas.ipynb #expected
 EXPECTED = dict(
     paper="14 days on one core (estimated)",
-    cpu="an hour and a half on one core, seconds to redraw",
+    cpu="two hours and a quarter on one core, seconds to redraw",
     quick="1 min",
     smoke="10 s",
 )
