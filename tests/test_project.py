@@ -110,7 +110,7 @@ for name in [*plain, "torch", *others]:
     found = {name: set(heavy) for name, *heavy in map(str.split, run.stdout.splitlines())}
     assert sorted(m for name in found for m in name.split(",")) == MODULES, run.stderr
     draws = {"draw", "explore", "layer_pictures", "player", "plots", "tdga", "vgg_pictures", "blindspot"}
-    draws |= {"edit_cell", "own_report", "own_runs", "recurrent_pictures"}
+    draws |= {"edit_cell", "own_report", "own_runs", "own_cluster", "recurrent_pictures"}
     draws |= {"tables", "tiny", "known_tables", "twins"}  # their tables are pandas'
     draws = {papers, *(f"nas_nb.{m}" for m in draws)}
     for name, heavy in found.items():
