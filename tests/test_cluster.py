@@ -445,6 +445,7 @@ class Mine(Distribution):
     def __init__(self, space, seed):
         super().__init__(space, seed=seed + 1)
 """
+OWN = "--method", "mine.py:Mine", "--space", "mine.py:OURS"
 TINY = "--channels 2 --cells 1 --steps 40,30,3 --seeds 2".split()
 
 
@@ -462,6 +463,24 @@ def search(*words) -> int:
     return cli.main(["search", "digits", *TINY, *map(str, words)])
 
 
+def search_at_home(place: Path, *words: str) -> str:
+    "In a process with the arithmetic of the workers."
+    path = os.pathsep.join([str(HERE.parent), *filter(None, sys.path)])
+    env = os.environ | portable_variables("quick") | dict(PYTHONPATH=path, OMP_NUM_THREADS="1")
+    command = [sys.executable, "-m", "nas_nb.cli", "search", "digits", *TINY, *words]
+    done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    "A search at home."
+    (place := tmp_path_factory.mktemp("home")).joinpath("mine.py").write_text(MINE)
+    search_at_home(place, *OWN, "--out", "o")
+    return place / "o"
+
+
 def found(folder: Path) -> tuple[dict, dict]:
     return json.loads((folder / "found.json").read_text()), torch.load(folder / "weights.pt")
 
@@ -472,13 +491,10 @@ def alike(one: Path, other: Path) -> bool:
     return about == about_2 and same and weights.keys() == weights_2.keys()
 
 
-OWN = "--method", "mine.py:Mine", "--space", "mine.py:OURS"
-
-
 @dask
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("ends", ["", "a worker is killed", "Ctrl-C", "kill"])
-def test_a_search_on_a_cluster_is_that_of_one_process(far, here, monkeypatch, capfd, ends):
+def test_a_search_on_a_cluster_is_that_of_one_process(far, here, home, monkeypatch, capfd, ends):
     for name in ("w1", "w2"):
         far.workers.get(name) or far.start(name)
     far.wait_for(2)
@@ -499,16 +515,14 @@ def test_a_search_on_a_cluster_is_that_of_one_process(far, here, monkeypatch, ca
     out, err = capfd.readouterr()
     assert ("2 workers at" in out) and ("Traceback" not in out + err)
     until(lambda: is_idle(far) and not held_by_workers(far))
-    if "kill" not in ends and not ends == "Ctrl-C":
-        assert "8/8 training of the best of them, seed 1: done" in out
+    assert module.Cluster._pause is (pause if ends else disturb)
     if ends in ("Ctrl-C", "kill"):
         assert status == 130 and "what had arrived is kept: run again to go on: nas-nb search" in out
         assert not (here / "far" / "report.html").exists()
-        status = search(*OWN, "--out", "far")  # here
-        assert "going on in far" in capfd.readouterr()[0]
-    assert status == 0 and module.Cluster._pause is (disturb if not ends else pause)
-    assert search(*OWN, "--out", "home") == 0
-    assert alike(here / "far", here / "home")
+        assert "going on in far" in search_at_home(here, *OWN, "--out", "far")
+    else:
+        assert status == 0 and "8/8 training of the best of them, seed 1: done" in out
+    assert alike(here / "far", home)
     assert {p.suffix for p in (here / "far" / "parts").rglob("*") if p.is_file()} <= {".done", ".csv"}
     assert ends or "workers of a cluster" in (here / "far" / "report.html").read_text()
 
