@@ -162,12 +162,13 @@ def test_a_run_whose_workers_are_taken_away_again_and_again_is_not_blamed(far, s
     monkeypatch.setenv("NAS_NB_CHECKPOINT_SECONDS", "1000")
     for name in list(far.workers):
         far.end(name)
+    far.wait_for(0)
     promise, deaths = study.run(slow_runs.walk, "preempted", steps=100), 5
     for death in range(deaths):
         far.start(f"p{death}", NAS_NB_CHECKPOINT_SECONDS="1000")
         until(lambda: any(w.processing for w in far.cluster.scheduler.workers.values()), 120)
         far.end(f"p{death}")
-    until(lambda: not far.cluster.scheduler.workers)
+        until(lambda: not far.cluster.scheduler.workers)
     assert far.cluster.scheduler.allowed_failures == module.ALLOWED_FAILURES > deaths > 3
     assert max(t.suspicious for t in far.cluster.scheduler.tasks.values()) == deaths
     far.start("w1")
