@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ALLOWED_FAILURES', 'AHEAD', 'RETRIES', 'scheduler_address', 'check_dask', 'sources', 'made_of', 'unlike',
            'introduced', 'complaint', 'connect', 'check_cluster', 'Task', 'Failed', 'Unwanted', 'run_folder',
-           'check_data', 'compute', 'Promise', 'Asked', 'Cluster', 'cluster', 'settle']
+           'check_data', 'compute', 'Promise', 'Cut', 'cut', 'Asked', 'Cluster', 'cluster', 'settle']
 
 # %% ../nbs/06h_cluster.ipynb #imports
 import contextlib
@@ -13,6 +13,7 @@ import functools
 import hashlib
 import importlib.resources
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -23,16 +24,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 # %% ../nbs/06h_cluster.ipynb #imports-ours
 from fastcore.basics import patch
 
 from .bits import COMPUTING, compute_portably
 from .core import get_device, keep_memory, progress, root, seconds_left, set_threads
-from .files import Checkpoint, Interrupted, OutOfTime, alone, remove_parts, run_lock, write_atomic
+from nas_nb.files import (
+    Checkpoint,
+    Interrupted,
+    OutOfTime,
+    alone,
+    remove_parts,
+    run_lock,
+    to_json,
+    write_atomic,
+)
 from .notebooks import Refused
-from .study import Study, computed_by, machine, now, run_results, write_records
+from .study import Study, computed_by, machine, now, run_key, run_results, seal, write_records
 
 # %% ../nbs/06h_cluster.ipynb #address
 _ADDRESS = re.compile(r"(?:tcp|tls)://(?:\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})", re.ASCII)
@@ -203,8 +213,8 @@ class Task:
     call: Callable  # call([what each run is told, …], device=…, ckpt=…) → a result for each
     own: list[dict]  # what each run is told of itself
     name: str  # of the function, for errors
-    key: str  # of the task; ends in the name of the run's folder, and so in its hash
-    folder: str  # of the run: relative to the project, where it lies within
+    key: str  # of the task; has the name of the run's folder, and so its hash
+    folder: str  # of the checkpoint: relative to the project, where it lies within
     token: str  # what stands in the file `asked` of this folder
     device: str
     threads: int
@@ -246,13 +256,17 @@ class _FarCheckpoint(Checkpoint):
         Checkpoint.tick(self, state)
 
 # %% ../nbs/06h_cluster.ipynb #folder
+def _at(folder: str) -> Path:  # of a task
+    return Path(folder) if Path(folder).is_absolute() else root() / folder
+
+
 def run_folder(
     task: Task,
     own: str | Path,  # the worker's own folder, removed when it ends
 ) -> tuple[Path, bool]:  # the folder, and whether it is shared
     "Where a worker keeps the checkpoint of a run."
     with contextlib.suppress(OSError, ValueError):
-        shared = root() / task.folder
+        shared = _at(task.folder)
         if (shared / "asked").read_text(encoding="utf-8") == task.token:
             return shared, True
     return Path(own) / "runs" / Path(task.folder).parent.name / Path(task.folder).name, False
@@ -296,12 +310,12 @@ def _prepare(task: Task) -> None:
     check_data(task.data, task.source)
 
 # %% ../nbs/06h_cluster.ipynb #computed
-def _computed(task: Task, folder: Path, is_wanted: Callable) -> dict:
+def _computed(task: Task, given: list, folder: Path, is_wanted: Callable) -> dict:
     "Compute a task, from its last checkpoint."
     remove_parts(folder)
     device = get_device(task.device)
     ckpt, started = _FarCheckpoint(folder / "checkpoint.pt", Path(task.folder).name, is_wanted), now()
-    results = task.call(task.own, device=device, ckpt=ckpt)
+    results = task.call(task.own, *given, device=device, ckpt=ckpt)
     taken = dict(started=started, seconds=round(ckpt.seconds / len(task.own), 2))
     return dict(
         results=run_results(results, task.own, task.name),
@@ -311,15 +325,19 @@ def _computed(task: Task, folder: Path, is_wanted: Callable) -> dict:
     )
 
 # %% ../nbs/06h_cluster.ipynb #while-wanted
-def _while_wanted(task: Task, folder: Path, is_wanted: Callable) -> dict | None:
+def _while_wanted(task: Task, *where) -> dict | None:  # `where`: as of `_computed`
+    *_, is_wanted = where
     _prepare(task)
     while is_wanted():
         with contextlib.suppress(Unwanted):
-            return _computed(task, folder, is_wanted)
+            return _computed(task, *where)
     return None
 
 # %% ../nbs/06h_cluster.ipynb #compute
-def compute(task: Task) -> dict | Failed | None:  # None: it is no longer wanted
+def compute(
+    task: Task,
+    *given,  # what `Cluster.give` has sent; for `call`, behind what each run is told
+) -> dict | Failed | None:  # None: it is no longer wanted
     "What a worker does with a task; raises `OSError` and `MemoryError`, and returns other errors."
     from distributed import get_worker
 
@@ -329,7 +347,7 @@ def compute(task: Task) -> dict | Failed | None:  # None: it is no longer wanted
     found: dict | Failed | None
     try:
         with _ONE:
-            found = _while_wanted(task, folder, is_wanted)
+            found = _while_wanted(task, list(given), folder, is_wanted)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # of whatever kind
@@ -361,19 +379,59 @@ class Promise(Mapping):
         return repr(self._wait())
 
 # %% ../nbs/06h_cluster.ipynb #asked
+class Cut(NamedTuple):
+    "How a run is cut."
+
+    pieces: Callable  # pieces(**config, seed=…) → the arguments of each piece, what JSON can hold
+    compute: Callable  # compute(**piece, device=…, ckpt=…) → a dict that JSON can hold
+    join: Callable  # join([what the pieces gave], **config, seed=…) → what the whole run would have given
+
+
+_CUTS: dict[Callable, Cut] = {}
+
+
+def cut(
+    fn: Callable,  # what `study.run` is given
+    *how: Callable,  # as of `Cut`
+) -> None:
+    "Say how runs of a function are cut where a cluster computes them."
+    _CUTS[fn] = Cut(*how)
+
+# %% ../nbs/06h_cluster.ipynb #cut-call
+def _one(fn: Callable, runs: list[dict], **where) -> list[dict]:
+    return [fn(**runs[0], **where)]
+
+
+def _pieces(cut: Cut, w) -> list[tuple[dict, str]]:  # arguments, name; `w`: a `Wanted`
+    found = json.loads(json.dumps(cut.pieces(**w.own)))
+    return [(piece, f"piece-{run_key(piece)}") for piece in found]
+
+# %% ../nbs/06h_cluster.ipynb #asked-class
 @dataclass(eq=False)
 class Asked:
-    "A run, or some that are computed together, from asking to arriving."
+    "Something from asking to arriving: one task, or several whose results are joined."
 
-    study: Study
-    group: list  # of `Wanted`
-    held: contextlib.ExitStack  # the locks
-    folder: Path  # of the checkpoint
-    future: Any = None  # of dask
-    records: dict = field(default_factory=dict)  # folder → record
+    label: str  # for errors
+    places: list[Path]  # the folders of the runs that it answers
+    tasks: list[Task]
+    join: Callable  # join([what came back from each task]) → place → record
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)  # the locks
+    futures: list = field(default_factory=list)  # of dask
+    pieces: dict[int, dict] = field(default_factory=dict)  # which task → what came back
+    records: dict = field(default_factory=dict)
     error: BaseException | None = None
     done: threading.Event = field(default_factory=threading.Event)
-    label = property(lambda self: f"{self.group[0].identity['label']}, seed {self.group[0].identity['seed']}")
+
+# %% ../nbs/06h_cluster.ipynb #piece
+def _keep_piece(task: Task, found: dict) -> None:
+    write_atomic(_at(task.folder) / "piece.json", to_json(seal(found)))
+
+
+def _kept_piece(task: Task) -> dict | None:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = json.loads((_at(task.folder) / "piece.json").read_text(encoding="utf-8"))
+        return found if found == seal(found) else None
+    return None
 
 # %% ../nbs/06h_cluster.ipynb #cluster
 AHEAD = 200  # runs that a notebook may have asked for and not got
@@ -406,7 +464,7 @@ def fill(
     found: dict,  # path of a committed record → how it was found, and its record: both are filled in
     call: Callable,  # as of `Task`
     wanted: list,  # of `Wanted`
-    name: str,  # of the function that computes them
+    fn: Callable,  # that computes them
 ) -> None:
     "Ask for the runs that are missing, and put promises in their place."
     missing = [w for w in wanted if not found[w.committed][1] and w.local not in self.asked]
@@ -416,21 +474,30 @@ def fill(
         for stack in held.values():
             unless_asked.callback(stack.close)
         others = [w for w in wanted if w.local not in self.asked]
-        self._ask_all(study, found, call, others, held, name)
+        self._ask_all(study, found, call, others, held, fn)
         unless_asked.pop_all()
     for w in wanted:
         if w.local in self.asked:
-            found[w.committed] = "asked", self._promise(self.asked[w.local], w.local)
+            found[w.committed] = "asked", self.promise(self.asked[w.local], w.local)
 
 # %% ../nbs/06h_cluster.ipynb #promise-of
 @patch
-def _promise(self: Cluster, asked: Asked, local: Path) -> Promise:
+def promise(
+    self: Cluster,
+    asked: Asked,
+    place: Path,  # one of `asked.places`
+    arrived: Callable = lambda: None,  # called when somebody has waited, and the record is there
+) -> Promise:
+    "What will be the record of this place."
+
+    @functools.cache
     def wait() -> dict:
         self._until(asked.done.is_set)
         if asked.error:
             self._told(asked)
             raise asked.error
-        return asked.records[local]
+        arrived()
+        return asked.records[place]
 
     return Promise(wait)
 
@@ -446,7 +513,7 @@ def _locked(self: Cluster, w) -> contextlib.ExitStack:
 
 # %% ../nbs/06h_cluster.ipynb #ask-all
 @patch
-def _ask_all(self: Cluster, study, found, call, wanted, held, name) -> None:
+def _ask_all(self: Cluster, study, found, call, wanted, held, fn) -> None:
     "With the locks held: look again, and ask for what is still missing, group by group."
     force = os.environ.get("NAS_NB_FORCE", "")
     missing = [w for w in wanted if w.local in held]
@@ -459,26 +526,35 @@ def _ask_all(self: Cluster, study, found, call, wanted, held, name) -> None:
         stack = contextlib.ExitStack()
         for w in (w for w in group if w.local in held):
             stack.push(held[w.local].pop_all())
-        asked = Asked(study, group, stack, study._place(group, bool(force)))
-        self._submit(asked, call, name, force)
+        self.ask(self._asked(study, group, call, fn, force, stack))
 
 # %% ../nbs/06h_cluster.ipynb #task-of
 @patch
-def _task(self: Cluster, asked: Asked, call, name: str, force: str) -> Task:
-    study, first, folder = asked.study, asked.group[0], asked.folder
-    within = folder.is_relative_to(root())
-    given = first.identity["config"]
-    return Task(
-        call,
-        own=[w.own for w in asked.group],
-        name=name,
-        key="-".join(filter(None, ("nas-nb", force, folder.name))),
-        folder=str(folder.relative_to(root()) if within else folder),
+def _asked(self: Cluster, study, group: list, call, fn, force: str, held) -> Asked:
+    folder = study._place(group, bool(force))
+    within = str(folder.relative_to(root()) if folder.is_relative_to(root()) else folder)
+    name, cut, first = getattr(fn, "__qualname__", repr(fn)), _CUTS.get(fn), group[0]
+    key, told = "-".join(filter(None, ("nas-nb", force, folder.name))), self._told_of(study, first)
+    if cut and len(parts := _pieces(cut, first)) > 1:
+        each = dict(call=functools.partial(_one, cut.compute), name=name, **told)
+        tasks = [Task(own=[p], key=f"{key}-{n}", folder=f"{within}/{n}", **each) for p, n in parts]
+    else:
+        own = [w.own for w in group]
+        tasks = [Task(call=call, own=own, name=name, key=key, folder=within, **told)]
+    label = f"{first.identity['label']}, seed {first.identity['seed']}"
+    join = functools.partial(self._write, study, group, folder, cut, tasks)
+    return Asked(label, [w.local for w in group], tasks, join, held)
+
+# %% ../nbs/06h_cluster.ipynb #told-of
+@patch
+def _told_of(self: Cluster, study, w) -> dict:  # for `Task`
+    given = w.identity["config"]
+    return dict(
         token=uuid.uuid4().hex,
         device=str(study.device),
         threads=study.threads,
         profile=study.profile,
-        data=first.about.get("data", {}),
+        data=w.about.get("data", {}),
         source=str(given.get("source") or given.get("table") or ""),
         made_of=self.made_of,
     )
@@ -488,33 +564,76 @@ RETRIES = 2  # after what the place may have caused
 
 
 @patch
-def _submit(self: Cluster, asked: Asked, call, name: str, force: str) -> None:
-    "Send a task off."
-    task = self._task(asked, call, name, force)
-    write_atomic(asked.folder / "asked", task.token)
-    gpu = dict(GPU=1) if asked.study.device.type == "cuda" else None
-    how = dict(key=task.key, retries=RETRIES, resources=gpu, pure=False)
-    self.asked |= {w.local: asked for w in asked.group}
+def ask(
+    self: Cluster,
+    asked: Asked,
+    *given,  # futures from `give`, for all of its tasks
+) -> None:
+    "Send its tasks off."
+    self.asked |= dict.fromkeys(asked.places, asked)
     try:
-        asked.future = self.client.submit(compute, task, **how)
-        asked.future.add_done_callback(functools.partial(self._arrived, asked))
+        if len(asked.tasks) > 1:
+            asked.pieces = {i: kept for i, task in enumerate(asked.tasks) if (kept := _kept_piece(task))}
+        for i in [i for i in range(len(asked.tasks)) if i not in asked.pieces]:
+            self._submit(asked, i, given)
+        if not asked.futures:  # nothing was missing but the record
+            self._join(asked)
+        if asked.done.is_set():  # one has failed already
+            self._release(asked)
     except BaseException:
         self._finish(asked)
         raise
 
+# %% ../nbs/06h_cluster.ipynb #submit-one
+@patch
+def _submit(self: Cluster, asked: Asked, i: int, given: tuple) -> None:
+    task = asked.tasks[i]
+    write_atomic(_at(task.folder) / "asked", task.token)
+    gpu = dict(GPU=1) if task.device.startswith("cuda") else None
+    how = dict(key=task.key, retries=RETRIES, resources=gpu, pure=False)
+    future = self.client.submit(compute, task, *given, **how)
+    asked.futures.append(future)
+    future.add_done_callback(functools.partial(self._arrived, asked, i))
+
+# %% ../nbs/06h_cluster.ipynb #give
+def _itself(x):
+    return x
+
+
+@patch
+def give(
+    self: Cluster,
+    x,  # what can be pickled
+    name: str,  # for all who give the same
+):  # a future, to be released by `.release()`
+    "Something that many tasks need."
+    import dask
+
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "100GB"}):
+        return self.client.submit(_itself, x, key=f"nas-nb-given-{name}", pure=False)
+
 # %% ../nbs/06h_cluster.ipynb #arrived
 @patch
-def _arrived(self: Cluster, asked: Asked, future) -> None:
-    "Write the records of a task that has ended, or keep its error."
-    if asked.done.is_set():  # cancelled by us
+def _arrived(self: Cluster, asked: Asked, i: int, future) -> None:
+    "Keep what a task gave, or its error; with the last one, write the records."
+    if asked.done.is_set():  # cancelled by us, or another piece has failed
         return
     try:
-        asked.records = self._records(asked, self._outcome(asked, future))
+        asked.pieces[i] = self._outcome(asked, future)
+        if len(asked.tasks) > 1:
+            _keep_piece(asked.tasks[i], asked.pieces[i])
+        if len(asked.pieces) == len(asked.tasks):
+            self._join(asked)
     except BaseException as error:  # of whatever kind: it is raised where the run was asked for
         asked.error = error
         self.failed.append(asked)
-    finally:
         self._finish(asked)
+
+
+@patch
+def _join(self: Cluster, asked: Asked) -> None:
+    asked.records = asked.join([asked.pieces[i] for i in range(len(asked.tasks))])
+    self._finish(asked)
 
 # %% ../nbs/06h_cluster.ipynb #outcome
 @patch
@@ -538,29 +657,47 @@ def _outcome(self: Cluster, asked: Asked, future) -> dict:
 
 # %% ../nbs/06h_cluster.ipynb #far-records
 @patch
-def _records(self: Cluster, asked: Asked, found: dict) -> dict:  # folder → record
+def _write(self: Cluster, study, group, folder, cut, tasks, found: list[dict]) -> dict:  # place → record
     "Write the records of a group, here and beside the figures."
-    study, group = asked.study, asked.group
-    (asked.folder / "asked").unlink(missing_ok=True)
+    first = found[0]
     for w in group:
-        w.made = w.made | found["made"]
-    records = write_records(group, found["results"], found["run"], found["where"], asked.folder)
+        w.made = w.made | first["made"]
+    results = first["results"]
+    if len(tasks) > 1:
+        whole = cut.join([f["results"][0] for f in found], **group[0].own)
+        results = run_results([whole], group, tasks[0].name)
+    (folder / "asked").unlink(missing_ok=True)
+    records = write_records(group, results, *_where(found), folder)
+    for task in tasks if len(tasks) > 1 else ():
+        shutil.rmtree(_at(task.folder), ignore_errors=True)
     for w, record in zip(group, records):
         study.keep(w, "computed", record)
     study.report()
     return {w.local: record for w, record in zip(group, records)}
 
+# %% ../nbs/06h_cluster.ipynb #where
+def _where(found: list[dict]) -> tuple[dict, dict]:  # `run` and `where`, as of `write_records`
+    runs, machines = [f["run"] for f in found], {f["where"]["device"]: None for f in found}
+    run = dict(started=min(r["started"] for r in runs), seconds=round(sum(r["seconds"] for r in runs), 2))
+    return run, found[0]["where"] | dict(device=", ".join(machines))
+
 # %% ../nbs/06h_cluster.ipynb #finish
 @patch
-def _finish(self: Cluster, asked: Asked) -> None:
-    "Free the locks, and let the scheduler forget the task."
-    with contextlib.suppress(OSError):
-        (asked.folder / "asked").unlink()
-    for w in asked.group:
-        self.asked.pop(w.local, None)
-    future, asked.future = asked.future, None
-    if future is not None:
+def _release(self: Cluster, asked: Asked) -> None:
+    futures, asked.futures = asked.futures, []
+    for future in futures:
         future.release()
+
+
+@patch
+def _finish(self: Cluster, asked: Asked) -> None:
+    "Free the locks, and let the scheduler forget the tasks."
+    for task in asked.tasks:
+        with contextlib.suppress(OSError):
+            (_at(task.folder) / "asked").unlink()
+    for place in asked.places:
+        self.asked.pop(place, None)
+    self._release(asked)
     asked.held.close()
     asked.done.set()
 
@@ -572,11 +709,11 @@ def _until(self: Cluster, is_so: Callable) -> None:
         return
     try:
         n = len(self.client.scheduler_info()["workers"])
-        total = len({id(a) for a in self.asked.values()})
-        with progress(desc=f"on {n} worker{'s' * (n != 1)}", total=total, unit="run") as bar:
+        total = self._out()
+        with progress(desc=f"on {n} worker{'s' * (n != 1)}", total=total, unit="task") as bar:
             while not is_so():
                 self._check()
-                bar.update(total - len({id(a) for a in list(self.asked.values())}) - bar.n)
+                bar.update(total - self._out() - bar.n)
                 self._pause()
     except KeyboardInterrupt:
         self.cancel()
@@ -586,6 +723,17 @@ def _until(self: Cluster, is_so: Callable) -> None:
         raise
 
 # %% ../nbs/06h_cluster.ipynb #pause
+@patch
+def _waiting(self: Cluster) -> list[Asked]:
+    return list(dict.fromkeys(list(self.asked.values())))
+
+
+@patch
+def _out(self: Cluster) -> int:  # tasks that have not arrived
+    counts: list[int] = [len(asked.tasks) - len(asked.pieces) for asked in self._waiting()]
+    return sum(counts)
+
+
 @patch
 def _pause(self: Cluster) -> None:
     "Wait a moment, less if something arrives."
@@ -608,9 +756,10 @@ def _check(self: Cluster) -> None:
 @patch
 def cancel(self: Cluster) -> None:
     "Let the scheduler drop all that has not arrived: running tasks end at their next step."
-    waiting = list({id(a): a for a in list(self.asked.values())}.values())
+    waiting = self._waiting()
     with contextlib.suppress(Exception):  # there may be no scheduler any more
-        self.client.cancel([a.future for a in waiting if a.future])  # but not for others who asked, too
+        # but not for others who asked, too
+        self.client.cancel([future for asked in waiting for future in asked.futures])
     for asked in waiting:
         asked.error = asked.error or RuntimeError(f"{asked.label}: cancelled; run the same command again")
         self._finish(asked)

@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -120,8 +121,7 @@ def told(error: Exception) -> str:
     return f"{reason(error)}{where}"
 
 # %% ../nbs/29_own_data.ipynb #own-method
-def _own_method(name: str, space: CellSpace, seed: int, steps: int):
-    make = fetch(name)
+def _own_method(name: str, make, space: CellSpace, seed: int, steps: int):
     try:
         takes = inspect.signature(make).parameters
         given = {k: v for k, v in dict(seed=seed, steps=steps).items() if k in takes}
@@ -135,9 +135,13 @@ def make_method(
     space: CellSpace,
     seed: int,
     steps: int,  # of the search
+    own=None,  # what one's own `name` stands for; None: it is fetched
 ) -> GradientMethod | SamplingMethod:
     "A method for `search`; raises `ValueError` for what is none, and for a space that it cannot search."
-    method = _own_method(name, space, seed, steps) if is_own(name) else MAKERS[name](space, seed, steps)
+    if is_own(name):
+        method = _own_method(name, own or fetch(name), space, seed, steps)
+    else:
+        method = MAKERS[name](space, seed, steps)
     if not isinstance(method, GradientMethod | SamplingMethod):
         says = "derive it from GradientMethod or SamplingMethod of nas_nb.methods"
         raise ValueError(f"{name} gives no method, but {type(method).__name__}: {says}")
@@ -191,6 +195,7 @@ class Own:
     space: CellSpace
     device: torch.device
     out: Path = Path()  # where results go
+    made_by: Callable | None = None  # one's own method, where its file is not at hand
 
     @cached_property
     def parts(self) -> dict[str, Images]:
@@ -228,7 +233,7 @@ def network(self: Own, seed: int, genotype: Genotype | None = None) -> CellNetwo
 @patch
 def method(self: Own, seed: int, steps: int):
     "The method that was asked for."
-    return make_method(self.asked["method"], self.space, seed, steps)
+    return make_method(self.asked["method"], self.space, seed, steps, self.made_by)
 
 # %% ../nbs/29_own_data.ipynb #span
 def span(

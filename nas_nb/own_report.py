@@ -320,6 +320,8 @@ def _facts(own: Own, plan, forecast: dict, results: list[dict], argv) -> str:
     rows["network"] = f"{asked['cells']} cells, {asked['channels']} channels in the first"
     rows["steps"] = steps
     rows["time"] = f"{span(spent)}; forecast {span(len(results) * sum(forecast.values()))}"
+    if on := dict.fromkeys(stage["on"] for r in results for stage in r.values() if "on" in stage):
+        rows["workers of a cluster"] = ", ".join(on)
     rows |= machine(own.device) | {"nas_nb": nas_nb.__version__, "written": now()}
     rows["data"] = f"{about['form']}, from {about['source']}, hash {own.data.hash}"
     rows |= {"asked for": "nas-nb " + shlex.join(argv), "the same numbers again": again(argv, plan, own.out)}

@@ -90,6 +90,13 @@ one's own, from a module or a file in the current folder:
 
 # %% ../nbs/06i_search_command.ipynb #examples
 EPILOG += """
+on several machines: start a scheduler and workers (`dask scheduler`, `dask worker`, as for nas-nb
+figures: see Several machines in the README), then
+  nas-nb search flowers --seeds 4 --scheduler tcp://HOST:8786
+The images, and a file with one's own method or space, travel there; modules do not, nor do files that
+a file imports: install them at the workers. The budget is still the time that this machine alone would
+need. Ctrl-C cancels what is computed there; the same command goes on, with or without --scheduler.
+
 examples:
   nas-nb search flowers                          20 minutes on a folder of images; the same again goes on
   nas-nb search flowers --budget 2h --seeds 3    three times, for the spread between seeds
@@ -126,6 +133,12 @@ def _how_long(parser: argparse.ArgumentParser, span: Callable) -> None:
     add("--steps", type=steps, metavar="S,T,R", help=given)
 
 
+def _scheduler(text: str) -> str:
+    from nas_nb.cluster import scheduler_address
+
+    return scheduler_address(text)
+
+
 def _where(add: Callable) -> None:
     add("--seed", type=within(0, 10**6), metavar="N", default=0, help="the first seed (default: 0)")
     seeds = "so many repetitions, which share the budget"
@@ -133,6 +146,8 @@ def _where(add: Callable) -> None:
     add("--out", metavar="DIR", help="where results go (default: nas-search-NAME here)")
     add("--name", metavar="NAME", help="what the data are called (default: PATH's last part)")
     add("--device", metavar="D", default="auto", help="auto (default), cpu, cuda or mps")
+    there = "compute on the workers of a dask.distributed cluster; see below"
+    add("--scheduler", type=_scheduler, metavar="tcp://HOST:PORT", help=there)
     exported = "also write network.pt2 (torch.export), and ONNX where it is installed"
     add("--export", action="store_true", help=exported)
 

@@ -531,12 +531,12 @@ def keep(self: Study, w: Wanted, how: str, record: dict) -> None:
 
 # %% ../nbs/03_study.ipynb #elsewhere
 @patch
-def _fill_elsewhere(self: Study, found: dict, call, wanted: list[Wanted], name: str) -> None:
+def _fill_elsewhere(self: Study, found: dict, call, wanted: list[Wanted], fn) -> None:
     "Ask the workers of a cluster for what was not found."
     from nas_nb.cluster import cluster
 
     if not all(record for _, record in found.values()):
-        cluster(_scheduler()).fill(self, found, call, wanted, name)
+        cluster(_scheduler()).fill(self, found, call, wanted, fn)
 
 
 @patch
@@ -553,8 +553,10 @@ def _records(self: Study, fn, call, wanted: list[Wanted]) -> list[dict]:
     "The records of runs; those that are missing are computed by one call."
     force = bool(os.environ.get("NAS_NB_FORCE"))
     found = {w.committed: ("", None) if force else self._find(w) for w in wanted}
-    fill = self._fill_elsewhere if _scheduler() else self._fill
-    fill(found, call, wanted, getattr(fn, "__qualname__", repr(fn)))
+    if _scheduler():
+        self._fill_elsewhere(found, call, wanted, fn)
+    else:
+        self._fill(found, call, wanted, getattr(fn, "__qualname__", repr(fn)))
     for w in wanted:
         if found[w.committed][0] != "asked":
             self.keep(w, *found[w.committed])

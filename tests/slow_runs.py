@@ -2,6 +2,8 @@
 
 import time
 
+from nas_nb.cluster import cut
+
 
 def walk(steps, seed, device, ckpt, pause=0.02):
     "A random walk in whole numbers; says from which step this process went on."
@@ -17,6 +19,26 @@ def walk(steps, seed, device, ckpt, pause=0.02):
 def walks(runs, steps, device, ckpt):
     "Some walks side by side."
     return [dict(x=(r["seed"] + 1) * steps) for r in runs]
+
+
+def sums(parts, steps, seed, device, ckpt):
+    "Some walks in one run, which a cluster cuts."
+    return sums_joined([sums_part(**p, device=device, ckpt=ckpt) for p in sums_parts(parts, steps, seed)])
+
+
+def sums_parts(parts, steps, seed):
+    return [dict(steps=steps, part=seed + i) for i in range(parts)]
+
+
+def sums_part(steps, part, device, ckpt):
+    return walk(steps, part, device, ckpt)
+
+
+def sums_joined(found, **config):
+    return dict(x=[f["x"] for f in found], begun=[f["begun"] for f in found])
+
+
+cut(sums, sums_parts, sums_part, sums_joined)
 
 
 def fail(seed, device, ckpt):

@@ -206,6 +206,7 @@ ELSEWHERE = {
     "own_data",
     "own_report",
     "own_runs",
+    "own_cluster",
 }  # compute no results
 ROUNDED = {*portable_ops.OPS}
 SAME_AS = {  # what computes like an operation of the table, by its name there

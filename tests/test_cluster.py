@@ -1,5 +1,6 @@
 """Runs on a cluster of dask.distributed: a worker that dies, runs that fail, what is left, what is refused."""
 
+import json
 import os
 import re
 import signal
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import slow_runs
+import torch
 from projects import DRAWS, run, status, write
 
+from nas_nb import cli
 from nas_nb import cluster as module
 from nas_nb.bits import portable_variables
 from nas_nb.cluster import (
@@ -154,6 +157,25 @@ def test_a_worker_is_killed_midway_and_nothing_is_lost(local, study, tmp_path, m
 
 
 @dask
+def test_a_run_whose_workers_are_taken_away_again_and_again_is_not_blamed(far, study, monkeypatch):
+    "dask would give the run up after more than three."
+    monkeypatch.setenv("NAS_NB_CHECKPOINT_SECONDS", "1000")
+    for name in list(far.workers):
+        far.end(name)
+    far.wait_for(0)
+    promise, deaths = study.run(slow_runs.walk, "preempted", steps=100), 5
+    for death in range(deaths):
+        far.start(f"p{death}", NAS_NB_CHECKPOINT_SECONDS="1000")
+        until(lambda: any(w.processing for w in far.cluster.scheduler.workers.values()), 120)
+        far.end(f"p{death}")
+        until(lambda: not far.cluster.scheduler.workers)
+    assert far.cluster.scheduler.allowed_failures == module.ALLOWED_FAILURES > deaths > 3
+    assert max(t.suspicious for t in far.cluster.scheduler.tasks.values()) == deaths
+    far.start("w1")
+    assert promise["result"] == dict(slow_runs.walk(100, 0, None, Checkpoint(study.cache / "none"), 0.0))
+
+
+@dask
 def test_a_record_from_a_worker_is_that_of_one_process(far, tmp_path, monkeypatch):
     from nas_nb.papers.asng_runs import hitting_times
 
@@ -188,6 +210,67 @@ def test_force_computes_again(far, study, monkeypatch):
     monkeypatch.setenv("NAS_NB_FORCE", str(time.time()))
     study.run(slow_runs.walk, "forced", steps=3)["result"]
     assert study.counts["computed"] == 2
+
+
+# -- a long run in pieces --
+
+
+@dask
+def test_a_run_of_many_searches_is_cut_and_its_record_is_that_of_one_piece(far, tmp_path, monkeypatch):
+    from nas_nb.papers.arena_lookup import lookup_run
+
+    asked = dict(table="digits", counts=[5, 20], judged=[20], searches=20, null=False, settings={})
+    study, out = new_study(tmp_path, "quick"), []
+    promises = [study.run(lookup_run, "look", 3, method=m, **asked) for m in ("controller", "PNAS", "GA")]
+    assert [len(a.tasks) for a in module._OPEN[far.address]._waiting()] == [2, 2, 1]
+    there = [dict(p) for p in promises]
+    home = at_home(study, tmp_path, monkeypatch)
+    for record, method in zip(there, ("controller", "PNAS", "GA")):
+        here = home.run(lookup_run, "look", 3, method=method, **asked)
+        assert record["result"] == here["result"] and record.keys() == here.keys() and not out
+        assert record["config"] == here["config"] and record["made_by"]["code"] == here["made_by"]["code"]
+        assert list(record["run"]) == list(here["run"])
+    assert {p.name for p in study.cache.rglob("*") if p.is_file()} == {"record.json"}
+    until(lambda: is_idle(far))
+
+
+@dask
+def test_pieces_that_have_arrived_are_kept(far, study, monkeypatch):
+    asked = dict(parts=4, steps=100)
+    promise, pause, seen = study.run(slow_runs.sums, "sums", **asked), module.Cluster._pause, []
+
+    def stop(self):
+        pause(self)
+        seen[:] = study.cache.rglob("piece.json")
+        if seen:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(module.Cluster, "_pause", stop)
+    with pytest.raises(Interrupted, match="what had arrived is kept"):
+        promise["result"]
+    monkeypatch.setattr(module.Cluster, "_pause", pause)
+    until(lambda: is_idle(far) and not held_by_workers(far), 20)
+    kept = list(study.cache.rglob("piece.json"))
+    assert 0 < len(kept) < 4
+    before, asks, given = kept[0].read_text(), [], module.Cluster._submit
+    monkeypatch.setattr(module.Cluster, "_submit", lambda self, *a: asks.append(1) or given(self, *a))
+    altered = before.replace('"x": ', '"x": 1')  # it is computed again
+    kept[0].write_text(altered)
+    again = study.run(slow_runs.sums, "sums", **asked)
+    assert len(asks) == 5 - len(kept) and altered != before
+    own = [slow_runs.walk(100, s, None, Checkpoint(study.cache / "none"), 0.0)["x"] for s in range(4)]
+    assert again["result"]["x"] == own
+    assert {p.name for p in study.cache.rglob("*") if p.is_file()} == {"record.json"}
+
+
+@dask
+def test_the_error_of_one_piece_ends_the_others(far, study, monkeypatch):
+    how = module.Cut(lambda seed: [dict(seed=s) for s in range(4)], slow_runs.fail, None)
+    monkeypatch.setitem(module._CUTS, slow_runs.fail, how)
+    with pytest.raises(RuntimeError, match="^bad, seed 5: ValueError: seed . is unlucky"):
+        study.run(slow_runs.fail, "bad", 5)["result"]
+    until(lambda: is_idle(far))
+    settle()
 
 
 # -- what fails, and what ends it --
@@ -348,3 +431,134 @@ def test_a_folder_is_shared_only_if_it_reads_the_same(tmp_path):
     assert run_folder(task, tmp_path / "own") == (own, False)
     (there / "asked").write_text("abc")
     assert run_folder(task, tmp_path / "own") == (there, True)
+
+
+# -- nas-nb search --
+
+MINE = """from nas_nb.cells import CellSpace
+from nas_nb.operations import DARTS_OPS
+from nas_nb.search import Distribution
+
+OURS = CellSpace({k: DARTS_OPS[k] for k in ("none", "skip_connect", "sep_conv_3x3")}, nodes=2)
+
+
+class Mine(Distribution):
+    def __init__(self, space, seed):
+        super().__init__(space, seed=seed + 1)
+"""
+OWN = "--method", "mine.py:Mine", "--space", "mine.py:OURS"
+TINY = "--channels 2 --cells 1 --steps 40,30,3 --seeds 2".split()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    "A folder with one's own method and space, which no worker has."
+    (place := tmp_path / "here").mkdir()
+    (place / "mine.py").write_text(MINE)
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("NAS_NB_CHECKPOINT_SECONDS", "0.1")
+    return place
+
+
+def search(*words) -> int:
+    return cli.main(["search", "digits", *TINY, *map(str, words)])
+
+
+def search_at_home(place: Path, *words: str) -> str:
+    "In a process with the arithmetic of the workers."
+    path = os.pathsep.join([str(HERE.parent), *filter(None, sys.path)])
+    env = os.environ | portable_variables("quick") | dict(PYTHONPATH=path, OMP_NUM_THREADS="1")
+    command = [sys.executable, "-m", "nas_nb.cli", "search", "digits", *TINY, *words]
+    done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    "A search at home."
+    (place := tmp_path_factory.mktemp("home")).joinpath("mine.py").write_text(MINE)
+    search_at_home(place, *OWN, "--out", "o")
+    return place / "o"
+
+
+def found(folder: Path) -> tuple[dict, dict]:
+    return json.loads((folder / "found.json").read_text()), torch.load(folder / "weights.pt")
+
+
+def alike(one: Path, other: Path) -> bool:
+    (about, weights), (about_2, weights_2) = found(one), found(other)
+    same = all(torch.equal(weights[k], weights_2[k]) for k in weights)
+    return about == about_2 and same and weights.keys() == weights_2.keys()
+
+
+@dask
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("ends", ["", "a worker is killed", "Ctrl-C", "kill"])
+def test_a_search_on_a_cluster_is_that_of_one_process(far, here, home, monkeypatch, capfd, ends):
+    for name in ("w1", "w2"):
+        far.workers.get(name) or far.start(name)
+    far.wait_for(2)
+    monkeypatch.delenv("NAS_NB_SCHEDULER")
+    pause, at_work = module.Cluster._pause, lambda: any(here.rglob("checkpoint.pt"))
+
+    def disturb(self):
+        pause(self)
+        if ends and at_work():
+            monkeypatch.setattr(module.Cluster, "_pause", pause)
+            if ends == "a worker is killed":
+                return far.end("w2")
+            signal.raise_signal(signal.SIGINT if ends == "Ctrl-C" else signal.SIGTERM)
+
+    monkeypatch.setattr(module.Cluster, "_pause", disturb)
+    there = "--scheduler", far.address
+    status = search(*OWN, *there, "--out", "far")
+    out, err = capfd.readouterr()
+    assert ("2 workers at" in out) and ("Traceback" not in out + err)
+    until(lambda: is_idle(far) and not held_by_workers(far))
+    assert module.Cluster._pause is (pause if ends else disturb)
+    if ends in ("Ctrl-C", "kill"):
+        assert status == 130 and "what had arrived is kept: run again to go on: nas-nb search" in out
+        assert not (here / "far" / "report.html").exists()
+        assert "going on in far" in search_at_home(here, *OWN, "--out", "far")
+    else:
+        assert status == 0 and "8/8 training of the best of them, seed 1: done" in out
+    assert alike(here / "far", home)
+    assert {p.suffix for p in (here / "far" / "parts").rglob("*") if p.is_file()} <= {".done", ".csv"}
+    assert ends or "workers of a cluster" in (here / "far" / "report.html").read_text()
+
+
+@dask
+def test_a_search_that_is_finished_asks_nobody(far, here, capfd):
+    words = "--space", "nb201", "--out", "o"
+    assert search(*words) == 0 and search(*words, "--scheduler", "tcp://127.0.0.1:1") == 0
+    assert "is finished" in capfd.readouterr()[0]
+
+
+@dask
+@pytest.mark.parametrize(
+    ("address", "code", "says"),
+    [
+        ("http://h:1", 2, "is no address of a scheduler: write tcp://HOST:8786"),
+        ("", 2, "is no address of a scheduler"),
+        ("tcp://127.0.0.1:1", 1, "no scheduler of dask answers at tcp://127.0.0.1:1"),
+    ],
+)
+def test_a_search_is_refused_in_one_line(here, capfd, address, code, says):
+    assert search("--scheduler", address) == code
+    out, err = capfd.readouterr()
+    assert says in err and err.count("\n") == 1 and "Traceback" not in out + err
+    assert "measuring" not in out
+
+
+@dask
+def test_a_module_that_workers_lack_is_named(far, here, monkeypatch, capfd):
+    monkeypatch.delenv("NAS_NB_SCHEDULER")
+    (here / "helper.py").write_text("from nas_nb.search import Uniform\nclass Base(Uniform): pass")
+    (here / "theirs.py").write_text("import helper\nclass Mine(helper.Base): pass")
+    monkeypatch.syspath_prepend(here)
+    words = "--method", "theirs.py:Mine", "--scheduler", far.address
+    assert search(*words) == 1
+    out, err = capfd.readouterr()
+    assert "No module named 'helper'" in err and err.count("\n") == 1 and "Traceback" not in out + err
+    until(lambda: is_idle(far))

@@ -191,6 +191,20 @@ def test_it_is_exported_without_this_package(done, capfd):
     assert torch.allclose(program(x), load_found(done.out)(x), atol=1e-6)
 
 
+def test_it_is_exported_to_onnx_where_that_is_installed(done, capfd):
+    "Computed by ONNX's own reference, which knows nothing of torch."
+    pytest.importorskip("onnxscript")
+    reference = pytest.importorskip("onnx.reference")
+    status, out, _ = answer(capfd, "pets", *SMALL, "--export")
+    assert status == 0 and "network.onnx" in out
+    model = reference.ReferenceEvaluator(str(done.out / "network.onnx"))
+    (name,) = model.input_names
+    for n in (5, 1):  # any number of images
+        x = torch.rand(n, 1, 4, 4)
+        (found,) = model.run(None, {name: x.numpy()})
+        assert torch.allclose(torch.from_numpy(found), load_found(done.out)(x), atol=1e-5)
+
+
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "asng"])
 def test_every_method_goes_through_the_loop(pets, method, capfd):
     assert answer(capfd, "pets", *SMALL, "--method", method)[0] == 0

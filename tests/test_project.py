@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+import zipfile
 from configparser import ConfigParser
 from importlib import metadata
 from pathlib import Path
@@ -110,7 +111,7 @@ for name in [*plain, "torch", *others]:
     found = {name: set(heavy) for name, *heavy in map(str.split, run.stdout.splitlines())}
     assert sorted(m for name in found for m in name.split(",")) == MODULES, run.stderr
     draws = {"draw", "explore", "layer_pictures", "player", "plots", "tdga", "vgg_pictures", "blindspot"}
-    draws |= {"edit_cell", "own_report", "own_runs", "recurrent_pictures"}
+    draws |= {"edit_cell", "own_report", "own_runs", "own_cluster", "recurrent_pictures"}
     draws |= {"tables", "tiny", "known_tables", "twins", "rule_table", "smash"}  # their tables are pandas'
     draws = {papers, *(f"nas_nb.{m}" for m in draws)}
     for name, heavy in found.items():
@@ -188,6 +189,56 @@ def test_every_package_is_in_the_wheel():
     assert there == set(find_packages(str(ROOT), **PROJECT["tool"]["setuptools"]["packages"]["find"]))
     assert f'__version__ = "{read_settings()["version"]}"' in (ROOT / "nas_nb" / "__init__.py").read_text()
     assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "nas_nb.__version__"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    "Built from what git knows, as from a source distribution."
+    folder = tmp_path_factory.mktemp("wheel")
+    listed = "settings.ini", "pyproject.toml", "README.md", "LICENSE"
+    (folder / "source").mkdir()
+    for name in listed:
+        shutil.copy(ROOT / name, folder / "source")
+    shutil.copytree(
+        ROOT / "nas_nb", folder / "source" / "nas_nb", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    built = subprocess.run(
+        [*command, "--wheel-dir", folder, folder / "source"], capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stderr
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_holds_all_modules_and_tables_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        names = {Path(name) for name in file.namelist()}
+        metadata = file.read(next(n for n in file.namelist() if n.endswith("METADATA"))).decode()
+    info = {name for name in names if name.parts[0].endswith(".dist-info")}
+    ours = {p.relative_to(ROOT) for p in (ROOT / "nas_nb").rglob("*") if p.suffix in (".py", ".csv")}
+    assert names - info == ours and len(ours) > 90
+    assert {"LICENSE", "METADATA", "entry_points.txt"} <= {name.name for name in info}
+    assert (
+        f"\nVersion: {read_settings()['version']}\n" in metadata and "\nRequires-Python: >=3.11" in metadata
+    )
+    assert {"site", "cluster", "dev"} <= set(re.findall(r"(?m)^Provides-Extra: (\w+)$", metadata))
+    assert wheel.stat().st_size < 2_000_000
+
+
+def test_a_search_runs_from_the_wheel_alone(wheel, tmp_path):
+    "Without a checkout around it; `python -I` would hide the unpacked wheel, too."
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(tmp_path / "site")
+    (tmp_path / "here").mkdir()
+    env = {k: v for k, v in os.environ.items() if k != "NAS_NB_DATA"} | dict(OMP_NUM_THREADS="1")
+    env |= dict(PYTHONPATH=str(tmp_path / "site"), PYTHONSAFEPATH="1")
+    words = "search digits --space nb201 --channels 2 --cells 1 --steps 4,4,1".split()
+    how = dict(cwd=tmp_path / "here", env=env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "nas_nb.cli", *words], **how)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "here" / "nas-search-digits" / "report.html").is_file()
+    where = subprocess.run([sys.executable, "-c", "import nas_nb; print(nas_nb.__file__)"], **how)
+    assert where.stdout.startswith(str(tmp_path / "site"))
 
 
 # -- texts --

@@ -8,8 +8,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import moving_picture
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -140,3 +142,28 @@ def test_populations_are_those_of_the_records(tmp_path):
         free = [row["mean"] - T * 105 * row["entropy"] for row in rows]
         assert energies["free energy"] == pytest.approx(free, abs=0.00051)
         assert energies["best"] == pytest.approx([row["best"] for row in rows], abs=0.00051)
+
+
+# -- the moving picture of the README --
+
+
+def test_the_moving_picture_moves_and_is_small():
+    with Image.open(moving_picture.PICTURE) as image:
+        assert image.n_frames >= 20 and image.size == moving_picture.SIZE and image.info["loop"] == 0
+    assert moving_picture.PICTURE.stat().st_size <= 2**20
+    assert "figures/moving.webp" in (ROOT / "README.md").read_text(encoding="utf-8").partition("## ")[0]
+
+
+@pytest.mark.skipif(not BROWSER, reason="no Chromium")
+def test_the_moving_picture_is_what_the_view_shows(tmp_path):
+    "Its first and last state, drawn again; fonts differ between machines, and WebP is not exact."
+    page = moving_picture.view()
+    at = [0, moving_picture.states(page) - 1]
+    again = [np.asarray(shot, float) for shot in moving_picture.frames(page, at, tmp_path)]
+    with Image.open(moving_picture.PICTURE) as image:
+        kept = []
+        for n in (0, image.n_frames // 2):
+            image.seek(n)
+            kept.append(np.asarray(image.convert("RGB"), float))
+    apart = [[abs(a - b).mean() for a in again] for b in kept]
+    assert apart[0][0] < apart[0][1] / 2 and apart[1][1] < apart[1][0] / 2, apart

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['TABLES', 'METHODS', 'QUANTILES', 'DECIDING', 'LOOKUP_CLAIMS', 'ANSWER', 'Arena', 'arena_of', 'LookUp', 'by_random',
            'by_grid', 'by_gradient', 'Policy', 'by_reinforce', 'by_population', 'by_evolution', 'by_tpe',
-           'by_controller', 'by_pnas', 'by_nao', 'settings_table', 'summarised', 'lookup', 'lookup_run', 'of_best_of',
-           'exact_random', 'exact_run', 'noise_of', 'headroom', 'headroom_run', 'variants', 'lookups', 'headrooms',
-           'all_lookups']
+           'by_controller', 'by_pnas', 'by_nao', 'settings_table', 'summarised', 'lookup', 'lookup_run',
+           'lookup_pieces', 'lookup_piece', 'lookup_joined', 'of_best_of', 'exact_random', 'exact_run', 'noise_of',
+           'headroom', 'headroom_run', 'variants', 'lookups', 'headrooms', 'all_lookups']
 
 # %% ../../nbs/95a_lookup.ipynb #imports
 import hashlib
@@ -25,6 +25,7 @@ from fastcore.basics import patch
 
 from ..asng import ASNG, SNG, Space
 from ..claims import Table as Listing
+from ..cluster import cut
 from ..controllers import PPO, Reinforce
 from ..images import DataError
 from ..known_tables import known_table, nas_bench_201, nas_bench_macro
@@ -451,6 +452,11 @@ def lookup(
     seeds, counts = list(range(seeds) if isinstance(seeds, int) else seeds), list(counts)
     blocks = [seeds[i : i + _TOGETHER] for i in range(0, len(seeds), _TOGETHER)]
     parts = [_block(arena, method, counts, block, null, settings) for block in blocks]
+    return _together(arena, counts, judged, parts)
+
+
+def _together(arena, counts, judged, parts) -> dict:
+    "What comes out of blocks of searches."
     seen, likely, different = zip(*parts)
     found = dict(seen=summarised(arena, np.concatenate(seen, 1), counts, judged))
     if likely[0] is not None:
@@ -478,6 +484,35 @@ def lookup_run(
     "`lookup` for a record."
     seeds = range(seed, seed + searches)
     return lookup(arena_of(table), method, counts, judged, seeds, null, **settings)
+
+# %% ../../nbs/95a_lookup.ipynb #cut-sizes
+_A_MINUTE = {by_tpe: 10, by_controller: 16, by_pnas: 16}  # searches; of others as many as a block has
+
+
+def lookup_pieces(method: str, searches: int, seed: int, **config) -> list[dict]:
+    "The arguments of each piece of `lookup_run`."
+    n = _A_MINUTE.get(METHODS[method][0], _TOGETHER)
+    first = range(0, searches, n)
+    asked = {k: config[k] for k in ("table", "counts", "null", "settings")} | dict(method=method)
+    return [asked | dict(seed=seed + i, searches=min(n, searches - i)) for i in first]
+
+# %% ../../nbs/95a_lookup.ipynb #cut-piece
+def lookup_piece(
+    table: str, method: str, counts: Sequence[int], null: bool, settings: dict,
+    seed: int, searches: int, device="cpu", ckpt=None,
+) -> dict:  # as `_block`, in lists  # fmt: skip
+    "Some of the searches of `lookup_run`."
+    found = _block(arena_of(table), method, list(counts), range(seed, seed + searches), null, settings)
+    return dict(found=[part if part is None else part.tolist() for part in found])
+
+# %% ../../nbs/95a_lookup.ipynb #cut-joined
+def lookup_joined(pieces: list[dict], table: str, counts: Sequence[int], judged: Sequence[int], **config):
+    "What `lookup_run` would have given."
+    arrays = [[part and np.array(part) for part in piece["found"]] for piece in pieces]
+    return _together(arena_of(table), list(counts), judged, arrays)
+
+
+cut(lookup_run, lookup_pieces, lookup_piece, lookup_joined)
 
 # %% ../../nbs/95a_lookup.ipynb #exact
 def of_best_of(
