@@ -12,6 +12,7 @@ from nas_nb.papers.controller_claims import CLAIMS as OTHERS
 from nas_nb.papers.nas_nasnet_enas import PROFILES
 from nas_nb.papers.recurrent_claims import CLAIMS
 from nas_nb.study import Study
+from nas_nb.text import load_text
 
 READING = dict(text="pydoc", words=3000, held=300, streams=4, length=10)
 TRAIN = dict(READING, budget=80_000, steps=4, seed=0)
@@ -211,3 +212,16 @@ def test_another_mean_than_that_of_loose_ends_is_told_from_it(monkeypatch):
     assert figures.ends_gap() < 1e-5
     monkeypatch.setattr(figures, "EXAMPLE_DAG", figures.EXAMPLE_DAG._replace(mean="nodes"))
     assert figures.ends_gap() > 1e-2
+
+
+def test_cpu_redraws_where_the_text_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("NAS_NB_DATA", str(tmp_path))
+    study = Study("54_nas_nasnet_enas", PROFILES, "cpu", 0, "cpu", "", threads=1)
+    data = study.about(lambda: load_text(study.cfg.text).about, text=study.cfg.text)
+    assert {cell: len(rs) for cell, rs in runs.all_trained(study, data).items()} == dict.fromkeys(
+        runs.CELLS, 6
+    )
+    for of in ("trees", "graphs"):
+        found = runs.all_text_searches(study, data, of)
+        assert [len(rs) for rs in runs.all_anew(study, data, of, found).values()] == [5, 5]
+    assert study.counts["computed"] == 0
