@@ -9,6 +9,7 @@ __all__ = ['CREDIT', 'PERMUTED', 'AT_ONCE', 'RANDOM', 'MENDED', 'ENOUGH', 'DEVIA
            'plot_costs', 'ways_table', 'way_leads', 'needed', 'plot_ways']
 
 # %% ../../nbs/95f_credit_ends.ipynb #imports
+import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..cells import DARTS_CELL, CellNetwork, decode
-from ..claims import Verdict, _enough, level_of
+from ..claims import Verdict, _enough, level_of, weigh
 from .arena_figures import LOOK as WAY_LOOKS
 from .arena_figures import of_seeds
 from .credit_search import WAYS, equal_tries
@@ -85,9 +86,11 @@ def judge_leads(
         decide = _enough(DEVIATION, study.stated[id]["smallest"], level_of(study.stated), 0.8)
         return study.judge(id, _WAITS, tested=False, pairs=pairs, needed=f"about {decide} pairs")
     differences = next(iter(leads.values())) if len(leads) == 1 else leads
-    if full := room < study.stated[id]["smallest"]:  # nothing could be as much better
+    if math.isfinite(room):
         told, fields = told + "; at most {room:+.2f} is possible here", fields | dict(room=room)
-    return study.judge(id, told, differences=differences, tested=not full, **fields)
+    full = room < study.stated[id]["smallest"]  # nothing could be as much better
+    worse = weigh("better", 1.0, differences, level_of(study.stated), small=True)["high"] < 0
+    return study.judge(id, told, differences=differences, tested=worse or not full, **fields)
 
 # %% ../../nbs/95f_credit_ends.ipynb #strips
 _LOOKS = LOOK | {
