@@ -77,7 +77,7 @@ PROFILES = {name: PROFILES[name] | _CHILDREN[name] | _TEXT[name] for name in PRO
 # %% ../../nbs/54_nas_nasnet_enas.ipynb #expected
 EXPECTED = dict(
     paper="14 days on one core (estimated)",
-    cpu="two hours and a quarter on one core, seconds to redraw",
+    cpu="two hours on one core, seconds to redraw",
     quick="1 min",
     smoke="10 s",
 )
