@@ -730,7 +730,8 @@ LOOKUP_CLAIMS |= {
 # %% ../../nbs/95a_lookup.ipynb #lookup-claims-pnas
 LOOKUP_CLAIMS |= {
     "lookup-ppo-reinforce": dict(
-        claim="With 1,000 evaluations a controller finds better architectures by PPO than by REINFORCE",
+        claim="With 1,000 evaluations a controller finds better architectures by PPO than by REINFORCE,"
+        " both at ten times NASNet's rate",
         source="nas-nasnet-enas-article, NASNet", document="PPO is faster and more stable",
         criterion=_ON_EACH.replace("random search", "the best seen by REINFORCE") + "the best seen by PPO,"
         " both at ten times NASNet's rate", **_BETTER),

@@ -394,11 +394,12 @@ ONESHOT_CLAIMS: dict[str, dict] = {
 # %% ../../nbs/95b_oneshot.ipynb #claims-sampled
 _CHANCE = dict(
     ASNG="the mean under random losses",
-    REINFORCE="½, a uniform draw, where random losses would leave it: such searches were not run",
+    REINFORCE="½, a uniform draw",
 )
+_THAN = dict(ASNG="coin flips", REINFORCE="a uniform draw")
 ONESHOT_CLAIMS |= {
     f"learns-{name.lower()}": dict(
-        claim=f"{name} with a supernet finds better cells than coin flips",
+        claim=f"{name} with a supernet finds better cells than {_THAN[name]}",
         source="section 2" if name == "ASNG" else "NAS by reinforcement learning",
         document="a search learns from the losses of samples",
         criterion="percentile of the cell that is found, minus " + _CHANCE[name],

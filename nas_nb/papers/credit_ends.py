@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CREDIT', 'PERMUTED', 'AT_ONCE', 'RANDOM', 'MENDED', 'ENOUGH', 'DEVIATION', 'NULL_IDENTITY', 'search_table',
-           'accuracy_of', 'lead', 'best_of', 'judge_leads', 'plot_ends', 'told_ends', 'course_table', 'computing_until',
-           'plot_course', 'told_course', 'cell_table', 'uniform_parameters', 'days', 'grown_table', 'both_costs',
-           'plot_costs', 'ways_table', 'way_leads', 'needed', 'plot_ways']
+           'accuracy_of', 'lead', 'best_of', 'mean_of', 'judge_leads', 'plot_ends', 'told_ends', 'course_table',
+           'computing_until', 'plot_course', 'told_course', 'cell_table', 'uniform_parameters', 'days', 'grown_table',
+           'both_costs', 'plot_costs', 'ways_table', 'way_leads', 'needed', 'plot_ways']
 
 # %% ../../nbs/95f_credit_ends.ipynb #imports
 import math
@@ -70,6 +70,11 @@ def lead(df: pd.DataFrame, one: str, other: str) -> np.ndarray:  # (pairs,)
 def best_of(table: Table, quantile: float = 1.0) -> float:
     "Accuracy of the best cell of a space, in percent, or of a cell at a quantile."
     return float(np.quantile(table.score(encodings(table.space.sizes)), quantile))
+
+
+def mean_of(table: Table) -> float:
+    "Mean accuracy of all encodings of a space, in percent: what a uniform draw has."
+    return float(table.score(encodings(table.space.sizes)).mean())
 
 # %% ../../nbs/95f_credit_ends.ipynb #judge
 ENOUGH, DEVIATION = 5, 1.5  # pairs; points, between REINFORCE and random search in 95_arena
