@@ -231,6 +231,13 @@ def test_a_module_is_read_with_what_was_patched():
     assert r"`ValueError` for x\_1 \< 0 and \*args" in text
 
 
+def test_an_annotation_names_the_module_of_its_class():
+    "Two modules have a `Tree`; a long import stays absolute in an exported module."
+    code = "from nas_nb.recurrent import (\n    Tree,\n)\nfrom .cells import Cell\n__all__ = ['MODELS']\n"
+    _, (models,) = api.read_module(code + "MODELS: dict[Cell, Tree] = {}  # all")
+    assert models.signature == ": dict[nas_nb.cells.Cell, nas_nb.recurrent.Tree]"
+
+
 # -- the check of pages --
 
 

@@ -32,7 +32,9 @@ def build(out: Path, root: Path = ROOT) -> list[str]:  # what is wrong, one line
     n = write_pages(folder, root) + write_api(folder, root)
     conf, doctrees = Path(__file__).parent / "website", folder / ".doctrees"
     args = ["-q", "-W", "--keep-going", "-b", "html", "-d", doctrees, "-c", conf, folder, out]
-    if status := sphinx([str(a) for a in args]):
+    status = sphinx([str(a) for a in args])
+    shutil.rmtree(out.with_name("jupyter_execute"), ignore_errors=True)  # myst-nb's copies of the notebooks
+    if status:
         raise SystemExit(status)
     shutil.rmtree(folder)
     size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file()) / 1e6

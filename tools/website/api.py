@@ -92,6 +92,10 @@ class Qualified(ast.NodeTransformer):
         node.body = [self.visit(n) if isinstance(n, ast.FunctionDef) else n for n in node.body]
         return node
 
+    def visit_AnnAssign(self, node):
+        node.annotation = self.visit(node.annotation)
+        return node
+
     def visit_ClassDef(self, node):
         node.body = [self.visit(n) if isinstance(n, ast.FunctionDef) else n for n in node.body]
         return node
@@ -99,9 +103,10 @@ class Qualified(ast.NodeTransformer):
 
 def imported(tree: ast.Module, package: str) -> dict[str, str]:
     "Name -> the same with the module of the project that it comes from."
-    nodes = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.level and n.module]
-    above = {1: package, 2: "nas_nb"}
-    return {a.asname or a.name: f"{above[n.level]}.{n.module}.{a.name}" for n in nodes for a in n.names}
+    nodes = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module]
+    ours = [n for n in nodes if n.level or n.module.startswith("nas_nb.")]  # long lines stay absolute
+    above = {0: "", 1: f"{package}.", 2: "nas_nb."}
+    return {a.asname or a.name: f"{above[n.level]}{n.module}.{a.name}" for n in ours for a in n.names}
 
 
 def decorators(node) -> list[str]:
