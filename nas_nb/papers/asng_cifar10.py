@@ -14,7 +14,7 @@ PROFILES = dict(
         factors=(0.0, 0.5, 1.0),  # δ⁰ = n_θ^-f
         looks=100, held=5000, tries=1000,  # rows of the history; images to judge by; tries of random search
         random=8, ranked=24, seeds=3,  # random architectures: to compare with in each space; to rank
-        first=100, fresh=0, coins=200,  # first fresh seed, how many (8 are planned); seeds of coin flips
+        first=100, fresh=8, coins=200,  # first fresh seed, how many; seeds of coin flips
         budget=4_000_000, retrain_cells=20, retrain_size=80, retrain_steps=6_000, retrain_lr=0.025,
         regular=True, full_steps=0, rank_steps=8_000,  # drop path and auxiliary head; 0: not
         numbers=(2, 4, 8, 16), rounds=20,  # candidate operations and timed steps
@@ -22,7 +22,7 @@ PROFILES = dict(
     cpu=dict(
         methods=("ASNG", "REINFORCE", "ProxylessNAS", "SNAS", "DARTS", "DARTS_2", "random_search"),
         side=16, channels=8, cells=3, size=16, steps=600, lr=0.05, lr_alpha=0.0098, cutout=0,
-        looks=40, held=1000, tries=100, random=6, fresh=0, budget=40_000, retrain_cells=3, retrain_size=32,
+        looks=40, held=1000, tries=100, random=6, fresh=8, budget=40_000, retrain_cells=3, retrain_size=32,
         retrain_steps=500, retrain_lr=0.05, regular=False, full_steps=0, rank_steps=500),
     quick=dict(source="digits", side=0, channels=4, steps=45, lr_alpha=0.13, factors=(0.0, 1.0),
         methods=("ASNG", "DARTS", "random_search"), looks=20, held=200, tries=10, random=2, ranked=0,
