@@ -137,13 +137,14 @@ def told_ends(spaces: dict[str, tuple[pd.DataFrame, Table]]) -> tuple[str, str]:
     "Mean leads of credit, and mean accuracies of the searches."
     lines, words = [], []
     for space, (df, table) in spaces.items():
-        rows = df[df["name"] != RANDOM].groupby("name", sort=False)["accuracy"]
-        leads = {other: lead(df, CREDIT, other) for other in ("REINFORCE", RANDOM)}
-        told = [f"{x.mean():+.1f} points on {other}" for other, x in leads.items() if len(x)]
-        lines.append(f"{space} {', '.join(told)} (n = {rows.size()[CREDIT]})")
-        means = ", ".join(f"{name} {mean:.1f} %" for name, mean in rows.mean().items())
-        words.append(f"{space} (the best there is: {best_of(table):.1f} %): {means}")
-    return f"Credit's cells: {'; '.join(lines)}", f"Mean accuracy of found cells. {'; '.join(words)}."
+        leads = [lead(df, CREDIT, other) for other in ("REINFORCE", RANDOM)]
+        told = " and ".join(f"{x.mean():+.1f}" if len(x) else "–" for x in leads)
+        lines.append(f"{told} points {space} (n = {len(leads[0])})")
+        means = df[df["name"] != RANDOM].groupby("name", sort=False)["accuracy"].mean()
+        said = ", ".join(f"{name} {mean:.1f} %" for name, mean in means.items())
+        words.append(f"{space} (the best there is: {best_of(table):.1f} %): {said}")
+    title = f"Credit's lead on REINFORCE and on random search: {', '.join(lines)}"
+    return title, f"Mean accuracy of found cells. {'; '.join(words)}."
 
 # %% ../../nbs/95f_credit_ends.ipynb #course
 def course_table(records: Sequence[dict], table: Table, costs: dict[str, list[float]]) -> pd.DataFrame:
