@@ -11,8 +11,9 @@ step of ASNG takes {flat-time.asng_rise} times as long, one of DARTS {flat-time.
 **what it finds beats chance is open** after {random-darts.steps} steps: in the space of DARTS random
 architectures have {random-darts.mean} points more errors ({random-darts.level} % interval
 {random-darts.low} to {random-darts.high}, n = {random-darts.n}), in the document's own
-{random-asng.mean}. The entropy of ASNG, a usual sign of success, is little below that of a search on coin
-flips: {sharp.left} of the largest, against {sharp.chance}. Where every architecture is known, ASNG does beat chance
+{random-asng.mean}.
+The entropy of ASNG, a usual sign of success, is little below that of a search on coin flips: {sharp.left} of
+the largest, against {sharp.chance}. Where every architecture is known, ASNG does beat chance
 ([95_arena](95_arena.ipynb))."""
 
 # %% ../../nbs/55e_cifar10_claims.ipynb #claims-cost
