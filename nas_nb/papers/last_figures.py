@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['BESIDE', 'NULL', 'NAO_LOOK', 'RULE_MARKS', 'beside', 'means', 'ahead_of', 'by_gradient', 'of_probe', 'plot_means',
-           'told_means', 'units_name', 'smash_table', 'lead_of', 'same_picks', 'plot_smash', 'told_smash',
-           'ranked_rules', 'fresh_table', 'found_rules', 'lucky', 'same_as', 'plot_rules', 'told_rules']
+           'told_means', 'units_name', 'smash_table', 'lead_of', 'same_picks', 'apart', 'untested', 'plot_smash',
+           'told_smash', 'ranked_rules', 'fresh_table', 'found_rules', 'lucky', 'same_as', 'beside_rule', 'plot_rules',
+           'told_rules']
 
 # %% ../../nbs/95j_last_figures.ipynb #imports
 import math
@@ -15,11 +16,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
+from ..claims import Verdict, interval, level_of
 from .arena_figures import FLOOR, LOOK, SPACES, deciding, missed, of_seeds, regrets
 from .last_runs import arena_record, arena_supernets
 from .oneshot_figures import choices_of, convolutions_of, ranked_by, yardsticks
 from ..plots import COLORS, headline
-from ..tables import Table
+from ..tables import Table, kendall
 from ..update_rules import KNOWN_RULES, RULE_SIZES, rule_text
 
 # %% ../../nbs/95j_last_figures.ipynb #beside
@@ -43,16 +45,17 @@ def beside(runs: dict) -> dict:  # table → name → record, both
 
 # %% ../../nbs/95j_last_figures.ipynb #nao-means
 def means(runs: dict, last: int) -> pd.DataFrame:  # `last`: evaluations at most
-    "Mean regret in points: a row for each table, name and number of evaluations; low and high: ± 2 errors."
+    "Mean regret in points: a row for each table, name and count; low and high: ± 2 errors; searches: n."
     df = regrets(runs).query("returned and evaluations <= @last").drop(columns=["kind", "returned"])
     rows = []
     for row in df.itertuples():
         result = runs[row.table][row.name]["result"]
+        n = runs[row.table][row.name]["config"].get("searches", 0)
         kept, half = str(row.evaluations) in result["seen"]["regret"], math.nan
         if kept and row.name != "exact":
             regret, _ = of_seeds(runs[row.table][row.name], row.evaluations, "seen")
             half = 2 * regret.std(ddof=1) / math.sqrt(len(regret)) if len(regret) > 1 else math.nan
-        rows.append(dict(low=max(0.0, row.mean - half), high=row.mean + half))
+        rows.append(dict(low=max(0.0, row.mean - half), high=row.mean + half, searches=n))
     return df.reset_index(drop=True).join(pd.DataFrame(rows))
 
 # %% ../../nbs/95j_last_figures.ipynb #nao-behind
@@ -85,7 +88,19 @@ def of_probe(result: dict) -> dict[str, str]:  # of `nao_probe_run`
     told = dict(tau_first=f"{first['tau']:.2f}", tau_last=f"{final['tau']:.2f}")
     told |= dict(back_first=f"{first['back']:.0f}", back_last=f"{final['back']:.0f}")
     told |= dict(step=f"{final[f'accuracy_{near}']:.1f}", predicted=f"{final[f'predicted_{far}']:.2f}")
+    steps = [f"{fit[f'accuracy_{near}']:.1f}" for fit in result["fits"]]
+    told |= dict(step_low=min(steps, key=float), step_high=max(steps, key=float))
     return told | {name: f"{mean:.1f}" for name, mean in means.items()}
+
+# %% ../../nbs/95j_last_figures.ipynb #nao-searches
+def _searches(rows: pd.DataFrame) -> str:  # of one table
+    n = rows[rows["searches"] > 0].groupby("name")["searches"].max()
+    own = n[n.index.str.startswith("NAO")]
+    others, said = n.drop(own.index), [f"NAO n = {k:,}" for k in own[:1]]
+    if len(others):
+        sign = "=" if others.nunique() == 1 else "≥"
+        said.append(f"{'others ' if said else ''}n {sign} {others.min():,}")
+    return ", ".join(said)
 
 # %% ../../nbs/95j_last_figures.ipynb #nao-plot
 def plot_means(df: pd.DataFrame, title: str, level: float = math.nan) -> plt.Figure:
@@ -103,7 +118,8 @@ def plot_means(df: pd.DataFrame, title: str, level: float = math.nan) -> plt.Fig
             ax.fill_between(band["evaluations"], low, high, color=look["color"], alpha=0.12, lw=0)
         seen = df.loc[(df["table"] == table) & (df["evaluations"] >= 10), "mean"]
         _axis(ax, seen.min(), 1.6 * seen.max())
-        ax.set(title=SPACES.get(table, "update rules"), xlabel="evaluations", xlim=(9, None))
+        said = f"evaluations\n({_searches(df[df['table'] == table])})"
+        ax.set(title=SPACES.get(table, "update rules"), xlabel=said, xlim=(9, None))
         if level == level:
             ax.axhline(level, color="black", ls="--", lw=1, label="the luckiest training")
     axes[0, 0].set_ylabel("mean regret (points of accuracy)")
@@ -136,7 +152,8 @@ def told_means(df: pd.DataFrame, name: str = "NAO") -> tuple[str, str]:
         said.append(f"{rows[name]:.2f} on {SPACES.get(table, 'update rules')} ({', '.join(others)})")
     title = f"After {at:,} evaluations {name} misses {'; '.join(said)} points"
     what = "Mean regret against evaluations, both logarithmic, a panel for each table, several methods"
-    return title, f"{what}. {title}."
+    n = "; ".join(_searches(df[df["table"] == table]) for table in df["table"].unique())
+    return title, f"{what}; {n} searches. {title}."
 
 # %% ../../nbs/95j_last_figures.ipynb #smash-table
 _SHARED, _ARENA = "shared weights", "supernet of the arena"
@@ -178,6 +195,28 @@ def same_picks(df: pd.DataFrame, one: str, other: str) -> dict[str, int]:
     a, b = (df[df["name"] == name].set_index("seed")["picked"] for name in (one, other))
     seeds = a.index.intersection(b.index)
     return dict(same=int((a[seeds] == b[seeds]).sum()), trainings=len(seeds))
+
+# %% ../../nbs/95j_last_figures.ipynb #smash-apart
+def apart(records: dict, one: int, other: int) -> dict[str, str]:  # units → records of `smash_run`
+    "Scores of two, least and most over trainings: τ, distance (root mean square, nats), mean gain (nats)."
+    told = [[s["shared"] for r in records[u] for s in r["result"]["searches"]] for u in (one, other)]
+    a, b = (np.array(each) for each in told)
+    span = lambda x, places: f"{min(x):.{places}f} to {max(x):.{places}f}"
+    taus, rms = [kendall(x, y) for x, y in zip(a, b)], np.sqrt(((a - b) ** 2).mean(1))
+    return dict(alike=span(taus, 2), rms=span(rms, 3), gain=span((b - a).mean(1), 2))
+
+# %% ../../nbs/95j_last_figures.ipynb #untested
+_SEEN = "; seen {mean:+.3f} (%s; {level:.3g} %% interval {low:+.3f} to {high:+.3f}, n = {n})"
+
+
+def untested(study, id: str, differences: np.ndarray, why: str, needed: str, **cited) -> Verdict:
+    "Judge a claim as not tested, and tell the differences (n,) all the same; `needed`: what would decide."
+    if len(differences) > 1 and np.ptp(differences) > 0:
+        level = level_of(study.stated)
+        mean, low, high = interval(differences, level)
+        why += _SEEN % study.stated[id]["unit"]
+        cited |= dict(mean=mean, low=low, high=high, level=level, n=len(differences))
+    return study.judge(id, why, tested=False, needed=needed, **cited)
 
 # %% ../../nbs/95j_last_figures.ipynb #smash-scatter
 _SMASH_COLORS = {_SHARED: "0.45", _ARENA: "0.6"}
@@ -279,6 +318,18 @@ def same_as(table: Table, codes: list[str], name: str) -> int:
     own = each[table.at([KNOWN_RULES[name]])[0]]
     return sum(bool(np.abs(each[table.at(code)] - own).max() <= 0.3) for code in codes)
 
+# %% ../../nbs/95j_last_figures.ipynb #rules-beside
+def beside_rule(table: Table, codes: list[str], fresh: pd.DataFrame, name: str) -> dict:
+    "Numbers that prose cites of a rule with a name; `fresh`: from `fresh_table`."
+    at, scores = int(table.at([KNOWN_RULES[name]])[0]), table.scores
+    each = table.frame[table.columns].to_numpy(float)
+    mean = fresh.groupby("name")["accuracy"].mean()
+    told = dict(found=f"{mean['found']:.1f}", own=f"{mean[name]:.1f}")
+    told |= dict(better=f"{100 * (1 - table.ranks[at]):.2g}", above=int((scores > scores[at]).sum()))
+    leads = each[scores.argmax()] - each[at]
+    told |= dict(ahead=f"{leads.mean():.2f}", leads=", ".join(f"{x:+.2f}" for x in leads))
+    return told | dict(same=same_as(table, codes, name), searches=len(codes))
+
 # %% ../../nbs/95j_last_figures.ipynb #rules-plot
 def plot_rules(df: pd.DataFrame, fresh: pd.DataFrame, title: str) -> plt.Figure:
     "All rules by percentile, with marks; accuracies by fresh seeds on test images."
@@ -307,12 +358,12 @@ def plot_rules(df: pd.DataFrame, fresh: pd.DataFrame, title: str) -> plt.Figure:
 def told_rules(df: pd.DataFrame, fresh: pd.DataFrame) -> tuple[str, str]:
     "Title and alternative text of the rules."
     mean, where = fresh.groupby("name")["accuracy"].mean(), df.set_index("name")["percentile"]
+    adam = df.set_index("name")["accuracy"]["Adam"]
+    above, room = df[df["accuracy"] > adam], df["accuracy"].max() - adam
     title = (
         f"By fresh seeds the rules that were found reach {mean['found']:.1f} %, Adam {mean['Adam']:.1f} %,"
     )
-    title += (
-        f" SGD {mean['SGD']:.1f} %; in the table {100 * (1 - where['Adam']):.1f} % of rules are better than"
-    )
-    title += f" Adam, {100 * (1 - where['SGD']):.1f} % than SGD"
+    title += f" SGD {mean['SGD']:.1f} %; of {len(df):,} in the table {len(above)} are above Adam, by up to"
+    title += f" {room:.2f} points, {100 * (1 - where['SGD']):.1f} % above SGD"
     what = "Left: accuracy of all rules against the share of better ones, named and found ones marked. Right:"
     return title, f"{what} accuracy on test images of each, a dot for a fresh seed. {title}."

@@ -62,11 +62,12 @@ CLAIMS |= {
         claim="SMASH scores rank architectures", source=_BROCK, document="scores correlate with true errors",
         criterion=_RANKS + "0", rule="better", **_TAU),
     "smash-shared": dict(
-        claim="SMASH scores rank architectures better than shared weights do", source=_BROCK,
+        claim="SMASH scores rank architectures better than shared weights do, at this rate", source=_BROCK,
         document="not compared", criterion=_RANKS + "that of weights that all share", rule="better", **_TAU),
     "smash-count": dict(
-        claim="SMASH scores rank architectures better than their number of convolutions does", source=_BROCK,
-        document="not compared", criterion=_RANKS + "that of the count", rule="better", **_TAU),
+        claim="SMASH scores rank architectures better than their number of convolutions does, at this rate",
+        source=_BROCK, document="not compared", criterion=_RANKS + "that of the count",
+        rule="better", **_TAU),
     "smash-small": dict(
         claim="A hypernetwork of 2 units ranks worse than one of 64", source=_BROCK,
         document="a hypernetwork with too few weights fails to rank",
