@@ -10,13 +10,14 @@ CLAIMS: dict[str, dict] = {
     "lstm-tree": dict(
         claim="An LSTM is a tree of four leaves", source="NAS, recurrent cells",
         document="a figure with four trees",
-        criterion="a tree with four leaves that read x and h gives what torch's LSTMCell gives with the same"
-        " weights, within 1e-5 over five steps"),
+        criterion="arithmetic: a tree with four leaves that read x and h gives what torch's LSTMCell gives"
+        " with the same weights, within 1e-5 over five steps"),
     "choices": dict(
         claim="NAS' cells were searched with three combinations and five activations",
         source="NAS, Penn Treebank, a list of choices",
         document="add, multiplication, max; identity, tanh, sigmoid, relu, sin",
-        criterion="eight leaves with these lists have the paper's 6 · 10^16 rows, within a tenth"),
+        criterion="arithmetic: eight leaves with these lists have the paper's 6 · 10^16 rows, within a"
+        " tenth"),
 }  # fmt: skip
 
 # %% ../../nbs/54h_recurrent_claims.ipynb #flexible
@@ -24,12 +25,14 @@ CLAIMS |= {
     "wirings": dict(
         claim="ENAS searches connections, which are fixed in NAS", source="ENAS, recurrent cells",
         document="which arrows are switched on is searched, too",
-        criterion="ways to connect twelve nodes are more than those of eight leaves (a tree is fixed; where"
-        " the memory comes in and goes out is not)"),
+        criterion="arithmetic: ways to connect twelve nodes are more than those of eight leaves (our reading;"
+        " a tree is fixed; where the memory comes in and goes out is not)"),
     "flexible": dict(
-        claim="So ENAS' space has more cells than NAS'", source="ENAS, recurrent cells",
+        claim="ENAS' space has more cells than NAS' (our reading of 'more flexible')",
+        source="ENAS, recurrent cells",
         document="more flexible cells become possible",
-        criterion="rows of twelve nodes are more than those of eight leaves with the paper's choices"),
+        criterion="arithmetic: rows of twelve nodes are more than those of eight leaves with the paper's"
+        " choices"),
 }  # fmt: skip
 
 # %% ../../nbs/54h_recurrent_claims.ipynb #example
@@ -37,13 +40,13 @@ CLAIMS |= {
     "loose-ends": dict(
         claim="The output is the mean of the nodes that no other node reads", source="ENAS, recurrent cells",
         document="h = (h3 + h4) / 2 for four nodes",
-        criterion="the cell of four nodes gives what the article's five equations give, within 1e-5 over"
-        " five steps"),
+        criterion="arithmetic: the cell of four nodes gives what the article's five equations give, within"
+        " 1e-5 over five steps"),
     "arrows": dict(
         claim="Every arrow has weights, and those that are switched on learn",
         source="ENAS, recurrent cells", document="weights are there whether an arrow is switched on or not",
-        criterion="six nodes have 15 matrices; each of 20 random cells gives a gradient to five of them, and"
-        " none to the others"),
+        criterion="arithmetic: six nodes have 15 matrices; each of 20 random cells gives a gradient to five"
+        " of them, and none to the others"),
 }  # fmt: skip
 
 # %% ../../nbs/54h_recurrent_claims.ipynb #cells
@@ -105,8 +108,8 @@ CLAIMS |= {
     "ten-hours": dict(
         claim="ENAS' search of a recurrent cell is more than 1,000 times faster than NAS",
         source="ENAS, Penn Treebank", document="10 hours on one GPU, more than 1,000 times",
-        criterion="22,400 GPU days of NAS (the article has no other number for it), over 10 GPU hours: above"
-        " 1,000"),
+        criterion="arithmetic: 22,400 GPU days of NAS (the article has no other number for it), over 10 GPU"
+        " hours: above 1,000"),
 }  # fmt: skip
 
 # %% ../../nbs/54h_recurrent_claims.ipynb #untested

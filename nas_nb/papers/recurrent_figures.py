@@ -6,7 +6,8 @@
 __all__ = ['NAMES', 'REPORTED', 'WAYS', 'WORDS', 'CELL_CLAIMS', 'FOUND_CLAIMS', 'BEYOND', 'spaces_table', 'lstm_gap', 'ends_gap',
            'learning_arrows', 'used', 'plot_found_cells', 'cells_table', 'percent', 'level', 'plot_cells', 'told_cells',
            'children_table', 'found_table', 'plot_searches', 'told_searches', 'seconds_table', 'lstm_tree', 'choices',
-           'wirings', 'flexible', 'loose_ends', 'arrows', 'ten_hours', 'lower', 'cheaper', 'beyond']
+           'wirings', 'flexible', 'loose_ends', 'arrows', 'ten_hours', 'lower', 'plain', 'nas_search', 'enas_search',
+           'both_searches', 'cheaper', 'beyond']
 
 # %% ../../nbs/54i_recurrent_figures.ipynb #imports
 import math
@@ -139,7 +140,7 @@ def _seeds(ax, df, names, key):  # points of each seed, joined, and geometric me
         ax.plot([n] * len(wide), wide[name], marker, color=color, ms=4.5, mec="none", alpha=0.8)
         ax.plot([n - 0.25, n + 0.25], [level(df, name, key)] * 2, color=color, lw=2.5)
     ax.set(xticks=range(len(names)), xticklabels=[label for label, *_ in names.values()])
-    ax.set(ylabel="test perplexity", xlim=(-0.5, len(names) - 0.5))
+    ax.set(ylabel="test perplexity (words)", xlim=(-0.5, len(names) - 0.5))
 
 # %% ../../nbs/54i_recurrent_figures.ipynb #cells-sizes
 def _by_size(ax, df):  # hollow: as reported
@@ -150,10 +151,11 @@ def _by_size(ax, df):  # hollow: as reported
             ax.plot(*REPORTED[name], marker, color=color, mfc="white", ms=7)
             said, up = f"{label}: {REPORTED[name][1]}", 8 if name == "NASCell" else -16
             ax.annotate(said, REPORTED[name], (0, up), textcoords="offset points", ha="center", fontsize=8)
-    ax.set(xscale="log", yscale="log", xlabel="weights", ylabel="test perplexity", xlim=(2e4, 6e8))
+    ax.set(xscale="log", yscale="log", xlabel="weights", ylabel="test perplexity (words)", xlim=(2e4, 6e8))
     ax.set_ylim(32, max(500, 1.3 * df["test"].max()))
     ax.set_yticks([50, 100, 200, 500, 1000], ["50", "100", "200", "500", "1000"]), ax.minorticks_off()
-    ax.set_title("filled: here; hollow: as the article reports", fontsize=9)
+    told = "filled: here; hollow: as reported, other\nvocabulary and training: not comparable"
+    ax.set_title(told, fontsize=9)
 
 
 def plot_cells(df: pd.DataFrame, title: str) -> plt.Figure:  # from `cells_table`
@@ -209,7 +211,7 @@ _RULES = {"REINFORCE": ("NAS", "-"), "random": ("NAS, random", (0, (1, 1)))}
 def plot_searches(children: pd.DataFrame, found: pd.DataFrame, title: str) -> plt.Figure:
     "Perplexity of trained children over their number; of what is found, trained anew, by seed."
     fig, axes = plt.subplots(1, 3, figsize=(9.6, 3.3), width_ratios=(3, 3, 4))
-    said = dict(perplexity="mean perplexity of an update", best="lowest perplexity so far")
+    said = dict(perplexity="mean perplexity of an update (words)", best="lowest perplexity so far (words)")
     for ax, (what, label) in zip(axes, said.items()):
         for rule, (way, dash) in _RULES.items():
             rows, color = children[children["rule"] == rule].groupby("children")[what], WAYS[way][1]
@@ -226,7 +228,8 @@ def plot_searches(children: pd.DataFrame, found: pd.DataFrame, title: str) -> pl
 def told_searches(found: pd.DataFrame) -> str:  # from `found_table`
     "Geometric mean perplexities of what searches find."
     nas, chance, enas, shared = (level(found, way, "way") for way in WAYS)
-    told = f"NAS finds {nas:.0f}, random children {chance:.0f}"
+    n = found["seed"].nunique()
+    told = f"Too small to tell ({n} searches each): NAS finds {nas:.0f}, random children {chance:.0f}"
     return f"{told}; with shared weights ENAS {enas:.0f}, chance {shared:.0f}"
 
 # %% ../../nbs/54i_recurrent_figures.ipynb #seconds
@@ -307,28 +310,73 @@ FOUND_CLAIMS = {  # the same of what searches have found
     "text-sharing": ("NAS", "ENAS"),
 }  # fmt: skip
 
+_NEEDED = {  # what would decide claims whose runs are too small
+    "text-plain": "a rate, or first weights, at which it learns",
+    "text-nas-search": "searches of hundreds of updates",
+    "text-enas-search": "shared weights that have learned more than how frequent words are",
+    "text-sharing": "searches of both that learn",
+}
 
-def lower(df: pd.DataFrame, id: str) -> dict:  # from `cells_table` or `found_table`
-    "Of a claim that one perplexity is lower than another."
+
+def lower(df: pd.DataFrame, id: str, why: str = "") -> dict:  # from `cells_table` or `found_table`
+    "Of a claim that one perplexity is lower than another; `why` says why that is not tested, if it is not."
     key, (more, less) = ("cell", CELL_CLAIMS[id]) if id in CELL_CLAIMS else ("way", FOUND_CLAIMS[id])
     if {more, less} - {*df[key]}:
         return dict(ours="not run here", tested=False, needed="trainings of this cell")
-    told = f"perplexity {{lower:.0f}} ({less}) against {{higher:.0f}} ({more}); " + INTERVAL
+    told = f"perplexity {{lower:.0f}} ({less}) against {{higher:.0f}} ({more}); "
     numbers = dict(lower=level(df, less, key), higher=level(df, more, key))
-    return dict(ours=told, differences=percent(df, more, less, key)) | numbers
+    if why:
+        return dict(ours=told + why, tested=False, needed=_NEEDED[id]) | numbers
+    return dict(ours=told + INTERVAL, differences=percent(df, more, less, key)) | numbers
+
+# %% ../../nbs/54i_recurrent_figures.ipynb #verdicts-small
+def plain(df: pd.DataFrame) -> dict:  # from `cells_table`
+    "The cell without gates, which has not been trained."
+    return lower(df, "text-plain", "no rate that was tried trains it")
+
+
+def nas_search(found: pd.DataFrame, children: pd.DataFrame) -> dict:  # `found_table`, `children_table`
+    "A controller that has hardly moved."
+    soonest = children[children["children"] == children["children"].min()].set_index("rule")
+    first = 1 / (1 / soonest["perplexity"]).groupby("rule").mean()
+    own, even = children[children["rule"] == "REINFORCE"], children["entropy"].max()
+    last = own["entropy"].min()
+    why = "the controller's entropy moves from {even:.2f} nats to {last:.2f} at least, by {moved:.1f} %"
+    numbers = dict(even=even, last=last, moved=100 * (1 - last / even))
+    numbers |= dict(first=f"{first['REINFORCE']:.0f}", first_random=f"{first['random']:.0f}")
+    return lower(found, "text-nas-search", why) | numbers
+
+# %% ../../nbs/54i_recurrent_figures.ipynb #verdicts-shared
+def enas_search(found: pd.DataFrame, graphs: dict, cells: pd.DataFrame) -> dict:  # `cells_table`
+    "Shared weights that tell nothing apart: beside the cell without gates, which has not learned."
+    drawn = [x for records in graphs.values() for r in records for x in r["result"]["perplexity"]]
+    why = "on validation text drawn cells have {best:.0f} to {worst:.0f} with shared weights, the cell"
+    why += " without gates {plain:.0f}"
+    numbers = dict(
+        best=min(drawn), worst=max(drawn), plain=cells[cells["cell"] == "ENAS-plain"]["valid"].mean()
+    )
+    return lower(found, "text-enas-search", why) | numbers
+
+
+def both_searches(found: pd.DataFrame, hunts: dict, timed: bool) -> dict:
+    "ENAS against NAS, and the CPU seconds of one search over those of the other."
+    of = {name: [r["result"] for r in rules["REINFORCE"]] for name, rules in hunts.items()}
+    nas = sum(r["seconds"] * r["trained"] for r in of["trees"]) if timed else math.nan
+    spent = f"{100 * sum(r['seconds'] for r in of['graphs']) / nas:.0f}" if timed else "–"
+    return lower(found, "text-sharing", "{spent} % of the CPU seconds") | dict(spent=spent)
 
 # %% ../../nbs/54i_recurrent_figures.ipynb #verdicts-cost
 def cheaper(seconds: pd.DataFrame, timed: bool) -> dict:  # from `seconds_table`
-    "What shared weights save; not tested where a profile takes no seconds."
+    "What shared weights save: not tested, since a child of the paper's length is only scaled to."
     if not timed:
         needed = "a profile that takes seconds"
         names = dict.fromkeys(("child", "cell", "times", "long"), "–")
         return dict(ours="seconds are not taken here", tested=False, needed=needed) | names
     mean = seconds.mean()
     told = "{cell:.2f} s a cell; a child {child:.1f} s here ({times:.0f} times), "
-    told += "{long:,.0f} times at full length"
+    told += "{long:,.0f} times if scaled to full length"
     numbers = dict(cell=mean["cell"], child=mean["child"], times=mean["times"], long=mean["times_long"])
-    return dict(ours=told, holds=mean["times_long"] > 1000) | numbers
+    return dict(ours=told, tested=False, needed="a child of full length") | numbers
 
 
 BEYOND = {
