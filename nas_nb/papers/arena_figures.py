@@ -182,7 +182,7 @@ def _regret_axis(ax, top: float) -> None:
 
 def _panels(df, rows, height):
     tables = list(df["table"].unique())
-    shape = dict(figsize=(max(5.5, 2.5 * len(tables) + 0.6), height), sharex=True, squeeze=False)
+    shape: dict = dict(figsize=(max(5.5, 2.5 * len(tables) + 0.6), height), sharex=True, squeeze=False)
     fig, axes = plt.subplots(rows, len(tables), **shape)
     for ax, table in zip(axes[0], tables):
         ax.set_title(SPACES[table])
@@ -193,7 +193,7 @@ def plot_regret(df: pd.DataFrame, rooms: dict, title: str) -> plt.Figure:  # `ro
     "Median regret with quartiles against evaluations, a row for each table, methods in columns."
     shown = [names for names in ROWS if set(names) & set(df["name"])]
     tables = list(df["table"].unique())
-    shape = dict(figsize=(max(5.5, 2.8 * len(shown) + 0.4), 1.6 + 2.1 * len(tables)))
+    shape: dict = dict(figsize=(max(5.5, 2.8 * len(shown) + 0.4), 1.6 + 2.1 * len(tables)))
     fig, axes = plt.subplots(len(tables), len(shown), **shape, sharex=True, sharey="row", squeeze=False)
     for line, table in zip(axes, tables):
         rows = df[df["table"] == table]

@@ -136,7 +136,7 @@ def judge_searches(study, digits: tuple, images: tuple) -> None:  # each: from `
     draw = {"a uniform draw": accuracy_of(digits[0], CREDIT).to_numpy() - mean_of(digits[1])}
     judge_leads(study, "search-learns", {PERMUTED: lead(digits[0], CREDIT, PERMUTED)} | draw)
     near = {m: lead(digits[0], CREDIT, m) for m in ("DARTS", "SNAS")}
-    cited = {m.lower(): f"{x.mean():+.2f}" if len(x) else "–" for m, x in near.items()}
+    cited: dict = {m.lower(): f"{x.mean():+.2f}" if len(x) else "–" for m, x in near.items()}
     judge_leads(study, "near", near, **cited)
     judge_leads(study, "retrained", **retrained(digits[0]))
     _judge(study, "image-random", images, RANDOM)

@@ -213,7 +213,7 @@ def untested(study, id: str, differences: np.ndarray, why: str, needed: str, **c
     "Judge a claim as not tested, and tell the differences (n,) all the same; `needed`: what would decide."
     if len(differences) > 1 and np.ptp(differences) > 0:
         level = level_of(study.stated)
-        mean, low, high = interval(differences, level)
+        mean, low, high = interval(differences.tolist(), level)
         why += _SEEN % study.stated[id]["unit"]
         cited |= dict(mean=mean, low=low, high=high, level=level, n=len(differences))
     return study.judge(id, why, tested=False, needed=needed, **cited)
@@ -325,7 +325,7 @@ def beside_rule(table: Table, codes: list[str], fresh: pd.DataFrame, name: str) 
     each = table.frame[table.columns].to_numpy(float)
     mean = fresh.groupby("name")["accuracy"].mean()
     told = dict(found=f"{mean['found']:.1f}", own=f"{mean[name]:.1f}")
-    told |= dict(better=f"{100 * (1 - table.ranks[at]):.2g}", above=int((scores > scores[at]).sum()))
+    told |= dict(better=f"{100 * (1 - table.ranks[at]):.2g}", above=str(int((scores > scores[at]).sum())))
     leads = each[scores.argmax()] - each[at]
     told |= dict(ahead=f"{leads.mean():.2f}", leads=", ".join(f"{x:+.2f}" for x in leads))
     return told | dict(same=same_as(table, codes, name), searches=len(codes))

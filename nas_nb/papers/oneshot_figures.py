@@ -486,8 +486,8 @@ def judge_quality(study, found: pd.DataFrame, own: pd.DataFrame) -> None:  # `fo
     points = lambda rows, method: of(rows, method, "accuracy")
     new = fresh(found)
     lead = lambda method: paired(points(new, "ASNG"), points(new, method))
-    told = {"of_asng": ("ASNG", "best of 100"), "of_random": ("random search", "best of 100")}
-    told = {k: f"{own.loc[where]:.3f}" for k, where in told.items() if where[0] in own.index}
+    best = {"of_asng": ("ASNG", "best of 100"), "of_random": ("random search", "best of 100")}
+    told = {k: f"{own.loc[where]:.3f}" for k, where in best.items() if where[0] in own.index}
     told |= dict(returned=f"{own.loc['ASNG', 'returned']:.3f}")
     judge_pairs(study, "asng-random", lead("random search"), **told)
     judge_pairs(study, "comparable", {m: lead(m) for m in ("DARTS", "SNAS", "ProxylessNAS")})
