@@ -392,10 +392,7 @@ ONESHOT_CLAIMS: dict[str, dict] = {
 }
 
 # %% ../../nbs/95b_oneshot.ipynb #claims-sampled
-_CHANCE = dict(
-    ASNG="the mean under random losses",
-    REINFORCE="½, a uniform draw",
-)
+_CHANCE = dict(ASNG="the mean under random losses", REINFORCE="½, a uniform draw")
 _THAN = dict(ASNG="coin flips", REINFORCE="a uniform draw")
 ONESHOT_CLAIMS |= {
     f"learns-{name.lower()}": dict(
