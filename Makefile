@@ -28,7 +28,7 @@ figures: env
 	$(BIN)/nas-nb figures
 
 # those that the last step executes from beginning to end; beside them what nbdev_test skips anyway
-DRAWN = ^([_.]|(02|17c|5[0-8]|95)_)
+DRAWN = ^([_.]|(02|17c|5[0-8]|95h?)_)
 
 test: env
 	@echo "== 1/4 exported modules in step with the notebooks; ruff; types"

@@ -197,8 +197,7 @@ def plot_course(course: pd.DataFrame, top: float, title: str) -> plt.Figure:  # 
         va="top",
         fontsize=7,
     )
-    ax.set_xlim(0, None)
-    ax.set_xlabel("computing so far, 10⁹ multiply-adds")
+    ax.set(xlim=(0, None), xlabel="computing so far, 10⁹ multiply-adds")
     ax.set_ylabel("accuracy of the cell, trained by\nitself, % (median; band: quartiles)")
     fig.legend(loc="outside right center")
     headline(fig, title)

@@ -211,7 +211,7 @@ _SEEN = "; seen {mean:+.3f} (%s; {level:.3g} %% interval {low:+.3f} to {high:+.3
 
 def untested(study, id: str, differences: np.ndarray, why: str, needed: str, **cited) -> Verdict:
     "Judge a claim as not tested, and tell the differences (n,) all the same; `needed`: what would decide."
-    if len(differences) > 1 and np.ptp(differences) > 0:
+    if len(set(differences.tolist())) > 1:
         level = level_of(study.stated)
         mean, low, high = interval(differences.tolist(), level)
         why += _SEEN % study.stated[id]["unit"]
