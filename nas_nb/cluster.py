@@ -201,7 +201,7 @@ def check_cluster(
     if gpu and found and not any(worker["gpu"] for worker in found.values()):
         how = "start those that have one with --resources GPU=1"
         raise RuntimeError(f"none of the workers at {address} offers a GPU: {how}")
-    odd = "last digits will differ from the committed figures: start it with the variables of the index"
+    odd = "last digits will differ from the committed figures: start it with the variables in 06h_cluster"
     said = [f"the worker {name}: {odd}" for name, worker in found.items() if worker["problem"]]
     return [f"{len(found)} workers at {address}" if found else f"no workers at {address} yet", *said]
 

@@ -96,7 +96,9 @@ def look_at(
 ) -> None:
     "Say who is there; raises `Refused` or `RuntimeError` if one of them cannot compute for us."
     said = check_cluster(address, "paper", own.device.type == "cuda")
-    say("\n".join([*said, "the budget is the time of this machine alone; workers share it"]))
+    if own.asked["budget"]:
+        said.append("the budget buys the steps that this machine alone would do in it; workers share them")
+    say("\n".join(said))
 
 # %% ../nbs/29c_own_cluster.ipynb #far-stages
 class FarStages:
