@@ -11,8 +11,9 @@ the toy experiment it has {toy-reinforce.credit} of 10 positions right when REIN
 {toy-reinforce.reinforce}. But where all readers of a node normalise, **one backward pass sees nothing**:
 an edge that is worth {blind.exact} nats gets {blind.backward}. **The recurrent network** of section 4.2
 does learn, in {rnn-own.adam} of {rnn-own.n} seeds; with a ReLU as its output {rnn-dead.adam} stay at 0.
-With a supernet, its cells are {search-random.mean} points from those of random search on digits, but
-{image-random.mean} on images, and there {search-reinforce.mean} points from those of REINFORCE."""
+With a supernet **credit's cells** are {search-random.mean} points from those of random search on digits, but
+{image-random.mean} on images, and there {search-reinforce.mean} points from REINFORCE's, most of which have a
+convolution on every edge."""
 
 # %% ../../nbs/53d_credit_claims.ipynb #claims-cost
 CLAIMS: dict[str, dict] = {

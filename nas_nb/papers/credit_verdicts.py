@@ -260,7 +260,8 @@ _SHORT = dict(network="controller ×10", slow="controller", genes="GA", tdga="TD
 def ways(course: pd.DataFrame, records: dict[str, dict], evaluations: int) -> dict:
     "What is left of each way, and after how many evaluations its mean regret stays below 0.1 points."
     last = course[course["evaluations"] == course["evaluations"].max()].set_index("method")["mean"]
-    told = "left: network {rnn:.2f}, GA {ga:.2f}, ASNG {asng:.2f}, random search {random:.2f}; worst lead "
+    told = "points left: network {rnn:.2f}, GA {ga:.2f}, ASNG {asng:.2f}, random search {random:.2f};"
+    told += " worst lead "
     means = dict(rnn=last["controller ×10"], ga=last["GA"], asng=last["ASNG"], random=last["random search"])
     means |= {key: needed(course, method) for key, method in _SHORT.items()}
     means |= dict(slow_left=f"{last['controller']:.2f}")
