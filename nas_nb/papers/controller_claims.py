@@ -14,8 +14,8 @@ baseline** takes away {baseline-variance.share} % of the gradient's variance. Th
 CIFAR-10 rank {transfer.hundred} of 15,625 on CIFAR-100, {transfer.imagenet} on ImageNet16-120. **Shared
 weights** make an architecture {per-architecture.macro} to {per-architecture.cells} times cheaper here; what
 they find is not told from a draw ({macro.mean} points, {macro.low} to {macro.high}). **Drop
-path** at a rate that grows takes {drop.mean} points of error away, at a constant rate nearly as many. **Recurrent cells** of equal
-size, trained briefly on a small text: perplexity {text-enas-nas.lower} with ENAS', {text-enas-nas.higher}
+path** at a rate that grows takes {drop.mean} points of error away, at a constant rate
+nearly as many. **Recurrent cells** of equal size, trained briefly on a small text: perplexity {text-enas-nas.lower} with ENAS', {text-enas-nas.higher}
 with NAS', {text-enas-lstm.higher} with an LSTM."""
 
 # %% ../../nbs/54f_controller_claims.ipynb #claims-cost
