@@ -6,17 +6,17 @@
 __all__ = ['ANSWER', 'CLAIMS']
 
 # %% ../../nbs/54f_controller_claims.ipynb #answer
-ANSWER = """**Cost**: NASNet needs {seven.days} times fewer days than NAS, {seven.gpus} times fewer GPU days;
-ENAS {thousand.least} to {thousand.most} times fewer of these. **PPO** is ahead at NASNet's learning rate
-({ppo-published.ppo} against {ppo-published.reinforce} % accuracy after 1,000 evaluations); with each at its
-own best rate the two are not told apart ({ppo-best.ppo} against {ppo-best.reinforce} after 500). **The
-baseline** takes away {baseline-variance.share} % of the gradient's variance. The two best **cells** on
-CIFAR-10 rank {transfer.hundred} of 15,625 on CIFAR-100, {transfer.imagenet} on ImageNet16-120. **Shared
-weights** make an architecture {per-architecture.macro} to {per-architecture.cells} times cheaper here; what
-they find is not told from a draw ({macro.mean} points, {macro.low} to {macro.high}). **Drop
-path** at a rate that grows takes {drop.mean} points of error away, at a constant rate
-nearly as many. **Recurrent cells** of equal size, trained briefly on a small text: perplexity {text-enas-nas.lower} with ENAS', {text-enas-nas.higher}
-with NAS', {text-enas-lstm.higher} with an LSTM."""
+ANSWER = """**Cost**: NASNet needs {seven.days} times fewer days than NAS, {seven.gpus} times fewer GPU
+days; ENAS {thousand.least} to {thousand.most} times fewer of these. **PPO** is ahead at NASNet's learning
+rate ({ppo-published.ppo} against {ppo-published.reinforce} % accuracy after 1,000 evaluations); with each
+at its own best rate the two are not told apart ({ppo-best.ppo} against {ppo-best.reinforce} after 500).
+**The baseline** takes away {baseline-variance.share} % of the gradient's variance. The two best **cells**
+on CIFAR-10 rank {transfer.hundred} of 15,625 on CIFAR-100, {transfer.imagenet} on ImageNet16-120.
+**Shared weights** make an architecture {per-architecture.macro} to {per-architecture.cells} times cheaper
+here; what they find is not told from a draw ({macro.mean} points, {macro.low} to {macro.high}). **Drop
+path** at a rate that grows takes {drop.mean} points of error away, at a constant rate nearly as many.
+**Recurrent cells** of equal size, trained briefly on a small text: perplexity {text-enas-nas.lower} with
+ENAS', {text-enas-nas.higher} with NAS', {text-enas-lstm.higher} with an LSTM."""
 
 # %% ../../nbs/54f_controller_claims.ipynb #claims-cost
 CLAIMS: dict[str, dict] = {
