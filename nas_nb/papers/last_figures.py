@@ -324,8 +324,8 @@ def beside_rule(table: Table, codes: list[str], fresh: pd.DataFrame, name: str) 
     at, scores = int(table.at([KNOWN_RULES[name]])[0]), table.scores
     each = table.frame[table.columns].to_numpy(float)
     mean = fresh.groupby("name")["accuracy"].mean()
-    told = dict(found=f"{mean['found']:.1f}", own=f"{mean[name]:.1f}")
-    told |= dict(better=f"{100 * (1 - table.ranks[at]):.2g}", above=str(int((scores > scores[at]).sum())))
+    told: dict = dict(found=f"{mean['found']:.1f}", own=f"{mean[name]:.1f}")
+    told |= dict(better=f"{100 * (1 - table.ranks[at]):.2g}", above=int((scores > scores[at]).sum()))
     leads = each[scores.argmax()] - each[at]
     told |= dict(ahead=f"{leads.mean():.2f}", leads=", ".join(f"{x:+.2f}" for x in leads))
     return told | dict(same=same_as(table, codes, name), searches=len(codes))
