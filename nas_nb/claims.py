@@ -365,11 +365,13 @@ def judged(
     _check_means(id, stated["rule"], holds, tested, differences)
     found = _found(id, stated, differences, level_of(claims), small)
     ours = _without_spread(found, ours)
-    text, written = fill(ours, _fields(ours, _weighed(found), numbers))
+    needed = dict(needed=numbers["needed"]) if numbers.get("needed") else {}
+    by_n = found and (tested or not needed)  # else something other than more runs would decide
+    weighed = {name: x for name, x in _weighed(found).items() if by_n or name != "needed"}
+    text, written = fill(ours, _fields(ours, weighed, numbers))
     verdict = decide(found.get("verdict", holds), tested, small, stated["exploratory"])
-    text += _undecided(found if tested else {}, ours) or _open_fact(verdict, {} if found else numbers, ours)
-    needed = dict(needed=numbers.get("needed", ""))
-    row = dict.fromkeys(WEIGHED, "") | needed | stated | _weighed(found)
+    text += _undecided(found if tested else {}, ours) or _open_fact(verdict, {} if by_n else needed, ours)
+    row = dict.fromkeys(WEIGHED, "") | stated | weighed | ({} if by_n else needed)
     row = {name: _written(x) for name, x in row.items()}
     return dict(id=id) | row | dict(ours=text, verdict=verdict, numbers=written)
 

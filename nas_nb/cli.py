@@ -29,7 +29,7 @@ from pathlib import Path
 
 # %% ../nbs/06_cli.ipynb #imports-ours
 from .compare import committed, fingerprints
-from .core import DEVICES, ORDER, is_device, root
+from .core import DEVICES, ORDER, get_device, is_device, root
 from .jobs import LIMITS, Job, environment, inputs_hash, is_cached, reason, run_jobs, say
 from nas_nb.notebooks import (
     PARAMETERS,
@@ -205,6 +205,15 @@ def _planned(job: Job) -> tuple:  # a row
     return job.nb.id, "would run" if job.status == "waiting" else job.status, *shown.values(), known
 
 # %% ../nbs/06_cli.ipynb #ready
+def _wants_gpu(args: argparse.Namespace) -> bool:
+    "Whether the runs will ask workers for a GPU, as a study chooses: by name, or as the machine here."
+    from nas_nb.bits import PORTABLE
+
+    if args.device != "auto" or args.profile in PORTABLE:
+        return args.device.startswith("cuda")
+    return get_device("auto").type == "cuda"
+
+
 def _ready(jobs: list[Job], args: argparse.Namespace) -> None:
     "Check what can be checked, and note what is committed; raises `Refused`, `OSError`, `RuntimeError`."
     if any(job.status == "waiting" for job in jobs):
@@ -212,7 +221,7 @@ def _ready(jobs: list[Job], args: argparse.Namespace) -> None:
         if args.scheduler:
             from nas_nb.cluster import check_cluster
 
-            say("\n".join(check_cluster(args.scheduler, args.profile, args.device.startswith("cuda"))))
+            say("\n".join(check_cluster(args.scheduler, args.profile, _wants_gpu(args))))
         else:
             check_device(args.device)
     for job in jobs:

@@ -746,3 +746,16 @@ def test_scipys_heavy_half_is_not_needed_for_a_verdict():
         "claims.weigh('better', 1, [1, 2]); assert 'scipy.stats' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_what_would_decide_a_claim_without_room_is_no_number_of_runs():
+    ruled = dict(better=FLAT | dict(rule="better", smallest=1.0, unit="points"))
+    judge = lambda **more: claims.judged(
+        "better", ruled, "{mean:.1f}", more, differences=[0.1, 0.4], tested=False
+    )
+    assert judge()["needed"].isdigit() and "would decide" not in judge()["ours"]
+    row = judge(needed="a space with more room")
+    assert (row["needed"], row["ours"]) == (
+        "a space with more room",
+        "0.2; a space with more room would decide",
+    )

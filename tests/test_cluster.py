@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import slow_runs
@@ -414,6 +415,14 @@ def test_a_gpu_that_nobody_offers_is_missed_before_anything_starts(far):
     with pytest.raises(RuntimeError, match="offers a GPU: start those that have one with --resources GPU=1"):
         check_cluster(far.address, "paper", gpu=True)
     assert check_cluster(far.address, "paper", gpu=False) == [f"{len(far.workers)} workers at {far.address}"]
+
+
+@pytest.mark.parametrize("here", ["cuda", "cpu"])
+def test_auto_asks_for_a_gpu_as_a_study_does(here, monkeypatch):
+    monkeypatch.setattr("nas_nb.cli.get_device", lambda name: SimpleNamespace(type=here))
+    asks = lambda device, profile: cli._wants_gpu(SimpleNamespace(device=device, profile=profile))
+    assert asks("auto", "cpu") == (here == "cuda") and asks("cuda:1", "cpu")
+    assert not asks("auto", "quick") and not asks("cpu", "cpu")  # `quick` is computed on processors
 
 
 def test_what_differs_is_named():

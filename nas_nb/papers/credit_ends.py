@@ -19,7 +19,7 @@ import pandas as pd
 from ..cells import DARTS_CELL, CellNetwork, decode
 from ..claims import Verdict, _enough, level_of, weigh
 from .arena_figures import LOOK as WAY_LOOKS
-from .arena_figures import of_seeds
+from .arena_figures import ROOM, of_seeds
 from .credit_search import WAYS, equal_tries
 from .oneshot_figures import LOOK, choices_of, live
 from ..plots import COLORS, headline
@@ -93,9 +93,11 @@ def judge_leads(
     differences = next(iter(leads.values())) if len(leads) == 1 else leads
     if math.isfinite(room):
         told, fields = told + "; at most {room:+.2f} is possible here", fields | dict(room=room)
-    full = room < study.stated[id]["smallest"]  # nothing could be as much better
-    worse = weigh("better", 1.0, differences, level_of(study.stated), small=True)["high"] < 0
-    return study.judge(id, told, differences=differences, tested=worse or not full, **fields)
+    at_least = study.stated[id]["smallest"]
+    if full := room < at_least:  # nothing could be as much better, but worse it may be
+        full = weigh("better", at_least, differences, level_of(study.stated), small=True)["high"] >= 0
+        fields |= dict(needed=ROOM) if full else {}
+    return study.judge(id, told, differences=differences, tested=not full, **fields)
 
 # %% ../../nbs/95f_credit_ends.ipynb #strips
 _LOOKS = LOOK | {
