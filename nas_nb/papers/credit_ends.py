@@ -21,7 +21,7 @@ from ..claims import Verdict, _enough, level_of, weigh
 from .arena_figures import LOOK as WAY_LOOKS
 from .arena_figures import ROOM, of_seeds
 from .credit_search import WAYS, equal_tries
-from .oneshot_figures import LOOK, choices_of, live
+from .oneshot_figures import LOOK, choices_of, live, paired
 from ..plots import COLORS, headline
 from ..tables import Table, encodings
 
@@ -62,9 +62,7 @@ def accuracy_of(df: pd.DataFrame, name: str, column: str = "accuracy") -> pd.Ser
 
 def lead(df: pd.DataFrame, one: str, other: str) -> np.ndarray:  # (pairs,)
     "Accuracy of one less that of the other, in points, of the seeds that both have."
-    a, b = accuracy_of(df, one), accuracy_of(df, other)
-    seeds = a.index.intersection(b.index)
-    return (a[seeds] - b[seeds]).to_numpy()
+    return paired(accuracy_of(df, one), accuracy_of(df, other))
 
 # %% ../../nbs/95f_credit_ends.ipynb #best-score
 def best_of(table: Table, quantile: float = 1.0) -> float:

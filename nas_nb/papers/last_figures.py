@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from ..claims import Verdict, interval, level_of
 from .arena_figures import FLOOR, LOOK, SPACES, deciding, missed, of_seeds, regrets
 from .last_runs import arena_record, arena_supernets
-from .oneshot_figures import choices_of, convolutions_of, ranked_by, yardsticks
+from .oneshot_figures import choices_of, convolutions_of, paired, ranked_by, yardsticks
 from ..plots import COLORS, headline
 from ..tables import Table, kendall
 from ..update_rules import KNOWN_RULES, RULE_SIZES, rule_text
@@ -185,9 +185,7 @@ def _of(record):
 # %% ../../nbs/95j_last_figures.ipynb #smash-lead
 def lead_of(df: pd.DataFrame, column: str, one: str, other: str) -> np.ndarray:  # (pairs,)
     "A column of one less that of the other, of the seeds that both have."
-    a, b = (df[df["name"] == name].set_index("seed")[column] for name in (one, other))
-    seeds = a.index.intersection(b.index)
-    return (a[seeds] - b[seeds]).to_numpy()
+    return paired(*(df[df["name"] == name].set_index("seed")[column] for name in (one, other)))
 
 # %% ../../nbs/95j_last_figures.ipynb #smash-same
 def same_picks(df: pd.DataFrame, one: str, other: str) -> dict[str, int]:
