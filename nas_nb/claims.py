@@ -30,7 +30,7 @@ from .core import root
 # %% ../nbs/03c_claims.ipynb #columns
 STATED = ("claim", "source", "document", "criterion")  # what is written down before the runs
 RULES = ("better", "alike", "not worse")
-RULED = ("rule", "smallest", "unit", "exploratory")  # stated, too, where a rule decides; texts of a table
+RULED = ("rule", "smallest", "unit", "exploratory", "raised")  # stated, too, where a rule decides
 WEIGHED = ("mean", "low", "high", "n", "level", "needed", "part")  # what the rule makes of differences
 COLUMNS = ("id", *STATED[:3], "ours", "verdict", "criterion", "numbers")  # of claims.csv
 
@@ -53,8 +53,9 @@ def check_claims(
 # %% ../nbs/03c_claims.ipynb #check-rule
 def _check_rule(id: str, stated: dict) -> None:
     rule, smallest = stated.get("rule", ""), stated.get("smallest")
-    if not rule and (smallest is not None or stated.get("unit")):
-        raise ValueError(f"claim {id} has a smallest effect or a unit, but no rule: {', '.join(RULES)}")
+    if not rule and (smallest is not None or stated.get("unit") or stated.get("raised")):
+        what = "a smallest effect, a unit or a raised n"
+        raise ValueError(f"claim {id} has {what}, but no rule: {', '.join(RULES)}")
     if rule and rule not in RULES:
         raise ValueError(f"claim {id} has the rule {rule!r}: known are {', '.join(RULES)}")
     number = isinstance(smallest, (int, float)) and not isinstance(smallest, bool)
@@ -131,9 +132,11 @@ def _excluded(excluded: bool) -> str:
 # %% ../nbs/03c_claims.ipynb #level
 def level_of(
     claims: dict,  # all claims of a document
+    id: str = "",  # of a claim: one whose n was raised after a look has half the share of the 5 %
 ) -> float:  # percent
     "The level of each interval, so that the intervals of all claims with a rule hold at once with 95 %."
-    return 100 * (1 - 0.05 / max(1, sum(bool(stated.get("rule")) for stated in claims.values())))
+    share = 0.05 / max(1, sum(bool(stated.get("rule")) for stated in claims.values()))
+    return 100 * (1 - share / (2 if claims.get(id, {}).get("raised") else 1))
 
 # %% ../nbs/03c_claims.ipynb #differences
 def _differences(x, name: str) -> list[float]:
@@ -363,7 +366,7 @@ def judged(
     "Judge a claim; raises `ValueError` if what is given does not decide it, or a number is missing."
     stated = dict.fromkeys(RULED, "") | claims[id]
     _check_means(id, stated["rule"], holds, tested, differences)
-    found = _found(id, stated, differences, level_of(claims), small)
+    found = _found(id, stated, differences, level_of(claims, id), small)
     ours = _without_spread(found, ours)
     needed = dict(needed=numbers["needed"]) if numbers.get("needed") else {}
     by_n = found and (tested or not needed)  # else something other than more runs would decide
@@ -449,7 +452,8 @@ def _said_rule(row: dict) -> str:
     unit = f" {row['unit']}" if row.get("unit") else ""
     rule = f"{row['rule']}, {_SAYS[row['rule']]} {row['smallest']}{unit}" if row.get("rule") else ""
     exploratory = f"exploratory: {row['exploratory']}" if row.get("exploratory") else ""
-    return "; ".join(filter(None, (row["criterion"], rule, exploratory)))
+    raised = f"n raised after a look, {row['raised']}: half its share of the 5 %" if row.get("raised") else ""
+    return "; ".join(filter(None, (row["criterion"], rule, exploratory, raised)))
 
 # %% ../nbs/03c_claims.ipynb #verdict-table
 @patch

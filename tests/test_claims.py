@@ -482,6 +482,18 @@ def test_the_level_depends_on_the_claims_with_a_rule_alone():
     assert claims.level_of(stated) == pytest.approx(98.75) and claims.level_of(dict(fact=FLAT)) == 95
 
 
+def test_an_n_raised_after_a_look_halves_the_share_of_its_claim():
+    stated = {f"c{i}": RULED for i in range(4)} | dict(more=RULED | dict(raised="from 8 to 24 seeds"))
+    assert claims.level_of(stated, "more") == pytest.approx(99.5)
+    assert claims.level_of(stated, "c0") == claims.level_of(stated) == pytest.approx(99)
+    row = claims.judged("more", stated, "{mean:.1f}, {level:.4g} %", {}, differences=[1.0, 2.0, 3.0])
+    assert row["level"] == "99.5" or float(row["level"]) == pytest.approx(99.5)
+    assert "99.5 %" in row["ours"]
+    assert "raised after a look, from 8 to 24 seeds" in claims._said_rule(row)
+    with pytest.raises(ValueError, match="raised n, but no rule"):
+        claims.check_claims(dict(fact=FLAT | dict(raised="from 8 to 24 seeds")))
+
+
 @pytest.mark.parametrize("rule, power", [("better", 0.8), ("not worse", 0.8), ("alike", 0.9)])
 @pytest.mark.parametrize("deviation", [0.5, 1, 3, 20])
 @pytest.mark.parametrize("level", [95, 99.5])
@@ -570,7 +582,7 @@ def test_differences_that_say_nothing_are_refused_in_one_line(study, x, says):
         (dict(unit=5), "must have the texts"),
         (dict(exploratory=True), "must have the texts"),
         (dict(margin=1), "and nothing else"),
-        (dict(rule=""), "has a smallest effect or a unit, but no rule"),
+        (dict(rule=""), "has a smallest effect, a unit or a raised n, but no rule"),
     ],
 )
 def test_a_rule_that_could_not_decide_is_refused_before_the_runs(more, says):
