@@ -304,11 +304,12 @@ ONESHOT = dict(  # joins the profiles of 95_arena
         shot_methods=("ASNG", "DARTS", "random search", "SNAS", "Fair DARTS", "ProxylessNAS", "DSNAS",
             "REINFORCE", "DARTS, second order", "hypernetwork", "DARTS with L1"),
         shot_nulls=("DARTS", "SNAS", "ProxylessNAS", "DSNAS", "Fair DARTS"),
-        shot_delta0s=(),  # to come: 0.1, 0.01
+        shot_delta0s=(0.1, 0.01),
         shot_one_set=True,  # ASNG with the same images for weights and architecture
         shot_seeds=10,
         # labels of searches with seeds from 10 on, too; 50 of these are planned
-        shot_fresh=("ASNG", "DARTS", "random-search", "ASNG-one-set", "REINFORCE", "SNAS", "ProxylessNAS"),
+        shot_fresh=("ASNG", "DARTS", "random-search", "ASNG-one-set", "REINFORCE", "SNAS", "ProxylessNAS",
+            "SNAS-null", "ASNG-delta0=0.1", "ASNG-delta0=0.01"),
         shot_fresh_seeds=10,
         shot_steps=3000, shot_looks=30, shot_block=10,
         shot_flips=1000,  # seeds of coin flips
