@@ -304,11 +304,12 @@ ONESHOT = dict(  # joins the profiles of 95_arena
         shot_methods=("ASNG", "DARTS", "random search", "SNAS", "Fair DARTS", "ProxylessNAS", "DSNAS",
             "REINFORCE", "DARTS, second order", "hypernetwork", "DARTS with L1"),
         shot_nulls=("DARTS", "SNAS", "ProxylessNAS", "DSNAS", "Fair DARTS"),
-        shot_delta0s=(),  # to come: 0.1, 0.01
+        shot_delta0s=(0.1, 0.01),
         shot_one_set=True,  # ASNG with the same images for weights and architecture
         shot_seeds=10,
-        # labels of searches with seeds from 10 on, too; 50 of these are planned
-        shot_fresh=("ASNG", "DARTS", "random-search", "ASNG-one-set", "REINFORCE", "SNAS", "ProxylessNAS"),
+        # searches with seeds from 10 on, too: ten more each time that a label stands here
+        shot_fresh=("ASNG",) * 2 + ("DARTS",) * 7 + ("random-search", "ASNG-one-set", "REINFORCE", "SNAS",
+            "ProxylessNAS", "SNAS-null", "ASNG-delta0=0.1", "ASNG-delta0=0.01"),
         shot_fresh_seeds=10,
         shot_steps=3000, shot_looks=30, shot_block=10,
         shot_flips=1000,  # seeds of coin flips
@@ -328,7 +329,7 @@ def searches_of(cfg) -> list[dict]:
     asked = []
     for row in (dict(null=False, apart=True, delta0=1.0) | row for row in rows):
         label = _label(row)
-        seeds = cfg.shot_seeds + (cfg.shot_fresh_seeds if label in cfg.shot_fresh else 0)
+        seeds = cfg.shot_seeds + cfg.shot_fresh_seeds * cfg.shot_fresh.count(label)
         blocks = range(-(-seeds // cfg.shot_block))
         asked += [row | shared | dict(label=label, rank=_ranked(row, b, cfg), seed=b) for b in blocks]
     return sorted(asked, key=lambda a: a["seed"])  # ten seeds of all, then ten more

@@ -22,7 +22,7 @@ PROFILES = dict(
     cpu=dict(
         methods=("ASNG", "REINFORCE", "ProxylessNAS", "SNAS", "DARTS", "DARTS_2", "random_search"),
         side=16, channels=8, cells=3, size=16, steps=600, lr=0.05, lr_alpha=0.0098, cutout=0,
-        looks=40, held=1000, tries=100, random=6, fresh=8, budget=40_000, retrain_cells=3, retrain_size=32,
+        looks=40, held=1000, tries=100, random=6, fresh=22, budget=40_000, retrain_cells=3, retrain_size=32,
         retrain_steps=500, retrain_lr=0.05, regular=False, full_steps=0, rank_steps=500),
     quick=dict(source="digits", side=0, channels=4, steps=45, lr_alpha=0.13, factors=(0.0, 1.0),
         methods=("ASNG", "DARTS", "random_search"), looks=20, held=200, tries=10, random=2, ranked=0,

@@ -12,8 +12,8 @@ from .credit_runs import SEARCHES
 PROFILES = dict(
     paper=dict(
         first_seed=1000,
-        toy_trials=25, toy_blocks=4, toy_steps=2000, toy_every=50,  # trials of a record, records
-        blind_seeds=6, blind_steps=300, blind_networks=12,  # supernets, steps, networks a look
+        toy_trials=25, toy_blocks=5, toy_steps=2000, toy_every=50,  # trials of a record, records
+        blind_seeds=10, blind_steps=300, blind_networks=12,  # supernets, steps, networks a look
         rnn_rules=("Adam", "SGD"), rnn_steps=1000, rnn_looks=20, seeds=100, rnn_shown=5,
         cost_choices=(1, 2, 4, 8, 16), cost_samples=10, cost_cells=8,
         timed=True,  # CPU time is taken, too

@@ -16,7 +16,7 @@ PROFILES = dict(
         baselines=("DARTS", "L1 as published", "L1"),
         signed_lams=(1e-4, 1e-3, 1e-2, 1e-1), count_lams=(1e-6, 5.62e-6, 3.16e-5, 1.78e-4, 1e-3),
         l1_lams=(1e-6, 3.16e-5, 1e-3),  # next: of the grid scale × penalty, which has a size of its own
-        grid_seeds=8, grid_fast_seeds=5, grid_side=8, grid_epochs=4, grid_steps=75, grid_retrain=300,
+        grid_seeds=24, grid_fast_seeds=5, grid_side=8, grid_epochs=4, grid_steps=75, grid_retrain=300,
         seeds=3, retrain_steps=4690, random=20, again=3,  # random architectures; trainings of each of five
         stack=True,  # searches side by side: for a GPU, which a single one leaves idle
     ),
