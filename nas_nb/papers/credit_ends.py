@@ -86,14 +86,14 @@ def judge_leads(
     "The verdict on differences; not tested with too few of them, or with less `room` than would matter."
     pairs = min(map(len, leads.values()))
     if pairs < ENOUGH:
-        decide = _enough(DEVIATION, study.stated[id]["smallest"], level_of(study.stated), 0.8)
+        decide = _enough(DEVIATION, study.stated[id]["smallest"], level_of(study.stated, id), 0.8)
         return study.judge(id, _WAITS, tested=False, pairs=pairs, needed=f"about {decide} pairs")
     differences = next(iter(leads.values())) if len(leads) == 1 else leads
     if math.isfinite(room):
         told, fields = told + "; at most {room:+.2f} is possible here", fields | dict(room=room)
     at_least = study.stated[id]["smallest"]
     if full := room < at_least:  # nothing could be as much better, but worse it may be
-        full = weigh("better", at_least, differences, level_of(study.stated), small=True)["high"] >= 0
+        full = weigh("better", at_least, differences, level_of(study.stated, id), small=True)["high"] >= 0
         fields |= dict(needed=ROOM) if full else {}
     return study.judge(id, told, differences=differences, tested=not full, **fields)
 
