@@ -104,7 +104,7 @@ def kinds(
     return {name: found[name] for name in dict.fromkeys([*ICONS, *found])}
 
 # %% ../nbs/06g_overview.ipynb #summed-up
-AIM = 0.1  # of all claims, at most so many inconclusive
+AIM = 0.1  # of all claims, at most so many open
 
 
 def summed_up(rows: list[dict]) -> list[str]:  # lines
@@ -112,8 +112,9 @@ def summed_up(rows: list[dict]) -> list[str]:  # lines
     count, late = kinds(rows), sum(row["verdict"] != kind(row["verdict"]) for row in rows)
     said = ", ".join(f"{n} {name}" for name, n in count.items() if n)
     exploratory = f"; {late} of them exploratory" if late else ""
-    holds = "holds" if count["inconclusive"] <= AIM * len(rows) else "does not hold"
-    aim = f"inconclusive: {count['inconclusive']} of {len(rows)}; at most one in ten is aimed at: {holds}"
+    undecided = count["inconclusive"] + count["not tested"]
+    holds = "holds" if undecided <= AIM * len(rows) else "does not hold"
+    aim = f"open: {undecided} of {len(rows)}; at most one in ten is aimed at: {holds}"
     unsaid = sum(needs(row) == "not said" for row in rows)
     more = [f"open, and it is not said what would decide it: {unsaid}"] if unsaid else []
     return [f"{len(rows)} claims: {said}{exploratory}", aim, *more]

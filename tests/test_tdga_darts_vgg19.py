@@ -528,7 +528,14 @@ def test_what_was_not_trained_from_scratch_is_not_tested():
 
 def test_one_seed_says_nothing_about_the_spread():
     spread = P.spread_of(pd.DataFrame(dict(sampling=["threshold"], graph=["0110"])))
-    assert P.judge_spread(spread, 1)["holds"] is None
+    assert P.judge_spread(spread, [{}])["holds"] is None
+
+
+def test_gates_that_are_set_at_the_first_look_are_counted():
+    record = lambda early, late: dict(result=dict(history=[dict(graph=early), dict(graph="11")], graph=late))
+    assert P.set_early([record("0101", "0101"), record("0011", "0101")]) == 0.75
+    spread = P.spread_of(pd.DataFrame(dict(sampling=["threshold"] * 2, graph=["0101", "0011"])))
+    assert P.judge_spread(spread, [record("0101", "0101"), record("0101", "0011")])["early"] == 75
 
 
 def test_the_article_says_how_long_its_profiles_take():

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SPACES', 'YARD', 'LOOK', 'ROWS', 'FLOOR', 'GROUP', 'HEATS', 'ROOM', 'returned', 'regrets', 'of_seeds', 'missed',
-           'deciding', 'against', 'above_flips', 'brief', 'plot_regret', 'mean_of', 'ahead', 'told_regret', 'shares',
-           'plot_shares', 'told_shares', 'steps', 'plot_steps', 'told_steps', 'spread_over_steps', 'plot_heats',
-           'told_heats', 'plot_two', 'told_two', 'joined', 'said_mean', 'ahead_from', 'judge_pairs', 'judge_lookup',
-           'Looked', 'judge_random', 'judge_tdga', 'judge_controllers', 'judge_flips', 'judge_returned', 'judge_steps']
+           'deciding', 'against', 'room_over', 'above_flips', 'brief', 'plot_regret', 'mean_of', 'ahead', 'told_regret',
+           'shares', 'plot_shares', 'told_shares', 'steps', 'plot_steps', 'told_steps', 'spread_over_steps',
+           'plot_heats', 'told_heats', 'plot_two', 'told_two', 'joined', 'said_mean', 'ahead_from', 'judge_pairs',
+           'judge_lookup', 'Looked', 'judge_random', 'judge_tdga', 'judge_controllers', 'judge_flips', 'judge_returned',
+           'judge_steps']
 
 # %% ../../nbs/95c_arena_figures.ipynb #imports
 import math
@@ -21,7 +22,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import StrMethodFormatter
 
-from ..claims import Verdict
+from ..claims import Verdict, level_of, weigh
 from .arena_lookup import DECIDING, METHODS, QUANTILES
 from .cifar10_figures import LOOKS
 from ..plots import STYLE, headline
@@ -95,6 +96,11 @@ def against(
         n = min(len(a), len(b))
         found[SPACES[table]] = (a[:n] - b[:n]) / missed(runs[table])
     return found
+
+# %% ../../nbs/95c_arena_figures.ipynb #lookup-room
+def room_over(runs: dict, worse: str, at: int, tables: int = 2) -> float:
+    "What that run misses, in units of `missed`: the least over the tables that decide."
+    return min(of_seeds(runs[t][worse], at)[0].mean() / missed(runs[t]) for t in deciding(runs)[:tables])
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-above
 def above_flips(runs: dict, name: str, at: int) -> dict:  # table → (searches,)
@@ -468,6 +474,12 @@ ROOM = "a space with more room"
 _SAID = "{mean:+.3f} ({level:.3g} % interval {low:+.3f} to {high:+.3f}, n = {n})"
 
 
+def _below_0(study, id: str, differences) -> bool:
+    "Whether the interval, of the worst part, lies wholly on the other side than is claimed."
+    rule, smallest = (study.stated[id][k] for k in ("rule", "smallest"))
+    return weigh(rule, smallest, differences, level_of(study.stated, id), small=True)["high"] < 0
+
+
 def judge_pairs(study, id: str, differences, said: str = _SAID, room=np.inf, **cited) -> Verdict:
     "Judge a claim by paired `differences`, (n,) or part → (n,), or say that a profile has no such runs."
     each = differences if isinstance(differences, dict) else {"": differences}
@@ -475,8 +487,10 @@ def judge_pairs(study, id: str, differences, said: str = _SAID, room=np.inf, **c
         return study.judge(
             id, "no such searches in this profile", tested=False, needed="ten searches or more", **cited
         )
-    if full := room < study.stated[id]["smallest"]:  # nothing could be as much better
-        said, cited = said + "; at most {room:+.2f} is possible here", cited | dict(room=room, needed=ROOM)
+    if math.isfinite(room):
+        said, cited = said + "; at most {room:+.2f} is possible here", cited | dict(room=room)
+    if full := room < study.stated[id]["smallest"] and not _below_0(study, id, differences):
+        cited |= dict(needed=ROOM)
     return study.judge(id, said, differences=differences, tested=not full, **cited)
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-judge
@@ -484,13 +498,13 @@ _WORST = "{{mean:+.2f}} {unit}, {{level:.4g}} % interval {{low:+.2f}} to {{high:
 _WORST += "worst: {{part}} (n = {{n}})"
 
 
-def judge_lookup(study, id: str, differences, **cited) -> Verdict:
-    "`judge_pairs` by `differences()`, a dict, which may find that a run is missing."
+def judge_lookup(study, id: str, differences, room=lambda: np.inf, **cited) -> Verdict:
+    "`judge_pairs` by `differences()`, a dict, and `room()`, which may find that a run is missing."
     try:
-        found = differences()
+        found, most = differences(), room()
     except KeyError as missing:
         return study.judge(id, f"no run of {missing.args[0]} in this profile", tested=False, **cited)
-    return judge_pairs(study, id, found, _WORST.format(unit=study.stated[id]["unit"]), **cited)
+    return judge_pairs(study, id, found, _WORST.format(unit=study.stated[id]["unit"]), most, **cited)
 
 # %% ../../nbs/95c_arena_figures.ipynb #looked
 class Looked(NamedTuple):
@@ -543,7 +557,11 @@ def judge_random(study, at: Looked) -> None:
     judge_lookup(study, "lookup-tpe", lambda: at.beats("TPE", at.early), **told)
     _judge_slow_and_grid(study, at)
     told = dict(tpe=told["miss"], asng=at.mean("ASNG", "", at.early), best=at.mean("ASNG", "seen", at.early))
-    judge_lookup(study, "lookup-library", lambda: against(at.runs, "TPE", "ASNG", at.early), **told)
+    versus, room = (
+        lambda: against(at.runs, "TPE", "ASNG", at.early),
+        lambda: room_over(at.runs, "TPE", at.early),
+    )
+    judge_lookup(study, "lookup-library", versus, room, **told)
 
 # %% ../../nbs/95c_arena_figures.ipynb #judge-slow
 def _judge_slow_and_grid(study, at: Looked) -> None:
@@ -570,7 +588,8 @@ def judge_tdga(study, at: Looked) -> None:
         told = dict(warm=end(name), other=end(other))
         told |= dict(cold=at.different("cold TDGA"), different=at.different(name))
         versus = lambda: against(at.runs, other, name, 5000, tables=1)
-        judge_lookup(study, f"lookup-{id}", versus, **told)
+        room = lambda: room_over(at.runs, other, 5000, tables=1)
+        judge_lookup(study, f"lookup-{id}", versus, room, **told)
 
 # %% ../../nbs/95c_arena_figures.ipynb #judge-controllers
 _DEEP = {"controller-10": "controller ×10", "ppo-10": "controller, PPO ×10", "pnas": "PNAS"}
@@ -585,8 +604,9 @@ def judge_controllers(study, at: Looked) -> None:
     for id, name in _DEEP.items():
         judge_lookup(study, f"lookup-{id}", lambda: at.beats(name), **missed(name))
     plain, ppo = _DEEP["controller-10"], _DEEP["ppo-10"]
-    judge_lookup(study, "lookup-ppo-reinforce", lambda: against(at.runs, plain, ppo, at.last))
-    judge_lookup(study, "lookup-pnas-ppo", lambda: against(at.runs, ppo, "PNAS", at.last))
+    for id, worse, better in (("ppo-reinforce", plain, ppo), ("pnas-ppo", ppo, "PNAS")):
+        versus = lambda: against(at.runs, worse, better, at.last)
+        judge_lookup(study, f"lookup-{id}", versus, lambda: room_over(at.runs, worse, at.last))
 
 # %% ../../nbs/95c_arena_figures.ipynb #judge-flips
 def judge_flips(study, at: Looked) -> Verdict:
@@ -598,8 +618,8 @@ def judge_flips(study, at: Looked) -> Verdict:
 
 
 def judge_returned(study, at: Looked) -> Verdict:
-    "The most likely architecture against the best seen."
-    not_worse = lambda: against(at.runs, "ASNG", "ASNG", at.last, "seen")
+    "The most likely architecture against the best seen, on NAS-Bench-201."
+    not_worse = lambda: against(at.runs, "ASNG", "ASNG", at.last, "seen", tables=1)
     told = dict(seen=at.mean("ASNG", "seen"), likely=at.mean("ASNG"))
     return judge_lookup(study, "lookup-likely", not_worse, **told)
 

@@ -666,11 +666,11 @@ _ON_EACH = "independent searches, after 1,000 evaluations, on both public tables
 _ON_EACH += " less that of "
 LOOKUP_CLAIMS: dict[str, dict] = {
     "lookup-asng": dict(
-        claim="With 1,000 evaluations ASNG finds better architectures than random search, by look-up",
+        claim="With 1,000 evaluations ASNG's most likely architecture beats random search, by look-up",
         source="asng-nas, section 3.2, implied", document="not compared",
         criterion=_ON_EACH + "ASNG's most likely architecture", **_BETTER),
     "lookup-sng": dict(
-        claim="With 1,000 evaluations SNG with a fixed step of 0.1 finds better ones than random search",
+        claim="With 1,000 evaluations SNG's most likely one, with a fixed step of 0.1, beats random search",
         source="asng-nas, figure 4", document="not compared",
         criterion=_ON_EACH + "SNG's most likely architecture", **_BETTER),
     "lookup-ga": dict(
@@ -691,8 +691,8 @@ LOOKUP_CLAIMS |= {
         source="Zoph and Le 2017: better than random search, with a controller", document="better",
         criterion="not tested: 1,000 evaluations are 100 updates, which move α by about 0.1 at most"),
     "lookup-reinforce-100": dict(
-        claim="With 1,000 evaluations REINFORCE at a hundred times the published rate finds better ones than"
-        " random search", source="Zoph and Le 2017: better than random search, with a controller",
+        claim="With 1,000 evaluations REINFORCE's most likely one, at a hundred times the published rate,"
+        " beats random search", source="Zoph and Le 2017: better than random search, with a controller",
         document="better", criterion=_ON_EACH + "REINFORCE's most likely architecture", **_BETTER),
     "lookup-tpe": dict(
         claim="With 300 evaluations TPE finds better architectures than random search, by look-up",
@@ -797,10 +797,13 @@ LOOKUP_CLAIMS |= {
     "lookup-likely": dict(
         claim="After 1,000 evaluations ASNG's most likely architecture is not worse than the best seen",
         source="asng-nas, section 2.3: argmax of θ", document="the most likely one is returned",
-        criterion="paired, for both are of one search, after 1,000 evaluations, on both public tables: regret"
-        " of the best seen less that of the most likely", rule="not worse", **_MISSED),
+        criterion="paired, for both are of one search, after 1,000 evaluations, on NAS-Bench-201: regret of"
+        " the best seen less that of the most likely", rule="not worse",
+        exploratory="that NAS-Bench-Macro is left out, where the best seen is judged by the training, too, by"
+        " which it was chosen, was decided after the records had been seen", **_MISSED),
     "lookup-library": dict(
-        claim="With 300 evaluations ASNG is not worse than TPE, by look-up", source="none of the documents",
+        claim="With 300 evaluations ASNG's most likely architecture is not worse than what TPE has seen",
+        source="none of the documents",
         document="-", criterion="independent searches, after 300 evaluations, on both public tables: regret"
         " of TPE less that of ASNG's most likely architecture", rule="not worse", **_MISSED),
 }  # fmt: skip

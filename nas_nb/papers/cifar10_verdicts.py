@@ -96,10 +96,9 @@ def trade_off() -> dict:
     found = kendalltau(days, errors)
     beaten = [((days <= d) & (errors <= e) & ((days < d) | (errors < e))).any() for d, e in zip(days, errors)]
     best = table["method"][~np.array(beaten)]
-    text = "τ = {tau:.2f} (p = {p:.2f}) over nine rows; only {best} are on the frontier; "
-    text += "{rows} rows like these would tell"
-    numbers = dict(best=" and ".join(best), rows=_rows_for(found.statistic))
-    holds = bool(found.statistic < 0 and found.pvalue < 0.05)
+    text = "τ = {tau:.2f} (p = {p:.2f}) over nine rows; only {best} are on the frontier"
+    numbers = dict(best=" and ".join(best), needed=f"{_rows_for(found.statistic)} rows like these")
+    holds = bool(found.statistic < 0) if found.pvalue < 0.05 else None
     return dict(ours=text, holds=holds, tau=found.statistic, p=found.pvalue) | numbers
 
 # %% ../../nbs/55d_cifar10_verdicts.ipynb #trade-off-rows

@@ -162,7 +162,7 @@ CLAIMS |= {
         criterion="NAS' space, 100 children each: accuracy of the best child, " + _THREE + ", controller's"
         " (REINFORCE) less random search's, by seed", **_POINTS),
     "sharing": dict(
-        claim="Shared weights find as good a network in a thousandth of the training",
+        claim="Shared weights find as good a network in a fraction of the training",
         source="ENAS, summary", document="1,000 times less computation, error a little higher",
         criterion="ENAS' macro space: error of the network found, " + _THREE + ", scratch (the best of 60"
         " children that a controller has written) less shared, at about a tenth of the seconds, by seed",

@@ -9,7 +9,6 @@ __all__ = ['CREDIT', 'PERMUTED', 'AT_ONCE', 'RANDOM', 'MENDED', 'ENOUGH', 'DEVIA
            'both_costs', 'plot_costs', 'ways_table', 'way_leads', 'needed', 'plot_ways']
 
 # %% ../../nbs/95f_credit_ends.ipynb #imports
-import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -17,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from ..cells import DARTS_CELL, CellNetwork, decode
-from ..claims import Verdict, _enough, level_of, weigh
+from ..claims import Verdict, _enough, level_of
 from .arena_figures import LOOK as WAY_LOOKS
-from .arena_figures import ROOM, of_seeds
+from .arena_figures import judge_pairs, of_seeds
 from .credit_search import WAYS, equal_tries
 from .oneshot_figures import LOOK, choices_of, live, paired
 from ..plots import COLORS, headline
@@ -89,13 +88,7 @@ def judge_leads(
         decide = _enough(DEVIATION, study.stated[id]["smallest"], level_of(study.stated, id), 0.8)
         return study.judge(id, _WAITS, tested=False, pairs=pairs, needed=f"about {decide} pairs")
     differences = next(iter(leads.values())) if len(leads) == 1 else leads
-    if math.isfinite(room):
-        told, fields = told + "; at most {room:+.2f} is possible here", fields | dict(room=room)
-    at_least = study.stated[id]["smallest"]
-    if full := room < at_least:  # nothing could be as much better, but worse it may be
-        full = weigh("better", at_least, differences, level_of(study.stated, id), small=True)["high"] >= 0
-        fields |= dict(needed=ROOM) if full else {}
-    return study.judge(id, told, differences=differences, tested=not full, **fields)
+    return judge_pairs(study, id, differences, told, room, **fields)
 
 # %% ../../nbs/95f_credit_ends.ipynb #strips
 _LOOKS = LOOK | {
@@ -222,12 +215,13 @@ _FROM_LAST = [e for e, (state, _) in enumerate(DARTS_CELL.edges) if state == 1]
 
 
 def cell_table(records: Sequence[dict]) -> pd.DataFrame:  # of `cell_run`
-    "identity and dilated (0 or 1), parameters, accuracies in %: running, batch, retrained."
+    "identity and dilated (0 or 1), parameters, entropy (of the largest), accuracies in %."
     rows = []
     for r in records:
         found, code = r["result"], [int(c) for c in r["result"]["path"][-1]]
         row = dict(seed=r["seed"], identity=int(any(code[e] == _SKIP for e in _FROM_LAST)))
         row |= dict(dilated=int(any(c in _DILATED for c in code)), parameters=found["parameters"])
+        row |= dict(entropy=found["entropy"][-1])
         shared = dict(zip(("running", "batch"), found["shared"]))
         rows.append(row | shared | dict(retrained=100 * found["correct"] / found["n"]))
     return pd.DataFrame(rows)

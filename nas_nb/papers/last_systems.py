@@ -40,11 +40,11 @@ _BOTH = "after 1,000 evaluations, on NAS-Bench-201: mean regret of {} less that 
 _LUO = "Luo et al. 2018; NAONet in table 1 of asng-nas"
 CLAIMS: dict[str, dict] = {
     "nao-random": dict(
-        claim="With 1,000 evaluations NAO finds better architectures than random search, by look-up",
+        claim="With 1,000 evaluations NAO, a small one, beats random search, by look-up",
         source=_LUO, document="2.11 % error after 1,000 networks; no comparison in the document",
         criterion=_BOTH.format("random search, exactly,"), rule="better", **_UNIT),
     "nao-evolution": dict(
-        claim="With 1,000 evaluations NAO is not worse than regularised evolution, by look-up",
+        claim="With 1,000 evaluations NAO, a small one, is not worse than regularised evolution, by look-up",
         source=_LUO, document="as good as AmoebaNet with a fraction of its networks",
         criterion=_BOTH.format("evolution (a thousand searches in 95_arena)"), rule="not worse", **_UNIT),
     "nao-gradient": dict(
@@ -59,7 +59,8 @@ _BROCK, _TAU = "Brock et al. 2018; SMASHv2 in table 1 of asng-nas", dict(smalles
 _RANKS = "Kendall's τ of SMASH scores (64 units) with the table, all functions, paired by seed, minus "
 CLAIMS |= {
     "smash-ranks": dict(
-        claim="SMASH scores rank architectures", source=_BROCK, document="scores correlate with true errors",
+        claim="SMASH scores rank architectures, at this rate",
+        source=_BROCK, document="scores correlate with true errors",
         criterion=_RANKS + "0", rule="better", **_TAU),
     "smash-shared": dict(
         claim="SMASH scores rank architectures better than shared weights do, at this rate", source=_BROCK,
@@ -78,7 +79,7 @@ CLAIMS |= {
 _PICK = "of the best of 100 random encodings by SMASH score, "
 CLAIMS |= {
     "smash-pick": dict(
-        claim="What SMASH picks is better than a uniform draw", source=_BROCK,
+        claim="What SMASH picks is better than a uniform draw, at this rate", source=_BROCK,
         document="4.03 % error after 1.5 GPU days", criterion="percentile " + _PICK + "minus ½",
         rule="better", smallest=0.1, unit="of percentile"),
     "smash-random": dict(

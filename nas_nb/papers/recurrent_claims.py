@@ -55,11 +55,13 @@ _TEST = "test perplexity, 100 · ln of the ratio, equal numbers of weights, each
 _PERCENT = dict(rule="better", smallest=2.0, unit="%")
 CLAIMS |= {
     "text-enas-nas": dict(
-        claim="ENAS' cell has a lower perplexity than NAS'", source="ENAS, Penn Treebank",
+        claim="ENAS' cell has a lower perplexity than NAS', trained briefly on a small text",
+        source="ENAS, Penn Treebank",
         document="55.8 against 62.4", exploratory=_SEEN,
         criterion=_TEST + " by seed: NASCell over ENAS'", **_PERCENT),
     "text-enas-lstm": dict(
-        claim="ENAS' cell has a lower perplexity than LSTM", source="ENAS, Penn Treebank",
+        claim="ENAS' cell has a lower perplexity than LSTM, trained briefly on a small text",
+        source="ENAS, Penn Treebank",
         document="it is what the search is for", exploratory=_SEEN,
         criterion=_TEST + " by seed: LSTM over ENAS'", **_PERCENT),
 }  # fmt: skip
@@ -67,7 +69,8 @@ CLAIMS |= {
 # %% ../../nbs/54h_recurrent_claims.ipynb #cells-nas
 CLAIMS |= {
     "text-nas-lstm": dict(
-        claim="NAS' cell has a lower perplexity than LSTM", source="NAS, summary",
+        claim="NAS' cell has a lower perplexity than LSTM, trained briefly on a small text",
+        source="NAS, summary",
         document="good results on Penn Treebank", exploratory=_SEEN,
         criterion=_TEST + " by seed: LSTM over NASCell", **_PERCENT),
     "text-plain": dict(

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['LEVELS', 'SEARCHES', 'TICKS', 'RANDOM', 'NAMES', 'UNTRAINED', 'SPEED', 'records_of', 'MeanSD', 'by_sampling', 'apart',
            'spread_of', 'draw_accuracies', 'draw_apart', 'plot_samplings', 'words_of_samplings', 'judge_sampling',
-           'judge_spread', 'by_generation', 'by_level', 'level_table', 'with_worth', 'to_compare', 'draw_course',
-           'draw_level', 'draw_levels', 'plot_evaluation', 'darts_of', 'main_course', 'at_generation', 'how_many',
-           'words_of_evaluation', 'on_test', 'cite_beyond', 'cite_random', 'leak_table', 'leak_numbers', 'cite_late',
-           'loci_of', 'entropy_of', 'draw_entropy', 'draw_map', 'plot_entropy', 'words_of_entropy', 'cite_temperature',
-           'population_table', 'draw_population', 'view_population', 'words_of_population', 'free_energies',
-           'population_panels', 'free_energy_player', 'gains', 'with_random', 'draw_points', 'plot_ablations',
-           'words_of_ablations', 'judge_fixed', 'plot_best', 'best_table', 'words_of_best', 'rivals_of', 'retrain_plan',
-           'with_accuracy', 'plot_retrained', 'by_kind', 'ahead_of', 'words_of_retrained', 'judge_scratch',
-           'judge_added', 'scratch_cited', 'speed_table', 'whole_speed', 'check_course']
+           'set_early', 'judge_spread', 'by_generation', 'by_level', 'level_table', 'with_worth', 'to_compare',
+           'draw_course', 'draw_level', 'draw_levels', 'plot_evaluation', 'darts_of', 'main_course', 'at_generation',
+           'how_many', 'words_of_evaluation', 'on_test', 'cite_beyond', 'cite_random', 'leak_table', 'leak_numbers',
+           'cite_late', 'loci_of', 'entropy_of', 'draw_entropy', 'draw_map', 'plot_entropy', 'words_of_entropy',
+           'cite_temperature', 'population_table', 'draw_population', 'view_population', 'words_of_population',
+           'free_energies', 'population_panels', 'free_energy_player', 'gains', 'with_random', 'draw_points',
+           'plot_ablations', 'words_of_ablations', 'judge_fixed', 'plot_best', 'best_table', 'words_of_best',
+           'rivals_of', 'retrain_plan', 'with_accuracy', 'plot_retrained', 'by_kind', 'ahead_of', 'words_of_retrained',
+           'judge_scratch', 'judge_added', 'scratch_cited', 'speed_table', 'whole_speed', 'check_course']
 
 # %% ../../nbs/50b_tdga_figures.ipynb #figs-imports
 from collections.abc import Sequence
@@ -137,13 +137,21 @@ def judge_sampling(first: pd.DataFrame) -> dict:
     )
 
 # %% ../../nbs/50b_tdga_figures.ipynb #graphs-vary
-def judge_spread(spread: pd.DataFrame, seeds: int) -> dict:
+def set_early(records: Sequence[dict]) -> float:  # of `darts_run`
+    "The share of the gates at the end that stand at the first look, mean over seeds."
+    each = [(r["result"]["history"][0]["graph"], r["result"]["graph"]) for r in records]
+    return float(np.mean([np.mean([a == b for a, b in zip(*graphs)]) for graphs in each]))
+
+
+def judge_spread(spread: pd.DataFrame, records: Sequence[dict]) -> dict:  # of threshold sampling
     "Whether the graphs of threshold sampling differ between seeds."
-    if seeds < 2:
+    if (seeds := len(records)) < 2:
         return dict(ours="one seed", holds=None)
     found, chance = spread.loc["threshold", ["differ", "differ by chance"]]
-    ours = "two seeds differ in {found:.0f} % of the positions, {chance:.0f} % if drawn at random (n = {n})"
-    return dict(ours=ours, holds=bool(found >= chance / 2), found=100 * found, chance=100 * chance, n=seeds)
+    ours = "two seeds differ in {found:.0f} % of the positions, {chance:.0f} % if drawn at random (n = {n}); "
+    ours += "{early:.0f} % of the gates stand at the first look"
+    numbers = dict(found=100 * found, chance=100 * chance, n=seeds, early=100 * set_early(records))
+    return dict(ours=ours, holds=bool(found >= chance / 2)) | numbers
 
 # %% ../../nbs/50b_tdga_figures.ipynb #tables2
 def by_generation(runs: dict) -> pd.DataFrame:  # `runs`: name -> records of `tdga_run`
