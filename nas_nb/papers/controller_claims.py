@@ -38,8 +38,7 @@ CLAIMS |= {
         criterion="arithmetic: GPU days of NAS over those of ENAS, macro and micro: above 1,000"),
     "slightly": dict(
         claim="Errors of NAS and NASNet are slightly lower than those of ENAS", figure="cost",
-        source="ENAS, CIFAR-10",
-        document="a little better",
+        source="ENAS, CIFAR-10", document="a little better",
         criterion="arithmetic:"
         " NAS less ENAS macro, NASNet-A less ENAS micro, the best error of each: both between -1 and"
         " 0 points"),
@@ -66,8 +65,7 @@ _PAIRED = "mean reward of the last 100 evaluations, in points, paired by seed: "
 CLAIMS |= {
     "learns": dict(
         claim="A controller finds better networks than random search", figure="curves",
-        source="NAS, overview",
-        document="it is what the method is for", exploratory=_SEEN,
+        source="NAS, overview", document="it is what the method is for", exploratory=_SEEN,
         criterion="regret of the network returned at the end, random less PPO at NASNet's rate, by seed",
         rule="better", smallest=0.1, unit="points"),
 }  # fmt: skip
@@ -76,14 +74,12 @@ CLAIMS |= {
 CLAIMS |= {
     "ppo-published": dict(
         claim="PPO is faster than REINFORCE at NASNet's learning rate", figure="curves",
-        source="NASNet, method",
-        document="faster and more stable", exploratory=_SEEN,
+        source="NASNet, method", document="faster and more stable", exploratory=_SEEN,
         criterion=_PAIRED + "PPO less REINFORCE at half of the budget, both at 0.00035",
         rule="better", smallest=1.0, unit="points"),
     "ppo-best": dict(
         claim="PPO is faster than REINFORCE, each at its own best learning rate", figure="rates",
-        source="NASNet, method",
-        document="faster and more stable", exploratory=_SEEN,
+        source="NASNet, method", document="faster and more stable", exploratory=_SEEN,
         criterion=_PAIRED + "PPO less REINFORCE at a quarter of the budget, each at its own best rate",
         rule="better", smallest=1.0, unit="points"),
 }  # fmt: skip
@@ -101,14 +97,12 @@ CLAIMS |= {
 CLAIMS |= {
     "baseline-variance": dict(
         claim="The baseline lowers the variance of the gradient", figure="baseline",
-        source="NAS, equation of the gradient",
-        document="b is the moving average of accuracies",
+        source="NAS, equation of the gradient", document="b is the moving average of accuracies",
         criterion="share of the variance that the baseline takes away, before learning and after half of the"
         " budget; worst", rule="better", smallest=0.1, unit="of the variance"),
     "baseline-search": dict(
         claim="With the baseline the controller learns faster", figure="curves",
-        source="NAS, equation of the gradient",
-        document="-",
+        source="NAS, equation of the gradient", document="-",
         criterion=_PAIRED + "with less without baseline, at half of the budget, each at its own best rate",
         rule="better", smallest=1.0, unit="points"),
 }  # fmt: skip
@@ -117,8 +111,7 @@ CLAIMS |= {
 CLAIMS |= {
     "transfer": dict(
         claim="A cell found on one data set serves on another", figure="transfer",
-        source="NASNet, introduction",
-        document="CIFAR-10's cell used for ImageNet, and for COCO",
+        source="NASNet, introduction", document="CIFAR-10's cell used for ImageNet, and for COCO",
         exploratory="these ranks in the public table were known",
         criterion="NAS-Bench-201: the best CIFAR-10 cell is better than 99 % of all on CIFAR-100 and on"
         " ImageNet16-120"),
@@ -134,8 +127,7 @@ CLAIMS |= {
 CLAIMS |= {
     "cells": dict(
         claim="Searching a cell instead of all layers saves computation", figure="cells",
-        source="NASNet, introduction",
-        document="the amount of computation is cut considerably",
+        source="NASNet, introduction", document="the amount of computation is cut considerably",
         criterion="NAS-Bench-Macro, random search, expected accuracy of the best of 10 and of 50: higher"
         " among networks that repeat a cell of two layers, and of four, than among all"),
 }  # fmt: skip
@@ -145,8 +137,7 @@ _POINTS = dict(rule="better", smallest=0.5, unit="points")
 CLAIMS |= {
     "drop": dict(
         claim="ScheduledDropPath lowers the error where networks overfit", figure="drop",
-        source="ScheduledDropPath",
-        document="significantly improves",
+        source="ScheduledDropPath", document="significantly improves",
         criterion="error without drop path less that with ScheduledDropPath, by seed", **_POINTS),
 }  # fmt: skip
 
@@ -154,8 +145,7 @@ CLAIMS |= {
 CLAIMS |= {
     "drop-growing": dict(
         claim="ScheduledDropPath is better than drop path at a constant rate", figure="drop",
-        source="ScheduledDropPath",
-        document="the rate grows linearly with training",
+        source="ScheduledDropPath", document="the rate grows linearly with training",
         criterion="error at a constant rate less that with ScheduledDropPath, by seed: at the same final"
         " rate, and at the same mean; worst", **_POINTS),
     "bn": dict(

@@ -34,8 +34,7 @@ _ON_BOTH = "rank correlation with the contributions by cutting, at the end of tr
 CLAIMS |= {
     "approximate": dict(
         claim="One backward pass tells what each edge contributes", figure="blindspot",
-        source="section 2.4.2, (13) and (14)",
-        document="A is approximated, to evaluate R less often",
+        source="section 2.4.2, (13) and (14)", document="A is approximated, to evaluate R less often",
         criterion=_ON_BOTH + "that of one backward pass above 0.8; not reproduced if 0.9 is excluded",
         rule="better", smallest=0.1, unit="of correlation"),
     "blind": dict(
@@ -89,8 +88,7 @@ CLAIMS |= {
         criterion="with Adam, at least 95 % of the seeds are right, with a squared error below 0.01"),
     "rnn-own": dict(
         claim="Fed with its own output from a random z, an RNN does not learn it", figure="rnn",
-        source="section 4.2",
-        document="the output was always 0, it could not learn",
+        source="section 4.2", document="the output was always 0, it could not learn",
         criterion="with Adam and with SGD, plain network: at least half of the seeds are not right"),
     "rnn-dead": dict(
         claim="A ReLU output that dies gives the document's symptom",
@@ -159,8 +157,7 @@ CLAIMS |= {
         **_POINTS | dict(rule="not worse")),
     "as-far": dict(
         claim="Credit comes as far as SNAS with about 30 % of its computing", figure="course",
-        source="section 2.5.1",
-        document="about 30 % of the time",
+        source="section 2.5.1", document="about 30 % of the time",
         criterion="multiply-adds until the cell is among the best 1 % of the space and stays there; not"
         " tested on digits, where SNAS is there as soon as α may learn",
         exploratory="written down after the searches had been seen"),

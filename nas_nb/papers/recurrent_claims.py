@@ -39,8 +39,7 @@ CLAIMS |= {
 CLAIMS |= {
     "loose-ends": dict(
         claim="The output is the mean of the nodes that no other node reads", figure="recurrent-cells",
-        source="ENAS, recurrent cells",
-        document="h = (h3 + h4) / 2 for four nodes",
+        source="ENAS, recurrent cells", document="h = (h3 + h4) / 2 for four nodes",
         criterion="arithmetic: the cell of four nodes gives what the article's five equations give, within"
         " 1e-5 over five steps"),
     "arrows": dict(
@@ -57,13 +56,11 @@ _PERCENT = dict(rule="better", smallest=2.0, unit="%")
 CLAIMS |= {
     "text-enas-nas": dict(
         claim="ENAS' cell has a lower perplexity than NAS'", figure="perplexity",
-        source="ENAS, Penn Treebank",
-        document="55.8 against 62.4", exploratory=_SEEN,
+        source="ENAS, Penn Treebank", document="55.8 against 62.4", exploratory=_SEEN,
         criterion=_TEST + " by seed: NASCell over ENAS'", **_PERCENT),
     "text-enas-lstm": dict(
         claim="ENAS' cell has a lower perplexity than LSTM", figure="perplexity",
-        source="ENAS, Penn Treebank",
-        document="it is what the search is for", exploratory=_SEEN,
+        source="ENAS, Penn Treebank", document="it is what the search is for", exploratory=_SEEN,
         criterion=_TEST + " by seed: LSTM over ENAS'", **_PERCENT),
 }  # fmt: skip
 
