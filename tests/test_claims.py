@@ -1,6 +1,7 @@
 """Claims as data: what is stated before the runs, what is judged after them, and what prose cites."""
 
 import csv
+import importlib
 import json
 import math
 import subprocess
@@ -139,12 +140,21 @@ def test_a_text_is_what_str_format_makes_of_it(x, n, text, digits):
     assert written["x"] == f"{x:.{digits}e}" and written["row[0]"] == str(n)
 
 
+def test_the_figure_that_shows_a_claim_is_kept(study):
+    study.stated = dict(flat=FLAT | dict(figure="grid"), worse=STATED["worse"])
+    rows = list(csv.DictReader(judged(study).open(encoding="utf-8")))
+    assert [row["figure"] for row in rows] == ["grid", ""]
+    assert list(rows[0]) == [*claims.COLUMNS, *claims.ADDED] and claims.ADDED[-1] == "figure"
+    assert claims.read_claims(study.folder / "claims.csv")["flat"]["figure"] == "grid"
+
+
 @pytest.mark.parametrize(
     "bad, says",
     [
         (dict(flat=dict(claim="x")), "claim flat must have the texts claim, source, document, criterion"),
         (dict(flat=FLAT | dict(more="x")), "and nothing else"),
         (dict(flat=FLAT | dict(document=97.9)), "claim flat must have the texts"),
+        (dict(flat=FLAT | dict(figure=4)), "nothing else but .*, figure$"),
         ({"a.b": FLAT}, "the claim's id 'a.b'"),
         ({"": FLAT}, "the claim's id ''"),
     ],
@@ -239,6 +249,18 @@ def test_sizes_are_a_table_with_a_column_for_each_profile(study):
     assert study.sizes().rows == [["n", "3", "2", "1", "1"], ["widths", "1, 2", "1, 2", "1, 2", "1, 2"]]
     study.own_sizes, study.values = True, study.values | dict(n=7)
     assert [study.sizes().headings[-1], study.sizes().rows[0][-1]] == ["here", "7"]
+
+
+def test_a_link_is_one_in_markdown_and_its_text_elsewhere():
+    table = claims.Table(["a|b", "figure"], [["x", claims.Link("a_[b]", "../figures/a.png")], ["y", "–"]])
+    shown = table._repr_markdown_().splitlines()
+    assert shown == [
+        r"| a\|b | figure |",
+        "| :-- | :-- |",
+        r"| x | [a\_\[b\]](../figures/a.png) |",
+        "| y | – |",
+    ]
+    assert repr(table) == "a|b  figure\nx    a_[b]\ny    –"
 
 
 # -- what is committed, and cited --
@@ -771,3 +793,49 @@ def test_what_would_decide_a_claim_without_room_is_no_number_of_runs():
         "a space with more room",
         "0.2; a space with more room would decide",
     )
+
+
+# -- the figures of the documents' claims --
+
+TABLES = {  # document → modules with its claims
+    "50_tdga_darts_vgg19": "tdga_claims",
+    "51_asng_nas": "asng_claims",
+    "52_hypernet_complexity": "hypernet_claims",
+    "53_credit_assignment": "credit_claims",
+    "54_nas_nasnet_enas": "controller_claims recurrent_claims",
+    "55_asng_cifar10": "cifar10_claims",
+    "95_arena": "arena_lookup arena_oneshot",
+    "95h_last_systems": "last_systems",
+}
+COMMITTED = sorted((ROOT / "figures").glob("*/*/claims.csv"))
+
+
+def stated_by(document):
+    modules = [importlib.import_module(f"nas_nb.papers.{name}") for name in TABLES[document].split()]
+    names = ("CLAIMS", "LOOKUP_CLAIMS", "ONESHOT_CLAIMS")
+    tables = [vars(module)[name] for module in modules for name in names if name in vars(module)]
+    assert len(tables) == len(modules)
+    return {id: claim for table in tables for id, claim in table.items()}
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: "-".join(path.parts[-3:-1]))
+def test_committed_claims_are_those_that_are_stated_and_their_figures_are_there(path):
+    rows, stated = claims.read_claims(path), stated_by(path.parent.name)
+    assert {id: row["figure"] for id, row in rows.items()} == {
+        id: claim.get("figure", "") for id, claim in stated.items()
+    }
+    named = {id: row["figure"] for id, row in rows.items() if row["figure"]}
+    missing = {id: f for id, f in named.items() if not (path.parent / f"{f}.png").exists()}
+    assert named and all(rows[id]["verdict"] == "not tested" for id in missing), missing
+
+
+def test_every_figure_that_the_overview_of_all_claims_names_can_be_opened():
+    rows, problems = overview.gather()
+    assert not problems and {row["notebook"] for row in rows} == set(TABLES)
+    named = [row for row in rows if row["figure"]]
+    assert len(named) > len(rows) / 2
+    for row in named:
+        link = overview.figure_link(row)
+        assert link == row["figure"] and (ROOT / "nbs" / link.to).is_file(), row["claim"]
+    assert overview.figure_link(named[0] | dict(figure="misspelt")) == "–"
+    assert overview.figure_link(named[0] | dict(figure="")) == "–"

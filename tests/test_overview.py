@@ -109,6 +109,16 @@ def test_facts_and_claims_without_an_interval_are_left_out_of_the_picture(notebo
     assert notebook["shown"](rows, ("it would take", overview.needs)).rows[1][-1] == "not said"
 
 
+def test_a_claim_links_to_its_figure_if_that_is_there(notebook, project):
+    folder = project / "figures" / "cpu" / "50_one"
+    (folder / "grid.png").write_bytes(b"")
+    row = dict(notebook="50_one", profile="cpu", claim="c", verdict="reproduced")
+    rows = [row | dict(figure=figure) for figure in ("grid", "misspelt", "")]
+    table = notebook["shown"](rows, notebook["FIGURE"])
+    assert [cells[-1] for cells in table.rows] == ["grid", "–", "–"]
+    assert "| c | [grid](../figures/cpu/50_one/grid.png) |" in table._repr_markdown_()
+
+
 def test_an_open_claim_says_what_it_would_take():
     rows = {row["claim"]: row for row in claims_of()}
     assert overview.needs(rows["open"]) == f"n = {int(rows['open']['needed']):,}"

@@ -662,44 +662,47 @@ def all_lookups(study) -> dict:  # table → name → record
 # %% ../../nbs/95a_lookup.ipynb #lookup-claims-random
 _MISSED = dict(smallest=0.25, unit="of what random search misses")
 _BETTER = dict(rule="better", **_MISSED)
+_LOWER = dict(figure="lookup-regret", **_BETTER)
 _ON_EACH = "independent searches, after 1,000 evaluations, on both public tables: regret of random search"
 _ON_EACH += " less that of "
 LOOKUP_CLAIMS: dict[str, dict] = {
     "lookup-asng": dict(
         claim="With 1,000 evaluations ASNG's most likely architecture beats random search, by look-up",
         source="asng-nas, section 3.2, implied", document="not compared",
-        criterion=_ON_EACH + "ASNG's most likely architecture", **_BETTER),
+        criterion=_ON_EACH + "ASNG's most likely architecture", **_LOWER),
     "lookup-sng": dict(
         claim="With 1,000 evaluations SNG's most likely one, with a fixed step of 0.1, beats random search",
         source="asng-nas, figure 4", document="not compared",
-        criterion=_ON_EACH + "SNG's most likely architecture", **_BETTER),
+        criterion=_ON_EACH + "SNG's most likely architecture", **_LOWER),
     "lookup-ga": dict(
         claim="With 1,000 evaluations a simple GA finds better architectures than as many random ones",
         source="the baseline of TDGA", document="-",
-        criterion=_ON_EACH + "the best that the GA has seen", **_BETTER),
+        criterion=_ON_EACH + "the best that the GA has seen", **_LOWER),
     "lookup-evolution": dict(
         claim="With 1,000 evaluations regularised evolution finds better ones than random search, by look-up",
         source="Real et al. 2019, figure 3", document="better",
         criterion=_ON_EACH + "the best that evolution has seen (population 100, of which 25 are drawn)",
-        **_BETTER),
+        **_LOWER),
 }  # fmt: skip
 
 # %% ../../nbs/95a_lookup.ipynb #lookup-claims-reinforce
 LOOKUP_CLAIMS |= {
     "lookup-reinforce": dict(
         claim="REINFORCE at the published rate finds better architectures than random search, by look-up",
+        figure="lookup-regret",
         source="Zoph and Le 2017: better than random search, with a controller", document="better",
         criterion="not tested: 1,000 evaluations are 100 updates, which move α by about 0.1 at most"),
     "lookup-reinforce-100": dict(
         claim="With 1,000 evaluations REINFORCE's most likely one, at a hundred times the published rate,"
         " beats random search", source="Zoph and Le 2017: better than random search, with a controller",
-        document="better", criterion=_ON_EACH + "REINFORCE's most likely architecture", **_BETTER),
+        document="better", criterion=_ON_EACH + "REINFORCE's most likely architecture", **_LOWER),
     "lookup-tpe": dict(
         claim="With 300 evaluations TPE finds better architectures than random search, by look-up",
         source="Bergstra et al. 2011", document="better, on other problems",
-        criterion=_ON_EACH.replace("1,000", "300") + "the best that TPE has seen", **_BETTER),
+        criterion=_ON_EACH.replace("1,000", "300") + "the best that TPE has seen", **_LOWER),
     "lookup-grid": dict(
         claim="With 1,000 evaluations random search finds better architectures than a grid",
+        figure="lookup-better",
         source="folklore", document="-", criterion="independent searches, after 1,000 evaluations, on both"
         " public tables: regret of the grid, in order and shuffled, less that of random search", **_BETTER),
 }  # fmt: skip
@@ -710,21 +713,22 @@ _FEW = "not tested: 1,000 evaluations are 50 updates at a rate that was meant fo
 LOOKUP_CLAIMS |= {
     "lookup-controller": dict(
         claim="A controller that learns by REINFORCE, at NASNet's rate, finds better ones than random search",
+        figure="lookup-regret",
         source="Zoph and Le 2017; nas-nasnet-enas-article, first half", document="better", criterion=_FEW),
     "lookup-controller-10": dict(
         claim="With 1,000 evaluations a controller that learns by REINFORCE at ten times the rate does",
         source="Zoph and Le 2017; nas-nasnet-enas-article, first half", document="better",
-        criterion=_CONTROLLER, **_BETTER),
+        criterion=_CONTROLLER, **_LOWER),
     "lookup-ppo": dict(
         claim="With 1,000 evaluations a controller that learns by PPO, at NASNet's rate, does",
         source="Zoph et al. 2018, figure 6", document="more than 1 point better after 20,000 evaluations",
         criterion=_CONTROLLER.replace("ten times NASNet's", "NASNet's"), exploratory="it had no rule, for 50"
         " updates were thought to be too few; its searches, which had been seen then, show otherwise",
-        **_BETTER),
+        **_LOWER),
     "lookup-ppo-10": dict(
         claim="With 1,000 evaluations a controller that learns by PPO at ten times the rate does",
         source="Zoph et al. 2018, figure 6", document="more than 1 point better after 20,000 evaluations",
-        criterion=_CONTROLLER, **_BETTER),
+        criterion=_CONTROLLER, **_LOWER),
 }  # fmt: skip
 
 # %% ../../nbs/95a_lookup.ipynb #lookup-claims-pnas
@@ -734,23 +738,23 @@ LOOKUP_CLAIMS |= {
         " both at ten times NASNet's rate",
         source="nas-nasnet-enas-article, NASNet", document="PPO is faster and more stable",
         criterion=_ON_EACH.replace("random search", "the best seen by REINFORCE") + "the best seen by PPO,"
-        " both at ten times NASNet's rate", **_BETTER),
+        " both at ten times NASNet's rate", **_LOWER),
     "lookup-pnas": dict(
         claim="With 1,000 evaluations PNAS finds better architectures than random search, by look-up",
         source="Liu et al. 2018; named in nas-nasnet-enas-article", document="not compared",
-        criterion=_ON_EACH + "the best that PNAS has seen", **_BETTER),
+        criterion=_ON_EACH + "the best that PNAS has seen", **_LOWER),
     "lookup-pnas-ppo": dict(
         claim="With 1,000 evaluations PNAS finds better ones than a controller by PPO at ten times the rate",
         source="Liu et al. 2018", document="as good with a fifth of the evaluations",
         criterion=_ON_EACH.replace("random search", "the best seen by PPO") + "the best seen by PNAS",
-        **_BETTER),
+        **_LOWER),
 }  # fmt: skip
 
 # %% ../../nbs/95a_lookup.ipynb #lookup-claims-flips
 LOOKUP_CLAIMS |= {
     "lookup-flips": dict(
         claim="The most likely architectures of ASNG, SNG and REINFORCE were learned: on coin flips they are"
-        " worse", source="implied by each document", document="not shown",
+        " worse", figure="lookup-better", source="implied by each document", document="not shown",
         criterion="independent searches, after 1,000 evaluations, ASNG, SNG, and REINFORCE at three rates, on"
         " both public tables: percentile of the most likely architecture less that on coin flips",
         rule="better", smallest=0.1, unit="of percentile"),
@@ -760,10 +764,11 @@ LOOKUP_CLAIMS |= {
 _LONG = "independent searches, after 5,000 evaluations, on NAS-Bench-201: regret of {} less that of TDGA at"
 _LONG += " T = "
 _SOLVED = "premature convergence is solved; no number"
-_NO_NUMBER = dict(source="tdga-darts-vgg19, section 2.2", document=_SOLVED)
+_NO_NUMBER = dict(source="tdga-darts-vgg19, section 2.2", document=_SOLVED, figure="lookup-temperature")
 LOOKUP_CLAIMS |= {
     "lookup-tdga": dict(
         claim="With 5,000 evaluations TDGA (T = 2 points) finds better ones than random search, by look-up",
+        figure="lookup-temperature",
         source="tdga-darts-vgg19, section 5", document="works effectively; no comparison",
         criterion=_LONG.format("random search") + "2, each the best seen", **_BETTER),
     "lookup-tdga-ga": dict(
@@ -781,12 +786,13 @@ LOOKUP_CLAIMS |= {
 LOOKUP_CLAIMS |= {
     "lookup-alike": dict(
         claim="With 5,000 evaluations ASNG ends alike from first steps over three decades, by look-up",
+        figure="lookup-first-step",
         source="asng-nas, section 2.2", document="robust to the setting of the learning rate",
         criterion="independent searches, after 5,000 evaluations, on both public tables: regret from δ⁰ ="
         " 0.1, 0.01 and 0.001, each less that from δ⁰ = 1", rule="alike", **_MISSED),
     "lookup-eased": dict(
         claim="With 1,000 evaluations ASNG eases the influence of the first step, from 1 to 0.01, by look-up",
-        source="asng-nas, section 3.1", document="eased",
+        figure="lookup-first-step", source="asng-nas, section 3.1", document="eased",
         exploratory="rewritten after its records were seen: single searches counted their own scatter",
         criterion="groups of 50 searches, after 1,000 evaluations, on both public tables: largest less"
         " smallest mean regret over δ⁰ = 1, 0.1 and 0.01, of SNG less that of ASNG", **_BETTER),
@@ -796,6 +802,7 @@ LOOKUP_CLAIMS |= {
 LOOKUP_CLAIMS |= {
     "lookup-likely": dict(
         claim="After 1,000 evaluations ASNG's most likely architecture is not worse than the best seen",
+        figure="lookup-returned",
         source="asng-nas, section 2.3: argmax of θ", document="the most likely one is returned",
         criterion="paired, for both are of one search, after 1,000 evaluations, on NAS-Bench-201: regret of"
         " the best seen less that of the most likely", rule="not worse",
@@ -803,6 +810,7 @@ LOOKUP_CLAIMS |= {
         " which it was chosen, was decided after the records had been seen", **_MISSED),
     "lookup-library": dict(
         claim="With 300 evaluations ASNG's most likely architecture is not worse than what TPE has seen",
+        figure="lookup-regret",
         source="none of the documents",
         document="-", criterion="independent searches, after 300 evaluations, on both public tables: regret"
         " of TPE less that of ASNG's most likely architecture", rule="not worse", **_MISSED),

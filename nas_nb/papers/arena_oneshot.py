@@ -369,7 +369,7 @@ def all_costs(study) -> dict[str, dict]:  # method → record
     return {m: study.run(step_cost_run, **asked(m), **shared) for m in study.cfg.shot_methods}
 
 # %% ../../nbs/95b_oneshot.ipynb #claims
-_PERCENTILE = dict(smallest=0.1, unit="of percentile")
+_PERCENTILE = dict(smallest=0.1, unit="of percentile", figure="oneshot-percentile")
 _POINTS = dict(smallest=1.0, unit="points")  # how much one training of the table differs from the next
 _FRESH = "seeds 10 and later"  # the first ten were seen before these criteria were written
 _TWICE = "from 10 to 20 searches"
@@ -411,6 +411,7 @@ ONESHOT_CLAIMS |= {
 } | {
     "asng-random": dict(
         claim="ASNG finds better cells than random search with shared weights",
+        figure="oneshot-percentile",
         source="not in the document: the null that every search needs",
         document="–",
         criterion=f"accuracy of ASNG's cell minus random search's (best of 100 by shared weights), {_FRESH}",
@@ -435,6 +436,7 @@ ONESHOT_CLAIMS |= {
 ONESHOT_CLAIMS |= {
     "longer": dict(
         claim="Longer searches find better cells",
+        figure="oneshot-growth",
         source="asng-nas, table 1",
         document="a trade-off between search time and error",
         criterion=f"accuracy of ASNG's cell at the end, minus that after a third of the steps, {_FRESH}",
@@ -459,6 +461,7 @@ ONESHOT_CLAIMS |= {
 ONESHOT_CLAIMS |= {
     "comparable": dict(
         claim="ASNG's cells are not worse than those of DARTS, SNAS and ProxylessNAS",
+        figure="oneshot-percentile",
         source="asng-nas, table 1",
         document="comparable error at less cost",
         criterion=f"accuracy of ASNG's cell minus that of each of the three, {_FRESH}",
@@ -467,6 +470,7 @@ ONESHOT_CLAIMS |= {
     | _POINTS,
     "second": dict(
         claim="The second order of DARTS finds better cells than the first",
+        figure="oneshot-percentile",
         source="DARTS, table 1",
         document="2.76 % against 3.00 % error",
         criterion="accuracy of the second order's cell minus that of the first",
@@ -479,6 +483,7 @@ ONESHOT_CLAIMS |= {
 ONESHOT_CLAIMS |= {
     "collapse": dict(
         claim="DARTS collapses: longer searches replace convolutions by skip connections or nothing",
+        figure="oneshot-collapse",
         source="DARTS+, Fair DARTS",
         document="skip connections dominate late in the search",
         criterion=f"live convolutions of DARTS's cell after a tenth of the steps, minus the end's, {_FRESH}",
@@ -492,6 +497,7 @@ ONESHOT_CLAIMS |= {
 ONESHOT_CLAIMS |= {
     "fair": dict(
         claim="Fair DARTS keeps more convolutions than DARTS",
+        figure="oneshot-collapse",
         source="Fair DARTS",
         document="no unfair advantage of skip connections",
         criterion="live convolutions in its cell minus those in DARTS's, at the end",
@@ -505,6 +511,7 @@ ONESHOT_CLAIMS |= {
 ONESHOT_CLAIMS |= {
     "ranking": dict(
         claim="Shared weights rank architectures better than their number of convolutions does",
+        figure="oneshot-ranking",
         source="asng-nas, section 4",
         document="the supernet's loss stands for the trained network's",
         criterion=f"Kendall's τ of ASNG's shared losses with the table, minus that of the count, {_FRESH}",

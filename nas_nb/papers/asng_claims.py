@@ -20,12 +20,14 @@ document."""
 CLAIMS: dict[str, dict] = {
     "everywhere": dict(
         claim="ASNG succeeds from every δ⁰ tried",
+        figure="figure4",
         source="figure 4, section 3.1",
         document="no setting without success",
         criterion="no setting without success; at least 90 % of the trials of each in a full run",
     ),
     "tuning": dict(
         claim="SNG and Adam fail when their step size does not fit",
+        figure="figure4",
         source="figure 4, section 3.1",
         document="settings without success",
         criterion="for each of the two, some panel has a δ⁰ without success and one with",
@@ -37,7 +39,7 @@ UPDATES = dict(smallest=0.1, unit="in ln(updates)")
 CLAIMS |= {
     "eased": dict(
         claim="ASNG eases the influence of δ⁰ where SNG and Adam succeed, too",
-        source="section 3.1, last paragraph", document="flatter than SNG and Adam",
+        figure="price", source="section 3.1, last paragraph", document="flatter than SNG and Adam",
         criterion="paired by seed: ln(updates) from the slowest δ⁰ minus that from the fastest, of SNG and "
         "of Adam minus that of ASNG, both panels; of δ⁰ with 90 % of success of all three; chosen on half of "
         "the seeds, compared on the others",
@@ -45,7 +47,7 @@ CLAIMS |= {
         exploratory="the records of these seeds had been seen, since fresh ones take all updates"),
     "robust-best": dict(
         claim="Robust is not best: from δ⁰ = 1 ASNG is slower than tuned methods (εₓ = 0.0005)",
-        source="Algorithm 1, figure 4", document="δ⁰ = 1; tuning is to be saved",
+        figure="price", source="Algorithm 1, figure 4", document="δ⁰ = 1; tuning is to be saved",
         criterion="paired by seed: ln(updates) of ASNG from δ⁰ = 1 minus that of ASNG, of SNG and of Adam "
         "from the best start of each",
         rule="better", **UPDATES),
@@ -61,7 +63,7 @@ CLAIMS |= {
         rule="better", smallest=0.1, unit="in ln(δ)"),
     "updates": dict(
         claim="More θ samples reach the optimum in fewer updates (losses minus their mean; δ⁰ = 1)",
-        source="sections 2.3 and 4", document="further efficiency expected",
+        figure="more-samples", source="sections 2.3 and 4", document="further efficiency expected",
         criterion="paired by seed: ln(updates) at λ = 2 minus that at the largest λ, in both panels",
         rule="better", **UPDATES),
 }  # fmt: skip
@@ -70,11 +72,12 @@ CLAIMS |= {
 CLAIMS |= {
     "updates-rank": dict(
         claim="More θ samples reach the optimum in fewer updates (ranks, as in the public code; δ⁰ = 1)",
-        source="section 4", document="further efficiency expected",
+        figure="more-samples", source="section 4", document="further efficiency expected",
         criterion="paired by seed: ln(updates) at λ = 2 minus that at the largest λ, in both panels",
         rule="better", **UPDATES),
     "evaluations": dict(
         claim="More θ samples reach the optimum in fewer evaluations (artificial function, δ⁰ = 1)",
+        figure="more-samples",
         source="section 4", document="further efficiency expected, on parallel machines",
         criterion="paired by seed: ln(evaluations) at λ = 2 minus that at the largest λ, both panels and "
         "utilities",
@@ -85,13 +88,13 @@ CLAIMS |= {
 CLAIMS |= {
     "line8": dict(
         claim="Line 8 holds ‖s‖²/γ ≈ α",
-        source="section 2.3", document="‖s‖²/γ ≈ α",
+        figure="kept", source="section 2.3", document="‖s‖²/γ ≈ α",
         criterion="ln of the mean of ‖s‖²/(αγ) over the second half of the updates, from every δ⁰, both "
         "panels",
         rule="alike", smallest=0.1, unit="in ln(‖s‖²/(αγ))"),
     "trust": dict(
         claim="A step is one in a trust region of radius δ: its KL divergence is about δ²/2 (coin flips)",
-        source="section 2.2", document="similar",
+        figure="kept", source="section 2.2", document="similar",
         criterion="sum of KL(θ before, θ after) over that of δ²/2, told coin flips: 0.9 to 1.1 in the mean "
         "over seeds, from every δ⁰",
         exploratory="the criterion was written after these runs had been seen"),
@@ -101,7 +104,7 @@ CLAIMS |= {
 CLAIMS |= {
     "trust-floor": dict(
         claim="With the public code's floor under θ, a step's KL divergence is about δ²/2 in a search, too",
-        source="ours, on section 2.2", document="no floor, so it does not say",
+        figure="kept", source="ours, on section 2.2", document="no floor, so it does not say",
         criterion="ln of the sum of KL(θ before, θ after) over that of δ²/2, until success, every δ⁰, both "
         "panels",
         rule="alike", smallest=0.7, unit="in ln(KL/(δ²/2))"),

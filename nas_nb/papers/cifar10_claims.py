@@ -20,12 +20,12 @@ the largest, against {sharp.chance}. Where every architecture is known, ASNG doe
 CLAIMS: dict[str, dict] = {
     "flat-time": dict(
         claim="A sampled step costs the same time however many operations there are, a relaxed one more",
-        source="section 1, figures 2 and 3", document="flat against linear",
+        figure="scaling", source="section 1, figures 2 and 3", document="flat against linear",
         criterion="sampled at most 1.15×, relaxed at least half of the ratio of |J|; times only from ten"
         " steps on; in small profiles multiply-adds stand for time"),
     "flat-memory": dict(
         claim="A sampled step costs the same memory however many operations there are, a relaxed one more",
-        source="section 1, figures 2 and 3", document="flat against linear",
+        figure="scaling", source="section 1, figures 2 and 3", document="flat against linear",
         criterion="sampled methods at most 1.15×, relaxed ones at least half of the ratio of |J|"),
 }  # fmt: skip
 
@@ -33,7 +33,7 @@ CLAIMS: dict[str, dict] = {
 CLAIMS |= {
     "cheap": dict(
         claim="A step of ASNG is cheaper than one of DARTS and SNAS (space of DARTS)",
-        source="table 1, section 3.2",
+        figure="table1", source="table 1, section 3.2",
         document="0.11 GPU days; SNAS and DARTS 1.5, second order 4 (other numbers of steps)",
         criterion="each of the relaxed methods takes at least 1.15 times as long, or as many multiply-adds"),
 }  # fmt: skip
@@ -46,11 +46,11 @@ CLAIMS |= {
         criterion="arithmetic: the product of the numbers of choices, within 0.5 %"),
     "thousands": dict(
         claim="NASNet-A and NAONet took several thousand times as long as ASNG-NAS, or more",
-        source="section 3.2, table 1", document="several thousand times or more",
+        figure="table1", source="section 3.2, table 1", document="several thousand times or more",
         criterion="arithmetic: GPU days of each over those of ASNG-NAS in table 1: at least 2,000"),
     "trade-off": dict(
         claim="Table 1 shows a trade-off between search time and error",
-        source="section 3.2, table 1", document="can be read from the table",
+        figure="table1", source="section 3.2, table 1", document="can be read from the table",
         criterion="arithmetic:"
         " Kendall's τ of time and error over its nine rows is below 0 with p < 0.05; above 0 with p <"
         " 0.05 it is refuted; else too few rows tell (not reproduced, until a reader objected)"),
@@ -72,12 +72,13 @@ SEEN = dict(exploratory="the records of these seeds had been seen when this crit
 CLAIMS |= {
     "similar": dict(
         claim="ASNG's architectures are not worse than those of DARTS and SNAS (space of DARTS)",
-        source="table 1, section 3.2", document="2.83 % against 2.76 to 3.00 %",
+        figure="table1", source="table 1, section 3.2", document="2.83 % against 2.76 to 3.00 %",
         criterion="paired by seed: error of SNAS and of DARTS, first and second order, minus that of ASNG,"
         " each relative to a random architecture by the method's own rule; each of the three has to hold",
         rule="not worse", **POINTS, **SEEN),
     "optimiser": dict(
         claim="Differences are due to the optimiser, not to the rule by which a method ends (space of DARTS)",
+        figure="table1",
         source="section 3.2, on the last five rows of table 1", document="due to the optimiser",
         criterion="paired by number: error of random architectures with an operation on every edge minus"
         " that of random ones with two edges into each node: no optimiser, two rules",
@@ -95,7 +96,7 @@ CLAIMS |= {
         rule="better", raised=_FRESH, **POINTS),
     "random-asng": dict(
         claim="ASNG finds better architectures than random architectures (space of ASNG)",
-        source="section 3.2, implied", document="not compared",
+        figure="table1", source="section 3.2, implied", document="not compared",
         criterion="paired by seed: error of a random architecture minus that of ASNG's",
         rule="better", **POINTS, **SEEN),
 }  # fmt: skip
@@ -114,7 +115,7 @@ CLAIMS |= {
 CLAIMS |= {
     f"search-{space.lower()}": dict(
         claim=f"ASNG finds better architectures than random search with shared weights (space of {space})",
-        source="section 3.2, implied", document="not compared",
+        figure="table1", source="section 3.2, implied", document="not compared",
         criterion="paired by seed: error of what random search finds minus that of ASNG's",
         rule="better", **POINTS, **SEEN)
     for space in ("DARTS", "ASNG")
@@ -123,13 +124,13 @@ CLAIMS |= {
 # %% ../../nbs/55e_cifar10_claims.ipynb #claims-more
 CLAIMS |= {
     "first-step": dict(
-        claim="ASNG is robust to δ⁰ (space of ASNG)", source="section 2.2",
+        claim="ASNG is robust to δ⁰ (space of ASNG)", figure="delta0", source="section 2.2",
         document="robust to the setting of the learning rate",
         criterion="paired by seed: error from each smaller δ⁰ minus that from δ⁰ = 1",
         rule="alike", **POINTS, **SEEN),
     "ranking": dict(
         claim="Shared weights rank architectures, and better than their number of parameters (space of ASNG)",
-        source="section 1, implied", document="not measured",
+        figure="ranking", source="section 1, implied", document="not measured",
         criterion="Kendall's τ of shared accuracy (supernets of random search, mean) with accuracy alone, and"
         " τ minus that of the number of parameters; pseudo-values of the architectures (jackknife)",
         rule="better", smallest=0.2, unit="of τ", **SEEN),

@@ -21,24 +21,24 @@ ENAS', {text-enas-nas.higher} with NAS', {text-enas-lstm.higher} with an LSTM.""
 # %% ../../nbs/54f_controller_claims.ipynb #claims-cost
 CLAIMS: dict[str, dict] = {
     "seven": dict(
-        claim="NASNet is seven times as efficient as NAS", source="summary of NASNet",
+        claim="NASNet is seven times as efficient as NAS", figure="cost", source="summary of NASNet",
         document="28 days against 4: 7 times",
         criterion="arithmetic:"
         " days, and GPU days too: 800 GPUs · 28 days against 500 · 4, both from 6.3 to 7.7 times"),
     "half-day": dict(
-        claim="ENAS finds a network in about half a day on one GPU", source="summary of ENAS",
+        claim="ENAS finds a network in about half a day on one GPU", figure="cost", source="summary of ENAS",
         document="0.32 days (macro), 0.45 (micro)", criterion="arithmetic: both are at most half a day"),
 }  # fmt: skip
 
 # %% ../../nbs/54f_controller_claims.ipynb #claims-enas-cost
 CLAIMS |= {
     "thousand": dict(
-        claim="ENAS is more than 1,000 times cheaper than NAS", source="ENAS, results",
+        claim="ENAS is more than 1,000 times cheaper than NAS", figure="cost", source="ENAS, results",
         document="more than 1,000 times",
         criterion="arithmetic: GPU days of NAS over those of ENAS, macro and micro: above 1,000"),
     "slightly": dict(
-        claim="Errors of NAS and NASNet are slightly lower than those of ENAS", source="ENAS, CIFAR-10",
-        document="a little better",
+        claim="Errors of NAS and NASNet are slightly lower than those of ENAS", figure="cost",
+        source="ENAS, CIFAR-10", document="a little better",
         criterion="arithmetic:"
         " NAS less ENAS macro, NASNet-A less ENAS micro, the best error of each: both between -1 and"
         " 0 points"),
@@ -47,7 +47,7 @@ CLAIMS |= {
 # %% ../../nbs/54f_controller_claims.ipynb #claims-space
 CLAIMS |= {
     "fifty": dict(
-        claim="The controller takes 5 · B · 2 decisions", source="NASNet, method",
+        claim="The controller takes 5 · B · 2 decisions", figure="block", source="NASNet, method",
         document="5 steps · 5 blocks · 2 cells",
         criterion="arithmetic:"
         " an architecture of five blocks, written as decisions, has 50, and comes back from them"),
@@ -64,8 +64,8 @@ _SEEN = "the size of this was known from trials with other seeds; these seeds ar
 _PAIRED = "mean reward of the last 100 evaluations, in points, paired by seed: "
 CLAIMS |= {
     "learns": dict(
-        claim="A controller finds better networks than random search", source="NAS, overview",
-        document="it is what the method is for", exploratory=_SEEN,
+        claim="A controller finds better networks than random search", figure="curves",
+        source="NAS, overview", document="it is what the method is for", exploratory=_SEEN,
         criterion="regret of the network returned at the end, random less PPO at NASNet's rate, by seed",
         rule="better", smallest=0.1, unit="points"),
 }  # fmt: skip
@@ -73,13 +73,13 @@ CLAIMS |= {
 # %% ../../nbs/54f_controller_claims.ipynb #claims-ppo
 CLAIMS |= {
     "ppo-published": dict(
-        claim="PPO is faster than REINFORCE at NASNet's learning rate", source="NASNet, method",
-        document="faster and more stable", exploratory=_SEEN,
+        claim="PPO is faster than REINFORCE at NASNet's learning rate", figure="curves",
+        source="NASNet, method", document="faster and more stable", exploratory=_SEEN,
         criterion=_PAIRED + "PPO less REINFORCE at half of the budget, both at 0.00035",
         rule="better", smallest=1.0, unit="points"),
     "ppo-best": dict(
-        claim="PPO is faster than REINFORCE, each at its own best learning rate", source="NASNet, method",
-        document="faster and more stable", exploratory=_SEEN,
+        claim="PPO is faster than REINFORCE, each at its own best learning rate", figure="rates",
+        source="NASNet, method", document="faster and more stable", exploratory=_SEEN,
         criterion=_PAIRED + "PPO less REINFORCE at a quarter of the budget, each at its own best rate",
         rule="better", smallest=1.0, unit="points"),
 }  # fmt: skip
@@ -88,7 +88,7 @@ CLAIMS |= {
 CLAIMS |= {
     "ppo-stable": dict(
         claim="PPO is more stable than REINFORCE, each at its own best learning rate",
-        source="NASNet, method", document="faster and more stable", exploratory=_SEEN,
+        figure="rates", source="NASNet, method", document="faster and more stable", exploratory=_SEEN,
         criterion="distance of a seed's reward at the end from the mean over seeds, REINFORCE's less PPO's",
         rule="better", smallest=0.5, unit="points"),
 }  # fmt: skip
@@ -96,13 +96,13 @@ CLAIMS |= {
 # %% ../../nbs/54f_controller_claims.ipynb #claims-baseline
 CLAIMS |= {
     "baseline-variance": dict(
-        claim="The baseline lowers the variance of the gradient", source="NAS, equation of the gradient",
-        document="b is the moving average of accuracies",
+        claim="The baseline lowers the variance of the gradient", figure="baseline",
+        source="NAS, equation of the gradient", document="b is the moving average of accuracies",
         criterion="share of the variance that the baseline takes away, before learning and after half of the"
         " budget; worst", rule="better", smallest=0.1, unit="of the variance"),
     "baseline-search": dict(
-        claim="With the baseline the controller learns faster", source="NAS, equation of the gradient",
-        document="-",
+        claim="With the baseline the controller learns faster", figure="curves",
+        source="NAS, equation of the gradient", document="-",
         criterion=_PAIRED + "with less without baseline, at half of the budget, each at its own best rate",
         rule="better", smallest=1.0, unit="points"),
 }  # fmt: skip
@@ -110,13 +110,14 @@ CLAIMS |= {
 # %% ../../nbs/54f_controller_claims.ipynb #claims-transfer
 CLAIMS |= {
     "transfer": dict(
-        claim="A cell found on one data set serves on another", source="NASNet, introduction",
-        document="CIFAR-10's cell used for ImageNet, and for COCO",
+        claim="A cell found on one data set serves on another", figure="transfer",
+        source="NASNet, introduction", document="CIFAR-10's cell used for ImageNet, and for COCO",
         exploratory="these ranks in the public table were known",
         criterion="NAS-Bench-201: the best CIFAR-10 cell is better than 99 % of all on CIFAR-100 and on"
         " ImageNet16-120"),
     "transfer-digits": dict(
-        claim="Even a cell found on 8×8 digits serves", source="NASNet, introduction", document="-",
+        claim="Even a cell found on 8×8 digits serves", figure="transfer",
+        source="NASNet, introduction", document="-",
         exploratory="the best cell on digits, all convolutions, and its rank elsewhere were known",
         criterion="of 4,096 cells: the best one on digits is among the best tenth on CIFAR-10, CIFAR-100 and"
         " ImageNet16-120"),
@@ -125,8 +126,8 @@ CLAIMS |= {
 # %% ../../nbs/54f_controller_claims.ipynb #claims-cells
 CLAIMS |= {
     "cells": dict(
-        claim="Searching a cell instead of all layers saves computation", source="NASNet, introduction",
-        document="the amount of computation is cut considerably",
+        claim="Searching a cell instead of all layers saves computation", figure="cells",
+        source="NASNet, introduction", document="the amount of computation is cut considerably",
         criterion="NAS-Bench-Macro, random search, expected accuracy of the best of 10 and of 50: higher"
         " among networks that repeat a cell of two layers, and of four, than among all"),
 }  # fmt: skip
@@ -135,20 +136,21 @@ CLAIMS |= {
 _POINTS = dict(rule="better", smallest=0.5, unit="points")
 CLAIMS |= {
     "drop": dict(
-        claim="ScheduledDropPath lowers the error where networks overfit", source="ScheduledDropPath",
-        document="significantly improves",
+        claim="ScheduledDropPath lowers the error where networks overfit", figure="drop",
+        source="ScheduledDropPath", document="significantly improves",
         criterion="error without drop path less that with ScheduledDropPath, by seed", **_POINTS),
 }  # fmt: skip
 
 # %% ../../nbs/54f_controller_claims.ipynb #claims-growing
 CLAIMS |= {
     "drop-growing": dict(
-        claim="ScheduledDropPath is better than drop path at a constant rate", source="ScheduledDropPath",
-        document="the rate grows linearly with training",
+        claim="ScheduledDropPath is better than drop path at a constant rate", figure="drop",
+        source="ScheduledDropPath", document="the rate grows linearly with training",
         criterion="error at a constant rate less that with ScheduledDropPath, by seed: at the same final"
         " rate, and at the same mean; worst", **_POINTS),
     "bn": dict(
         claim="Batch norm in separable convolutions lowers the error",
+        figure="drop",
         source="NASNet, list of operations, a misreading", document="separable convolutions have none",
         criterion="error without less that with batch norm in separable convolutions, by seed", **_POINTS),
 }  # fmt: skip
@@ -158,11 +160,12 @@ _THREE = "trained anew by three fresh seeds"
 CLAIMS |= {
     "children": dict(
         claim="A controller finds better networks than random search with as many trained children",
-        source="NAS, overview", document="12,800 children",
+        figure="children", source="NAS, overview", document="12,800 children",
         criterion="NAS' space, 100 children each: accuracy of the best child, " + _THREE + ", controller's"
         " (REINFORCE) less random search's, by seed", **_POINTS),
     "sharing": dict(
         claim="Shared weights find as good a network in a fraction of the training",
+        figure="shared",
         source="ENAS, summary", document="1,000 times less computation, error a little higher",
         criterion="ENAS' macro space: error of the network found, " + _THREE + ", scratch (the best of 60"
         " children that a controller has written) less shared, at about a tenth of the seconds, by seed",
@@ -172,12 +175,13 @@ CLAIMS |= {
 # %% ../../nbs/54f_controller_claims.ipynb #claims-enas
 CLAIMS |= {
     "macro": dict(
-        claim="ENAS' macro search finds better networks than a draw does", source="ENAS, macro search",
+        claim="ENAS' macro search finds better networks than a draw does", figure="shared",
+        source="ENAS, macro search",
         document="4.23 %, or 3.87 with more channels; no random network beside it",
         criterion="ENAS' macro space: error of drawn networks (mean of four) less that of the network found, "
         + _THREE + ", by seed", **_POINTS),
     "equal-seconds": dict(
-        claim="In equal seconds ENAS finds better networks than NAS", source="ENAS, summary",
+        claim="In equal seconds ENAS finds better networks than NAS", figure="equal", source="ENAS, summary",
         document="1,000 times less computation, error a little higher",
         criterion="4,096 cells on digits: accuracy in the table of the cell found with shared weights, less"
         " that of the best of as many children as can be trained in the seconds of that search (mean over"

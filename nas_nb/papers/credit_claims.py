@@ -19,7 +19,7 @@ convolution on every edge."""
 CLAIMS: dict[str, dict] = {
     "constant": dict(
         claim="The cost of a step does not depend on the number of operations |J|",
-        source="section 2.4", document="independent of |J|; DARTS and SNAS: O(|J|)",
+        figure="cost", source="section 2.4", document="independent of |J|; DARTS and SNAS: O(|J|)",
         criterion="arithmetic:"
         " multiply-adds of a sampled step are equal for all |J|; those of a mixed one grow with it"),
     "time": dict(
@@ -34,30 +34,31 @@ _SUPERNETS = "from 6 to 10 supernets"
 _ON_BOTH = "rank correlation with the contributions by cutting, at the end of training, on both spaces: "
 CLAIMS |= {
     "approximate": dict(
-        claim="One backward pass tells what each edge contributes", source="section 2.4.2, (13) and (14)",
-        document="A is approximated, to evaluate R less often",
+        claim="One backward pass tells what each edge contributes", figure="blindspot",
+        source="section 2.4.2, (13) and (14)", document="A is approximated, to evaluate R less often",
         criterion=_ON_BOTH + "that of one backward pass above 0.8; not reproduced if 0.9 is excluded",
         rule="better", smallest=0.1, unit="of correlation", raised=_SUPERNETS),
     "blind": dict(
         claim="Where all readers of a node normalise, its only edge gets no credit",
-        source="not in the document; follows from (14)", document="not mentioned",
+        figure="blindspot", source="not in the document; follows from (14)", document="not mentioned",
         criterion="edge 0→1, convolutions only, every supernet at the end of training: mean size by one"
         " backward pass below 1 % of that by cutting, and no edge that loses more by cutting, on average"),
     "mended": dict(
         claim="Cutting the edges that one backward pass cannot see gives better contributions",
-        source="not in the document", document="-",
+        figure="blindspot", source="not in the document", document="-",
         criterion=_ON_BOTH + "that of the mended contributions less that of one backward pass"
         " (partly circular: an edge that is cut agrees with cutting by construction)",
         rule="better", smallest=0.05, unit="of correlation", raised=_SUPERNETS),
     "two-points": dict(
-        claim="A second slope, at a gate of ½, gives better contributions", source="not in the document",
+        claim="A second slope, at a gate of ½, gives better contributions", figure="blindspot",
+        source="not in the document",
         document="-", criterion=_ON_BOTH + "that of the mean of both slopes less that of the first",
         rule="better", smallest=0.05, unit="of correlation", raised=_SUPERNETS),
 }  # fmt: skip
 
 # %% ../../nbs/53d_credit_claims.ipynb #claims-toy
 _TRIALS = dict(raised="from 100 to 125 trials")
-_RIGHT = dict(rule="better", smallest=0.5, unit="positions", **_TRIALS)
+_RIGHT = dict(rule="better", smallest=0.5, unit="positions", figure="toy", **_TRIALS)
 CLAIMS |= {
     "toy-reinforce": dict(
         claim="Credit finds the right selection sooner than REINFORCE, in the toy experiment",
@@ -74,7 +75,7 @@ CLAIMS |= {
         criterion="right positions after 2,000 iterations, PARSEC's less that of the public code's variant",
         **_RIGHT),
     "toy-work": dict(
-        claim="Credit needs less computing than DARTS, in the toy experiment",
+        claim="Credit needs less computing than DARTS, in the toy experiment", figure="toy",
         source="section 2.4", document="faster",
         criterion="channels computed at a position until 9 of 10 positions are right (a trial that never gets"
         " there counts as all its iterations), in thousands, DARTS's less credit's",
@@ -86,25 +87,26 @@ CLAIMS |= {
 # %% ../../nbs/53d_credit_claims.ipynb #claims-rnn
 CLAIMS |= {
     "rnn-given": dict(
-        claim="Given 1, 0, 1, 0, an RNN learns to write 1, 1, 0, 0", source="section 4.1",
+        claim="Given 1, 0, 1, 0, an RNN learns to write 1, 1, 0, 0", figure="rnn", source="section 4.1",
         document="the loss went nearly to 0",
         criterion="with Adam, at least 95 % of the seeds are right, with a squared error below 0.01"),
     "rnn-own": dict(
-        claim="Fed with its own output from a random z, an RNN does not learn it", source="section 4.2",
-        document="the output was always 0, it could not learn",
+        claim="Fed with its own output from a random z, an RNN does not learn it", figure="rnn",
+        source="section 4.2", document="the output was always 0, it could not learn",
         criterion="with Adam and with SGD, plain network: at least half of the seeds are not right"),
     "rnn-dead": dict(
         claim="A ReLU output that dies gives the document's symptom",
-        source="section 4.2, a guess at its cause",
+        figure="rnn", source="section 4.2, a guess at its cause",
         document="the output was always 0", criterion="with ReLU as output, at least one seed in ten of those"
         " that were run ends always 0, with either rule; of the plain network none does"),
     "rnn-rounded": dict(
-        claim="A rounded output in the loss learns nothing", source="section 4.2, a guess at its cause",
+        claim="A rounded output in the loss learns nothing", figure="rnn",
+        source="section 4.2, a guess at its cause",
         document="it could not learn", criterion="arithmetic: rounding has the derivative 0; with"
         " either rule the outputs at the end are those at the start, and at most one seed in ten is right"),
     "rnn-mended": dict(
         claim="Recursion can be learned: with cross-entropy, with teacher forcing, and by REINFORCE",
-        source="section 5, what is planned", document="to be done",
+        figure="rnn", source="section 5, what is planned", document="to be done",
         criterion="with Adam, each of the three: at least 95 % of the seeds are right"),
 }  # fmt: skip
 
@@ -114,11 +116,11 @@ _LESS, _IMAGES = "accuracy of the cell that credit finds less that of ", ", on t
 _DIGITS = ", on the table of digits"
 CLAIMS |= {
     "search-reinforce": dict(
-        claim="On images credit finds better cells than REINFORCE", source="section 2.1",
+        claim="On images credit finds better cells than REINFORCE", figure="search", source="section 2.1",
         document="policy gradients are made faster", criterion=_LESS + "REINFORCE's" + _IMAGES, **_POINTS),
     "search-random": dict(
         claim="On digits credit finds better cells than random search with shared weights",
-        source="not in the document", document="-",
+        figure="search", source="not in the document", document="-",
         criterion=_LESS + "the best of random ones by shared weights, as many as REINFORCE's evaluations"
         " pay for" + _DIGITS, **_POINTS),
 }  # fmt: skip
@@ -126,16 +128,17 @@ CLAIMS |= {
 # %% ../../nbs/53d_credit_claims.ipynb #claims-search-2
 CLAIMS |= {
     "search-learns": dict(
-        claim="What credit finds on digits was learned", source="taken for granted", document="-",
+        claim="What credit finds on digits was learned", figure="search",
+        source="taken for granted", document="-",
         criterion=_LESS + "its null, which sees permuted labels in the steps of θ, and less the mean of all"
         " cells, each" + _DIGITS, **_POINTS),
     "search-mended": dict(
         claim="On images mended credit finds better cells than credit from one backward pass",
-        source="not in the document", document="-",
+        figure="search", source="not in the document", document="-",
         criterion="accuracy of the cell that mended credit finds less that of credit" + _IMAGES, **_POINTS),
     "image-random": dict(
         claim="On images, too, credit finds better cells than random search with shared weights",
-        source="not in the document", document="-",
+        figure="search", source="not in the document", document="-",
         criterion=_LESS + "the best of random ones by shared weights" + _IMAGES, **_POINTS),
 }  # fmt: skip
 
@@ -144,7 +147,7 @@ CLAIMS |= {
     "ways": dict(
         claim="A recurrent network at ten times its published rate, a GA and ASNG, one for each way to write"
         " an architecture down, find better ones than random search",
-        source="section 3, where they are listed", document="-",
+        figure="ways", source="section 3, where they are listed", document="-",
         criterion="regret after 1,000 evaluations of random search, less that of the recurrent network at ten"
         " times the published rate, of the GA and of ASNG, each by the best that was seen",
         rule="better", smallest=0.1, unit="points",
@@ -154,18 +157,19 @@ CLAIMS |= {
 # %% ../../nbs/53d_credit_claims.ipynb #claims-section
 CLAIMS |= {
     "near": dict(
-        claim="On digits accuracy comes near that of DARTS and SNAS", source="section 2.5.1", document="near",
+        claim="On digits accuracy comes near that of DARTS and SNAS", figure="search",
+        source="section 2.5.1", document="near",
         criterion=_LESS + "DARTS's and SNAS's, argmax on every edge, each" + _DIGITS,
         **_POINTS | dict(rule="not worse")),
     "as-far": dict(
-        claim="Credit comes as far as SNAS with about 30 % of its computing", source="section 2.5.1",
-        document="about 30 % of the time",
+        claim="Credit comes as far as SNAS with about 30 % of its computing", figure="course",
+        source="section 2.5.1", document="about 30 % of the time",
         criterion="multiply-adds until the cell is among the best 1 % of the space and stays there; not"
         " tested on digits, where SNAS is there as soon as α may learn",
         exploratory="written down after the searches had been seen"),
     "weights-first": dict(
         claim="On images learning the weights alone for a third of the steps finds better cells",
-        source="section 2.5.1", document="50 of 150 epochs",
+        figure="search", source="section 2.5.1", document="50 of 150 epochs",
         criterion=_LESS + "credit from the first step on" + _IMAGES, **_POINTS),
     "retrained": dict(
         claim="On digits retraining raises the accuracy of credit's cell far above that with shared weights",

@@ -20,6 +20,7 @@ L1."""
 CLAIMS: dict[str, dict] = {
     "flat": dict(
         claim="For λ ≤ 10⁻² quality cannot depend on λ: the networks are all but one (as published)",
+        figure="architecture-against-lambda",
         source="slide on quality against epoch; definition of α(λ)",
         document="practically unchanged at every epoch",
         criterion="arithmetic on the learned b₁: between λ = 10⁻⁴ and 10⁻² the odds of two operations on an "
@@ -31,6 +32,7 @@ CLAIMS: dict[str, dict] = {
 CLAIMS |= {
     "worse": dict(
         claim="Quality is clearly worse at λ = 10⁻¹ (as published)",
+        figure="quality-against-epoch",
         source="slide on quality against epoch",
         document="5 points lower at the end (90.6 against 95.3 to 95.8), lower only from epoch 40 on",
         criterion="more than 1 point lower in the last epoch; needs the document's number of steps",
@@ -47,6 +49,7 @@ CLAIMS |= {
 CLAIMS |= {
     "table-flat": dict(
         claim="The document's table: for λ ≤ 10⁻² quality is practically unchanged",
+        figure="quality-against-epoch",
         source="slide on quality against epoch; slide with the table",
         document="“practically does not change” at each epoch",
         criterion="arithmetic:"
@@ -54,6 +57,7 @@ CLAIMS |= {
     ),
     "table-worse": dict(
         claim="The document's table: at λ = 10⁻¹ quality is clearly worse",
+        figure="quality-against-epoch",
         source="slide on quality against epoch; slide with the table",
         document="“clearly worse than for the other values”",
         criterion="arithmetic:"
@@ -98,6 +102,7 @@ CONTROL = dict(
     smallest=0.25,
     unit="of an average cell",
     raised=SEEDS,
+    figure="grid",
 )
 OURS = CONTROL | dict(document="not in the document")
 
@@ -143,6 +148,7 @@ CLAIMS |= {
 # %% ../../nbs/52c_hypernet_claims.ipynb #claims-six
 SEEN = "the criterion was written after these searches had been seen"
 FIRST = dict(
+    figure="cost-against-lambda",
     source="conclusion",
     document="not in the document",
     criterion="parameters of the strongest operations, every edge, at the smallest λ of its span minus "
@@ -153,6 +159,7 @@ CLAIMS |= {
     "control-printed": FIRST | dict(claim="A larger λ makes the network smaller (printed)"),
     "control-counted": dict(
         claim="A larger λ makes the network smaller (counted)",
+        figure="cost-against-lambda",
         source="conclusion",
         document="not in the document",
         criterion="none that could be met: λ ≤ 10⁻³ on a raw scale moves α by at most 0.001 b₁; "
@@ -167,6 +174,7 @@ CLAIMS |= {
 CLAIMS |= {
     "five": dict(
         claim="One trained hypernetwork has five sizes at five λ, each smaller than the one before",
+        figure="five-complexities",
         source="what the conclusion promises",
         document="not measured",
         criterion="five different sizes, falling with λ, in every seed; one seed can refute it",

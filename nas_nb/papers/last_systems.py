@@ -41,21 +41,23 @@ _LUO = "Luo et al. 2018; NAONet in table 1 of asng-nas"
 CLAIMS: dict[str, dict] = {
     "nao-random": dict(
         claim="With 1,000 evaluations NAO, a small one, beats random search, by look-up",
+        figure="nao-regret",
         source=_LUO, document="2.11 % error after 1,000 networks; no comparison in the document",
         criterion=_BOTH.format("random search, exactly,"), rule="better", **_UNIT),
     "nao-evolution": dict(
         claim="With 1,000 evaluations NAO, a small one, is not worse than regularised evolution, by look-up",
-        source=_LUO, document="as good as AmoebaNet with a fraction of its networks",
+        figure="nao-regret", source=_LUO, document="as good as AmoebaNet with a fraction of its networks",
         criterion=_BOTH.format("evolution (a thousand searches in 95_arena)"), rule="not worse", **_UNIT),
     "nao-gradient": dict(
         claim="The gradient of the prediction finds better architectures than random directions",
-        source=_LUO, document="taken for granted",
+        figure="nao-regret", source=_LUO, document="taken for granted",
         criterion="after 1,000 evaluations, on NAS-Bench-201, paired by seed, with which both begin alike:"
         " regret with steps in random directions less that with the gradient", rule="better", **_UNIT),
 }  # fmt: skip
 
 # %% ../../nbs/95h_last_systems.ipynb #claims-smash
-_BROCK, _TAU = "Brock et al. 2018; SMASHv2 in table 1 of asng-nas", dict(smallest=0.05, unit="of τ")
+_BROCK = "Brock et al. 2018; SMASHv2 in table 1 of asng-nas"
+_TAU = dict(smallest=0.05, unit="of τ", figure="smash-scores")
 _RANKS = "Kendall's τ of SMASH scores (64 units) with the table, all functions, paired by seed, minus "
 CLAIMS |= {
     "smash-ranks": dict(
@@ -79,11 +81,13 @@ CLAIMS |= {
 _PICK = "of the best of 100 random encodings by SMASH score, "
 CLAIMS |= {
     "smash-pick": dict(
-        claim="What SMASH picks is better than a uniform draw, at this rate", source=_BROCK,
+        claim="What SMASH picks is better than a uniform draw, at this rate", figure="smash-scores",
+        source=_BROCK,
         document="4.03 % error after 1.5 GPU days", criterion="percentile " + _PICK + "minus ½",
         rule="better", smallest=0.1, unit="of percentile"),
     "smash-random": dict(
-        claim="What SMASH picks is better than what shared weights pick", source=_BROCK,
+        claim="What SMASH picks is better than what shared weights pick", figure="smash-scores",
+        source=_BROCK,
         document="not compared", criterion="accuracy in the table " + _PICK + "minus that of the best of the"
         " same 100 by shared weights, paired by seed", rule="better", smallest=1.0, unit="points"),
 }  # fmt: skip
@@ -94,12 +98,13 @@ _FOUND = "accuracy on test images, paired by fresh seed: the rule that a control
 CLAIMS |= {
     "rules-random": dict(
         claim="With 500 evaluations a controller finds better update rules than random search",
-        source=_BELLO, document="better than random search",
+        figure="rules-regret", source=_BELLO, document="better than random search",
         criterion="after 500 evaluations, in the table of rules: mean regret of random search, exactly, less"
         " that of the best that each search of the controller has seen", rule="better", **_UNIT),
 } | {
     f"rules-{name.lower()}": dict(
         claim=f"The rules that are found train better than {name} at its best learning rate", source=_BELLO,
+        figure="rules-table",
         document="better than Adam, RMSProp and SGD on CIFAR-10", criterion=f"{_FOUND} {name}",
         rule="better", smallest=1.0, unit="points")
     for name in ("SGD", "Adam")

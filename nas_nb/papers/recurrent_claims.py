@@ -38,8 +38,8 @@ CLAIMS |= {
 # %% ../../nbs/54h_recurrent_claims.ipynb #example
 CLAIMS |= {
     "loose-ends": dict(
-        claim="The output is the mean of the nodes that no other node reads", source="ENAS, recurrent cells",
-        document="h = (h3 + h4) / 2 for four nodes",
+        claim="The output is the mean of the nodes that no other node reads", figure="recurrent-cells",
+        source="ENAS, recurrent cells", document="h = (h3 + h4) / 2 for four nodes",
         criterion="arithmetic: the cell of four nodes gives what the article's five equations give, within"
         " 1e-5 over five steps"),
     "arrows": dict(
@@ -56,13 +56,13 @@ _PERCENT = dict(rule="better", smallest=2.0, unit="%")
 CLAIMS |= {
     "text-enas-nas": dict(
         claim="ENAS' cell has a lower perplexity than NAS', trained briefly on a small text",
-        source="ENAS, Penn Treebank",
-        document="55.8 against 62.4", exploratory=_SEEN,
+        figure="perplexity",
+        source="ENAS, Penn Treebank", document="55.8 against 62.4", exploratory=_SEEN,
         criterion=_TEST + " by seed: NASCell over ENAS'", **_PERCENT),
     "text-enas-lstm": dict(
         claim="ENAS' cell has a lower perplexity than LSTM, trained briefly on a small text",
-        source="ENAS, Penn Treebank",
-        document="it is what the search is for", exploratory=_SEEN,
+        figure="perplexity",
+        source="ENAS, Penn Treebank", document="it is what the search is for", exploratory=_SEEN,
         criterion=_TEST + " by seed: LSTM over ENAS'", **_PERCENT),
 }  # fmt: skip
 
@@ -70,11 +70,13 @@ CLAIMS |= {
 CLAIMS |= {
     "text-nas-lstm": dict(
         claim="NAS' cell has a lower perplexity than LSTM, trained briefly on a small text",
+        figure="perplexity",
         source="NAS, summary",
         document="good results on Penn Treebank", exploratory=_SEEN,
         criterion=_TEST + " by seed: LSTM over NASCell", **_PERCENT),
     "text-plain": dict(
         claim="Cells as the article writes them, without gates, are as good as those of the public code",
+        figure="perplexity",
         source="ENAS, recurrent cells; the public code has gates, and averages all nodes",
         document="h = act(h W), mean of loose ends",
         criterion=_TEST + " by seed: the cell with gates over the same without, loose ends averaged",
@@ -86,11 +88,11 @@ _ANEW = "test perplexity of what is found, trained anew, 100 · ln of the ratio,
 CLAIMS |= {
     "text-nas-search": dict(
         claim="A controller finds better recurrent cells than chance with as many trained children",
-        source="NAS, recurrent cells", document="it is what the method is for",
+        figure="text-search", source="NAS, recurrent cells", document="it is what the method is for",
         criterion=_ANEW + "random search's best child over REINFORCE's, trees of four leaves", **_PERCENT),
     "text-enas-search": dict(
         claim="A controller that shares weights finds better recurrent cells than chance that shares them",
-        source="ENAS, recurrent cells", document="55.8; no random cell beside it",
+        figure="text-search", source="ENAS, recurrent cells", document="55.8; no random cell beside it",
         criterion=_ANEW + "what uniform draws find over what REINFORCE finds, graphs of six nodes",
         **_PERCENT),
 }  # fmt: skip
@@ -99,7 +101,7 @@ CLAIMS |= {
 CLAIMS |= {
     "text-sharing": dict(
         claim="In a fraction of the time ENAS finds as good a recurrent cell as NAS",
-        source="ENAS, Penn Treebank", document="55.8 against 62.4, 1,000 times faster",
+        figure="text-search", source="ENAS, Penn Treebank", document="55.8 against 62.4, 1,000 times faster",
         criterion=_ANEW + "NAS' (REINFORCE, children from scratch) over ENAS' (REINFORCE, shared weights)",
         rule="not worse", smallest=2.0, unit="%"),
     "text-cheaper": dict(

@@ -25,11 +25,11 @@ CLAIMS: dict[str, dict] = {
         criterion="arithmetic:"
         " the largest number that the papers of NAS and NASNet report is at least 1,000"),
     "sampling": dict(claim="Of the ways to sample, a threshold gives the best graph, with shared weights",
-        source="section 4.1", document="effective; no number", exploratory=_SEEN,
+        figure="samplings", source="section 4.1", document="effective; no number", exploratory=_SEEN,
         criterion="fact: its graph has the highest accuracy with shared weights in every seed; by chance "
         "that happens with a probability below 0.01"),
     "vary": dict(claim="The graphs that DARTS converges to differ from run to run",
-        source="section 3.2", document="the converged graphs vary",
+        figure="samplings", source="section 3.2", document="the converged graphs vary",
         criterion="fact: they differ at least half as much as graphs with as many shortcuts drawn at random"),
     "bias": dict(claim="How far α is learned decides which weights can be learned well",
         source="section 3.2", document="a bias; no number",
@@ -48,15 +48,16 @@ CLAIMS |= {
         source="section 3.2", document="made faster; no number",
         criterion="arithmetic: by counted operations an evaluation costs at most 1 % of training a graph"),
     "diverse": dict(claim="TDGA solves premature convergence",
-        source="section 2.2", document="solved; no number",
+        figure="space", source="section 2.2", document="solved; no number",
         criterion="share of searches that have found the graph with the lowest loss on the images that "
         "select: T = 0.003 minus T = 0, 14 free gates, each supernet",
         rule="better", smallest=0.05, unit="of searches"),
     "temperature": dict(claim="A temperature above 0 finds better architectures than T = 0",
+        figure="space",
         source="what section 2.2 says of TDGA", document="premature convergence is solved; no number",
         criterion=f"what T = 0 finds minus what T = 0.003 finds{_WHERE}", **_LOSS),
     "fixed": dict(claim="TDGA works better with fixed weights than with weights trained during the search",
-        source="section 4.2", document="fixed weights make it work", exploratory=_SEEN,
+        figure="ablations", source="section 4.2", document="fixed weights make it work", exploratory=_SEEN,
         criterion="loss of the best on the images that select, 105 gates: with weights trained minus fixed",
         **_LOSS),
 }  # fmt: skip
@@ -64,14 +65,15 @@ CLAIMS |= {
 # %% ../../nbs/50g_tdga_claims.ipynb #claims3
 CLAIMS |= {
     "beyond": dict(claim="TDGA finds architectures beyond the baseline (with shared weights)",
-        source="sections 4.2 and 5", document="beyond the baseline; which one is not said",
+        figure="space", source="sections 4.2 and 5", document="beyond the baseline; which one is not said",
         criterion=f"graph of DARTS minus what TDGA finds{_EACH}", **_LOSS),
     "late": dict(claim="From generation 50 to 150 the evaluation goes on improving",
+        figure="space",
         source="figure 1 and section 4.2", document="TDGA works effectively; the picture is lost",
         criterion="generation 50 minus the last one (a third of the way in a shorter search), both of the "
         f"best and of the population's mean{_WHERE}", **_LOSS),
     "random": dict(claim="TDGA finds better architectures than as many random ones",
-        source="section 5", document="works effectively; no comparison",
+        figure="space", source="section 5", document="works effectively; no comparison",
         criterion="the best of as many different random graphs, drawn uniformly, minus what TDGA finds"
         f"{_EACH}", **_LOSS),
     "images": dict(claim="With more images for the fitness, what is found is better elsewhere",
@@ -83,11 +85,11 @@ CLAIMS |= {
 # %% ../../nbs/50g_tdga_claims.ipynb #claims4
 CLAIMS |= {
     "scratch": dict(claim="Trained from scratch, what TDGA found beats plain VGG19",
-        source="section 5", document="beyond the baseline; no number", exploratory=_SEEN,
+        figure="retrained", source="section 5", document="beyond the baseline; no number", exploratory=_SEEN,
         criterion="test accuracy of TDGA's best three minus plain VGG19's, search by search",
         rule="better", smallest=1.0, unit="points"),
     "added": dict(claim="Trained from scratch, what TDGA found beats the best of as many random neighbours",
-        source="section 5", document="not compared", exploratory=_SEEN,
+        figure="retrained", source="section 5", document="not compared", exploratory=_SEEN,
         criterion="test accuracy of TDGA's best minus the random one's, same training seed, search by search",
         rule="better", smallest=0.5, unit="points"),
 }  # fmt: skip
