@@ -1,13 +1,15 @@
 "Searches by look-up: what they see, what they return, and random search without a random number."
 
+import math
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from nas_nb.files import Checkpoint
-from nas_nb.papers.arena_figures import against, judge_lookup, missed, of_seeds
+from nas_nb.papers.arena_figures import against, judge_lookup, judge_pairs, missed, of_seeds, room_over
 from nas_nb.papers.arena_lookup import (
     METHODS,
     Arena,
@@ -97,6 +99,29 @@ def test_a_run_that_is_missing_leaves_a_claim_untested():
 
     judge_lookup(Study(), "one", lambda: {}["TPE"])
     assert said == {"one": ("no run of TPE in this profile", dict(tested=False))}
+
+
+@pytest.mark.parametrize(
+    "mean, room, tested, needed",
+    [(0.0, 0.9, False, "a space with more room"), (0.8, 0.9, False, "a space with more room"),
+     (-0.8, 0.9, True, None), (0.0, 1.0, True, None), (0.0, math.inf, True, None)],
+)  # fmt: skip
+def test_without_room_only_an_interval_below_0_decides(mean, room, tested, needed):
+    said = {}
+    stated = dict(one=dict(rule="better", smallest=1.0))
+    study = SimpleNamespace(stated=stated, judge=lambda id, ours, **how: said.update(how, ours=ours))
+    judge_pairs(study, "one", mean + np.array([-0.2, -0.1, 0, 0.1, 0.2]), room=room)
+    assert said["tested"] is tested and said.get("needed") == needed
+    assert ("is possible here" in said["ours"]) == math.isfinite(room)
+
+
+def test_the_room_over_a_method_is_what_it_misses_on_the_worst_table():
+    exact = dict(result=dict(counts=[1000], seen=dict(mean=[2.0])))
+    seen = lambda regret: dict(regret={"5": regret}, above={"5": "1 1"})
+    table = lambda regret: {"exact": exact, "GA": dict(result=dict(encodings=9, seen=seen(regret)))}
+    runs = {"nasbench201-12": table("100 300"), "nasbenchmacro": table("20 80")}
+    assert room_over(runs, "GA", 5) == pytest.approx(0.25)
+    assert room_over(runs, "GA", 5, tables=1) == pytest.approx(1)
 
 
 def test_tpe_where_optuna_is_there():

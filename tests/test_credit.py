@@ -41,6 +41,7 @@ from nas_nb.known_tables import known_table
 from nas_nb.methods import settings_of
 from nas_nb.operations import DARTS_OPS, NB201_OPS
 from nas_nb.papers import credit_ends as ends
+from nas_nb.papers import credit_verdicts as verdicts
 from nas_nb.papers.arena_oneshot import MAKERS, SAMPLED, one_search, step_cost_run
 from nas_nb.papers.credit_runs import VARIANTS, Writer, rnn_run
 from nas_nb.papers.credit_search import equal_tries
@@ -754,6 +755,14 @@ def test_too_few_pairs_are_no_verdict():
     assert asked[0] == dict(tested=False, pairs=4, needed="about 20 pairs")
     assert len(asked[1]["differences"]) == 9 and asked[1]["tested"]
     assert asked[2]["tested"] is False and asked[2]["room"] == 0.9  # no room for what would matter
+
+
+def test_a_distribution_that_has_hardly_moved_is_not_tested():
+    inside = pd.DataFrame(dict(dilated=[1, 1, 0, 0, 0], entropy=[0.98] * 5))
+    assert verdicts.separable(inside, 40)["tested"] is False
+    moved = verdicts.separable(inside.assign(entropy=0.5), 40)
+    assert moved["holds"] and "tested" not in moved and moved["free"] == 3
+    assert not verdicts.separable(inside.assign(entropy=0.5, dilated=1), 40)["holds"]
 
 
 def test_how_soon_a_way_stays_near_the_best():
