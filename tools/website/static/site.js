@@ -21,3 +21,11 @@ document.addEventListener("DOMContentLoaded", () => {
   title.before(button);
   show(remembered.get() === "open");
 });
+
+// A picture that is linked opens; Sphinx's links to files save them instead, with an icon that says so.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const link of document.querySelectorAll('a.download[href$=".png"]')) {
+    link.removeAttribute("download");
+    for (const part of [link, ...link.querySelectorAll(".download")]) part.classList.remove("download");
+  }
+});
