@@ -68,16 +68,22 @@ def _labelled(ways: Sequence, states: Sequence) -> list[list[float]]:
         found.append([*way, *(round(v, 1) for v in place)])
     return found
 
+# %% ../nbs/16a_player.ipynb #check-cells
+def _check_cells(genotypes, rows):
+    if not genotypes:
+        raise ValueError("nothing to play: there are no genotypes")
+    if bad := [(a, b) for a, b in rows if not 0 <= a < b or b < 2]:
+        raise ValueError(f"{bad[0]} is no way: states 0 and 1 are the inputs, the nodes come from 2 on")
+
 # %% ../nbs/16a_player.ipynb #cell-panel
 def cell_panel(
     genotypes: Sequence[Genotype],  # of each state
     kind: str = "normal",  # or "reduce"
     title: str = "",
-    rows: Sequence[tuple] = (),  # (from, to): the pairs that a click chooses among, in a map's order
+    rows: Sequence[tuple] = (),  # (from, to), states: the pairs that a click chooses among, in a map's order
 ) -> dict:
-    "The cells of all states, nodes in fixed places; raises `ValueError` without genotypes."
-    if not genotypes:
-        raise ValueError("nothing to play: there are no genotypes")
+    "The cells of all states, nodes in place; raises `ValueError` without genotypes, or for other pairs."
+    _check_cells(genotypes, rows)
     cells = [getattr(g, kind) for g in genotypes]
     concat, n = getattr(genotypes[0], f"{kind}_concat"), len(cells[0])
     used = [[(j, 2 + i, op) for i, node in enumerate(c) for op, j in node] for c in cells]
@@ -247,6 +253,10 @@ const go = i => {
   get("now").textContent = shown.labels[k];
   for (const update of updates) update(k);
 };
+const offer = (what, sign) => {  // the button
+  get("play").setAttribute("aria-label", what);
+  get("play").textContent = sign;
+};
 const pick = row => {
   get("row").value = picked = row;
   go(k);
@@ -386,6 +396,7 @@ const open = i => {
   picked = many ? Math.min(picked, many.titles.length - 1) : 0;
   get("row").value = picked;
   get("at").max = shown.labels.length - 1;
+  get("now").style.minWidth = `${Math.max(...shown.labels.map(label => label.length))}ch`;
   go(Math.min(k, shown.labels.length - 1));
 };
 """
@@ -403,11 +414,11 @@ get("play").onclick = () => {
   if (timer !== null) {
     clearInterval(timer);
     timer = null;
-    get("play").textContent = "▶";
+    offer("play", "▶");
     return;
   }
   if (k === shown.labels.length - 1) go(0);
-  get("play").textContent = "⏸";
+  offer("pause", "⏸");
   timer = setInterval(() => k < shown.labels.length - 1 ? go(k + 1) : get("play").onclick(), pace());
 };
 k = DATA.start;
@@ -438,7 +449,7 @@ svg {flex: 1; min-height: 0; width: 100%} .line {fill: none; stroke-width: 1.5px
 _PAGE = Template("""<!doctype html><html lang="en"><meta charset="utf-8"><title>$name</title><style>$style
 #at {flex: 1; min-width: 140px; min-height: 28px} #play {min-width: 36px}
 #which, #row {flex: 0 1 auto; max-width: 20em; text-overflow: ellipsis}
-#now {min-width: 7em; white-space: nowrap; font-variant-numeric: tabular-nums; font-weight: bold}
+#now {white-space: nowrap; font-variant-numeric: tabular-nums; font-weight: bold}
 #panels {grid-template-columns: $columns}
 </style><form onsubmit="return false"><select id="which" aria-label="$choice"></select>
 <label for="at">$name</label><button id="play" type="button" aria-label="play">▶</button>

@@ -56,3 +56,16 @@ def status(result, id: str) -> str:
 
 def copy_of(project: Path, id: str) -> str:
     return (project / "figures" / "quick" / id / f"{id}.ipynb").read_text()
+
+
+def small_site(root: Path, nbs: dict[str, list[dict]]):  # name → cells; one of each band is needed
+    "Write the notebooks, and what a site shows beside them."
+    for folder in ("nbs", "nas_nb", "data"):
+        (root / folder).mkdir()
+    for name, cells in nbs.items():
+        text = json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5))
+        (root / "nbs" / f"{name}.ipynb").write_text(text, encoding="utf-8")
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md", "data/README.md"):
+        start = "../README.md" if "/" in name else "README.md"
+        (root / name).write_text(f"# {name}\n\n[start]({start})\n")
+    (root / "README.md").touch()

@@ -12,6 +12,7 @@ from pathlib import Path
 import build_site
 import pytest
 from fastcore.docments import docments
+from projects import small_site
 from website import api, pages
 from website.check import check
 
@@ -37,10 +38,6 @@ def text(id, source):
 
 def shows(data, **metadata):
     return dict(output_type="display_data", data=data, metadata=metadata)
-
-
-def notebook(*cells):
-    return dict(cells=[*cells], metadata={}, nbformat=4, nbformat_minor=5)
 
 
 def links(tmp_path):
@@ -311,15 +308,7 @@ def built(tmp_path_factory):
         ],
         "90_claims": [title("claims")],
     }
-    for folder in ("nbs", "nas_nb", "data"):
-        (root / folder).mkdir()
-    for name, cells in nbs.items():
-        (root / "nbs" / f"{name}.ipynb").write_text(json.dumps(notebook(*cells)), encoding="utf-8")
-    for name in ("CONTRIBUTING.md", "CHANGELOG.md", "data/README.md"):
-        (root / name).write_text(
-            f"# {name}\n\n[start](/README.md)\n".replace("(/", "(../" if "/" in name else "(")
-        )
-    (root / "README.md").touch()
+    small_site(root, nbs)
     (root / "nas_nb/core.py").write_text('"""core"""\n__all__ = ["LIMIT"]\nLIMIT = 3  # trees\n')
     return root / "_site", build_site.build(root / "_site", root)
 

@@ -90,6 +90,13 @@ def test_every_state_can_be_reached(name, tmp_path):
             assert min(parts for _, parts, _ in states) > 0
 
 
+def test_a_click_on_a_way_of_the_cell_chooses_its_own_row():
+    (frame,) = frames("52_hypernet_complexity")
+    cell, rows, *_ = data(frame)["shows"][0]["panels"]
+    short = [name.replace("input", "in").replace("node ", "") for name in cell["names"]]
+    assert cell["rows"] == [rows["rows"].index(name) for name in short]
+
+
 # -- the numbers of 53 and 50 --
 
 

@@ -679,8 +679,9 @@ def lam_player(one: pd.DataFrame, errors: pd.DataFrame | None, record: dict, met
     p = probabilities(record, method, one["lam"])
     best = [[list(SHADES).index(list(SPACE.ops)[i]) for i in p[:, e].argmax(-1)] for e in range(14)]
     names = [op_label(op, short=True) for op in SHADES]
+    ways = [(state, 2 + node) for state, node in SPACE.edges]
     panels = [
-        cell_panel(genotypes, "reduce", "the cell: two edges into each node", SPACE.edges),
+        cell_panel(genotypes, "reduce", "the cell: two edges into each node", ways),
         map_panel(edge_names(), best, SHADES.values(), names, "most probable"),
         *lam_lines(one, errors, p),
     ]

@@ -36,6 +36,7 @@ html_static_path = ["static"]
 html_css_files, html_js_files = ["site.css"], ["site.js"]
 html_domain_indices = False  # the page `Library` lists the modules
 html_copy_source = html_show_sourcelink = False
+html_context = {"default_mode": "auto"}  # without it the theme complains in every page
 html_show_search_summary = False  # it asks for pages, which a browser refuses from file://
 html_theme_options = {
     "show_prev_next": True,
