@@ -308,8 +308,8 @@ ONESHOT = dict(  # joins the profiles of 95_arena
         shot_one_set=True,  # ASNG with the same images for weights and architecture
         shot_seeds=10,
         # searches with seeds from 10 on, too: ten more each time that a label stands here
-        shot_fresh=("ASNG",) + ("DARTS",) * 7 + ("random-search", "ASNG-one-set", "REINFORCE", "SNAS",
-            "ProxylessNAS", "SNAS-null", "ASNG-delta0=0.1", "ASNG-delta0=0.01"),
+        shot_fresh=("ASNG", "DARTS", "random-search", "ASNG-one-set", "REINFORCE", "SNAS", "ProxylessNAS",
+            "SNAS-null", "ASNG-delta0=0.1", "ASNG-delta0=0.01"),
         shot_fresh_seeds=10,
         shot_steps=3000, shot_looks=30, shot_block=10,
         shot_flips=1000,  # seeds of coin flips
