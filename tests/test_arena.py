@@ -103,10 +103,10 @@ def test_a_run_that_is_missing_leaves_a_claim_untested():
 
 @pytest.mark.parametrize(
     "mean, room, tested, needed",
-    [(0.0, 0.9, False, "a space with more room"), (0.8, 0.9, False, "a space with more room"),
-     (-0.8, 0.9, True, None), (0.0, 1.0, True, None), (0.0, math.inf, True, None)],
+    [(0.0, 0.9, False, "a space with more room"), (0.1, 0.9, False, "a space with more room"),
+     (0.8, 0.9, True, None), (-0.8, 0.9, True, None), (0.0, 1.0, True, None), (0.0, math.inf, True, None)],
 )  # fmt: skip
-def test_without_room_only_an_interval_below_0_decides(mean, room, tested, needed):
+def test_without_room_only_an_interval_on_one_side_of_0_decides(mean, room, tested, needed):
     said = {}
     stated = dict(one=dict(rule="better", smallest=1.0))
     study = SimpleNamespace(stated=stated, judge=lambda id, ours, **how: said.update(how, ours=ours))

@@ -474,10 +474,11 @@ ROOM = "a space with more room"
 _SAID = "{mean:+.3f} ({level:.3g} % interval {low:+.3f} to {high:+.3f}, n = {n})"
 
 
-def _below_0(study, id: str, differences) -> bool:
-    "Whether the interval, of the worst part, lies wholly on the other side than is claimed."
+def _holds_0(study, id: str, differences) -> bool:
+    "Whether the interval, of the worst part, has both signs."
     rule, smallest = (study.stated[id][k] for k in ("rule", "smallest"))
-    return weigh(rule, smallest, differences, level_of(study.stated, id), small=True)["high"] < 0
+    found = weigh(rule, smallest, differences, level_of(study.stated, id), small=True)
+    return found["low"] <= 0 <= found["high"]
 
 
 def judge_pairs(study, id: str, differences, said: str = _SAID, room=np.inf, **cited) -> Verdict:
@@ -489,7 +490,7 @@ def judge_pairs(study, id: str, differences, said: str = _SAID, room=np.inf, **c
         )
     if math.isfinite(room):
         said, cited = said + "; at most {room:+.2f} is possible here", cited | dict(room=room)
-    if full := room < study.stated[id]["smallest"] and not _below_0(study, id, differences):
+    if full := room < study.stated[id]["smallest"] and _holds_0(study, id, differences):
         cited |= dict(needed=ROOM)
     return study.judge(id, said, differences=differences, tested=not full, **cited)
 
