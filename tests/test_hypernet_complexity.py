@@ -382,12 +382,12 @@ def test_control_is_what_is_lost_in_average_cells():
     assert {part: x.to_dict() for part, x in pair["differences"].items()} == dict(
         count={1: 1.0}, more={1: -1.0}
     )
-    assert pair["ours"].endswith("none of those compared controls anything for certain")
+    assert pair["ours"].endswith("none of the settings compared is sure to control the size by itself")
     assert F.judge_pairs(table, {"": ("log signed", "raw signed")}, 95) == F.ABSENT
     sure = pd.DataFrame(dict(method=["a"] * 3 + ["b"] * 3, lost=[1.0, 1.1, 0.9, -1.0, 2.0, 0.1]))
     assert F.surely(sure, 95) == ["a"] and F.surely(sure, 99.9) == []
     told = [F.words_of_grid(sure.assign(seed=[0, 1, 2] * 2), level)[0] for level in (95, 99.9)]
-    assert "smaller with a: no other interval" in told[0] and "with none of them: no interval" in told[1]
+    assert "smaller only with a (n" in told[0] and "smaller with no setting (n" in told[1]
     network = R.network_for(images(8), 4, space=R.SMALL)
     mean = parameter_counts(network)[len(R.SMALL.edges) :].double().mean(1).sum().item()
     assert F.average_cell(network) == pytest.approx(mean)

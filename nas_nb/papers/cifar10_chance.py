@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['QUANTILES', 'RANDOMS', 'on_coin_flips', 'quantiles', 'coins_run', 'coins_of', 'coins_table', 'band_of', 'draw_band',
-           'fresh_search_of', 'fresh_trainings_of', 'fresh_seeds', 'fresh_table', 'leads']
+           'fresh_search_of', 'fresh_trainings_of', 'fresh_seeds', 'fresh_table', 'by_seed']
 
 # %% ../../nbs/55c_cifar10_chance.ipynb #chance-imports
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -136,7 +135,7 @@ def fresh_table(trainings: dict[int, list[dict]]) -> pd.DataFrame:  # seed → r
     return pd.DataFrame(rows, columns=["seed", "method", "error", "parameters"])
 
 # %% ../../nbs/55c_cifar10_chance.ipynb #fresh-leads
-def leads(fresh: pd.DataFrame) -> np.ndarray:  # (seeds,) points, from `fresh_table`
-    "Mean error of the random architectures minus that of ASNG's, seed by seed."
+def by_seed(fresh: pd.DataFrame) -> pd.DataFrame:  # from `fresh_table`
+    "A row for each seed: errors (%) of ASNG's and of the mean random architecture; lead: their difference."
     errors = fresh.groupby(["seed", "method"])["error"].mean().unstack()
-    return (errors["random"] - errors["ASNG"]).to_numpy()
+    return errors.assign(lead=errors["random"] - errors["ASNG"]).rename_axis(columns=None).reset_index()

@@ -6,12 +6,12 @@
 __all__ = ['LOOKS', 'STEP', 'SEARCH', 'TABLE1', 'BANDS', 'EDGE', 'PLACES', 'column_of', 'step_costs', 'costs_table',
            'shown_costs', 'growth_table', 'rise', 'plot_scaling', 'scaling_title', 'scaling_alt', 'tested', 'errors_of',
            'document_table', 'table1', 'shown_table', 'random_bands', 'plot_errors', 'plot_document', 'plot_table',
-           'table_title', 'table_alt', 'of_table', 'of', 'plot_cells', 'cells_title', 'choices_of', 'cells_alt',
-           'course_of', 'learned', 'plot_heat', 'plot_entropy', 'plot_lengths', 'with_coins', 'plot_theta', 'ends_of',
-           'inside_of', 'theta_title', 'theta_alt', 'argmax_view', 'argmax_title', 'argmax_alt', 'argmax_table',
-           'plot_starts', 'plot_delta0', 'starts_of', 'asng_of', 'last_lengths', 'delta0_title', 'delta0_alt',
-           'of_delta0', 'ranking_of', 'ranks_table', 'tau_with', 'taus_of', 'plot_ranking', 'ranking_title',
-           'ranking_alt']
+           'table_title', 'table_alt', 'of_table', 'plot_fresh', 'words_of_fresh', 'of', 'plot_cells', 'cells_title',
+           'choices_of', 'cells_alt', 'course_of', 'learned', 'plot_heat', 'plot_entropy', 'plot_lengths', 'with_coins',
+           'plot_theta', 'ends_of', 'inside_of', 'theta_title', 'theta_alt', 'argmax_view', 'argmax_title',
+           'argmax_alt', 'argmax_table', 'plot_starts', 'plot_delta0', 'starts_of', 'asng_of', 'last_lengths',
+           'delta0_title', 'delta0_alt', 'of_delta0', 'ranking_of', 'ranks_table', 'tau_with', 'taus_of',
+           'plot_ranking', 'ranking_title', 'ranking_alt']
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #figures-imports
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from ..cells import ASNG_CELL, Genotype, decode
+from ..claims import interval
 from ..draw import describe, draw_cell, op_legend
 from ..explore import Explorer, explore
 from .cifar10_chance import band_of, draw_band
@@ -222,10 +223,11 @@ def table_title(table: pd.DataFrame) -> str:
         rule = "random, two edges" if name.startswith("DARTS") else "random"
         if not name.startswith("random") or name == "random search":
             leads.append(at.loc[(space, name), "error"] - at.loc[(space, rule), "error"])
-    apart = at[at.index.get_level_values("method") == "random"]["error_sd"].max()
-    said = f"Errors of what was found: {min(leads):+.1f} to {max(leads):+.1f} points from random ones"
-    n = f" (n = {at.loc[('ASNG', 'ASNG'), 'runs']:.0f})"
-    return said + (f", which deviate by {apart:.1f}" if apart == apart else "") + n
+    random = at[at.index.get_level_values("method") == "random"].sort_values("error_sd").iloc[-1]
+    n = f"(mean of {at.loc[('ASNG', 'ASNG'), 'runs']:.0f})"
+    said = f"Errors of what was found {n}: {min(leads):+.1f} to {max(leads):+.1f} points from random ones"
+    apart = f", which deviate by {random['error_sd']:.1f} (n = {random['runs']:.0f})"
+    return said + (apart if random["error_sd"] > 0 else "")
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #table-alt
 def table_alt(table: pd.DataFrame) -> str:
@@ -239,6 +241,35 @@ def of_table(searches, finalists, trainings, priced) -> list[dict]:  # records
     "Those that table 1 is made from: as published, with δ⁰ = 1."
     alone = (r for r, f in zip(trainings, finalists) if f["delta0"] == 1)
     return [r for r in (*searches, *alone, *priced) if r["config"].get("delta0", 1) == 1]
+
+# %% ../../nbs/55b_cifar10_figures.ipynb #plot-fresh
+def plot_fresh(df: pd.DataFrame, level: float, smallest: float, title: str) -> plt.Figure:  # of `by_seed`
+    "By how much random architectures err more than ASNG's, seed by seed, and in the mean; `level`: percent."
+    mean, low, high = interval(df["lead"], level)
+    look = {k: LOOKS["ASNG"][k] for k in ("color", "marker")} | EDGE
+    fig, ax = plt.subplots(figsize=(6.4, 3.2))
+    ax.plot(range(len(df)), df["lead"], **look, ms=6, label="one seed")
+    bar = dict(fmt="D", color="black", ms=6, capsize=4, label=f"mean, {level:.4g} % interval")
+    ax.errorbar(len(df) + 0.5, mean, [[mean - low], [high - mean]], **bar)
+    ax.axhline(0, color="0.35", lw=1, ls=":")
+    ax.axhline(smallest, label=f"smallest effect of interest: {smallest:g}", **PAPER)
+    ax.set(xticks=[*range(len(df)), len(df) + 0.5], xticklabels=[*df["seed"], "mean"], xlabel="fresh seed")
+    ax.set_ylabel("error of random architectures\nless that of ASNG's, points")
+    fig.legend(loc="outside lower center", ncols=3, frameon=False)
+    headline(fig, title)
+    return fig
+
+# %% ../../nbs/55b_cifar10_figures.ipynb #words-of-fresh
+def words_of_fresh(df: pd.DataFrame, level: float, smallest: float) -> tuple[str, str]:  # title, alt text
+    "Whether chance is excluded on fresh seeds, and the smallest effect of interest."
+    mean, low, high = interval(df["lead"], level)
+    names = {0: "0", smallest: f"the smallest effect of interest, {smallest:g}"}
+    held = [name for x, name in names.items() if low <= x <= high]
+    title = f"On {len(df)} fresh seeds random architectures have {mean:+.2f} points more errors than ASNG's: "
+    title += f"the interval, {low:+.2f} to {high:+.2f}, holds "
+    title += " and ".join(held) if held else f"neither {' nor '.join(names.values())}"
+    alt = "Errors of random architectures less those of ASNG's, a point for each fresh seed, and their mean "
+    return title, f"{alt}with its interval. {title}."
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #of
 def of(searches: Sequence[dict], space: str, method: str, delta0: float = 1.0) -> list[dict]:
@@ -260,10 +291,10 @@ def plot_cells(genotype: Genotype, title: str) -> plt.Figure:
 def cells_title(record: dict, steps: int, coins: dict) -> str:  # of a search of ASNG, of `coins_run`
     "How sure ASNG is of its choices at the end, and how sure coin flips make it."
     sharp = np.mean([max(q) for q in record["result"]["history"][-1]["theta"]])
-    chance = f"on coin flips {coins['top'][0]:.0%} to {coins['top'][-1]:.0%}"
-    return (
-        f"The argmax of θ after {steps} steps; its choices have a mean probability of {sharp:.0%} ({chance})"
-    )
+    low, *_, high = (100 * p for p in coins["top"])
+    chance = f"on coin flips {low:.0f} to {high:.0f} %"
+    told = f"The argmax of θ after {steps} steps; its choices have a mean probability of"
+    return f"{told} {100 * sharp:.0f} % ({chance})"
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #cells-table
 def choices_of(genotype: Genotype) -> pd.DataFrame:
@@ -407,8 +438,11 @@ def argmax_title(record: dict, coins: dict) -> str:  # of a search, of `coins_ru
     "How many choices are at the end what they were at the first look; and on coin flips."
     first, *_, last = record["result"]["history"]
     kept = np.mean([np.argmax(a) == np.argmax(b) for a, b in zip(first["theta"], last["theta"])])
-    chance = f"on coin flips {coins['kept'][0]:.0%} to {coins['kept'][-1]:.0%}"
-    return f"{kept:.0%} of all choices are at the end what they were at step {first['step']} ({chance})"
+    low, *_, high = (100 * p for p in coins["kept"])
+    chance = f"on coin flips {low:.0f} to {high:.0f} %"
+    return (
+        f"{100 * kept:.0f} % of all choices are at the end what they were at step {first['step']} ({chance})"
+    )
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #argmax-alt
 def argmax_alt(record: dict, coins: dict) -> str:

@@ -160,11 +160,12 @@ def similar(ours: pd.DataFrame, steps: int) -> dict:  # from `tested`
 
 # %% ../../nbs/55d_cifar10_verdicts.ipynb #entropies
 def entropies(course: pd.DataFrame, coins: pd.DataFrame) -> dict:  # from `course_of`, `coins_table`
-    "Entropy at the end in the space of DARTS, as texts; of ASNG on coin flips, too."
+    "Entropy at the end in the space of DARTS, in percent, as texts; of ASNG on coin flips, too."
     ends = ends_of(course)["entropy"].loc["DARTS"]
     flips = coins[(coins["space"] == "DARTS") & (coins["what"] == "entropy")].iloc[-1]
-    said = dict(coins_low=f"{flips['low']:.0%}", coins_high=f"{flips['high']:.0%}")
-    return {f"{key(m)}_entropy": f"{e:.0%}" for m, e in ends.items()} | said
+    percent = lambda x: f"{100 * x:.0f}"
+    said = dict(coins_low=percent(flips["low"]), coins_high=percent(flips["high"]))
+    return {f"{key(m)}_entropy": percent(e) for m, e in ends.items()} | said
 
 # %% ../../nbs/55d_cifar10_verdicts.ipynb #sharper
 def sharper(searches: Sequence[dict], coins: pd.DataFrame) -> dict:  # of `search_run`, from `coins_table`

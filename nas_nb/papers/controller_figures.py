@@ -90,11 +90,12 @@ def counted() -> dict:  # decisions, same, channels, weights (millions)
 # %% ../../nbs/54b_controller_figures.ipynb #search-table
 NAMES = dict(REINFORCE="REINFORCE", PPO="PPO", bare="without baseline", random="random",
     flipped="REINFORCE on coin flips", flipped_ppo="PPO on coin flips")  # fmt: skip
-_COLOR = dict(REINFORCE="#9a3b26", PPO="#1f6f8b", bare="0.45", random=COLORS[4], flipped="#9a3b26",
-    flipped_ppo="#1f6f8b")  # fmt: skip
-_DASH = dict(
-    REINFORCE="-", PPO="--", bare="-.", random=(0, (1, 1)), flipped=(0, (1, 2)), flipped_ppo=(0, (3, 3))
-)
+_LOOK = dict(  # grey is for nulls
+    REINFORCE=("#9a3b26", "-", "o"), PPO=("#1f6f8b", "--", "s"), bare=("#d98b6a", "-.", "^"),
+    random=(COLORS[4], (0, (1, 1)), ""), flipped=("0.3", (0, (1, 2)), "x"),
+    flipped_ppo=("0.55", (0, (3, 1, 1, 1)), "+"),
+)  # fmt: skip
+_LOOK = {rule: dict(zip(("color", "linestyle", "marker"), look)) for rule, look in _LOOK.items()}
 
 
 def search_table(records: dict) -> pd.DataFrame:  # rule, rate, seed, evaluations, reward, regret
@@ -156,9 +157,10 @@ def rates_shown(df: pd.DataFrame) -> pd.DataFrame:  # from `search_table`
 # %% ../../nbs/54b_controller_figures.ipynb #rates-plot
 def _line(ax, df, rule, at):
     rows = df[(df["rule"] == rule) & (df["evaluations"] == at)].groupby("rate")["reward"].agg(["mean", "std"])
-    look = dict(color=_COLOR[rule], linestyle=_DASH[rule], marker=dict(REINFORCE="o", PPO="s").get(rule, "^"))
     shift = dict(REINFORCE=0.95, PPO=1.05).get(rule, 1.0)  # bars beside each other
-    ax.errorbar(rows.index * shift, rows["mean"], rows["std"], capsize=2, ms=4, label=NAMES[rule], **look)
+    ax.errorbar(
+        rows.index * shift, rows["mean"], rows["std"], capsize=2, ms=4, label=NAMES[rule], **_LOOK[rule]
+    )
 
 
 def plot_rates(df: pd.DataFrame, looks: Sequence[int], title: str) -> plt.Figure:  # from `search_table`
@@ -168,7 +170,7 @@ def plot_rates(df: pd.DataFrame, looks: Sequence[int], title: str) -> plt.Figure
         for rule in (r for r in ("bare", "REINFORCE", "PPO") if r in set(df["rule"])):
             _line(ax, df, rule, at)
         chance = df[(df["rule"] == "random") & (df["evaluations"] == at)]["reward"].mean()
-        ax.axhline(chance, color=_COLOR["random"], linestyle=_DASH["random"], label="random")
+        ax.axhline(chance, label="random", **_LOOK["random"])
         ax.axvline(3.5e-4, label="NASNet's rate", **PAPER)
         ax.set(xscale="log", xlabel="learning rate of the controller", title=f"after {at:,} evaluations")
         rates = sorted(df[df["rule"] == "PPO"]["rate"].unique())
@@ -181,11 +183,9 @@ def plot_rates(df: pd.DataFrame, looks: Sequence[int], title: str) -> plt.Figure
 # %% ../../nbs/54b_controller_figures.ipynb #curves-plot
 def _curve(ax, df, rule, rate, name):
     rows = df[(df["rule"] == rule) & np.isclose(df["rate"], rate)].groupby("evaluations")["reward"]
-    look = dict(color=_COLOR[rule], linestyle=_DASH[rule])
-    ax.plot(rows.mean(), label=name, **look)
-    ax.fill_between(
-        rows.mean().index, rows.quantile(0.05), rows.quantile(0.95), alpha=0.15, lw=0, color=_COLOR[rule]
-    )
+    ax.plot(rows.mean(), label=name, ms=4, markevery=0.15, **_LOOK[rule])
+    low, high = rows.quantile(0.05), rows.quantile(0.95)
+    ax.fill_between(low.index, low, high, alpha=0.15, lw=0, color=_LOOK[rule]["color"])
 
 
 def plot_curves(df: pd.DataFrame, best: dict, null: float, title: str) -> plt.Figure:  # rule → rate

@@ -20,7 +20,7 @@ from ..claims import Verdict, _enough, level_of
 from .arena_figures import LOOK as WAY_LOOKS
 from .arena_figures import judge_pairs, of_seeds
 from .credit_search import WAYS, equal_tries
-from .oneshot_figures import LOOK, choices_of, live, paired
+from .oneshot_figures import LOOK, choices_of, draw_dots, live, paired
 from ..plots import COLORS, headline
 from ..tables import Table, encodings
 
@@ -101,12 +101,6 @@ _LOOKS = LOOK | {
 def _color(name):
     return _LOOKS.get(name, LOOK[RANDOM] if name.startswith(RANDOM) else dict(color="0.3"))["color"]
 
-
-def _strip(ax, y, x, name):
-    spread = np.random.default_rng(0).uniform(-0.16, 0.16, len(x))
-    ax.plot(x, y + spread, "o", color=_color(name), alpha=0.6, markersize=4.5, markeredgewidth=0)
-    ax.plot([x.mean()], [y], "|", color=_color(name), markersize=15, markeredgewidth=2)
-
 # %% ../../nbs/95f_credit_ends.ipynb #plot-ends
 def plot_ends(spaces: dict[str, tuple[pd.DataFrame, Table]], title: str) -> plt.Figure:
     "Accuracy of each found cell, trained by itself; `spaces`: name → (from `search_table`, its table)."
@@ -117,7 +111,7 @@ def plot_ends(spaces: dict[str, tuple[pd.DataFrame, Table]], title: str) -> plt.
     for ax, (space, (df, table)) in zip(axes[0], spaces.items()):
         for y, name in enumerate(names):
             if len(x := accuracy_of(df, name).to_numpy()):
-                _strip(ax, y, x, name)
+                draw_dots(ax, y, x, _color(name), x.mean(), 0.16, alpha=0.6, ms=4.5)
         for at in (table.score([[2] * 6]).item(), best_of(table)):
             ax.axvline(at, color="0.35", linestyle=":", linewidth=1)
         ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5), title=space)

@@ -572,10 +572,8 @@ def words_of_control(table: pd.DataFrame, smallest: float) -> tuple[str, str]:  
     n, by = table["seed"].nunique(), {name: x for name, x in table.groupby("method")["lost"]}
     every = [name for name in VARIANTS if name in by and (by[name] > smallest).all()]
     rest = [name for name in VARIANTS if name in by and name not in every]
-    title = (
-        f"All searches with {', '.join(every) or 'none of them'} lose more than {smallest:g} of an average "
-    )
-    title += "cell from the smallest λ to the largest"
+    who = f"All searches with {', '.join(every)}" if every else "With no variant do all searches"
+    title = f"{who} lose more than {smallest:g} of an average cell from the smallest λ to the largest"
     if rest:
         others = pd.concat([by[name] for name in rest])
         title += f"; {', '.join(rest)} lose {others.min():+.2f} to {others.max():+.2f}"
@@ -588,8 +586,8 @@ def words_of_grid(df: pd.DataFrame, level: float) -> tuple[str, str]:  # `df`: f
     "What the figure of the grid shows."
     sure = surely(df, level)
     n = df.groupby("method")["seed"].nunique().min()
-    title = f"A larger λ is seen to make the network smaller with {', '.join(sure) or 'none of them'}: no "
-    title += f"{'other ' if sure else ''}interval lies above 0 (n = {n}; lines: {level:.3g} % intervals)"
+    seen = f"{'only ' if sure else ''}with {', '.join(sure) or 'no setting'}"
+    title = f"A larger λ is seen to make the network smaller {seen} (n = {n}; lines: {level:.3g} % intervals)"
     alt = "How many average cells a network loses from the smallest λ to the largest, for each scale and "
     return title, f"{alt}penalty: single searches, mean and interval. {title}."
 
@@ -815,7 +813,7 @@ def judge_pairs(table: pd.DataFrame, pairs: dict, level: float) -> dict:  # `pai
     "Claims *scale*, *penalty* and *null*: one cell of the grid minus another, seed by seed."
     minus = {part: (of_grid(table, a) - of_grid(table, b)).dropna() for part, (a, b) in pairs.items()}
     controls = set(surely(table, level)) & {name for pair in pairs.values() for name in pair}
-    after = "" if controls else "; none of those compared controls anything for certain"
+    after = "" if controls else "; none of the settings compared is sure to control the size by itself"
     return by_difference(minus if len(minus) > 1 else next(iter(minus.values())), after=after, unit=CELLS)
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-kept

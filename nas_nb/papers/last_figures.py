@@ -19,7 +19,14 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from ..claims import Verdict, interval, level_of
 from .arena_figures import FLOOR, LOOK, SPACES, deciding, missed, of_seeds, regrets
 from .last_runs import arena_record, arena_supernets
-from .oneshot_figures import choices_of, convolutions_of, paired, ranked_by, yardsticks
+from nas_nb.papers.oneshot_figures import (
+    choices_of,
+    convolutions_of,
+    draw_dots,
+    paired,
+    ranked_by,
+    yardsticks,
+)
 from ..plots import COLORS, headline
 from ..tables import Table, kendall
 from ..update_rules import KNOWN_RULES, RULE_SIZES, rule_text
@@ -233,9 +240,7 @@ def _rows(ax, names):
 
 
 def _dots(ax, y, values, color):
-    spread = np.random.default_rng(0).uniform(-0.12, 0.12, len(values))
-    ax.plot(values, y + spread, "o", color=color, alpha=0.55, ms=4, mew=0)
-    ax.plot([values.mean()], [y], "|", color=color, ms=15, mew=2)
+    draw_dots(ax, y, values, color, values.mean(), 0.12, alpha=0.55, ms=4)
 
 # %% ../../nbs/95j_last_figures.ipynb #smash-plot
 def plot_smash(df: pd.DataFrame, scores: np.ndarray, table: Table, title: str) -> plt.Figure:

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LOOK', 'readings', 'outcomes', 'choices_of', 'live', 'last', 'of', 'fresh', 'paired', 'nulls_of', 'plot_strips',
-           'plot_growth', 'plot_collapse', 'tau_within', 'ranked_by', 'convolutions_of', 'rankings', 'yardsticks',
-           'plot_rankings', 'place', 'by_quality', 'draw_map', 'draw_places', 'best_place', 'colour_bar', 'tenth',
-           'third', 'flipped', 'compared', 'own_best', 'told_strips', 'grown', 'told_growth', 'parts', 'told_collapse',
-           'in_words', 'told_rankings', 'walking', 'judge_learning', 'judge_quality']
+           'draw_dots', 'plot_growth', 'plot_collapse', 'tau_within', 'ranked_by', 'convolutions_of', 'rankings',
+           'yardsticks', 'plot_rankings', 'place', 'by_quality', 'draw_map', 'draw_places', 'best_place', 'colour_bar',
+           'tenth', 'third', 'flipped', 'compared', 'own_best', 'told_strips', 'grown', 'told_growth', 'parts',
+           'told_collapse', 'in_words', 'told_rankings', 'walking', 'judge_learning', 'judge_quality']
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #imports
 from collections.abc import Sequence
@@ -150,10 +150,15 @@ def _yardsticks(line, df, constant: float) -> None:  # `line`: of an axis, `axvl
         line(random, **look, label="random search, median")
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #strip
+def draw_dots(ax, y: float, values: np.ndarray, color, at: float, spread: float, bar=15, **look) -> None:
+    "A dot for each value, spread by so much around y, and a bar at their middle; `bar`: its length, points."
+    around = y + np.random.default_rng(0).uniform(-spread, spread, len(values))
+    ax.plot(values, around, "o", color=color, mew=0, **look)
+    ax.plot([at], [y], "|", color=color, ms=bar, mew=2)
+
+
 def _strip(ax, y, values, color):
-    spread = np.random.default_rng(0).uniform(-0.11, 0.11, len(values))
-    ax.plot(values, y + spread, "o", color=color, alpha=0.45, markersize=3.5, markeredgewidth=0)
-    ax.plot([np.median(values)], [y], "|", color=color, markersize=13, markeredgewidth=2)
+    draw_dots(ax, y, values, color, np.median(values), 0.11, bar=13, alpha=0.45, ms=3.5)
 
 
 def _stretch(ax, axis="x"):

@@ -103,7 +103,7 @@ def plot_found_cells(title: str) -> plt.Figure:
 # %% ../../nbs/54i_recurrent_figures.ipynb #cells
 NAMES = {
     "LSTM": ("LSTM", "0.35", "^"), "NASCell": ("NASCell", "#9a3b26", "s"), "ENAS": ("ENAS", COLORS[2], "o"),
-    "ENAS-plain": ("ENAS,\nno gates", COLORS[4], "D"),
+    "ENAS-plain": ("ENAS-plain\n(no gates)", COLORS[4], "D"),
 }  # fmt: skip
 _COLUMNS = "width", "parameters", "valid", "test", "seconds"
 
@@ -140,7 +140,7 @@ def _seeds(ax, df, names, key):  # points of each seed, joined, and geometric me
         ax.plot([n] * len(wide), wide[name], marker, color=color, ms=4.5, mec="none", alpha=0.8)
         ax.plot([n - 0.25, n + 0.25], [level(df, name, key)] * 2, color=color, lw=2.5)
     ax.set(xticks=range(len(names)), xticklabels=[label for label, *_ in names.values()])
-    ax.set(ylabel="test perplexity (words)", xlim=(-0.5, len(names) - 0.5))
+    ax.set(ylabel="test perplexity (words),\nbar: geometric mean", xlim=(-0.5, len(names) - 0.5))
 
 # %% ../../nbs/54i_recurrent_figures.ipynb #cells-sizes
 def _by_size(ax, df):  # hollow: as reported
@@ -186,6 +186,10 @@ def children_table(trees: dict[str, list[dict]]) -> pd.DataFrame:  # of `all_tex
             rows += [(rule, record["seed"], batch * (n + 1), *x) for n, x in enumerate(columns)]
     return pd.DataFrame(rows, columns=["rule", "seed", "children", "perplexity", "best", "entropy"])
 
+
+def _harmonic(perplexities: pd.Series) -> float:
+    return 1 / (1 / perplexities).mean()
+
 # %% ../../nbs/54i_recurrent_figures.ipynb #found
 WAYS = {
     "NAS": ("NAS:\ncontroller", "#9a3b26", "s"), "NAS, random": ("random\nchildren", COLORS[4], "D"),
@@ -211,13 +215,14 @@ _RULES = {"REINFORCE": ("NAS", "-"), "random": ("NAS, random", (0, (1, 1)))}
 def plot_searches(children: pd.DataFrame, found: pd.DataFrame, title: str) -> plt.Figure:
     "Perplexity of trained children over their number; of what is found, trained anew, by seed."
     fig, axes = plt.subplots(1, 3, figsize=(9.6, 3.3), width_ratios=(3, 3, 4))
-    said = dict(perplexity="mean perplexity of an update (words)", best="lowest perplexity so far (words)")
+    said = dict(perplexity="perplexity of an update (words),", best="lowest perplexity so far (words),")
     for ax, (what, label) in zip(axes, said.items()):
         for rule, (way, dash) in _RULES.items():
             rows, color = children[children["rule"] == rule].groupby("children")[what], WAYS[way][1]
-            ax.plot(rows.mean(), linestyle=dash, color=color, label=rule)
-            ax.fill_between(rows.mean().index, rows.min(), rows.max(), alpha=0.15, lw=0, color=color)
-        ax.set(xlabel="trained children", ylabel=label, xticks=sorted(children["children"].unique()))
+            ax.plot(rows.agg(_harmonic), linestyle=dash, color=color, label=rule)
+            ax.fill_between(rows.min().index, rows.min(), rows.max(), alpha=0.15, lw=0, color=color)
+        ax.set(xlabel="trained children", xticks=sorted(children["children"].unique()))
+        ax.set_ylabel(f"{label}\nharmonic mean")
     axes[0].legend(loc="best", fontsize=8)
     _seeds(axes[2], found, WAYS, "way")
     axes[2].tick_params(axis="x", labelsize=7.5)
@@ -330,15 +335,16 @@ def lower(df: pd.DataFrame, id: str, why: str = "") -> dict:  # from `cells_tabl
     return dict(ours=told + INTERVAL, differences=percent(df, more, less, key)) | numbers
 
 # %% ../../nbs/54i_recurrent_figures.ipynb #verdicts-small
-def plain(df: pd.DataFrame) -> dict:  # from `cells_table`
-    "The cell without gates, which has not been trained."
-    return lower(df, "text-plain", "no rate that was tried trains it")
+def plain(df: pd.DataFrame, data: dict) -> dict:  # from `cells_table`; `data`: of a record
+    "The cell without gates, which has not been trained; and what text it was to learn, to be cited."
+    text = dict(words=f"{data['tokens']['train']:,}", vocabulary=f"{data['vocabulary']:,}")
+    return lower(df, "text-plain", "no rate that was tried trains it") | text
 
 
 def nas_search(found: pd.DataFrame, children: pd.DataFrame) -> dict:  # `found_table`, `children_table`
     "A controller that has hardly moved."
     soonest = children[children["children"] == children["children"].min()].set_index("rule")
-    first = 1 / (1 / soonest["perplexity"]).groupby("rule").mean()
+    first = soonest["perplexity"].groupby("rule").agg(_harmonic)
     own, even = children[children["rule"] == "REINFORCE"], children["entropy"].max()
     last = own["entropy"].min()
     why = "the controller's entropy moves from {even:.2f} nats to {last:.2f} at least, by {moved:.1f} %"
@@ -370,12 +376,13 @@ def cheaper(seconds: pd.DataFrame, timed: bool) -> dict:  # from `seconds_table`
     "What shared weights save: not tested, since a child of the paper's length is only scaled to."
     if not timed:
         needed = "a profile that takes seconds"
-        names = dict.fromkeys(("child", "cell", "times", "long"), "–")
+        names = dict.fromkeys(("child", "cell", "times", "long", "longer"), "–")
         return dict(ours="seconds are not taken here", tested=False, needed=needed) | names
     mean = seconds.mean()
     told = "{cell:.2f} s a cell; a child {child:.1f} s here ({times:.0f} times), "
     told += "{long:,.0f} times if scaled to full length"
     numbers = dict(cell=mean["cell"], child=mean["child"], times=mean["times"], long=mean["times_long"])
+    numbers |= dict(longer=f"{mean['long'] / mean['child']:,.0f}")
     return dict(ours=told, tested=False, needed="a child of full length") | numbers
 
 
