@@ -246,14 +246,15 @@ def of_table(searches, finalists, trainings, priced) -> list[dict]:  # records
 def plot_fresh(df: pd.DataFrame, level: float, smallest: float, title: str) -> plt.Figure:  # of `by_seed`
     "By how much random architectures err more than ASNG's, seed by seed, and in the mean; `level`: percent."
     mean, low, high = interval(df["lead"], level)
-    look = {k: LOOKS["ASNG"][k] for k in ("color", "marker")} | EDGE
     fig, ax = plt.subplots(figsize=(6.4, 3.2))
-    ax.plot(range(len(df)), df["lead"], **look, ms=6, label="one seed")
-    bar = dict(fmt="D", color="black", ms=6, capsize=4, label=f"mean, {level:.4g} % interval")
-    ax.errorbar(len(df) + 0.5, mean, [[mean - low], [high - mean]], **bar)
+    look, end = LOOKS["ASNG"], len(df) + 0.5
+    ax.plot(df["lead"], look["marker"], color=look["color"], mec="0.25", mew=0.5, ms=6, label="one seed")
+    ends, label = [[mean - low], [high - mean]], f"mean, {level:.4g} % interval"
+    ax.errorbar(end, mean, ends, fmt="D", color="black", ms=6, capsize=4, label=label)
     ax.axhline(0, color="0.35", lw=1, ls=":")
-    ax.axhline(smallest, label=f"smallest effect of interest: {smallest:g}", **PAPER)
-    ax.set(xticks=[*range(len(df)), len(df) + 0.5], xticklabels=[*df["seed"], "mean"], xlabel="fresh seed")
+    dashed: dict = PAPER | dict(label=f"smallest effect of interest: {smallest:g}")
+    ax.axhline(smallest, **dashed)
+    ax.set(xticks=[*range(len(df)), end], xticklabels=[*df["seed"], "mean"], xlabel="fresh seed")
     ax.set_ylabel("error of random architectures\nless that of ASNG's, points")
     fig.legend(loc="outside lower center", ncols=3, frameon=False)
     headline(fig, title)

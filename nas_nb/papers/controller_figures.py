@@ -90,12 +90,13 @@ def counted() -> dict:  # decisions, same, channels, weights (millions)
 # %% ../../nbs/54b_controller_figures.ipynb #search-table
 NAMES = dict(REINFORCE="REINFORCE", PPO="PPO", bare="without baseline", random="random",
     flipped="REINFORCE on coin flips", flipped_ppo="PPO on coin flips")  # fmt: skip
-_LOOK = dict(  # grey is for nulls
+_LOOKS = dict(  # colour, dash, marker; grey is for nulls
     REINFORCE=("#9a3b26", "-", "o"), PPO=("#1f6f8b", "--", "s"), bare=("#d98b6a", "-.", "^"),
     random=(COLORS[4], (0, (1, 1)), ""), flipped=("0.3", (0, (1, 2)), "x"),
     flipped_ppo=("0.55", (0, (3, 1, 1, 1)), "+"),
 )  # fmt: skip
-_LOOK = {rule: dict(zip(("color", "linestyle", "marker"), look)) for rule, look in _LOOK.items()}
+_KEYS = "color", "linestyle", "marker"
+_LOOK: dict[str, dict] = {rule: dict(zip(_KEYS, look)) for rule, look in _LOOKS.items()}
 
 
 def search_table(records: dict) -> pd.DataFrame:  # rule, rate, seed, evaluations, reward, regret

@@ -83,8 +83,8 @@ def draw_space(ax: plt.Axes, df: pd.DataFrame) -> None:
         ax.plot(way["x"], way["y"], "-o", color=STYLE["TDGA"]["color"], ms=3, lw=1.1, alpha=0.8, label=label)
     starts, lowest = of["way"].drop_duplicates("name"), of["lowest"]
     ax.plot(starts["x"], starts["y"], "*", color="black", ms=8, label="first best of a search")
-    ring = dict(color="black", mfc="none", ms=13)
-    ax.plot(lowest["x"], lowest["y"], "o", **ring, label="lowest on the images that select")
+    label = "lowest on the images that select"
+    ax.plot(lowest["x"], lowest["y"], "o", color="black", mfc="none", ms=13, label=label)
     ax.set(xlabel="loss on the images that select, nats", ylabel="loss on images that report, nats")
     ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.14), ncols=3, fontsize=7, frameon=False)
 
