@@ -224,6 +224,7 @@ def slide(page, frame, labels: list[str]):
 def play(page, frame, labels):
     frame.get_by_role("slider").press("Home")
     button, now = frame.get_by_role("button"), frame.locator("#now")
+    sync.expect(button).to_have_accessible_name("play")
     button.click()
     sync.expect(now).not_to_have_text(labels[0])
     sync.expect(button).to_have_accessible_name("pause")
