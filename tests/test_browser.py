@@ -100,7 +100,13 @@ def lay_out(root: Path):
     cells = [cell for name, nb in NOTEBOOKS.items() for cell in nb["cells"] if in_cell(name, cell)]
     changed = [cell | dict(source=["# changed\n", *cell["source"]]) for cell in cells]
     other = dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)
-    for name, nb in [*NOTEBOOKS.items(), ("views", other)]:
+    index = json.loads((ROOT / "nbs/index.ipynb").read_text(encoding="utf-8"))
+    for figure in re.findall(
+        r'src="../(figures/[^"]+)"', "".join(sum((c["source"] for c in index["cells"]), []))
+    ):
+        (root / figure).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / figure, root / figure)
+    for name, nb in [*NOTEBOOKS.items(), ("views", other), ("index", index)]:
         (root / "nbs" / f"{name}.ipynb").write_text(json.dumps(nb), encoding="utf-8")
     shutil.copy(ROOT / "settings.ini", root)
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@y"]
@@ -218,6 +224,7 @@ def slide(page, frame, labels: list[str]):
 def play(page, frame, labels):
     frame.get_by_role("slider").press("Home")
     button, now = frame.get_by_role("button"), frame.locator("#now")
+    sync.expect(button).to_have_accessible_name("play")
     button.click()
     sync.expect(now).not_to_have_text(labels[0])
     sync.expect(button).to_have_accessible_name("pause")
@@ -294,6 +301,14 @@ def test_a_view_moves_in_jupyterlab(lab, page, view):
     page.goto(lab % view.notebook)
     reach(page, page.get_by_title(view.alt, exact=True))
     move(page, view)
+
+
+@pytest.mark.parametrize("name", ["λ of one hypernetwork", "A trial of ASNG", "Choose the operations"])
+def test_a_link_of_the_start_page_leads_to_its_view(lab, page, name):
+    "JupyterLab finds a cell in a notebook that it opens, a heading only in one that is open."
+    page.goto(lab % "index")
+    reach(page, page.get_by_role("link", name=name)).click()
+    sync.expect(page.locator("iframe[srcdoc]")).to_be_in_viewport(ratio=0.6, timeout=60_000)
 
 
 @EACH

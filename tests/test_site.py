@@ -65,8 +65,8 @@ def test_every_stated_text_has_its_picture():
             assert len(pages.alternatives(c)) == len(pages.pictures(c)), f"{name} [{c['id']}]"
 
 
-def test_a_link_to_a_heading_finds_it():
-    "As JupyterLab and the site name it: the words with hyphens between, and nothing left out."
+def test_a_link_to_a_heading_or_a_cell_finds_it():
+    "A heading as JupyterLab and the site name it: the words with hyphens between, and nothing left out."
     nbs, lost = pages.notebooks(), []
     texts = {
         name: [pages.source(c) for c in nb["cells"] if c["cell_type"] == "markdown"]
@@ -74,7 +74,8 @@ def test_a_link_to_a_heading_finds_it():
     }
     plain = lambda line: re.sub(r"[`*]|<!--.*?-->", "", line)
     heads = {
-        name: {pages.anchor(plain(h)) for t in of for h in re.findall(r"(?m)^#+ (.+?)\s*$", t)}
+        name: {pages.anchor(plain(h)) for t in of for h in pages.HEADING.findall(t)}
+        | {f"cell-id={cell['id']}" for cell in nbs[name]["cells"]}
         for name, of in texts.items()
     }
     for name, of in texts.items():
@@ -139,6 +140,11 @@ def test_a_picture_takes_its_text_from_its_output_or_its_cell(tmp_path):
     "link, to",
     [
         ("52_hypernet_complexity.ipynb#One-network", "52_hypernet_complexity.ipynb#One-network"),
+        (
+            "52_hypernet_complexity.ipynb#cell-id=five-slider",
+            "52_hypernet_complexity.ipynb#One-network,-five-complexities",
+        ),
+        ("16b_edit_cell.ipynb#cell-id=try-md", "16b_edit_cell.ipynb#Try-it"),
         ("https://x.y", "https://x.y"),
         ("../CONTRIBUTING.md", "contributing.md"),
         ("../data/README.md", "data.md"),

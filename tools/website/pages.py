@@ -22,6 +22,7 @@ TEXTS = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "
 LINK = re.compile(r'(\]\(|<img src=")([^()\s"]+)([)"])')
 ALT = re.compile(r"(?m)^#\|\s*fig-alt:\s*(.+?)\s*$")
 DIRECTIVE = re.compile(r"(?m)^#\|.*\n?")
+HEADING = re.compile(r"(?m)^#+ (.+?)\s*$")
 FENCED = re.compile(r"(?ms)(^[ ]*```.*?^[ ]*```[ ]*$)")
 
 
@@ -43,6 +44,17 @@ def heading(nb: dict) -> tuple[str, str]:
     "Title and subtitle of a notebook: the first cell has them by rule."
     title, subtitle = re.match(r"# (.+)\n\n> (.+)", source(nb["cells"][0])).groups()
     return title.strip(), subtitle.strip()
+
+
+def section(nb: dict, id: str) -> str:
+    "The anchor of the last heading down to a cell; raises `KeyError` if the notebook has no such cell."
+    titles: list[str] = []
+    for cell in nb["cells"]:
+        if cell["cell_type"] == "markdown":
+            titles += HEADING.findall(re.sub(r"[`*]|<!--.*?-->", "", source(cell)))
+        if cell["id"] == id:
+            return anchor(titles[-1])
+    raise KeyError(id)
 
 
 def module(nb: dict) -> str | None:
@@ -70,6 +82,9 @@ class Links:
             return "index.ipynb#All-notebooks"
         if name == "nas_nb":
             return "api/index.md"
+        if place.suffix == ".ipynb" and anchor.startswith("cell-id="):  # JupyterLab's name of a cell
+            nb = json.loads(place.read_text(encoding="utf-8"))
+            return f"{place.name}#{section(nb, anchor.removeprefix('cell-id='))}"
         if place.suffix == ".ipynb":
             return place.name + hash + anchor
         if place.is_dir():
