@@ -88,7 +88,7 @@ CLAIMS |= {
 # %% ../../nbs/55e_cifar10_claims.ipynb #claims-chance
 CLAIMS |= {
     "random-darts": dict(
-        claim="ASNG finds better architectures than random architectures (space of DARTS)",
+        claim="ASNG finds better architectures than random architectures (space of DARTS)", figure="fresh",
         source="section 3.2, implied", document="not compared",
         criterion="paired by seed, fresh seeds (from 100 on): mean error of three random architectures by"
         " ASNG's rule minus that of ASNG's, trained alike (profiles without fresh seeds: one random"
