@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['LOOKS', 'WATCHED', 'JUDGED', 'WORDS', 'Clock', 'Times', 'memory_used', 'measure', 'Plan', 'stage_seconds', 'least',
-           'bought', 'plan_for', 'forecast', 'Stages', 'kept_stage', 'searched', 'trained', 'tried', 'best_of',
-           'asked_for', 'out_folder', 'begun', 'made', 'planned', 'compute', 'search_command', 'introduction', 'export']
+           'bought', 'too_slow', 'plan_for', 'forecast', 'Stages', 'kept_stage', 'searched', 'trained', 'tried',
+           'best_of', 'asked_for', 'out_folder', 'begun', 'made', 'planned', 'compute', 'search_command',
+           'introduction', 'export']
 
 # %% ../nbs/29b_own_runs.ipynb #imports
 import argparse
@@ -75,16 +76,19 @@ def _drawn(own: Own, n: int) -> Genotype:
 
 # %% ../nbs/29b_own_runs.ipynb #clock
 class Clock:
-    "Batches, and the times at which they were asked for."
+    "Batches, and the times at which they were asked for; raises `Refused` if a few take what many may."
 
-    def __init__(self, batches: Callable, device: torch.device):
-        self.batches, self.device = batches, device
+    def __init__(self, batches: Callable, own: Own, fewest: int):  # fewest: steps of a quarter of the budget
+        self.batches, self.device, self.own, self.fewest = batches, own.device, own, fewest
+        self.quarter = (own.asked["budget"] or math.inf) / (4 * own.asked["seeds"])
         self.times: list[float] = []
 
     def __call__(self, step: int):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.times.append(time.perf_counter())
+        if self.times[-1] - self.times[min(1, len(self.times) - 1)] > self.quarter:
+            raise Refused(too_slow(self.own, self.fewest, self.seconds()))
         return self.batches(step)
 
     def seconds(self) -> float:  # a step's, median
@@ -105,11 +109,13 @@ _STEPS = 5  # the first warms up, the last has no end
 
 def _measure_search(own: Own) -> float:
     parts, method = own.parts, own.method(0, _STEPS)
-    clock = Clock(own.batches(parts["weights"], 0), own.device)
+    clock = Clock(own.batches(parts["weights"], 0), own, least(own)[0])
     held = own.batches(parts["theta"], 1)
     try:
         search(own.network(0), method, clock, held, **_settings(own, method, _STEPS), desc="measuring")
         method.architecture()
+    except Refused:
+        raise
     except Exception as e:
         if not is_own(own.asked["method"]):
             raise
@@ -120,7 +126,7 @@ def _measure_search(own: Own) -> float:
 def _measure_training(own: Own) -> tuple[float, float]:  # a step, an image that is evaluated
     found = []
     for n in range(3):
-        clock = Clock(own.batches(own.parts["train"], 0), own.device)
+        clock = Clock(own.batches(own.parts["train"], 0), own, least(own)[1])
         fit(network := own.network(0, _drawn(own, n)), clock, _recipe(_STEPS), desc="measuring")
         found.append(clock.seconds())
     part = own.parts["train"].take(range(min(250, len(own.data.train))))
@@ -207,6 +213,16 @@ def _option(seconds: float) -> str:  # not less, as `--budget` takes it
     seconds = math.ceil(seconds / step) * step
     return f"{seconds}s" if seconds < 120 else f"{seconds // 60}m"
 
+
+_CHEAPER = "--space nb201, a smaller --side or fewer --channels cost less a step"
+
+
+def too_slow(own: Own, fewest: int, step: float) -> str:  # seconds of a step
+    "What is said if measuring shows at once that a budget is too small."
+    budget, wanted = own.asked["budget"], _option(1.1 * 4 * own.asked["seeds"] * fewest * step)
+    why = f"{fewest} steps in a quarter of it are the least, and one takes {step:.2g} s"
+    return f"a budget of {span(budget)} is too small: {why}; give --budget {wanted} or more ({_CHEAPER})"
+
 # %% ../nbs/29b_own_runs.ipynb #plan-for
 def plan_for(
     own: Own,
@@ -222,8 +238,7 @@ def plan_for(
         return found
     wanted, (first, second) = _option(1.1 * (spent + seeds * found)), least(own)
     why = f"{first} steps of search and {second} of each training are the least here"
-    cheaper = "; --space nb201, a smaller --side or fewer --channels cost less a step"
-    least_one = f"the smallest sensible one is --budget {wanted} ({why}{cheaper})"
+    least_one = f"the smallest sensible one is --budget {wanted} ({why}; {_CHEAPER})"
     raise Refused(f"a budget of {span(budget)} is too small: {least_one}")
 
 # %% ../nbs/29b_own_runs.ipynb #forecast

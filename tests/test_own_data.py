@@ -340,6 +340,26 @@ def test_a_small_budget_is_refused_with_one_that_suffices(pets, capfd, monkeypat
     assert not (pets.parent / "nas-search-pets").exists()
 
 
+@pytest.mark.parametrize(
+    "seeds, budget, stops", [(1, 40.0, None), (1, 39.0, 4), (2, 40.0, 3), (1, None, None)]
+)
+def test_measuring_stops_when_a_few_steps_take_what_many_may(seeds, budget, stops, monkeypatch):
+    ticks = iter([0, 90, 94, 97, 100])  # the first step warms up: it is not counted
+    monkeypatch.setattr(own_runs, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    own = SimpleNamespace(device=torch.device("cpu"), asked=dict(budget=budget, seeds=seeds))
+    clock, done = own_runs.Clock(lambda step: step, own, 30), 0
+    try:
+        for done in range(5):
+            clock(done)
+    except own_runs.Refused as e:
+        assert done == stops
+        assert re.fullmatch(
+            r"a budget of \d+ s is too small: 30 steps .* one takes 3.* --budget \d+m or more .*", str(e)
+        )
+    else:
+        assert stops is None and clock.seconds() == 3
+
+
 @pytest.mark.parametrize("budget", ["abc", "0", "-3", ""])
 def test_what_is_no_time_is_no_budget(here, budget, capfd):
     refused(capfd, "is no duration: write 9m", "pets", f"--budget={budget}")
