@@ -818,12 +818,22 @@ def stated_by(document):
     return {id: claim for table in tables for id, claim in table.items()}
 
 
+@pytest.mark.parametrize("document", TABLES)
+def test_every_number_of_an_answer_has_its_field_in_one_piece(document):
+    modules = [importlib.import_module(f"nas_nb.papers.{name}") for name in TABLES[document].split()]
+    for answer in (vars(m)["ANSWER"] for m in modules if "ANSWER" in vars(m)):
+        fields = re.findall(r"\{.*?\}", answer, re.DOTALL)
+        assert fields and all(re.fullmatch(r"\{[\w-]+\.[\w-]+\}", field) for field in fields)
+
+
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: "-".join(path.parts[-3:-1]))
 def test_committed_claims_are_those_that_are_stated_and_their_figures_are_there(path):
     rows, stated = claims.read_claims(path), stated_by(path.parent.name)
-    assert {id: row["figure"] for id, row in rows.items()} == {
-        id: claim.get("figure", "") for id, claim in stated.items()
-    }
+    for key in (*claims.STATED, *claims.RULED, "figure"):
+        if key != "smallest":
+            assert {id: row[key] for id, row in rows.items()} == {
+                id: c.get(key, "") for id, c in stated.items()
+            }
     named = {id: row["figure"] for id, row in rows.items() if row["figure"]}
     missing = {id: f for id, f in named.items() if not (path.parent / f"{f}.png").exists()}
     elsewhere = {p.stem for p in path.parents[2].glob(f"*/{path.parent.name}/*.png")}

@@ -490,7 +490,9 @@ def judge_pairs(study, id: str, differences, said: str = _SAID, room=np.inf, **c
         )
     if math.isfinite(room):
         said, cited = said + "; at most {room:+.2f} is possible here", cited | dict(room=room)
-    if full := room < study.stated[id]["smallest"] and _holds_0(study, id, differences):
+    stated = study.stated[id]
+    little = stated["rule"] == "better" and room < stated["smallest"]
+    if full := little and _holds_0(study, id, differences):
         cited |= dict(needed=ROOM)
     return study.judge(id, said, differences=differences, tested=not full, **cited)
 
@@ -558,11 +560,7 @@ def judge_random(study, at: Looked) -> None:
     judge_lookup(study, "lookup-tpe", lambda: at.beats("TPE", at.early), **told)
     _judge_slow_and_grid(study, at)
     told = dict(tpe=told["miss"], asng=at.mean("ASNG", "", at.early), best=at.mean("ASNG", "seen", at.early))
-    versus, room = (
-        lambda: against(at.runs, "TPE", "ASNG", at.early),
-        lambda: room_over(at.runs, "TPE", at.early),
-    )
-    judge_lookup(study, "lookup-library", versus, room, **told)
+    judge_lookup(study, "lookup-library", lambda: against(at.runs, "TPE", "ASNG", at.early), **told)
 
 # %% ../../nbs/95c_arena_figures.ipynb #judge-slow
 def _judge_slow_and_grid(study, at: Looked) -> None:

@@ -44,7 +44,8 @@ CLAIMS |= {
         criterion="edge 0→1, convolutions only, every supernet at the end of training: mean size by one"
         " backward pass below 1 % of that by cutting, and no edge that loses more by cutting, on average"),
     "mended": dict(
-        claim="Cutting the edges that one backward pass cannot see gives better contributions",
+        claim="Cutting the edges that one backward pass cannot see gives better contributions (in part by"
+        " construction)",
         figure="blindspot", source="not in the document", document="-",
         criterion=_ON_BOTH + "that of the mended contributions less that of one backward pass"
         " (partly circular: an edge that is cut agrees with cutting by construction)",
