@@ -12,7 +12,7 @@ the toy experiment it has {toy-reinforce.credit} of 10 positions right when REIN
 an edge that is worth {blind.exact} nats gets {blind.backward}. **The recurrent network** of section 4.2
 does learn, in {rnn-own.adam} of {rnn-own.n} seeds; with a ReLU as its output {rnn-dead.adam} stay at 0.
 With a supernet **credit's cells** are {search-random.mean} points from those of random search on digits, but
-{image-random.mean} on images, and there {search-reinforce.mean} points from REINFORCE's, most of which have a
+{image-random.mean} on images, which decides nothing, and there {search-reinforce.mean} points from REINFORCE's, most of which have a
 convolution on every edge."""
 
 # %% ../../nbs/53d_credit_claims.ipynb #claims-cost
@@ -166,7 +166,7 @@ CLAIMS |= {
         claim="Credit comes as far as SNAS with about 30 % of its computing", figure="course",
         source="section 2.5.1", document="about 30 % of the time",
         criterion="multiply-adds until the cell is among the best 1 % of the space and stays there; not"
-        " tested on digits, where SNAS is there as soon as α may learn",
+        " tested on digits, where SNAS is there as soon as θ may learn",
         exploratory="written down after the searches had been seen"),
     "weights-first": dict(
         claim="On images learning the weights alone for a third of the steps finds better cells",
