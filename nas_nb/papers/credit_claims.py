@@ -8,12 +8,12 @@ __all__ = ['ANSWER', 'CLAIMS']
 # %% ../../nbs/53d_credit_claims.ipynb #answer
 ANSWER = """**Credit** costs the same for any number of operations, {time.share} % of a mixture of eight. In
 the toy experiment it has {toy-reinforce.credit} of 10 positions right when REINFORCE has
-{toy-reinforce.reinforce}. But where all readers of a node normalise, **one backward pass sees nothing**:
-an edge that is worth {blind.exact} nats gets {blind.backward}. **The recurrent network** of section 4.2
-does learn, in {rnn-own.adam} of {rnn-own.n} seeds; with a ReLU as its output {rnn-dead.adam} stay at 0.
-With a supernet **credit's cells** are {search-random.mean} points from those of random search on digits, but
-{image-random.mean} on images, which decides nothing, and there {search-reinforce.mean} points from REINFORCE's, most of which have a
-convolution on every edge."""
+{toy-reinforce.reinforce}. But where all readers of a node normalise, **one backward pass sees nothing**: an
+edge that is worth {blind.exact} nats gets {blind.backward}. **The recurrent network** of section 4.2 does
+learn, in {rnn-own.adam} of {rnn-own.n} seeds; with a ReLU as its output {rnn-dead.adam} stay at 0. With a
+supernet **credit's cells** are {search-random.mean} points from those of random search on digits, but
+{image-random.mean} on images, which decides nothing, and there {search-reinforce.mean} points from
+REINFORCE's, most of which have a convolution on every edge."""
 
 # %% ../../nbs/53d_credit_claims.ipynb #claims-cost
 CLAIMS: dict[str, dict] = {
