@@ -7,7 +7,7 @@ __all__ = ['ANSWER', 'CLAIMS', 'UPDATES']
 
 # %% ../../nbs/51f_asng_claims.ipynb #answer
 ANSWER = """**Yes, on an artificial function, and at a price.** ASNG succeeds from every start that was
-tried: in its worst setting {everywhere.worst} of the trials find the optimum. SNG fails altogether in
+tried: in its worst setting {everywhere.worst} % of the trials find the optimum. SNG fails altogether in
 {tuning.sng} and Adam in {tuning.adam} of {tuning.settings} settings. But robust is not best: at the
 smaller learning rate of the weights, εₓ = 0.0005, ASNG takes from the prescribed start {robust-best.own}
 times as many updates as from its own best, and {robust-best.adam} times as many as tuned Adam; at εₓ =
