@@ -265,10 +265,9 @@ def words_of_fresh(df: pd.DataFrame, level: float, smallest: float) -> tuple[str
     "Whether chance is excluded on fresh seeds, and the smallest effect of interest."
     mean, low, high = interval(df["lead"], level)
     names = {0: "0", smallest: f"the smallest effect of interest, {smallest:g}"}
-    held = [name for x, name in names.items() if low <= x <= high]
+    said = [f"{'holds' if low <= x <= high else 'excludes'} {name}" for x, name in names.items()]
     title = f"On {len(df)} fresh seeds random architectures have {mean:+.2f} points more errors than ASNG's: "
-    title += f"the interval, {low:+.2f} to {high:+.2f}, holds "
-    title += " and ".join(held) if held else f"neither {' nor '.join(names.values())}"
+    title += f"the interval, {low:+.2f} to {high:+.2f}, {' and '.join(said)}"
     alt = "Errors of random architectures less those of ASNG's, a point for each fresh seed, and their mean "
     return title, f"{alt}with its interval. {title}."
 
