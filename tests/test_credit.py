@@ -783,7 +783,8 @@ def test_null_of_the_identity_by_listing_cells():
         str(list(DARTS_CELL.ops).index("skip_connect")),
         str(list(DARTS_CELL.ops).index("dil_conv_3x3")),
     )
-    result = dict(parameters=10, shared=[1, 2], correct=3, n=4)
+    result = dict(parameters=10, shared=[1, 2], correct=3, n=4, entropy=[1.0, 0.5])
     runs = [code(e1=skip), code(e0=skip, e15=skip), code(e27=dil)]
     df = ends.cell_table([dict(seed=s, result=result | dict(path=path)) for s, path in enumerate(runs)])
     assert (df["identity"].tolist(), df["dilated"].tolist()) == ([1, 0, 0], [0, 0, 1])
+    assert (df["entropy"] == 0.5).all()

@@ -97,7 +97,7 @@ def against(
         found[SPACES[table]] = (a[:n] - b[:n]) / missed(runs[table])
     return found
 
-# %% ../../nbs/95c_arena_figures.ipynb #lookup-room
+# %% ../../nbs/95c_arena_figures.ipynb #lookup-room-over
 def room_over(runs: dict, worse: str, at: int, tables: int = 2) -> float:
     "What that run misses, in units of `missed`: the least over the tables that decide."
     return min(of_seeds(runs[t][worse], at)[0].mean() / missed(runs[t]) for t in deciding(runs)[:tables])

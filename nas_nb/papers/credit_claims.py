@@ -43,6 +43,10 @@ CLAIMS |= {
         figure="blindspot", source="not in the document; follows from (14)", document="not mentioned",
         criterion="edge 0→1, convolutions only, every supernet at the end of training: mean size by one"
         " backward pass below 1 % of that by cutting, and no edge that loses more by cutting, on average"),
+}  # fmt: skip
+
+# %% ../../nbs/53d_credit_claims.ipynb #claims-mended
+CLAIMS |= {
     "mended": dict(
         claim="Cutting the edges that one backward pass cannot see gives better contributions (in part by"
         " construction)",
@@ -70,6 +74,10 @@ CLAIMS |= {
         claim="A baseline for each position helps credit, in the toy experiment",
         source="the public code, 'w-b'", document="-",
         criterion="right positions after 500 iterations, with baselines less without", **_RIGHT),
+}  # fmt: skip
+
+# %% ../../nbs/53d_credit_claims.ipynb #claims-toy-2
+CLAIMS |= {
     "toy-parsec": dict(
         claim="PARSEC fails in the public code for its weights, not by itself", source="the public code",
         document="PARSEC finds nothing",
