@@ -467,18 +467,18 @@ def fill(
     fn: Callable,  # that computes them
 ) -> None:
     "Ask for the runs that are missing, and put promises in their place."
-    missing = [w for w in wanted if not found[w.committed][1] and w.local not in self.asked]
+    asked = {w.local: self.asked.get(w.local) for w in wanted}  # one may end, or fail, while we look
+    missing = [w for w in wanted if not found[w.committed][1] and not asked[w.local]]
     self._until(lambda: len(self.asked) < AHEAD)
     held = {w.local: self._locked(w) for w in sorted(missing, key=lambda w: w.local.name)}
     with contextlib.ExitStack() as unless_asked:
         for stack in held.values():
             unless_asked.callback(stack.close)
-        others = [w for w in wanted if w.local not in self.asked]
-        self._ask_all(study, found, call, others, held, fn)
+        others = [w for w in wanted if not asked[w.local]]
+        asked |= self._ask_all(study, found, call, others, held, fn)
         unless_asked.pop_all()
-    for w in wanted:
-        if w.local in self.asked:
-            found[w.committed] = "asked", self.promise(self.asked[w.local], w.local)
+    for w in (w for w in wanted if asked[w.local]):
+        found[w.committed] = "asked", self.promise(asked[w.local], w.local)
 
 # %% ../nbs/06h_cluster.ipynb #promise-of
 @patch
@@ -513,7 +513,7 @@ def _locked(self: Cluster, w) -> contextlib.ExitStack:
 
 # %% ../nbs/06h_cluster.ipynb #ask-all
 @patch
-def _ask_all(self: Cluster, study, found, call, wanted, held, fn) -> None:
+def _ask_all(self: Cluster, study, found, call, wanted, held, fn) -> dict:  # place → `Asked`
     "With the locks held: look again, and ask for what is still missing, group by group."
     force = os.environ.get("NAS_NB_FORCE", "")
     missing = [w for w in wanted if w.local in held]
@@ -521,12 +521,14 @@ def _ask_all(self: Cluster, study, found, call, wanted, held, fn) -> None:
         found[w.committed] = ("", None) if force else study._find(w, mend=True)
         if found[w.committed][1]:
             held[w.local].close()
-    still = [w for w in missing if not found[w.committed][1]]
+    still, sent = [w for w in missing if not found[w.committed][1]], {}
     for group in study._groups(wanted, still):
         stack = contextlib.ExitStack()
         for w in (w for w in group if w.local in held):
             stack.push(held[w.local].pop_all())
-        self.ask(self._asked(study, group, call, fn, force, stack))
+        self.ask(asked := self._asked(study, group, call, fn, force, stack))
+        sent |= dict.fromkeys(asked.places, asked)
+    return sent
 
 # %% ../nbs/06h_cluster.ipynb #task-of
 @patch

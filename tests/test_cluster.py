@@ -274,6 +274,21 @@ def test_the_error_of_one_piece_ends_the_others(far, study, monkeypatch):
     settle()
 
 
+@dask
+def test_a_run_that_ends_before_we_look_is_not_lost(far, study, monkeypatch):
+    given = module.Cluster.ask
+
+    def ask(self, asked, *more):  # returns when all has arrived, or the run has failed
+        given(self, asked, *more)
+        assert asked.done.wait(60)
+
+    monkeypatch.setattr(module.Cluster, "ask", ask)
+    with pytest.raises(RuntimeError, match="seed 5 is unlucky"):
+        study.run(slow_runs.fail, "bad", 5)["result"]
+    assert study.run(slow_runs.walk, "soon", 5, steps=3, pause=0.0)["result"]["begun"] == 0
+    settle()
+
+
 # -- what fails, and what ends it --
 
 
