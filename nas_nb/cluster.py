@@ -521,7 +521,7 @@ def _ask_all(self: Cluster, study, found, call, wanted, held, fn) -> dict:  # pl
         found[w.committed] = ("", None) if force else study._find(w, mend=True)
         if found[w.committed][1]:
             held[w.local].close()
-    still, sent = [w for w in missing if not found[w.committed][1]], {}
+    still, sent = [w for w in missing if not found[w.committed][1]], dict[Path, Asked]()
     for group in study._groups(wanted, still):
         stack = contextlib.ExitStack()
         for w in (w for w in group if w.local in held):
