@@ -307,7 +307,7 @@ ONESHOT = dict(  # joins the profiles of 95_arena
         shot_delta0s=(0.1, 0.01),
         shot_one_set=True,  # ASNG with the same images for weights and architecture
         shot_seeds=10,
-        # searches with seeds from 10 on, too: ten more each time that a label stands here
+        # labels of searches with seeds from 10 on, too
         shot_fresh=("ASNG", "DARTS", "random-search", "ASNG-one-set", "REINFORCE", "SNAS", "ProxylessNAS",
             "SNAS-null", "ASNG-delta0=0.1", "ASNG-delta0=0.01"),
         shot_fresh_seeds=10,
@@ -329,7 +329,7 @@ def searches_of(cfg) -> list[dict]:
     asked = []
     for row in (dict(null=False, apart=True, delta0=1.0) | row for row in rows):
         label = _label(row)
-        seeds = cfg.shot_seeds + cfg.shot_fresh_seeds * cfg.shot_fresh.count(label)
+        seeds = cfg.shot_seeds + (cfg.shot_fresh_seeds if label in cfg.shot_fresh else 0)
         blocks = range(-(-seeds // cfg.shot_block))
         asked += [row | shared | dict(label=label, rank=_ranked(row, b, cfg), seed=b) for b in blocks]
     return sorted(asked, key=lambda a: a["seed"])  # ten seeds of all, then ten more

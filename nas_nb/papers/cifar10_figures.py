@@ -223,9 +223,8 @@ def table_title(table: pd.DataFrame) -> str:
         rule = "random, two edges" if name.startswith("DARTS") else "random"
         if not name.startswith("random") or name == "random search":
             leads.append(at.loc[(space, name), "error"] - at.loc[(space, rule), "error"])
-    random = (
-        at[at.index.get_level_values("method") == "random"].sort_values("error_sd", kind="stable").iloc[-1]
-    )
+    drawn = at[at.index.get_level_values("method") == "random"]
+    random = drawn.sort_values("error_sd", kind="stable", na_position="first").iloc[-1]
     n = f"(mean of {at.loc[('ASNG', 'ASNG'), 'runs']:.0f})"
     said = f"Errors of what was found {n}: {min(leads):+.1f} to {max(leads):+.1f} points from random ones"
     apart = f", which deviate by {random['error_sd']:.1f} (n = {random['runs']:.0f})"
