@@ -22,16 +22,19 @@ PROFILES = dict(
         generations=150, ablation=60,  # the latter where one thing is changed
         coins=500, seeds=3, retrain_steps=10_000,  # architectures by fair coins; runs of each kind
         gates=14, table_images=(320, 1000), report=1000,  # free gates; images that select, that report
-        tables=2, first_table=3, lookups=1000,  # supernets, the first one's seed; searches of each
+        tables=1, first_table=3, lookups=1000,  # supernets, the first one's seed; searches of each
+        nets=10, first_net=10, net_gates=12,  # several supernets, with images of their own
+        net_individuals=4, net_generations=50,  # of searches there, few, so that not every search succeeds
     ),
     cpu=dict(width=0.125, size=64, steps=1000, images=320, calibrate=64, test_images=2000, batch=8,
-        ablation=60, retrain_steps=1000, tables=1),
+        ablation=60, retrain_steps=1000),
     quick=dict(source="digits", width=0.0625, steps=60, looks=6, samplings=("threshold", "sigmoid"),
         images=150, calibrate=64, test_images=200, individuals=8, generations=15, ablation=15, seeds=1,
-        temperatures=(), retrain_steps=0, gates=6, table_images=(50, 150), report=100, tables=1,
-        first_table=0, lookups=50),
+        temperatures=(), retrain_steps=0, gates=6, table_images=(50, 150), report=100,
+        first_table=0, lookups=50, nets=2, first_net=1, net_gates=5, net_generations=9),
     smoke=dict(steps=4, looks=2, images=20, calibrate=16, test_images=20, individuals=4, generations=2,
-        ablation=2, gates=3, table_images=(10, 20), report=20, lookups=4),
+        ablation=2, gates=3, table_images=(10, 20), report=20, lookups=4, nets=1, net_gates=3,
+        net_generations=3),
 )  # fmt: skip
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #expected

@@ -713,6 +713,8 @@ def work(cfg, shape=(3, 32, 32)) -> list[tuple]:  # (runs, number, steps, estima
         ("retraining", 9 * cfg.seeds, cfg.retrain_steps, cost["retrain"]),
         ("supernets of the tables", cfg.tables, cfg.steps, cost["darts"]),
         ("graphs of the tables", cfg.tables, 2**cfg.gates, cost["known"]),
+        ("several supernets", cfg.nets, cfg.steps, cost["darts"]),
+        ("their graphs", cfg.nets, 2**cfg.net_gates, cost["known"]),
     ]
 
 # %% ../../nbs/50a_tdga_runs.ipynb #slug

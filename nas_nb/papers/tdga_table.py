@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LARGEST', 'BLOCK', 'nearest_gates', 'free_bits', 'numbers_of', 'graphs_with', 'judged', 'columns', 'cuts_of',
-           'table_images', 'begun', 'filled', 'table_state', 'pack', 'unpack', 'kept_table', 'table_run', 'GateTable',
-           'as_table', 'table_of']
+           'table_images', 'begun', 'filled', 'table_state', 'pack', 'unpack', 'kept_table', 'table_run', 'several',
+           'GateTable', 'as_table', 'table_of']
 
 # %% ../../nbs/50c_tdga_table.ipynb #table-imports
 import zlib
@@ -82,13 +82,16 @@ def cuts_of(images: Sequence[int], report: int) -> list[range]:
     return [*(range(n) for n in images), range(images[-1], images[-1] + report)]
 
 # %% ../../nbs/50c_tdga_table.ipynb #images-of
-def table_images(parts: dict, norm: dict, images: Sequence[int], report: int) -> tuple:
+def table_images(parts: dict, norm: dict, images: Sequence[int], report: int, shift: int = 0) -> tuple:
     "Images and classes: first those that select, then those that report; raises `ValueError` if too few."
     if min(images) < 1 or list(images) != sorted(set(images)):
         raise ValueError(f"numbers of images must rise, from 1 on: not {list(images)}")
-    two = first_images(parts["fitness"], images[-1], norm), first_images(parts["test"], report, norm)
-    if [len(y) for _, y in two] != [images[-1], report]:
-        raise ValueError(f"there are not {images[-1]} images that select and {report} that report")
+    wanted = dict(fitness=images[-1], test=report)
+    if any(shift + n > len(parts[name]) for name, n in wanted.items()):
+        after = f" after {shift} others" if shift else ""
+        raise ValueError(f"there are not {images[-1]} images that select and {report} that report{after}")
+    own = {name: parts[name].take(range(shift, shift + n)) for name, n in wanted.items()}
+    two = [first_images(own[name], n, norm) for name, n in wanted.items()]
     return tuple(torch.cat(pair) for pair in zip(*two))
 
 # %% ../../nbs/50c_tdga_table.ipynb #resumed
@@ -116,12 +119,12 @@ def filled(measure: Callable, like: torch.Tensor, ckpt: Checkpoint | None) -> to
 # %% ../../nbs/50c_tdga_table.ipynb #state
 def table_state(
     gates: int, images: list[int], report: int, calibrate: int, settings: dict, seed: int, device="cpu",
-    ckpt: Checkpoint | None = None,
+    ckpt: Checkpoint | None = None, shift: int = 0,
 ) -> dict:  # values: (2^gates, 2 · (len(images) + 1)); graph: of DARTS  # fmt: skip
     "All graphs of the free gates, with the weights of one supernet."
     network, method, _, parts, norm = trained_supernet("threshold", seed, settings, device, ckpt)
     network.eval().requires_grad_(False)
-    x, y = table_images(parts, norm, images, report)
+    x, y = table_images(parts, norm, images, report, shift)
     seen, base = first_images(parts["weights"], calibrate, norm)[0], method.bits().cpu()
     free, cuts = nearest_gates(gates), cuts_of(images, report)
     measure = lambda rows: columns(*judged(network, graphs_with(base, free, rows), x, y, seen), cuts)
@@ -156,12 +159,19 @@ def kept_table(seed: int, device, ckpt: Checkpoint | None, **config) -> dict:  #
 # %% ../../nbs/50c_tdga_table.ipynb #run
 def table_run(
     gates: int, images: list[int], report: int, calibrate: int, settings: dict,  # as in `PROFILES`
-    seed: int, device="cpu", ckpt=None,
+    seed: int, device="cpu", ckpt=None, shift: int = 0,  # images that are left to other supernets
 ) -> dict:  # graph: of DARTS; columns: a packed text for each  # fmt: skip
     "The table of one supernet as a record."
     config = dict(gates=gates, images=images, report=report, calibrate=calibrate, settings=settings)
+    config |= dict(shift=shift) if shift else {}
     state = kept_table(seed, device, ckpt, **config)
     return dict(graph=state["graph"], columns=[pack(column) for column in state["values"].T])
+
+# %% ../../nbs/50c_tdga_table.ipynb #several
+def several(cfg, of: dict) -> dict[int, dict]:  # seed → arguments of `table_run`
+    "The tables of several supernets of a profile; `of`: what they share with the large one."
+    apart = max(cfg.table_images[-1], cfg.report)
+    return {cfg.first_net + k: of | dict(gates=cfg.net_gates, shift=k * apart) for k in range(cfg.nets)}
 
 # %% ../../nbs/50c_tdga_table.ipynb #table
 class GateTable(NamedTuple):
