@@ -1,4 +1,6 @@
-"Document 50, the table of fourteen gates: the same as one by one; searches by look-up and their nulls."
+"Document 50, spaces that are known in full: the same as one by one; searches by look-up and their nulls; verdicts."
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ import torch
 
 import nas_nb.papers.tdga_lookup as L
 import nas_nb.papers.tdga_runs as D
+import nas_nb.papers.tdga_space as S
 import nas_nb.papers.tdga_table as T
 import nas_nb.papers.tdga_verdicts as V
 from nas_nb.files import Checkpoint
@@ -165,3 +168,90 @@ def test_graphs_apart_and_by_chance():
     share = lambda a, b: bits[a].mean() * (1 - bits[b].mean()) + bits[b].mean() * (1 - bits[a].mean())
     expected = np.mean([(bits[a] != bits[b]).mean() for a, b in pairs]), np.mean([share(*p) for p in pairs])
     assert V.gates_apart(bits) == pytest.approx(expected)
+
+
+@pytest.fixture(scope="module")
+def supernets():
+    made = []
+    for s in range(3):
+        losses = 1 + np.random.default_rng(s).random(64) / 10
+        of = table(losses, losses + 0.01)
+        found = L.searched(of, L.variants(0.003, (), 6, (20, 60), 6), range(10), None, individuals=4,
+            generations=6)  # fmt: skip
+        made.append(V.Known(f"supernet {s}", of, found, 6))
+    return made
+
+
+def test_one_supernet_decides_nothing(supernets):
+    for name in ("beyond", "random", "images", "late", "temperature", "diverse"):
+        found = getattr(V, f"judge_{name}")(supernets[:1])
+        assert found["tested"] is False and found["needed"] and "differences" not in found
+    assert V.judge_bias(supernets[:2])["tested"] is False
+
+
+def test_the_unit_is_the_supernet(supernets):
+    judged = V.judge_random(supernets)["differences"]
+    assert judged.tolist() == [(k.worth("random") - k.worth("TDGA")).mean() for k in supernets]
+    late = V.judge_late(supernets)["differences"]
+    assert set(late) == {"best", "population"} and all(len(x) == 3 for x in late.values())
+    shares = V.judge_diverse(supernets)["differences"]
+    assert shares == pytest.approx([(V.hit(k, "TDGA") - V.hit(k, "T = 0")).mean() for k in supernets])
+
+
+def test_what_every_search_finds_tests_nothing(supernets):
+    costs = 1 + 0.1 * T.free_bits(range(64), 6).sum(1).double().numpy()
+    of = table(costs, start=0)  # the search begins with the best graph
+    found = L.searched(
+        of, L.variants(0.003, (), 6, (20, 60), 6), range(10), None, individuals=4, generations=6
+    )
+    easy = [V.Known(f"supernet {s}", of, found, 6) for s in range(3)]
+    for judge in (V.judge_temperature, V.judge_diverse, V.judge_late, V.judge_stable):
+        assert judge(easy)["tested"] is False
+    mixed = [*easy, supernets[0]]
+    assert "differences" in V.judge_diverse(mixed)
+
+
+def test_facts_hold_for_every_supernet_or_not_at_all(supernets, monkeypatch):
+    near = lambda start: 1 + 0.1 * T.free_bits(np.arange(64) ^ start, 6).sum(1).double().numpy()
+    biased = [k._replace(table=table(near(5), start=5)) for k in supernets]
+    assert V.judge_bias(biased)["holds"] and not V.judge_bias([*biased[:2], supernets[2]])["holds"]
+    apart = iter([(0.1, 0.4), (0.2, 0.4), (0.21, 0.4), (0.1, 0.4), (0.2, 0.4), (0.2, 0.4)])
+    monkeypatch.setattr(V, "gates_apart", lambda bits: next(apart))
+    assert not V.judge_stable(supernets)["holds"] and V.judge_stable(supernets)["holds"]
+
+
+def test_both_spaces_are_cited_and_one_decides(supernets):
+    found = V.with_one(V.judge_bias, supernets, supernets[:1])
+    assert "holds" in found and "tested" not in found and found["one_supernets"] == 1
+    assert found["supernets"] == 3 and found["one_least"] == found["one_most"]
+
+
+def test_supernets_have_images_of_their_own():
+    cfg = SimpleNamespace(table_images=(5, 10), report=12, first_net=7, nets=3, net_gates=2)
+    asked = T.several(cfg, dict(images=[5, 10], report=12, gates=5))
+    assert list(asked) == [7, 8, 9] and [a["shift"] for a in asked.values()] == [0, 12, 24]
+    assert all(a["gates"] == 2 for a in asked.values())
+    parts, norm = D.parts_of("digits")
+    made = [T.table_images(parts, norm, [5, 10], 12, a["shift"])[0] for a in asked.values()]
+    seen = {tuple(image.flatten().tolist()) for x in made for image in x}
+    assert len(seen) == 3 * 22
+    with pytest.raises(ValueError, match="that report after 350 others"):
+        T.table_images(parts, norm, [10], 12, 350)
+
+
+def test_a_table_without_a_shift_is_asked_for_as_before():
+    first, other = (T.table_run(**CONFIG | more, seed=0) for more in ({}, dict(shift=30)))
+    assert first == T.table_run(**CONFIG, seed=0, shift=0) and first["graph"] == other["graph"]
+    assert first["columns"] != other["columns"]
+
+
+def test_the_figure_of_supernets_shows_what_is_judged(supernets):
+    df = S.nets_table(supernets)
+    drawn = df[(df["kind"] == "difference") & df["name"].str.contains("random")]["value"]
+    assert drawn.tolist() == pytest.approx((1e3 * V.judge_random(supernets)["differences"]).tolist())
+    found = df[(df["name"] == "T = 0") & (df["kind"] == "found") & (df["generation"] == 6)]["value"]
+    assert found.tolist() == [V.hit(k, "T = 0").mean() for k in supernets]
+    title, alt = S.words_of_nets(df)
+    assert title.startswith("3 supernets") and title in alt
+    fig = S.plot_nets(df, 95.0, 2.0, title)
+    assert [len(a.lines) > 5 for a in fig.axes] == [True, True]

@@ -9,8 +9,9 @@ __all__ = ['ANSWER', 'CLAIMS']
 ANSWER = """**The shortcuts that were tried help; that the search adds to them is not seen.** Trained from
 scratch, little more than an epoch, what TDGA finds has {scratch.best_mean} % test accuracy, plain VGG19
 {scratch.plain_mean} %, but the graph of DARTS alone has {scratch.darts_mean} %. With shared weights there
-is little left to find: of {beyond.graphs} graphs that were all computed, {beyond.fewer} have a lower loss
-than the graph of DARTS on the images that select. The weights belong to the graph that they grew with."""
+is little left to find: of {beyond.one_graphs} graphs that were all computed, {beyond.one_fewer} have a
+lower loss than the graph of DARTS on the images that select. The weights belong to the graph that they grew
+with."""
 
 # %% ../../nbs/50g_tdga_claims.ipynb #claims-parts
 _SEEN = "the criterion was written after these records were seen"
