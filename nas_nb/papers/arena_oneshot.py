@@ -311,13 +311,11 @@ ONESHOT = dict(  # joins the profiles of 95_arena
         shot_fresh=("ASNG", "DARTS", "random-search", "ASNG-one-set", "REINFORCE", "SNAS", "ProxylessNAS",
             "SNAS-null", "ASNG-delta0=0.1", "ASNG-delta0=0.01"),
         shot_fresh_seeds=10,
-        shot_many=("DARTS",), shot_many_seeds=80,  # whose claim needs more of those
         shot_steps=3000, shot_looks=30, shot_block=10,
         shot_flips=1000,  # seeds of coin flips
     ),
     quick=dict(shot_methods=("ASNG", "DARTS"), shot_nulls=(), shot_delta0s=(), shot_one_set=False)
-    | dict(shot_seeds=1, shot_fresh=(), shot_many=(), shot_steps=60, shot_looks=6, shot_block=1)
-    | dict(shot_flips=100),
+    | dict(shot_seeds=1, shot_fresh=(), shot_steps=60, shot_looks=6, shot_block=1, shot_flips=100),
     smoke=dict(shot_steps=4, shot_looks=2, shot_flips=2),
 )  # fmt: skip
 
@@ -332,7 +330,6 @@ def searches_of(cfg) -> list[dict]:
     for row in (dict(null=False, apart=True, delta0=1.0) | row for row in rows):
         label = _label(row)
         seeds = cfg.shot_seeds + (cfg.shot_fresh_seeds if label in cfg.shot_fresh else 0)
-        seeds = cfg.shot_seeds + cfg.shot_many_seeds if label in cfg.shot_many else seeds
         blocks = range(-(-seeds // cfg.shot_block))
         asked += [row | shared | dict(label=label, rank=_ranked(row, b, cfg), seed=b) for b in blocks]
     return sorted(asked, key=lambda a: a["seed"])  # ten seeds of all, then ten more
@@ -493,7 +490,6 @@ ONESHOT_CLAIMS |= {
         rule="better",
         smallest=1.0,
         unit="convolutions",
-        raised="from 10 to 80 searches",
     ),
 }
 
