@@ -150,7 +150,7 @@ def unpack(text: str) -> np.ndarray:  # int64, one axis
 def kept_table(seed: int, device, ckpt: Checkpoint | None, **config) -> dict:  # as `table_state`
     "The table of one supernet, computed now, or read from where an earlier run has left it."
     data = load_images(config["settings"]["source"]).about["hash"]
-    own = config | dict(seed=seed, device=str(device))
+    own = dict(shift=0) | config | dict(seed=seed, device=str(device))
     state = needed_state(ckpt, table_state, "table", data, **own)
     shape = 2 ** config["gates"], 2 * (len(config["images"]) + 1)
     check_state(state, dict(values=torch.zeros(shape, dtype=torch.long), graph=""), "the table that was kept")
@@ -163,7 +163,7 @@ def table_run(
 ) -> dict:  # graph: of DARTS; columns: a packed text for each  # fmt: skip
     "The table of one supernet as a record."
     config = dict(gates=gates, images=images, report=report, calibrate=calibrate, settings=settings)
-    config |= dict(shift=shift) if shift else {}
+    config |= dict(shift=shift)
     state = kept_table(seed, device, ckpt, **config)
     return dict(graph=state["graph"], columns=[pack(column) for column in state["values"].T])
 
