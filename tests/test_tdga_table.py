@@ -255,3 +255,13 @@ def test_the_figure_of_supernets_shows_what_is_judged(supernets):
     assert title.startswith("3 supernets") and title in alt
     fig = S.plot_nets(df, 95.0, 2.0, title)
     assert [len(a.lines) > 5 for a in fig.axes] == [True, True]
+
+
+def test_where_less_than_the_smallest_effect_is_left_nothing_is_tested():
+    judged = dict(ours="{mean:+.4f}", differences=np.array([0.1, 0.2]))
+    smallest = V.CLAIMS["diverse"]["smallest"]
+    assert V.or_no_room(judged, smallest, "diverse") == judged
+    found = V.or_no_room(judged, smallest / 2, "diverse")
+    assert found["tested"] is False and "room" in found["ours"] and found["needed"]
+    untested = dict(ours="-", tested=False)
+    assert V.or_no_room(untested, 0, "diverse") == untested
