@@ -75,7 +75,7 @@ def learns(df: pd.DataFrame, budget: int, null_rate: float) -> dict:
     )
     told += "on coin flips {flips:.2f}; " + INTERVAL
     rates = sorted(df[df["rule"] == "PPO"]["rate"].unique())
-    poor = sum(regret("PPO", rate).mean() >= chance.mean() for rate in rates)
+    poor = sum(bool(regret("PPO", rate).mean() >= chance.mean()) for rate in rates)
     numbers = dict(ppo=ppo.mean(), random=chance.mean(), reinforce=plain.mean(), rates=len(rates), poor=poor)
     numbers |= dict(flips=regret("flipped", null_rate).mean())
     return dict(ours=told, differences=chance - ppo) | numbers
