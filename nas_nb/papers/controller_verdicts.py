@@ -171,7 +171,7 @@ def cells(motifs: pd.DataFrame | None) -> dict:
     there = motifs is not None
     at = motifs.set_index(["cell", "evaluations"]) if there else None
     value = lambda cell, n, k="accuracy": float(at.loc[(cell, n), k]) if there else 0.0
-    numbers = dict(two=value("2", 10), four=value("4", 10), free=value("8", 10))
+    numbers: dict = dict(two=value("2", 10), four=value("4", 10), free=value("8", 10))
     numbers |= dict(most_two=value("2", 10, "best"), most=value("8", 10, "best"))
     numbers |= dict(long_two=value("2", 1000), long=value("8", 1000))
     numbers |= dict(late_four=f"{value('4', 500):.2f}", late=f"{value('8', 500):.2f}")
