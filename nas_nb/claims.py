@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['STATED', 'RULES', 'RULED', 'OPTIONAL', 'WEIGHED', 'COLUMNS', 'MOST', 'WORST_FIRST', 'ICONS', 'EXPLORATORY', 'UNSAID',
            'DECIDES', 'FEW', 'MANY', 'OPEN', 'ADDED', 'DECIDED', 'CITATION', 'ANSWER', 'SHOWN', 'check_claims', 'fill',
-           'by_rule', 'level_of', 'interval', 'needed', 'weigh', 'kind', 'decide', 'judged', 'Link', 'Table', 'Verdict',
-           'Verdicts', 'claims_csv', 'read_claims', 'counting', 'committed_claims', 'cited', 'cite', 'fill_answer',
-           'few_colours', 'show_png', 'summary']
+           'by_rule', 'level_of', 'looks', 'interval', 'needed', 'weigh', 'kind', 'decide', 'judged', 'Link', 'Table',
+           'Verdict', 'Verdicts', 'claims_csv', 'read_claims', 'counting', 'committed_claims', 'cited', 'cite',
+           'fill_answer', 'few_colours', 'show_png', 'summary']
 
 # %% ../nbs/03c_claims.ipynb #imports
 import csv
@@ -137,7 +137,14 @@ def level_of(
 ) -> float:  # percent
     "The level of each interval, so that the intervals of all claims with a rule hold at once with 95 %."
     share = 0.05 / max(1, sum(bool(stated.get("rule")) for stated in claims.values()))
-    return 100 * (1 - share / (2 if claims.get(id, {}).get("raised") else 1))
+    return 100 * (1 - share / looks(claims.get(id, {}).get("raised", "")))
+
+
+def looks(
+    raised: str,  # of a claim: "from 8 to 24 seeds"; empty: n was not raised
+) -> int:
+    "How often one looked before the last runs, and after them."
+    return 1 + len(re.findall(r"\bto\b", raised))
 
 # %% ../nbs/03c_claims.ipynb #differences
 def _differences(x, name: str) -> list[float]:
@@ -459,6 +466,7 @@ class Verdict(str):
 
 # %% ../nbs/03c_claims.ipynb #said-rule
 _SAYS = {"better": "smallest effect", "alike": "margin ±", "not worse": "margin"}
+_SHARES = {2: "half", 3: "a third of"}  # by the number of looks
 
 
 def _said_rule(row: dict) -> str:
@@ -466,8 +474,15 @@ def _said_rule(row: dict) -> str:
     unit = f" {row['unit']}" if row.get("unit") else ""
     rule = f"{row['rule']}, {_SAYS[row['rule']]} {row['smallest']}{unit}" if row.get("rule") else ""
     exploratory = f"exploratory: {row['exploratory']}" if row.get("exploratory") else ""
-    raised = f"n raised after a look, {row['raised']}: half its share of the 5 %" if row.get("raised") else ""
-    return "; ".join(filter(None, (row["criterion"], rule, exploratory, raised)))
+    return "; ".join(filter(None, (row["criterion"], rule, exploratory, _said_raised(row.get("raised", "")))))
+
+
+def _said_raised(raised: str) -> str:
+    if not raised:
+        return ""
+    n = looks(raised)
+    times = "a look" if n == 2 else f"each of {n - 1} looks"
+    return f"n raised after {times}, {raised}: {_SHARES.get(n, f'1/{n} of')} its share of the 5 %"
 
 # %% ../nbs/03c_claims.ipynb #verdict-table
 @patch

@@ -513,6 +513,11 @@ def test_an_n_raised_after_a_look_halves_the_share_of_its_claim():
     assert row["level"] == "99.5" or float(row["level"]) == pytest.approx(99.5)
     assert "99.5 %" in row["ours"]
     assert "raised after a look, from 8 to 24 seeds" in claims._said_rule(row)
+    stated["more"] |= dict(raised="from 5 to 8 to 24 seeds")  # three looks: a third of the share
+    assert claims.level_of(stated, "more") == pytest.approx(100 * (1 - 0.05 / 5 / 3))
+    row = claims.judged("more", stated, "{mean:.1f}", {}, differences=[1.0, 2.0, 3.0])
+    said = claims._said_rule(row)
+    assert "raised after each of 2 looks, from 5 to 8 to 24 seeds: a third of its share of the 5 %" in said
     with pytest.raises(ValueError, match="raised n, but no rule"):
         claims.check_claims(dict(fact=FLAT | dict(raised="from 8 to 24 seeds")))
 

@@ -142,6 +142,24 @@ def test_one_in_ten_may_be_open(n, holds, verdict):
     assert len(lines) == 2
 
 
+def test_what_a_document_says_and_what_is_ours_are_counted_apart():
+    said = [("50", "-", "reproduced"), ("50", "7 times", "reproduced"), ("51", "not compared", "not tested")]
+    rows = [dict(notebook=n, profile="cpu", document=d, verdict=v, needed="9", n="5") for n, d, v in said]
+    assert overview.count_table(rows)[1] == [
+        ("50", "cpu", 2, 2, 0),
+        ("51", "cpu", 1, 0, 1),
+        ("all", "", 3, 2, 1),
+        ("of these a document's", "", 1, 1, 0),
+        ("of these ours", "", 2, 1, 1),
+    ]
+    assert overview.count_table(rows[1:] + rows[1:2])[1][-1] == ("of these ours", "", 1, 0, 1)
+    assert (
+        "2 reproduced, 1 not tested (of the reproduced 1 are a document's, 1 ours)"
+        in overview.summed_up(rows)[0]
+    )
+    assert "of the reproduced" not in overview.summed_up(rows[1:])[0]  # none of ours is
+
+
 def test_a_verdict_of_an_unknown_kind_is_counted_last():
     rows = [dict(notebook="50", profile="cpu", verdict=v) for v in ("odd", "not tested", "reproduced")]
     assert overview.count_table(rows) == (

@@ -8,8 +8,8 @@ import re
 from importlib import import_module
 from pathlib import Path
 
-from nas_nb.claims import DECIDED, cite, fill_answer
-from nas_nb.overview import count_table, gather, kinds
+from nas_nb.claims import DECIDED, cite, fill_answer, kind
+from nas_nb.overview import count_table, gather, is_own, kinds
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,8 +53,12 @@ def of_all() -> dict[str, str]:
     numbers = {kind.replace(",", "").replace(" ", "-"): n for kind, n in count.items()}
     decided, late = sum(count[kind] for kind in DECIDED), sum("exploratory" in r["verdict"] for r in rows)
     numbers |= dict(claims=len(rows), decided=decided, open=len(rows) - decided, exploratory=late)
-    by_hand = kinds([r for r in rows if r["criterion"].startswith("arithmetic: ")])  # no run decides these
+    own = kinds([r for r in rows if is_own(r)])["reproduced"]
+    numbers |= {"reproduced-own": own, "reproduced-documents": count["reproduced"] - own}
+    closed = [r for r in rows if kind(r["verdict"]) in DECIDED]
+    by_hand = kinds([r for r in closed if r["criterion"].startswith("arithmetic: ")])  # no run decides these
     numbers |= {"arithmetic": sum(by_hand.values()), "arithmetic-reproduced": by_hand["reproduced"]}
+    numbers |= dict(construction=sum("by construction" in r["criterion"] for r in closed))
     head, lines = count_table(rows)
     lines = [(f"[{name}]({name}.ipynb)" if of else name, of, *rest) for name, of, *rest in lines]
     marks = [":--"] * 2 + ["--:"] * (len(head) - 2)

@@ -142,11 +142,16 @@ def told_rates(df: pd.DataFrame, at: int) -> str:
 
 
 def told_curves(df: pd.DataFrame, at: int, best: dict, null: float) -> str:
-    "What a controller that learns draws in the end, and what those draw that cannot."
+    "What both rules draw in the end, at NASNet's rate and at their own best; and chance."
     flips, chance = (of(df, rule, null, at).mean() for rule in ("flipped", "random"))
-    ppo = of(df, "PPO", best["PPO"], at).mean()
+    (a, b), (c, d) = (
+        [of(df, rule, rates[rule], at).mean() for rule in ("PPO", "REINFORCE")]
+        for rates in (dict.fromkeys(best, 3.5e-4), best)
+    )
+    own = f"{c:.1f} and {d:.1f} % each at its own best"
     nothing = f"told coin flips {flips:.1f} %, at random {chance:.1f} %"
-    return f"After {at:,} evaluations PPO draws {ppo:.1f} %, {nothing}"
+    both = f"PPO and REINFORCE draw {a:.1f} and {b:.1f} % at NASNet's rate"
+    return f"After {at:,} evaluations {both}, {own}; {nothing}"
 
 # %% ../../nbs/54b_controller_figures.ipynb #rates-shown
 def rates_shown(df: pd.DataFrame) -> pd.DataFrame:  # from `search_table`
@@ -174,8 +179,8 @@ def plot_rates(df: pd.DataFrame, looks: Sequence[int], title: str) -> plt.Figure
         ax.axhline(chance, label="random", **_LOOK["random"])
         ax.axvline(3.5e-4, label="NASNet's rate", **PAPER)
         ax.set(xscale="log", xlabel="learning rate of the controller", title=f"after {at:,} evaluations")
-        rates = sorted(df[df["rule"] == "PPO"]["rate"].unique())
-        ax.set_xticks(rates, [f"{rate:g}" for rate in rates]), ax.minorticks_off()
+        rates = sorted(df[df["rule"].isin(["PPO", "bare"])]["rate"].unique())
+        ax.set_xticks(rates, [f"{rate:g}" for rate in rates], fontsize=8), ax.minorticks_off()
     axes[0].set_ylabel("accuracy of what is drawn, %")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     headline(fig, title)

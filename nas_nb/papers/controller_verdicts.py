@@ -23,10 +23,8 @@ INTERVAL = "{mean:+.2f}, {level:.3g} % interval {low:+.2f} to {high:+.2f} (n = {
 def seven() -> dict:
     "NASNet against NAS."
     gpus, days = times("NAS", "NASNet-A")
-    holds = all(6.3 <= x <= 7.7 for x in (gpus, days))
-    return dict(
-        ours="{days:.3g} times in days, {gpus:.3g} times in GPU days", holds=holds, days=days, gpus=gpus
-    )
+    told = "{days:.3g} times in days, {gpus:.3g} times in GPU days"
+    return dict(ours=told, holds=6.3 <= days <= 7.7, days=days, gpus=gpus)
 
 
 def half_day() -> dict:
@@ -67,11 +65,20 @@ _PUBLISHED = 3.5e-4  # NASNet's learning rate
 
 
 def learns(df: pd.DataFrame, budget: int, null_rate: float) -> dict:
-    "PPO against uniform draws."
+    "PPO against uniform draws; REINFORCE beside it, with accuracies and with coin flips."
     regret = lambda rule, rate: of(df, rule, rate, budget, "regret")
-    chance, ppo = regret("random", null_rate), regret("PPO", _PUBLISHED)
-    told = "regret {ppo:.2f} points with PPO, {random:.2f} at random; " + INTERVAL
-    return dict(ours=told, differences=chance - ppo, ppo=ppo.mean(), random=chance.mean())
+    chance, ppo, plain = (
+        regret(*of) for of in (("random", null_rate), ("PPO", _PUBLISHED), ("REINFORCE", _PUBLISHED))
+    )
+    told = (
+        "regret {ppo:.2f} points with PPO, {random:.2f} at random; beside them, REINFORCE {reinforce:.2f}, "
+    )
+    told += "on coin flips {flips:.2f}; " + INTERVAL
+    rates = sorted(df[df["rule"] == "PPO"]["rate"].unique())
+    poor = sum(bool(regret("PPO", rate).mean() >= chance.mean()) for rate in rates)
+    numbers = dict(ppo=ppo.mean(), random=chance.mean(), reinforce=plain.mean(), rates=len(rates), poor=poor)
+    numbers |= dict(flips=regret("flipped", null_rate).mean())
+    return dict(ours=told, differences=chance - ppo) | numbers
 
 # %% ../../nbs/54g_controller_verdicts.ipynb #ppo
 def ppo_published(df: pd.DataFrame, half: int) -> dict:
@@ -112,8 +119,10 @@ def baseline_variance(variances: pd.DataFrame, evaluations: Sequence[int]) -> di
 def baseline_search(df: pd.DataFrame, half: int, first: int) -> dict:
     "REINFORCE with and without, each at its own best rate."
     with_b, without = (judged(df, rule, half, first) for rule in ("REINFORCE", "bare"))
-    told = "with {with_b:.1f} %, without {without:.1f}; " + INTERVAL
-    return dict(ours=told, differences=with_b - without, with_b=with_b.mean(), without=without.mean())
+    rates = [best_rate(df, rule, half, first) for rule in ("REINFORCE", "bare")]
+    told = "with {with_b:.1f} % (rate {rate:g}), without {without:.1f} ({rate_bare:g}); " + INTERVAL
+    numbers = dict(with_b=with_b.mean(), without=without.mean(), rate=rates[0], rate_bare=rates[1])
+    return dict(ours=told, differences=with_b - without) | numbers
 
 # %% ../../nbs/54g_controller_verdicts.ipynb #children
 def children(bests: pd.DataFrame, searches: list[dict], timed: bool) -> dict:
@@ -162,9 +171,10 @@ def cells(motifs: pd.DataFrame | None) -> dict:
     there = motifs is not None
     at = motifs.set_index(["cell", "evaluations"]) if there else None
     value = lambda cell, n, k="accuracy": float(at.loc[(cell, n), k]) if there else 0.0
-    numbers = dict(two=value("2", 10), four=value("4", 10), free=value("8", 10))
+    numbers: dict = dict(two=value("2", 10), four=value("4", 10), free=value("8", 10))
     numbers |= dict(most_two=value("2", 10, "best"), most=value("8", 10, "best"))
     numbers |= dict(long_two=value("2", 1000), long=value("8", 1000))
+    numbers |= dict(late_four=f"{value('4', 500):.2f}", late=f"{value('8', 500):.2f}")
     holds = all(value(cell, n) > value("8", n) for cell in "24" for n in (10, 50))
     told = "best of 10: {two:.2f} % (cells of two, 9 networks), {four:.2f} (of four, 81), {free:.2f} (free)"
     told += "; best of 1,000: {long_two:.2f} and {long:.2f}; the best there is: {most_two:.2f} and {most:.2f}"

@@ -305,7 +305,7 @@ def all_searches(study) -> dict:  # (rule, lr) → records, one a block
     cfg = study.cfg
     about = study.about(lambda: about_table(cfg.table), table=cfg.table, budget=cfg.budget)
     size = dict(table=cfg.table, budget=cfg.budget, every=cfg.look_every, searches=cfg.searches, data=about)
-    swept = [(rule, lr) for rule in cfg.rules for lr in cfg.rates]
+    swept = [(rule, lr) for rule in cfg.rules for lr in cfg.rates] + [("bare", lr) for lr in cfg.bare_rates]
     found = {}
     for rule, lr in [*swept, *((rule, cfg.null_rate) for rule in cfg.nulls)]:
         label, first = f"search-{rule}-{lr:g}", [cfg.first_seed + n * cfg.searches for n in range(cfg.blocks)]
