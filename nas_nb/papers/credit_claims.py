@@ -123,12 +123,10 @@ CLAIMS |= {
 _POINTS = dict(rule="better", smallest=1.0, unit="points")
 _LESS, _IMAGES = "accuracy of the cell that credit finds less that of ", ", on the table of images"
 _DIGITS = ", on the table of digits"
-_MORE = dict(raised="from 10 to 20 searches")
 CLAIMS |= {
     "search-reinforce": dict(
         claim="On images credit finds better cells than REINFORCE", figure="search", source="section 2.1",
-        document="policy gradients are made faster", criterion=_LESS + "REINFORCE's" + _IMAGES,
-        **_POINTS, **_MORE),
+        document="policy gradients are made faster", criterion=_LESS + "REINFORCE's" + _IMAGES, **_POINTS),
     "search-random": dict(
         claim="On digits credit finds better cells than random search with shared weights",
         figure="search", source="not in the document", document="-",
@@ -146,12 +144,11 @@ CLAIMS |= {
     "search-mended": dict(
         claim="On images mended credit finds better cells than credit from one backward pass",
         figure="search", source="not in the document", document="-",
-        criterion="accuracy of the cell that mended credit finds less that of credit" + _IMAGES,
-        **_POINTS, **_MORE),
+        criterion="accuracy of the cell that mended credit finds less that of credit" + _IMAGES, **_POINTS),
     "image-random": dict(
         claim="On images, too, credit finds better cells than random search with shared weights",
         figure="search", source="not in the document", document="-",
-        criterion=_LESS + "the best of random ones by shared weights" + _IMAGES, **_POINTS, **_MORE),
+        criterion=_LESS + "the best of random ones by shared weights" + _IMAGES, **_POINTS),
 }  # fmt: skip
 
 # %% ../../nbs/53d_credit_claims.ipynb #claims-ways

@@ -338,7 +338,7 @@ SEARCHES = dict(
         ways_searches=100, ways_counts=(10, 20, 30, 50, 100, 200, 300, 500, 1000),
     ),
     cpu=dict(
-        search_seeds=10, image_seeds=20, image_pair_seeds=25, cell_seeds=5,
+        search_seeds=10, image_seeds=10, image_pair_seeds=25, cell_seeds=5,
         cell_side=16, cell_channels=8, cell_cells=3, cell_size=16, cell_steps=600, cell_lr=0.05,
         cell_lr_alpha=0.0098, cell_cutout=0, cell_train_steps=500, cell_held=2000),
     quick=dict(search_methods=("credit_assignment", "REINFORCE"), search_nulls=False, search_seeds=1,
