@@ -373,6 +373,21 @@ def test_the_tool_counts_all_claims(project, monkeypatch, capsys):
     assert "52_demo.ipynb [c0]: nothing of all claims is called opened (known: " in capsys.readouterr().out
 
 
+def test_what_no_run_decides_is_counted_among_the_decided_and_ours_apart(monkeypatch):
+    told = [
+        ("7 times", "reproduced, exploratory", "arithmetic: days"),
+        ("7 times", "inconclusive", "arithmetic: rows"),  # open: not among the decided
+        ("7 times", "not reproduced", "arithmetic on what was learned"),  # that takes a run
+        ("-", "reproduced", "by construction, checks our program: 50"),
+        ("7 times", "not reproduced", "half (circular, in part by construction)"),
+    ]
+    rows = [dict(notebook="52", profile="cpu", document=d, verdict=v, criterion=c) for d, v, c in told]
+    monkeypatch.setattr(tool, "gather", lambda: (rows, []))
+    found = tool.of_all()
+    names = ("arithmetic", "arithmetic-reproduced", "construction", "reproduced-documents", "reproduced-own")
+    assert [found[name] for name in names] == ["1"] * 5
+
+
 def test_a_summary_shows_answer_figure_and_verdicts(project, study, capsys):
     import matplotlib
 
