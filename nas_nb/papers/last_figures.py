@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BESIDE', 'NULL', 'NAO_LOOK', 'WHERE', 'RULE_MARKS', 'beside', 'means', 'ahead_of', 'by_gradient', 'of_probe',
-           'plot_means', 'told_means', 'units_name', 'smash_table', 'lead_of', 'same_picks', 'apart', 'untested',
-           'plot_smash', 'told_smash', 'ranked_rules', 'fresh_table', 'found_rules', 'lucky', 'luckiest', 'same_as',
-           'beside_rule', 'plot_rules', 'told_rules']
+           'plot_means', 'told_means', 'told_searches', 'units_name', 'smash_table', 'lead_of', 'same_picks', 'apart',
+           'untested', 'plot_smash', 'told_smash', 'ranked_rules', 'fresh_table', 'found_rules', 'lucky', 'luckiest',
+           'same_as', 'beside_rule', 'plot_rules', 'told_rules']
 
 # %% ../../nbs/95j_last_figures.ipynb #imports
 import math
@@ -139,7 +139,7 @@ def plot_means(df: pd.DataFrame, title: str, level: float = math.nan) -> plt.Fig
     return fig
 
 # %% ../../nbs/95j_last_figures.ipynb #nao-axis
-WHERE = SPACES | {"rules": "update rules, single trainings", "rules-mean": "update rules, means of three"}
+WHERE = SPACES | {"rules": "single trainings", "rules-mean": "means of three trainings"}
 
 
 def _axis(ax, lowest: float, top: float) -> None:
@@ -152,9 +152,9 @@ def _axis(ax, lowest: float, top: float) -> None:
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 # %% ../../nbs/95j_last_figures.ipynb #nao-told
-def told_means(df: pd.DataFrame, name: str = "NAO", at: int = 0) -> tuple[str, str]:  # `at`: 0, at the end
+def told_means(df: pd.DataFrame, name: str = "NAO") -> tuple[str, str]:
     "Title and alternative text of the mean regrets."
-    at, said = at or df["evaluations"].max(), []
+    at, said = df["evaluations"].max(), []
     for table in df["table"].unique():
         rows = df[(df["table"] == table) & (df["evaluations"] == at)].set_index("name")["mean"]
         others = [
@@ -167,6 +167,20 @@ def told_means(df: pd.DataFrame, name: str = "NAO", at: int = 0) -> tuple[str, s
     what = "Mean regret against evaluations, both logarithmic, a panel for each table, several methods"
     n = "; ".join(_searches(df[df["table"] == table]) for table in df["table"].unique())
     return title, f"{what}; {n} searches. {title}."
+
+# %% ../../nbs/95j_last_figures.ipynb #nao-told-rules
+def told_searches(df: pd.DataFrame, name: str, at: int) -> tuple[str, str]:  # `at`: fewer evaluations
+    "Title and alternative text of searches for update rules."
+    last, said = df["evaluations"].max(), []
+    for table in df["table"].unique():
+        mean = df[df["table"] == table].set_index(["name", "evaluations"])["mean"]
+        ends = [f"{m.replace('exact', 'random search')} {mean[m, at]:.2f} and {mean[m, last]:.2f}"
+            for m in ("exact", name)]  # fmt: skip
+        said.append(f"by {WHERE[table]} {', '.join(ends)}")
+    title = f"Points missed after {at:,} and {last:,} evaluations: {'; '.join(said)}"
+    what = "Mean regret of update rules against evaluations, both logarithmic: left, an evaluation is one"
+    n = "; ".join(_searches(df[df["table"] == table]) for table in df["table"].unique())
+    return title, f"{what} training; right, the mean of three; {n} searches. {title}."
 
 # %% ../../nbs/95j_last_figures.ipynb #smash-table
 _SHARED, _ARENA = "shared weights", "supernet of the arena"
@@ -296,23 +310,23 @@ def ranked_rules(table: Table, found=()) -> pd.DataFrame:  # `found`: codes of f
     return df.sort_values(["percentile", "code"], kind="stable").reset_index(drop=True)
 
 # %% ../../nbs/95j_last_figures.ipynb #rules-fresh
-def fresh_table(fresh: dict, codes: list[str]) -> pd.DataFrame:  # result of `fresh_run`; of each search
-    "name, seed, accuracy: those with names, and the found rule of each search at its own seed."
+def fresh_table(fresh: dict) -> pd.DataFrame:  # result of `fresh_run`
+    "name, seed, accuracy: those with names, and what the search with that number has found."
     own = fresh["accuracy"]
-    rows = [dict(name=n, seed=s, accuracy=a) for n in KNOWN_RULES for s, a in enumerate(own[n])]
-    rows += [dict(name="found", seed=s, accuracy=own[c][s]) for s, c in enumerate(codes)]
+    rows = [dict(name=n, seed=s, accuracy=a) for n in own for s, a in enumerate(own[n])]
     return pd.DataFrame(rows)
 
 
 def found_rules(table: Table, codes: list[str], fresh: dict) -> pd.DataFrame:
-    "What the searches found: rule, how many searches, rate, accuracy in the table and by fresh seeds."
-    rows = []
-    for code, n in pd.Series(codes).value_counts(sort=False).items():
-        at, choices = int(table.at(code)), [int(c) for c in code]
-        row = dict(rule=rule_text(choices), searches=n, rate=table.frame["rate"][at])
-        tested = float(np.mean(fresh["accuracy"][code]))
-        rows.append(row | dict(table=round(table.scores[at], 1), fresh=round(tested, 1)))
-    return pd.DataFrame(rows).sort_values(["searches", "fresh"], ascending=False, kind="stable")
+    "What searches found, a row for each accuracy of the table: one of the rules, how many, fresh accuracy."
+    at = np.array([int(table.at(code)) for code in codes])
+    rows = dict(rule=[rule_text([int(c) for c in code]) for code in codes])
+    rows |= dict(rate=table.frame["rate"][at].to_numpy(), table=table.scores[at].round(2))
+    df = pd.DataFrame(rows).assign(fresh=fresh["accuracy"]["found"])
+    told = df.groupby("table", sort=False).agg(
+        rule=("rule", "first"), rate=("rate", "first"), searches=("rule", "size"), fresh=("fresh", "mean")
+    )
+    return told.reset_index().sort_values("searches", ascending=False, kind="stable").round(2)
 
 # %% ../../nbs/95j_last_figures.ipynb #rules-lucky
 def lucky(table: Table) -> float:  # points

@@ -196,19 +196,21 @@ def rates_run(
 def fresh_run(
     rules: dict,  # what it is called → five digits
     rates: dict,  # the same names → learning rate
-    seeds: int,
+    found: Sequence[str],  # of each seed, one more rule
+    found_rates: Sequence[float],  # its learning rate
     steps: int,
     seed: int,  # the first
     device="cpu",
     ckpt=None,
-) -> dict:  # accuracy: name → of each seed, in percent
+) -> dict:  # accuracy: name, or found → of each seed, in percent
     "Rules at given rates, trained by fresh seeds and tested."
-    codes, at = [[int(c) for c in rules[name]] for name in rules], [rates[name] for name in rules]
     each = []
-    for s in range(seed, seed + seeds):
+    for s, (code, rate) in enumerate(zip(found, found_rates), seed):
+        codes, at = [*rules.values(), code], [*(rates[name] for name in rules), rate]
         batches, judge = rule_data(s, "test")
-        each.append(train_rules(codes, at, batches, judge, steps, s).double())
-    return dict(accuracy={n: [round(x, 2) for x in v] for n, v in zip(rules, torch.stack(each, 1).tolist())})
+        each.append(train_rules([[int(c) for c in x] for x in codes], at, batches, judge, steps, s).double())
+    rows = zip([*rules, "found"], torch.stack(each, 1).tolist())
+    return dict(accuracy={name: [round(x, 2) for x in row] for name, row in rows})
 
 # %% ../../nbs/95i_last_runs.ipynb #plan-nao
 def about_table(study, table: str) -> dict:
@@ -277,7 +279,7 @@ def mean_searches(study) -> dict[str, dict]:  # name → record
 def fresh_rules(
     study,
     data,
-    codes: Sequence[str],  # what searches have found
+    codes: Sequence[str],  # what each search has found
 ) -> tuple[dict, dict]:  # records: rates, fresh
     "What searches have found, beside the rules that have names, trained by fresh seeds."
     cfg = study.cfg
@@ -285,9 +287,8 @@ def fresh_rules(
     exponents = [cfg.rate_from + k / cfg.rates_a_decade for k in steps]
     tuning = dict(exponents=exponents, seeds=cfg.rate_seeds, steps=cfg.rule_steps, seed=cfg.rate_seed)
     tuned = study.run(rates_run, "rates", data=data, **tuning)
-    table, codes = rule_table(), sorted(set(codes))
+    table, rules = rule_table(), {n: "".join(map(str, r)) for n, r in KNOWN_RULES.items()}
     at = table.at(np.array([[int(c) for c in code] for code in codes]))
-    rules = {n: "".join(map(str, r)) for n, r in KNOWN_RULES.items()} | {c: c for c in codes}
-    rates = tuned["result"]["best"] | dict(zip(codes, table.frame["rate"][at].astype(float).tolist()))
-    sizes = dict(seeds=cfg.fresh_seeds, steps=cfg.rule_steps, seed=cfg.fresh_seed)
-    return tuned, study.run(fresh_run, "fresh", data=data, rules=rules, rates=rates, **sizes)
+    found = dict(found=list(codes), found_rates=table.frame["rate"][at].astype(float).tolist())
+    sizes = dict(rates=tuned["result"]["best"], steps=cfg.rule_steps, seed=cfg.fresh_seed)
+    return tuned, study.run(fresh_run, "fresh", data=data, rules=rules, **found, **sizes)
