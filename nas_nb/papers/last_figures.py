@@ -171,13 +171,15 @@ def told_means(df: pd.DataFrame, name: str = "NAO") -> tuple[str, str]:
 # %% ../../nbs/95j_last_figures.ipynb #nao-told-rules
 def told_searches(df: pd.DataFrame, name: str, at: int) -> tuple[str, str]:  # `at`: fewer evaluations
     "Title and alternative text of searches for update rules."
-    last, said = df["evaluations"].max(), []
-    for table in df["table"].unique():
-        mean = df[df["table"] == table].set_index(["name", "evaluations"])["mean"]
-        ends = [f"{m.replace('exact', 'random search')} {mean[m, at]:.2f} and {mean[m, last]:.2f}"
-            for m in ("exact", name)]  # fmt: skip
-        said.append(f"by {WHERE[table]} {', '.join(ends)}")
-    title = f"Points missed after {at:,} and {last:,} evaluations: {'; '.join(said)}"
+    last, mean = df["evaluations"].max(), df.set_index(["table", "name", "evaluations"])["mean"]
+    ends = lambda table, n: [f"{mean[table, n, k]:.2f}" for k in (at, last)]
+    once, chance, ours = (
+        ends(*x) for x in (("rules", "exact"), ("rules-mean", "exact"), ("rules-mean", name))
+    )
+    title = (
+        f"By single trainings random search misses {once[0]} points after {at:,} evaluations and {once[1]}"
+    )
+    title += f" after {last:,}; by means of three {' and '.join(chance)}, {name} {' and '.join(ours)}"
     what = "Mean regret of update rules against evaluations, both logarithmic: left, an evaluation is one"
     n = "; ".join(_searches(df[df["table"] == table]) for table in df["table"].unique())
     return title, f"{what} training; right, the mean of three; {n} searches. {title}."
@@ -260,7 +262,8 @@ def _rows(ax, names):
 
 
 def _dots(ax, y, values, color):
-    draw_dots(ax, y, values, color, values.mean(), 0.12, alpha=0.55, ms=4)
+    alpha = min(0.55, 60 / len(values))  # many dots lie over each other
+    draw_dots(ax, y, values, color, values.mean(), 0.12, alpha=alpha, ms=4)
 
 # %% ../../nbs/95j_last_figures.ipynb #smash-plot
 def plot_smash(df: pd.DataFrame, scores: np.ndarray, table: Table, title: str) -> plt.Figure:
@@ -324,7 +327,10 @@ def found_rules(table: Table, codes: list[str], fresh: dict) -> pd.DataFrame:
     rows |= dict(rate=table.frame["rate"][at].to_numpy(), table=table.scores[at].round(2))
     df = pd.DataFrame(rows).assign(fresh=fresh["accuracy"]["found"])
     told = df.groupby("table", sort=False).agg(
-        rule=("rule", "first"), rate=("rate", "first"), searches=("rule", "size"), fresh=("fresh", "mean")
+        rule=("rule", lambda x: min(x, key=len)),
+        rate=("rate", "first"),
+        searches=("rule", "size"),
+        fresh=("fresh", "mean"),
     )
     return told.reset_index().sort_values("searches", ascending=False, kind="stable").round(2)
 
