@@ -20,6 +20,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 from matplotlib.ticker import StrMethodFormatter
 
 from ..claims import Verdict, level_of, weigh
@@ -521,20 +522,6 @@ class Looked(NamedTuple):
     late: int  # those of TDGA
     more: dict = {}  # table → name → records of further searches
 
-    @property
-    def whole(self) -> "Looked":
-        "With further searches."
-        joined = {
-            t: {n: joined_searches([self.runs[t][n], *records]) for n, records in found.items()}
-            for t, found in self.more.items()
-        }
-        runs = {t: found | joined.get(t, {}) for t, found in self.runs.items()}
-        return self._replace(runs=runs, df=regrets(runs), more={})
-
-    def of(self, study, id: str) -> "Looked":
-        "What a claim is judged by: all searches if their number was raised for it, else the first ones."
-        return self.whole if study.stated[id].get("raised") else self
-
     def mean(self, *which) -> str:
         return said_mean(self.df, *which)
 
@@ -546,6 +533,23 @@ class Looked(NamedTuple):
         "How many different encodings its searches ask for, on average, on the first table that decides."
         found = self.runs[deciding(self.runs)[0]]
         return f"{found[name]['result']['different']:,.0f}" if name in found else "–"
+
+# %% ../../nbs/95c_arena_figures.ipynb #looked-whole
+@patch(as_prop=True)
+def whole(self: Looked) -> Looked:
+    "With further searches."
+    joined = {
+        t: {n: joined_searches([self.runs[t][n], *records]) for n, records in found.items()}
+        for t, found in self.more.items()
+    }
+    runs = {t: found | joined.get(t, {}) for t, found in self.runs.items()}
+    return self._replace(runs=runs, df=regrets(runs), more={})
+
+
+@patch
+def of(self: Looked, study, id: str) -> Looked:
+    "What a claim is judged by."
+    return self.whole if study.stated[id].get("raised") else self
 
 # %% ../../nbs/95c_arena_figures.ipynb #said
 def _cited(at: Looked, name: str) -> dict:

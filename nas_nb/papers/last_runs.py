@@ -15,6 +15,7 @@ from typing import cast
 import numpy as np
 import torch
 
+# %% ../../nbs/95i_last_runs.ipynb #imports-ours
 from ..asng import Space
 from ..batches import Batches
 from ..core import root

@@ -15,6 +15,17 @@ PROFILES = dict(
         probe_known=300, probe_fits=6, probe_moves=(1, 20),  # a look at NAO's network
         smash_units=(64, 0, 2),  # of the hypernetwork
         smash_steps=3000, smash_block=3, seeds=9,
+    ),
+    quick=dict(
+        nao_tables=("digits",), nao_nulls=("digits",), nao_counts=(1, 10, 30, 100, 200), nao_shown=2,
+        probe_fits=1, smash_steps=100, smash_block=1, seeds=1,
+    ),
+    smoke=dict(nao_counts=(1, 10, 200), nao_shown=1, nao_nulls=(), smash_units=(8, 0), smash_steps=3),
+)  # fmt: skip
+
+# %% ../../nbs/95h_last_systems.ipynb #profiles-rules
+_RULES = dict(
+    cpu=dict(
         rule_methods=("evolution", "controller_×10", "controller,_PPO", "NAO"),
         rule_found="controller_×10",  # whose finds are trained again
         rule_counts=(10, 20, 50, 100, 200, 300, 400, 500), rule_searches=50, rule_nao=5, rule_seed=4000,
@@ -24,16 +35,16 @@ PROFILES = dict(
         fresh_seeds=400, fresh_seed=400,
     ),
     quick=dict(
-        nao_tables=("digits",), nao_nulls=("digits",), nao_counts=(1, 10, 30, 100, 200), nao_shown=2,
-        smash_steps=100, smash_block=1, seeds=1,
         rule_methods=("evolution", "controller_×10"), rule_counts=(10, 50, 100, 200), rule_searches=20,
         mean_counts=(10, 50, 100, 200), mean_searches=20,
-        rate_seeds=1, rates_a_decade=2, fresh_seeds=3, probe_fits=1,
+        rate_seeds=1, rates_a_decade=2, fresh_seeds=3,
     ),
-    smoke=dict(nao_counts=(1, 10, 200), nao_shown=1, nao_nulls=(), smash_units=(8, 0), smash_steps=3,
+    smoke=dict(
         rule_methods=("controller_×10",), rule_counts=(10, 40), rule_searches=3, rule_steps=3, fresh_seeds=2,
-        mean_methods=("controller_×10",), mean_counts=(10, 40), mean_at=10, mean_searches=3),
+        mean_methods=("controller_×10",), mean_counts=(10, 40), mean_at=10, mean_searches=3,
+    ),
 )  # fmt: skip
+PROFILES = {name: PROFILES[name] | _RULES[name] for name in PROFILES}
 
 # %% ../../nbs/95h_last_systems.ipynb #expected
 EXPECTED = dict(cpu="25 min on one core, seconds to redraw", quick="1 min", smoke="10 s")
