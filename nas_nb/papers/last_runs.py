@@ -268,7 +268,7 @@ def rule_searches(study) -> dict[str, dict]:  # name → record
 def mean_searches(study) -> dict[str, dict]:  # name → record
     "Searches in the table of rules by means."
     cfg = study.cfg
-    asked = dict(counts=list(cfg.mean_counts), at=cfg.mean_at, data=about_table(study, "rules"))
+    asked = dict(counts=list(cfg.rule_counts), at=cfg.mean_at, data=about_table(study, "rules"))
     found = {"exact": study.run(mean_exact_run, "means-exact", **asked)}
     asked |= dict(searches=cfg.mean_searches, seed=cfg.mean_seed)
     for name in (m.replace("_", " ") for m in cfg.mean_methods):

@@ -8,43 +8,27 @@ __all__ = ['PROFILES', 'EXPECTED', 'CLAIMS']
 # %% ../../nbs/95h_last_systems.ipynb #profiles
 PROFILES = dict(
     cpu=dict(
-        nao_tables=("nasbench201-12", "digits"),
-        nao_nulls=("nasbench201-12",),  # where steps in random directions are run, too
+        nao_tables=("nasbench201-12", "digits"), nao_nulls=("nasbench201-12",),  # nulls: random directions
         nao_counts=(1, 10, 30, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000),  # evaluations
         nao_searches=10, nao_shown=5, nao_seed=3000,  # on a table that decides, and on one that is shown
         probe_known=300, probe_fits=6, probe_moves=(1, 20),  # a look at NAO's network
-        smash_units=(64, 0, 2),  # of the hypernetwork
-        smash_steps=3000, smash_block=3, seeds=9,
-    ),
-    quick=dict(
-        nao_tables=("digits",), nao_nulls=("digits",), nao_counts=(1, 10, 30, 100, 200), nao_shown=2,
-        probe_fits=1, smash_steps=100, smash_block=1, seeds=1,
-    ),
-    smoke=dict(nao_counts=(1, 10, 200), nao_shown=1, nao_nulls=(), smash_units=(8, 0), smash_steps=3),
-)  # fmt: skip
-
-# %% ../../nbs/95h_last_systems.ipynb #profiles-rules
-_RULES = dict(
-    cpu=dict(
-        rule_methods=("evolution", "controller_×10", "controller,_PPO", "NAO"),
-        rule_found="controller_×10",  # whose finds are trained again
-        rule_counts=(10, 20, 50, 100, 200, 300, 400, 500), rule_searches=50, rule_nao=5, rule_seed=4000,
+        smash_units=(64, 0, 2), smash_steps=3000, smash_block=3, seeds=9,  # units of the hypernetwork
+        rule_methods=("evolution", "controller_×10", "controller,_PPO", "NAO"), rule_searches=50, rule_nao=5,
+        rule_counts=(10, 20, 50, 100, 200, 300, 400, 500), rule_seed=4000,  # by single trainings
         mean_methods=("evolution", "controller_×10"), mean_searches=400, mean_seed=5000,  # by means
-        mean_counts=(10, 20, 50, 100, 200, 300, 400, 500), mean_at=100,  # after which it is judged
-        rule_steps=100, rate_from=-4, rate_to=1, rates_a_decade=4, rate_seeds=3, rate_seed=200,
+        mean_at=100,  # evaluations after which these are judged
+        rule_found="controller_×10", rule_steps=100,  # whose finds by means are trained again
+        rate_from=-4, rate_to=1, rates_a_decade=4, rate_seeds=3, rate_seed=200,
         fresh_seeds=400, fresh_seed=400,
     ),
-    quick=dict(
-        rule_methods=("evolution", "controller_×10"), rule_counts=(10, 50, 100, 200), rule_searches=20,
-        mean_counts=(10, 50, 100, 200), mean_searches=20,
-        rate_seeds=1, rates_a_decade=2, fresh_seeds=3,
-    ),
-    smoke=dict(
+    quick=dict(nao_tables=("digits",), nao_nulls=("digits",), nao_counts=(1, 10, 30, 100, 200), nao_shown=2,
+        probe_fits=1, smash_steps=100, smash_block=1, seeds=1, mean_searches=20, rule_searches=20,
+        rule_methods=("evolution", "controller_×10"), rule_counts=(10, 50, 100, 200),
+        rate_seeds=1, rates_a_decade=2, fresh_seeds=3),
+    smoke=dict(nao_counts=(1, 10, 200), nao_shown=1, nao_nulls=(), smash_units=(8, 0), smash_steps=3,
         rule_methods=("controller_×10",), rule_counts=(10, 40), rule_searches=3, rule_steps=3, fresh_seeds=2,
-        mean_methods=("controller_×10",), mean_counts=(10, 40), mean_at=10, mean_searches=3,
-    ),
+        mean_methods=("controller_×10",), mean_at=10, mean_searches=3),
 )  # fmt: skip
-PROFILES = {name: PROFILES[name] | _RULES[name] for name in PROFILES}
 
 # %% ../../nbs/95h_last_systems.ipynb #expected
 EXPECTED = dict(cpu="25 min on one core, seconds to redraw", quick="1 min", smoke="10 s")
