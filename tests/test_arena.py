@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from nas_nb.files import Checkpoint
-from nas_nb.papers.arena_figures import against, judge_lookup, judge_pairs, missed, of_seeds, room_over
+from nas_nb.papers.arena_figures import (
+    Looked,
+    against,
+    judge_lookup,
+    judge_pairs,
+    missed,
+    of_seeds,
+    room_over,
+)
 from nas_nb.papers.arena_lookup import (
     METHODS,
     Arena,
@@ -195,3 +203,15 @@ def test_differences_are_in_units_of_what_random_search_misses():
     assert against({"digits": runs}, "random search", "GA", 3)["digits"] == pytest.approx(expected)
     with pytest.raises(KeyError, match="2,000 evaluations"):
         against({"digits": runs}, "random search", "GA", 2000)
+
+
+def test_only_a_claim_whose_number_was_raised_has_further_searches():
+    first, more = (dict(result=lookup(SMALL, "ASNG", [3, 40], [40], range(n, n + 6))) for n in (0, 6))
+    at = Looked(dict(digits=dict(ASNG=first)), None, {}, 40, 40, 40, dict(digits=dict(ASNG=[more])))
+    study = SimpleNamespace(stated=dict(open=dict(raised="from 6 to 12 searches"), decided={}))
+    regret = lambda id: of_seeds(at.of(study, id).runs["digits"]["ASNG"], 40)[0]
+    all_of_them = lookup(SMALL, "ASNG", [3, 40], [40], range(12))
+    assert regret("open").tolist() == of_seeds(dict(result=all_of_them), 40)[0].tolist()
+    assert regret("decided").tolist() == regret("open")[:6].tolist()
+    means = at.of(study, "open").df.query("kind == 'likely'")["mean"]
+    assert means.tolist() == pytest.approx(all_of_them["likely"]["mean"], abs=1e-3)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from nas_nb.asng import Space
 from nas_nb.nao import LSTM, NAO, Encoder, Tokens, moved, point
-from nas_nb.papers.last_runs import arena_record, one_smash
+from nas_nb.papers.last_runs import arena_record, mean_exact_run, mean_rules_run, one_smash
 from nas_nb.relaxations import one_hot
 from nas_nb.rule_table import RULE_STEPS, build_rule_table, rule_data, rule_table
 from nas_nb.smash import Smash, smash_scores, train_smash
@@ -320,6 +320,16 @@ def test_the_table_of_rules_is_what_the_program_computes():
 def test_a_small_table_is_built():
     lines = build_rule_table(limit=6, steps=2).splitlines()
     assert lines[0] == "architecture,function,rate,accuracy_0,accuracy_1,accuracy_2" and len(lines) > 6
+
+
+def test_a_search_by_means_finds_the_rule_with_the_best_mean_that_it_has_seen():
+    table, found = rule_table(), mean_rules_run("random search", [20, 60], 60, 300, 0)
+    regret = table.scores.max() - table.scores[[int(table.at(code)) for code in found["codes"]]]
+    assert [int(x) for x in found["seen"]["regret"]["60"].split()] == np.rint(100 * regret).astype(
+        int
+    ).tolist()
+    exact, error = mean_exact_run([20, 60], 60, 0)["seen"]["mean"][1], regret.std() / 300**0.5
+    assert abs(regret.mean() - exact) < 4 * error
 
 
 def test_records_of_the_arena_are_found_by_their_labels():

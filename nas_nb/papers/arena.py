@@ -23,10 +23,13 @@ PROFILES = dict(
         delta0=(1.0, 0.1, 0.01, 0.001), temperatures=(0.5, 8.0),  # first steps; T of TDGA beside 0 and 2
         first_seed=1000, fresh_seed=2000, seeds=1000,  # searches
         slow_seeds=40, fresh_slow=120, slow_budget=300,  # of TPE
+        # further blocks of as many searches, where a claim was open, on the public tables
+        more=("ASNG:4", "ASNG_from_0.1:4", "ASNG_from_0.01:4", "ASNG_from_0.001:4", "SNG:4", "SNG_from_1:4",
+            "SNG_from_0.01:4"),
         deep_seeds=100, deep_tables=("nasbench201-12", "nasbenchmacro"),  # of controllers and PNAS
     ),
     quick=dict(tables=("digits",), methods=("random_search", "ASNG", "SNG", "REINFORCE", "TDGA", "GA",
-        "evolution"), nulls=("ASNG",), delta0=(1.0, 0.1, 0.01), temperatures=(), seeds=100),
+        "evolution"), nulls=("ASNG",), delta0=(1.0, 0.1, 0.01), temperatures=(), more=(), seeds=100),
     smoke=dict(methods=("random_search", "ASNG", "SNG", "TDGA", "GA"), counts=(1, 10, 40),
         judged=(10, 40), delta0=(1.0, 0.1), seeds=5),
 )  # fmt: skip

@@ -20,10 +20,11 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 from matplotlib.ticker import StrMethodFormatter
 
 from ..claims import Verdict, level_of, weigh
-from .arena_lookup import DECIDING, METHODS, QUANTILES
+from .arena_lookup import DECIDING, METHODS, QUANTILES, joined_searches
 from .cifar10_figures import LOOKS
 from ..plots import STYLE, headline
 
@@ -519,6 +520,7 @@ class Looked(NamedTuple):
     last: int  # evaluations at which most claims are judged
     early: int  # those of slow methods
     late: int  # those of TDGA
+    more: dict = {}  # table → name → records of further searches
 
     def mean(self, *which) -> str:
         return said_mean(self.df, *which)
@@ -531,6 +533,23 @@ class Looked(NamedTuple):
         "How many different encodings its searches ask for, on average, on the first table that decides."
         found = self.runs[deciding(self.runs)[0]]
         return f"{found[name]['result']['different']:,.0f}" if name in found else "–"
+
+# %% ../../nbs/95c_arena_figures.ipynb #looked-whole
+@patch(as_prop=True)
+def whole(self: Looked) -> Looked:
+    "With further searches."
+    joined = {
+        t: {n: joined_searches([self.runs[t][n], *records]) for n, records in found.items()}
+        for t, found in self.more.items()
+    }
+    runs = {t: found | joined.get(t, {}) for t, found in self.runs.items()}
+    return self._replace(runs=runs, df=regrets(runs), more={})
+
+
+@patch
+def of(self: Looked, study, id: str) -> Looked:
+    "What a claim is judged by."
+    return self.whole if study.stated[id].get("raised") else self
 
 # %% ../../nbs/95c_arena_figures.ipynb #said
 def _cited(at: Looked, name: str) -> dict:
@@ -595,15 +614,18 @@ _DEEP = {"controller-10": "controller ×10", "ppo-10": "controller, PPO ×10", "
 _DEEP |= {"ppo": "controller, PPO"}
 
 
-def judge_controllers(study, at: Looked) -> None:
+def judge_controllers(study, first: Looked) -> None:
     "Controllers and PNAS against random search, PPO against REINFORCE, PNAS against PPO."
-    missed = lambda name: dict(miss=at.mean(name), different=at.different(name))
+    missed = lambda at, name: dict(miss=at.mean(name), different=at.different(name))
     ours, needed = "misses {miss} points after 50 updates", "20,000 evaluations in a larger space"
-    study.judge("lookup-controller", ours, tested=False, needed=needed, **missed("controller"))
+    told = missed(first, "controller")
+    study.judge("lookup-controller", ours, tested=False, needed=needed, **told)
     for id, name in _DEEP.items():
-        judge_lookup(study, f"lookup-{id}", lambda: at.beats(name), **missed(name))
+        at = first.of(study, f"lookup-{id}")
+        judge_lookup(study, f"lookup-{id}", lambda: at.beats(name), **missed(at, name))
     plain, ppo = _DEEP["controller-10"], _DEEP["ppo-10"]
     for id, worse, better in (("ppo-reinforce", plain, ppo), ("pnas-ppo", ppo, "PNAS")):
+        at = first.of(study, f"lookup-{id}")
         versus = lambda: against(at.runs, worse, better, at.last)
         judge_lookup(study, f"lookup-{id}", versus, lambda: room_over(at.runs, worse, at.last))
 
@@ -623,13 +645,14 @@ def judge_returned(study, at: Looked) -> Verdict:
     return judge_lookup(study, "lookup-likely", not_worse, **told)
 
 # %% ../../nbs/95c_arena_figures.ipynb #judge-steps
-def judge_steps(study, at: Looked, delta0: Sequence[float]) -> None:  # first steps
+def judge_steps(study, first: Looked, delta0: Sequence[float]) -> None:  # first steps
     "ASNG from other first steps, and how far first steps matter with ASNG and SNG."
     others = [f"ASNG from {step:g}" for step in delta0 if step != 1]
-    ends = lambda n: {f"at{i}": at.mean(name, "", n) for i, name in enumerate(others, 1)}
-    told = lambda n: ends(n) | dict(one=at.mean("ASNG", "", n))
-    apart = lambda: joined({name: against(at.runs, name, "ASNG", 5000) for name in others})
-    judge_lookup(study, "lookup-alike", apart, **told(at.late))
-    spread = lambda rule: spread_over_steps(at.runs, rule, at.last, (1.0, 0.1, 0.01))
+    ends = lambda at, n: {f"at{i}": at.mean(name, "", n) for i, name in enumerate(others, 1)}
+    told = lambda at, n: ends(at, n) | dict(one=at.mean("ASNG", "", n))
+    alike, eases = (first.of(study, f"lookup-{id}") for id in ("alike", "eased"))
+    apart = lambda: joined({name: against(alike.runs, name, "ASNG", 5000) for name in others})
+    judge_lookup(study, "lookup-alike", apart, **told(alike, first.late))
+    spread = lambda rule: spread_over_steps(eases.runs, rule, first.last, (1.0, 0.1, 0.01))
     eased = lambda: {table: x - spread("ASNG")[table] for table, x in spread("SNG").items()}
-    judge_lookup(study, "lookup-eased", eased, sng=at.mean("SNG from 0.01"), **told(at.last))
+    judge_lookup(study, "lookup-eased", eased, sng=eases.mean("SNG from 0.01"), **told(eases, first.last))

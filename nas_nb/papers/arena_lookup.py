@@ -7,7 +7,8 @@ __all__ = ['TABLES', 'METHODS', 'QUANTILES', 'DECIDING', 'LOOKUP_CLAIMS', 'ANSWE
            'by_grid', 'by_gradient', 'Policy', 'by_reinforce', 'by_population', 'by_evolution', 'by_tpe',
            'by_controller', 'by_pnas', 'by_nao', 'settings_table', 'summarised', 'lookup', 'lookup_run',
            'lookup_pieces', 'lookup_piece', 'lookup_joined', 'of_best_of', 'exact_random', 'exact_run', 'noise_of',
-           'headroom', 'headroom_run', 'variants', 'lookups', 'headrooms', 'all_lookups']
+           'headroom', 'headroom_run', 'variants', 'lookups', 'headrooms', 'all_lookups', 'further_lookups',
+           'joined_searches']
 
 # %% ../../nbs/95a_lookup.ipynb #imports
 import hashlib
@@ -659,6 +660,34 @@ def all_lookups(study) -> dict:  # table → name → record
             print(f"{table} is left out: {said}")
     return found
 
+# %% ../../nbs/95a_lookup.ipynb #further
+def further_lookups(study, runs: dict) -> dict:  # `runs`: table → name → record; as that, lists of records
+    "Further blocks of searches of `more`, a name and how many: `ASNG:4`."
+    cfg, found = study.cfg, dict[str, dict]()
+    for table in (t for t in DECIDING if t in runs):
+        about = study.about(lambda: arena_of(table).about, table=table)
+        found[table] = {}
+        for name, _, blocks in (text.replace("_", " ").partition(":") for text in cfg.more):
+            variant, label = variants(cfg)[name], f"lookup-{table}-{_file_name(name)}-further"
+            asked = dict(data=about, table=table) | _size(cfg, table, variant["method"]) | variant
+            first, n = asked.pop("seed"), asked["searches"]
+            seeds = [first + b * n for b in range(1, int(blocks) + 1)]
+            found[table][name] = [study.run(lookup_run, label, seed=seed, **asked) for seed in seeds]
+    return found
+
+# %% ../../nbs/95a_lookup.ipynb #further-joined
+def joined_searches(records: list[dict]) -> dict:
+    "The record of several blocks of searches, which differ in their seeds."
+    results = [record["result"] for record in records]
+    mean = lambda rows: np.mean(rows, 0).round(4).tolist()
+    joined: dict = dict(different=round(float(np.mean([result["different"] for result in results])), 2))
+    for kind in (k for k in ("seen", "likely") if k in results[0]):
+        parts = [result[kind] for result in results]
+        quantiles = {q: mean([p["quantiles"][q] for p in parts]) for q in parts[0]["quantiles"]}
+        each = {k: {n: " ".join(p[k][n] for p in parts) for n in parts[0][k]} for k in ("regret", "above")}
+        joined[kind] = dict(mean=mean([p["mean"] for p in parts]), quantiles=quantiles, **each)
+    return records[0] | dict(result=results[0] | joined)
+
 # %% ../../nbs/95a_lookup.ipynb #lookup-claims-random
 _MISSED = dict(smallest=0.25, unit="of what random search misses")
 _BETTER = dict(rule="better", **_MISSED)
@@ -783,17 +812,19 @@ LOOKUP_CLAIMS |= {
 }  # fmt: skip
 
 # %% ../../nbs/95a_lookup.ipynb #lookup-claims-step
+_FIVE = "from 1000 to 5000 searches"
 LOOKUP_CLAIMS |= {
     "lookup-alike": dict(
         claim="With 5,000 evaluations ASNG ends alike from first steps over three decades, by look-up",
         figure="lookup-first-step",
         source="asng-nas, section 2.2", document="robust to the setting of the learning rate",
         criterion="independent searches, after 5,000 evaluations, on both public tables: regret from δ⁰ ="
-        " 0.1, 0.01 and 0.001, each less that from δ⁰ = 1", rule="alike", **_MISSED),
+        " 0.1, 0.01 and 0.001, each less that from δ⁰ = 1", rule="alike", raised=_FIVE, **_MISSED),
     "lookup-eased": dict(
         claim="With 1,000 evaluations ASNG eases the influence of the first step, from 1 to 0.01, by look-up",
         figure="lookup-first-step", source="asng-nas, section 3.1", document="eased",
         exploratory="rewritten after its records were seen: single searches counted their own scatter",
+        raised=_FIVE,
         criterion="groups of 50 searches, after 1,000 evaluations, on both public tables: largest less"
         " smallest mean regret over δ⁰ = 1, 0.1 and 0.01, of SNG less that of ASNG", **_BETTER),
 }  # fmt: skip
