@@ -692,8 +692,8 @@ def joined_searches(records: list[dict]) -> dict:
 _MISSED = dict(smallest=0.25, unit="of what random search misses")
 _BETTER = dict(rule="better", **_MISSED)
 _LOWER = dict(figure="lookup-regret", **_BETTER)
-_ON_EACH = "independent searches, after 1,000 evaluations, on both public tables: regret of random search"
-_ON_EACH += " less that of "
+_ON_BOTH = "independent searches, after 1,000 evaluations, on both public tables: regret of "
+_ON_EACH = _ON_BOTH + "random search, its exact mean, less that of "
 LOOKUP_CLAIMS: dict[str, dict] = {
     "lookup-asng": dict(
         claim="With 1,000 evaluations ASNG's most likely architecture beats random search, by look-up",
@@ -724,7 +724,9 @@ LOOKUP_CLAIMS |= {
     "lookup-reinforce-100": dict(
         claim="With 1,000 evaluations REINFORCE's most likely one, at a hundred times the published rate,"
         " beats random search", source="Zoph and Le 2017: better than random search, with a controller",
-        document="better", criterion=_ON_EACH + "REINFORCE's most likely architecture", **_LOWER),
+        document="better", criterion=_ON_EACH + "REINFORCE's most likely architecture",
+        exploratory="it was judged against a thousand drawn random searches, which were lucky on"
+        " NAS-Bench-Macro; their exact mean took their place after that had been seen", **_LOWER),
     "lookup-tpe": dict(
         claim="With 300 evaluations TPE finds better architectures than random search, by look-up",
         source="Bergstra et al. 2011", document="better, on other problems",
@@ -766,7 +768,7 @@ LOOKUP_CLAIMS |= {
         claim="With 1,000 evaluations a controller finds better architectures by PPO than by REINFORCE,"
         " both at ten times NASNet's rate",
         source="nas-nasnet-enas-article, NASNet", document="PPO is faster and more stable",
-        criterion=_ON_EACH.replace("random search", "the best seen by REINFORCE") + "the best seen by PPO,"
+        criterion=_ON_BOTH + "the best seen by REINFORCE less that of the best seen by PPO,"
         " both at ten times NASNet's rate", **_LOWER),
     "lookup-pnas": dict(
         claim="With 1,000 evaluations PNAS finds better architectures than random search, by look-up",
@@ -775,7 +777,7 @@ LOOKUP_CLAIMS |= {
     "lookup-pnas-ppo": dict(
         claim="With 1,000 evaluations PNAS finds better ones than a controller by PPO at ten times the rate",
         source="Liu et al. 2018", document="as good with a fifth of the evaluations",
-        criterion=_ON_EACH.replace("random search", "the best seen by PPO") + "the best seen by PNAS",
+        criterion=_ON_BOTH + "the best seen by PPO less that of the best seen by PNAS",
         raised="from 100 to 300 searches of each", **_LOWER),
 }  # fmt: skip
 
