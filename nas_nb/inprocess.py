@@ -229,9 +229,9 @@ SLICES = tuple(
     Slice(*row)
     for row in (
         ("55_asng_cifar10", ("costs", "scaling"), 3, 0.1, "time and memory of a step: no training"),
-        ("50_tdga_darts_vgg19", ("known-tables", "known-searches", "nets"), 8, 1.3, "spaces known in full"),
+        ("50_tdga_darts_vgg19", ("known-tables", "known-searches", "nets"), 8, 0.5, "spaces known in full"),
         ("52_hypernet_complexity", (), 12, 8.0, "whether λ controls complexity"),
-        ("50_tdga_darts_vgg19", ("runs1", "runs2", "random-runs", "worth"), 3, 3.7, "both experiments"),
+        ("50_tdga_darts_vgg19", ("runs1", "runs2", "random-runs", "worth"), 3, 3.2, "both experiments"),
         ("50_tdga_darts_vgg19", (), 1, 1.4, "the same graphs trained from scratch"),
         ("55_asng_cifar10", ("runs", "retrains", "ranking"), 7, 10.6, "quality: searches and trainings"),
         ("51_asng_nas", (), 0, 0.1, "only what is missing"),
