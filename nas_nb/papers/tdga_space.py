@@ -173,7 +173,7 @@ def draw_differences(ax: plt.Axes, rows: pd.DataFrame, level: float, smallest: f
     for y, name in enumerate(COMPARED):
         x = rows[rows["name"] == name.replace("\n", " ")]["value"].to_numpy()
         ax.plot(x, np.full(len(x), y), "o", color=STYLE["TDGA"]["color"], ms=5, alpha=0.5, mew=0)
-        if np.ptp(x):
+        if x.max() > x.min():
             _, low, high = interval(x, level)
             ax.plot([low, high], [y + 0.28] * 2, "-", color="0.15", lw=1.4)
         ax.plot(x.mean(), y + 0.28, "D", color="0.15", ms=5)
