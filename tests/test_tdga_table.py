@@ -251,7 +251,7 @@ def test_the_figure_of_supernets_shows_what_is_judged(supernets):
     assert drawn.tolist() == pytest.approx((1e3 * V.judge_random(supernets)["differences"]).tolist())
     found = df[(df["name"] == "T = 0") & (df["kind"] == "found") & (df["generation"] == 6)]["value"]
     assert found.tolist() == [V.hit(k, "T = 0").mean() for k in supernets]
-    title, alt = S.words_of_nets(df)
+    title, alt = S.words_of_nets(df, 95.0)
     assert title.startswith("3 supernets") and title in alt
     fig = S.plot_nets(df, 95.0, 2.0, title)
     assert [len(a.lines) > 5 for a in fig.axes] == [True, True]

@@ -801,7 +801,7 @@ LOOKUP_CLAIMS |= {
         claim="With 5,000 evaluations TDGA (T = 2 points) finds better ones than random search, by look-up",
         figure="lookup-temperature",
         source="tdga-darts-vgg19, section 5", document="works effectively; no comparison",
-        criterion=_LONG.format("random search") + "2, each the best seen", **_BETTER),
+        criterion=_LONG.format("random search, its exact mean,") + "2, the best seen", **_BETTER),
     "lookup-tdga-ga": dict(
         claim="With 5,000 evaluations TDGA (T = 2 points) finds better architectures than a simple GA",
         criterion=_LONG.format("the GA") + "2, each the best seen", **_NO_NUMBER, **_BETTER),

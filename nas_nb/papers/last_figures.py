@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from ..claims import Verdict, interval, level_of
-from .arena_figures import FLOOR, LOOK, SPACES, deciding, missed, of_seeds, regrets
+from .arena_figures import FLOOR, LOOK, SPACES, deciding, mean_at, missed, of_seeds, regrets
 from .last_runs import arena_record, arena_supernets
 from nas_nb.papers.oneshot_figures import (
     choices_of,
@@ -70,14 +70,10 @@ def ahead_of(runs: dict, other: str, name: str, at: int) -> dict:  # table → (
     "Mean regret of `other` less that of each search of `name`, on tables that decide; raises `KeyError`."
     found = {}
     for table in deciding(runs):
-        unit, mean = (_mean_at(runs[table][n]["result"], at) for n in ("exact", other))
+        unit, mean = (mean_at(runs[table][n], at) for n in ("exact", other))
         regret, _ = of_seeds(runs[table][name], at, "seen")
         found[SPACES.get(table, table)] = (mean - regret) / (unit or 1.0)
     return found
-
-
-def _mean_at(result, at):
-    return result["seen"]["mean"][result["counts"].index(at)]
 
 
 def by_gradient(runs: dict, at: int) -> dict:  # table → (searches,)

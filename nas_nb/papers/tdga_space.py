@@ -203,16 +203,24 @@ def plot_nets(df: pd.DataFrame, level: float, smallest: float, title: str) -> pl
     headline(fig, title)
     return fig
 
+# %% ../../nbs/50f_tdga_space.ipynb #nets-words
+def words_of_nets(df: pd.DataFrame, level: float) -> tuple[str, str]:  # title, alternative text
+    "How far TDGA leads, with intervals, and who finds the best graph."
 
-def words_of_nets(df: pd.DataFrame) -> tuple[str, str]:  # title, alternative text
-    "Whether the graph of DARTS is left behind, and who finds the best graph."
-    mean = df[df["generation"] == df["generation"].max()].groupby("name")["value"].mean()
-    ahead = [mean[name.replace("\n", " ")] for name in list(COMPARED)[:2]]
-    n = df["supernet"].nunique()
-    title = f"{n} supernets: what TDGA finds is {ahead[0]:+.1f}·10⁻³ nats better than the graph of DARTS and "
-    title += f"{ahead[1]:+.1f} than random search; {100 * mean['TDGA']:.0f} % of its searches find the best "
-    title += f"graph, {100 * mean['T = 0']:.0f} % at T = 0, {100 * mean['random']:.0f} % of random ones"
-    return (
-        title,
-        f"Left differences of each supernet with mean and interval, right shares of searches. {title}.",
+    def lead(name: str) -> str:
+        x = df[df["name"] == name]["value"].to_numpy()
+        mean, *ends = interval(x, level) if x.max() > x.min() else (x.mean(),)
+        return f"{mean:+.1f}" + (f" ({ends[0]:+.1f} to {ends[1]:+.1f})" if ends else "")
+
+    darts, chance = (lead(name.replace("\n", " ")) for name in list(COMPARED)[:2])
+    found = df[df["kind"] == "found"]
+    share = found[found["generation"] == found["generation"].max()].groupby("name")["value"].mean()
+    title = (
+        f"{df['supernet'].nunique()} supernets: TDGA's lead, in 10⁻³ nats, is {chance} on random search and "
     )
+    title += (
+        f"{darts} on the graph of DARTS; {100 * share['TDGA']:.0f} % of its searches find the best graph, "
+    )
+    title += f"{100 * share['T = 0']:.0f} % at T = 0, {100 * share['random']:.0f} % of random ones"
+    what = "Left differences of each supernet with mean and interval, right shares of searches."
+    return title, f"{what} {title}."

@@ -163,8 +163,7 @@ def table_run(
 ) -> dict:  # graph: of DARTS; columns: a packed text for each  # fmt: skip
     "The table of one supernet as a record."
     config = dict(gates=gates, images=images, report=report, calibrate=calibrate, settings=settings)
-    config |= dict(shift=shift)
-    state = kept_table(seed, device, ckpt, **config)
+    state = kept_table(seed, device, ckpt, **config, shift=shift)
     return dict(graph=state["graph"], columns=[pack(column) for column in state["values"].T])
 
 # %% ../../nbs/50c_tdga_table.ipynb #several
