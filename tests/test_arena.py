@@ -10,8 +10,10 @@ import torch
 
 from nas_nb.files import Checkpoint
 from nas_nb.papers.arena_figures import (
+    SPACES,
     Looked,
     against,
+    beyond_random,
     judge_lookup,
     judge_pairs,
     missed,
@@ -215,3 +217,14 @@ def test_only_a_claim_whose_number_was_raised_has_further_searches():
     assert regret("decided").tolist() == regret("open")[:6].tolist()
     means = at.of(study, "open").df.query("kind == 'likely'")["mean"]
     assert means.tolist() == pytest.approx(all_of_them["likely"]["mean"], abs=1e-3)
+
+
+def test_random_search_is_its_exact_mean():
+    exact = dict(result=dict(counts=[1, 10], seen=dict(mean=[3.0, 2.0])))
+    seen = dict(regret={"10": "50 150"}, above={"10": "0 0"})
+    method = dict(result=dict(seen=seen, encodings=4))
+    name = next(iter(SPACES))
+    found = beyond_random({name: dict(exact=exact, GA=method)}, "GA", 10, tables=1)
+    assert found[SPACES[name]].tolist() == [0.75, 0.25]  # in units of the 2 points that random search misses
+    with pytest.raises(KeyError, match="5,000 evaluations"):
+        beyond_random({name: dict(exact=exact, GA=method)}, "GA", 5000)

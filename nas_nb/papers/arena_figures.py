@@ -71,8 +71,10 @@ YARD = 1000  # evaluations
 
 
 def mean_at(record: dict, at: int) -> float:  # points
-    "The mean regret of the best seen after `at` evaluations; raises `ValueError` at other counts."
+    "The mean regret of the best seen after `at` evaluations; raises `KeyError` at other counts."
     result = record["result"]
+    if at not in result["counts"]:
+        raise KeyError(f"{at:,} evaluations")
     return result["seen"]["mean"][result["counts"].index(at)]
 
 
