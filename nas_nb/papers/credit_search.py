@@ -203,10 +203,9 @@ def table_searches(cfg) -> list[dict]:
 def image_searches(cfg) -> list[dict]:
     "Searches in the space of the table of images, CIFAR-10 at 16×16."
     rows = [*_named(cfg.image_methods, cfg.search_steps // 3), AT_ONCE] if cfg.image_seeds else []
-    asked = _blocks(cfg, "image", "cifar16", rows, cfg.image_seeds)
-    pair = [row for row in rows if row[1]["method"] == "credit assignment"]  # with and without a first phase
-    more = _blocks(cfg, "image", "cifar16", pair, cfg.image_pair_seeds)
-    return asked + [row for row in more if row not in asked]
+    seeds = lambda label: cfg.image_more.get(label, cfg.image_seeds)
+    asked = [a for row in rows for a in _blocks(cfg, "image", "cifar16", [row], seeds(row[0]))]
+    return sorted(asked, key=lambda a: a["seed"])
 
 # %% ../../nbs/95e_credit_search.ipynb #plan-all
 def all_table_searches(study, data) -> list[dict]:
