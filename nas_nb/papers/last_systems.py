@@ -61,7 +61,7 @@ _TAU = dict(smallest=0.05, unit="of τ", figure="smash-scores", raised=_NINE)
 _RANKS = "Kendall's τ of SMASH scores (64 units) with the table, all functions, paired by seed, minus "
 CLAIMS |= {
     "smash-ranks": dict(
-        claim="SMASH scores rank architectures, at this rate",
+        claim="At this rate SMASH scores, nearly those of shared weights, rank architectures",
         source=_BROCK, document="scores correlate with true errors",
         criterion=_RANKS + "0", rule="better", **_TAU),
     "smash-shared": dict(

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .arena_figures import judge_pairs
+from .arena_figures import SAID, judge_pairs
 from .cifar10_figures import LOOKS
 from ..plots import COLORS, STYLE, headline
 from ..tables import Table, functions
@@ -474,16 +474,20 @@ def walking(df: pd.DataFrame, table: Table, methods: Sequence[str]):
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #judge-learning
 _LEARNERS = dict(darts="DARTS", fair="Fair DARTS", snas="SNAS", dsnas="DSNAS", proxyless="ProxylessNAS")
+_LEARNERS |= dict(asng="ASNG", reinforce="REINFORCE")
+_FULL = SAID + "; {full} of {searches} searches return convolutions only"
 
 
 def judge_learning(study, found: pd.DataFrame, drifted: pd.DataFrame) -> None:  # `last`, `flipped`
-    "Each method against its null."
+    "Each method against its null; convolutions only is the best cell, and needs no search."
+    chance = drifted["percentile"].mean()
     for key, method in _LEARNERS.items():
-        judge_pairs(study, f"learns-{key}", nulls_of(found, method))
-    asng, chance = of(found, "ASNG"), drifted["percentile"].mean()
-    told = dict(asng=f"{asng.mean():.2f}", chance=f"{chance:.2f}")
-    judge_pairs(study, "learns-asng", asng.to_numpy() - chance, **told)
-    judge_pairs(study, "learns-reinforce", of(found, "REINFORCE").to_numpy() - 0.5)
+        ours, live = (of(found, method, what) for what in ("percentile", "convolutions"))
+        null = dict(asng=chance, reinforce=0.5)  # what a search without information ends at
+        lead = ours.to_numpy() - null[key] if key in null else nulls_of(found, method)
+        told = dict(full=int((live == 6).sum()), searches=len(live))
+        told |= dict(asng=f"{ours.mean():.2f}", chance=f"{chance:.2f}") if key == "asng" else {}
+        judge_pairs(study, f"learns-{key}", lead, _FULL, **told)
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #judge-quality
 def judge_quality(study, found: pd.DataFrame, own: pd.DataFrame) -> None:  # `found`: from `last`
