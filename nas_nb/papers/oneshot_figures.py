@@ -485,7 +485,7 @@ def judge_learning(study, found: pd.DataFrame, drifted: pd.DataFrame) -> None:  
         ours, live = (of(found, method, what) for what in ("percentile", "convolutions"))
         null = dict(asng=chance, reinforce=0.5)  # what a search without information ends at
         lead = ours.to_numpy() - null[key] if key in null else nulls_of(found, method)
-        told = dict(full=int((live == 6).sum()), searches=len(live))
+        told: dict = dict(full=int((live == 6).sum()), searches=len(live))
         told |= dict(asng=f"{ours.mean():.2f}", chance=f"{chance:.2f}") if key == "asng" else {}
         judge_pairs(study, f"learns-{key}", lead, _FULL, **told)
 
