@@ -856,7 +856,7 @@ ANSWER = """**By look-up:** on NAS-Bench-201 a search sees accuracies after 12 e
 {lookup-asng.macro}, random search {lookup-asng.easy}. Architectures that are equally good differ by
 about {lookup-asng.noise}, so there is little to win. **With a supernet**, on our own table: ASNG's cells lie
 at percentile {learns-asng.asng}, on coin flips at {learns-asng.chance}. In its searches DARTS
-loses live convolutions, {collapse.many} of six become {collapse.few} (of ten fresh ones alone:
+loses live convolutions, {collapse.many} of six become {collapse.few} (by {collapse.n} fresh ones:
 {collapse.verdict}). But in this space the best needs no search, it is all
 convolutions; and a count of convolutions ranks architectures with τ = {ranking.count}, ASNG's shared weights
 with {ranking.asng}."""

@@ -141,17 +141,20 @@ def plot_blind(df: pd.DataFrame) -> plt.Figure:
         _band(
             axes["B"], blind.pivot(index="step", columns="seed", values=name), label, color=color, marker="o"
         )
-    axes["B"].set(xlabel="training step of the supernet", ylabel="size, edge 0→1"), axes["B"].legend()
+    axes["B"].set(xlabel="training step of the supernet", ylabel="size of edge 0→1, nats")
+    axes["B"].legend(loc="center right")
     for key, (space, rows) in zip("CD", df[df["edge"] == 0].groupby("space", sort=False)):
         for way, label in WAYS.items():
             wide = rows.pivot(index="step", columns="seed", values=f"agreement, {way}")
             _band(axes[key], wide, label, **_LOOKS[way])
+        axes[key].axhline(0.8, color="0.35", linestyle=":", lw=1, label="asked for")
         axes[key].set(xlabel="training step", ylim=(-0.1, 1.03), title=f"agreement: {space}")
     axes["A"].set_title("convolutions only, trained"), axes["B"].set_title("and while the weights train")
     axes["C"].set_ylabel("Spearman with cutting"), axes["C"].legend(loc="lower left")
     end = blind_edge(df).mean()
     told = f"{end['exact']:.2f} nats by cutting it, {end['backward']:.4f} from one backward pass"
-    headline(fig, f"The edge that matters most gets no credit: {told} (n = {df['seed'].nunique()})")
+    n = df["seed"].nunique()
+    headline(fig, f"With convolutions only, the edge that matters most gets no credit: {told} (n = {n})")
     return fig
 
 # %% ../../nbs/53b_credit_figures.ipynb #on-cell
@@ -318,6 +321,9 @@ def plot_toy(right: dict[str, np.ndarray], every: int) -> plt.Figure:
                 x * times, mean - half, mean + half, color=TOY_LOOKS[m]["color"], alpha=0.15, lw=0
             )
             ax.plot(x * times, mean, label=m, **TOY_LOOKS[m])
+        if m in PUBLIC_TOY:
+            axes[0].plot((500, 1000, 2000), PUBLIC_TOY[m][1:], "x", color=TOY_LOOKS[m]["color"], ms=5)
+    axes[0].plot([], [], "x", color="0.3", ms=5, label="public code, 1 or 3 trials")
     most = every * (len(found) - 1)
     axes[0].set(xlabel="iterations", ylabel="right positions of 10\n(mean, 95 % interval)", ylim=(0, 10.2))
     axes[1].set(xlabel="channels computed at a position", xlim=(0, most))
@@ -401,8 +407,12 @@ def told_rnn(df: pd.DataFrame) -> tuple[str, str]:  # title, alternative text
     "What section 4 comes to."
     rows = df[df["rule"] == "Adam"].set_index("variant")
     right, zero, n = rows["right"], rows["always_0"], rows["seeds"].iloc[0]
-    title = f"Fed with its own output the network learns in {right['own output (4.2)']} of {n} seeds; with a "
-    title += f"ReLU as output {zero['ReLU output']} stay at 0, as in the document, with an LSTM and a ReLU "
-    title += f"{zero['LSTM, ReLU output']}"
+    title = (
+        f"Fed with its own output a plain network learns in {right['own output (4.2)']} of {n} seeds; with"
+    )
+    title += (
+        f" a ReLU as output {zero['ReLU output']} end at 0, the document's symptom, with an LSTM and a ReLU"
+    )
+    title += f" {zero['LSTM, ReLU output']}"
     failed = "; ".join(f"{name} {k}" for name, k in right.items() if k <= 0.9 * n) or "none"
     return title, f"{title}. Outputs over training, for twelve variants. Right in 90 % or fewer: {failed}."
