@@ -205,7 +205,7 @@ def told_course(course: pd.DataFrame) -> tuple[str, str]:  # title, alternative 
     told = [f"{name} after {x.median():.1f}" for name, x in until.items() if name in (CREDIT, "REINFORCE")]
     title = f"Among the best 1 % for good (medians, 10⁹ multiply-adds): {', '.join(told)}"
     first = course[course["name"] == "SNAS"]["computing"].min()
-    at_once = "SNAS" in until and (until["SNAS"] <= first).all()
+    at_once = "SNAS" in until and bool((until["SNAS"] <= first).all())
     return title + "; SNAS at its first look" * at_once, alt
 
 # %% ../../nbs/95f_credit_ends.ipynb #cell
