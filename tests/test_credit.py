@@ -765,6 +765,44 @@ def test_a_distribution_that_has_hardly_moved_is_not_tested():
     assert not verdicts.separable(inside.assign(entropy=0.5, dilated=1), 40)["holds"]
 
 
+def test_parameters_are_not_judged_of_a_distribution_that_has_hardly_moved():
+    inside = pd.DataFrame(dict(parameters=[9e9] * 5, entropy=0.98, nones=0, retrained=80.0, running=60.0))
+    assert verdicts.small(inside, 5, 2, 3)["tested"] is False
+    moved = verdicts.small(inside.assign(entropy=0.5), 5, 2, 3)
+    assert "tested" not in moved and (moved["differences"] < 0).all() and moved["gain"] == "+20.0"
+
+
+@pytest.mark.parametrize(
+    "share, holds", [(0.1, False), (0.17, None), (0.25, True), (0.3, None), (0.5, False)]
+)
+def test_a_share_is_judged_where_both_readings_of_a_step_agree(share, holds):
+    found = verdicts.time(dict(result=dict(sampled=[share, share], mixed=1.0, seconds=[])))
+    assert found.get("holds") is holds and (found.get("tested") is False) == (holds is None)
+    assert found["whole"] == pytest.approx(1.5 * found["share"])
+
+
+@pytest.mark.parametrize("late, tested", [(1, True), (5, False)])
+def test_computing_is_not_compared_where_most_trials_are_there_at_the_first_look(late, tested):
+    there = lambda look: np.array([[0]] * look + [[10]] * (4 - look))  # (looks, one trial)
+    right = dict(
+        credit=np.hstack([there(2)] * 6), DARTS=np.hstack([there(1)] * late + [there(3)] * (6 - late))
+    )
+    found = verdicts.toy_work(right, 50)
+    assert found.get("tested", True) is tested and found["at_once"] == f"{100 * late / 6:.0f}"
+
+
+def test_ranks_are_judged_by_the_worse_of_two_leads():
+    asked = {}
+    stated = {"near-rank": dict(rule="not worse", smallest=0.1)}
+    study = SimpleNamespace(judge=lambda id, told, **more: asked.update(more), stated=stated)
+    rows = [(m, s, 0.9 + 0.01 * k) for k, m in enumerate((ends.CREDIT, "DARTS", "SNAS")) for s in range(3)]
+    verdicts.judge_rank(study, pd.DataFrame(rows, columns=["name", "seed", "percentile"]))
+    assert {m: x.round(2).tolist() for m, x in asked["differences"].items()} == dict(
+        DARTS=[-0.01] * 3, SNAS=[-0.02] * 3
+    )
+    assert (asked["credit"], asked["darts"], asked["snas"]) == ("0.900", "0.910", "0.920")
+
+
 def test_how_soon_a_way_stays_near_the_best():
     rows = [("GA", "an individual", n, m, m, m, m) for n, m in ((10, 3.0), (20, 0.05), (50, 0.2), (100, 0.1))]
     df = pd.DataFrame(rows, columns=["method", "way", "evaluations", "mean", "q25", "q50", "q75"])
