@@ -7,8 +7,8 @@ __all__ = ['SPACES', 'YARD', 'LOOK', 'ROWS', 'FLOOR', 'GROUP', 'HEATS', 'ROOM', 
            'mean_at', 'missed', 'deciding', 'against', 'beyond_random', 'room_over', 'above_flips', 'brief',
            'plot_regret', 'mean_of', 'ahead', 'told_regret', 'shares', 'plot_shares', 'told_shares', 'steps',
            'plot_steps', 'told_steps', 'spread_over_steps', 'plot_heats', 'told_heats', 'plot_two', 'told_two',
-           'joined', 'said_mean', 'ahead_from', 'judge_pairs', 'judge_lookup', 'Looked', 'judge_random', 'judge_tdga',
-           'judge_controllers', 'judge_flips', 'judge_returned', 'judge_steps']
+           'joined', 'said_mean', 'ahead_from', 'in_short', 'judge_pairs', 'judge_lookup', 'Looked', 'judge_random',
+           'judge_tdga', 'judge_controllers', 'judge_flips', 'judge_returned', 'judge_steps']
 
 # %% ../../nbs/95c_arena_figures.ipynb #imports
 import math
@@ -246,12 +246,12 @@ def mean_of(df: pd.DataFrame, table: str, name: str, at: int, kind: str = "", co
     return float(rows[rows.index.max()]) if len(rows) else math.nan
 
 
-def ahead(df: pd.DataFrame, name: str) -> int:
-    "On how many tables a method's median is below that of random search, after `YARD` evaluations."
+def ahead(df: pd.DataFrame, name: str, column: str = "q50") -> int:  # "q50": medians, "mean": means
+    "On how many tables a method misses less than random search does, after `YARD` evaluations."
     rows = df[(df["name"] == name) & (df["evaluations"] <= YARD)]
     at = int(rows["evaluations"].max())
-    median = lambda table, name: mean_of(df, table, name, at, column="q50")
-    return sum(median(t, name) < median(t, "exact") for t in rows["table"].unique())
+    missed = lambda table, name: mean_of(df, table, name, at, column=column)
+    return sum(missed(t, name) < missed(t, "exact") for t in rows["table"].unique())
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-told
 def told_regret(df: pd.DataFrame) -> tuple[str, str]:
@@ -261,11 +261,15 @@ def told_regret(df: pd.DataFrame) -> tuple[str, str]:
     names = [m for row in ROWS for m in row if m in set(rows["name"])]
     behind = [m for m in names if ahead(rows, m) < len(tables)]
     evaluations = min(YARD, rows["evaluations"].max())
+    most = {m: rows.loc[rows["name"] == m, "evaluations"].max() for m in names}
+    notes = [f"{m} after {most[m]:,}" for m in names if most[m] < evaluations]
+    notes += [f"{m} is by means" for m in behind if ahead(rows, m, "mean") == len(tables)]
     where = "both public tables" if len(tables) == 2 else SPACES[tables[0]]
     title = (
         f"After {evaluations:,} evaluations {len(names) - len(behind)} of {len(names)} methods have a lower"
     )
     title += f" median regret than random search on {where}" + f"; not {', '.join(behind)}" * bool(behind)
+    title += f" ({', '.join(notes)})" * bool(notes)
     what = "Median regret with quartiles against the number of evaluations, both logarithmic"
     return title, f"{what}, a column for each table, beside random search in grey. {title}."
 
@@ -426,12 +430,13 @@ def plot_heats(df: pd.DataFrame, rooms: dict, title: str) -> plt.Figure:
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-told-heat
 def told_heats(df: pd.DataFrame, at: int) -> tuple[str, str]:
     "Title and alternative text of the temperatures."
-    table = deciding(dict.fromkeys(df["table"]))[0]
-    at = min(at, df.loc[df["table"] == table, "evaluations"].max())
-    there = [n for n in HEATS if n in set(df["name"])]
+    there, told = [n for n in HEATS if n in set(df["name"])], []
     names = dict(zip(HEATS, ("T=0", "0.5", "2", "8")))
-    misses = ", ".join(f"{mean_of(df, table, n, at):.3f} at {names[n]}" for n in there)
-    title = f"After {at:,} evaluations on {SPACES[table]} TDGA misses {misses} (points)"
+    for table in deciding(dict.fromkeys(df["table"])):
+        at = min(at, df.loc[df["table"] == table, "evaluations"].max())
+        misses = ", ".join(f"{mean_of(df, table, n, at):.2f} at {names[n]}" for n in there)
+        told.append(f"{misses} on {SPACES[table]}")
+    title = f"After {at:,} evaluations TDGA misses {'; '.join(told)} (points)"
     return title, f"Mean regret of TDGA against evaluations, a line for each temperature. {title}."
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-two
@@ -492,6 +497,13 @@ ROOM = "a space with more room"
 SAID = "{mean:+.3f} ({level:.3g} % interval {low:+.3f} to {high:+.3f}, n = {n})"
 
 
+def _decided(study, id: str, differences) -> str:
+    "The verdict of the rule; a small effect counts as one."
+    rule, smallest = (study.stated[id][k] for k in ("rule", "smallest"))
+    found = weigh(rule, smallest, differences, level_of(study.stated, id), small=True)
+    return found["verdict"].split(",")[0]
+
+
 def _holds_0(study, id: str, differences) -> bool:
     "Whether the interval, of the worst part, has both signs."
     rule, smallest = (study.stated[id][k] for k in ("rule", "smallest"))
@@ -499,7 +511,16 @@ def _holds_0(study, id: str, differences) -> bool:
     return found["low"] <= 0 <= found["high"]
 
 
-def judge_pairs(study, id: str, differences, said: str = SAID, room=np.inf, **cited) -> Verdict:
+def in_short(study, id: str, differences) -> str:
+    "The mean and the interval, of the worst part."
+    rule, smallest = (study.stated[id][k] for k in ("rule", "smallest"))
+    found = weigh(rule, smallest, differences, level_of(study.stated, id), small=True)
+    return "{mean:+.3f} ({low:+.3f} to {high:+.3f})".format(**found)
+
+# %% ../../nbs/95c_arena_figures.ipynb #judge-pairs-2
+def judge_pairs(
+    study, id: str, differences, said: str = SAID, room=np.inf, also: tuple = (), unless: str = "", **cited
+) -> Verdict:
     "Judge a claim by paired `differences`, (n,) or part → (n,), or say that a profile has no such runs."
     each = differences if isinstance(differences, dict) else {"": differences}
     if not each or min(map(len, each.values())) < 2:
@@ -509,23 +530,34 @@ def judge_pairs(study, id: str, differences, said: str = SAID, room=np.inf, **ci
     if math.isfinite(room):
         said, cited = said + "; at most {room:+.2f} is possible here", cited | dict(room=room)
     stated = study.stated[id]
-    little = stated["rule"] == "better" and room < stated["smallest"]
-    if full := little and _holds_0(study, id, differences):
-        cited |= dict(needed=ROOM)
-    return study.judge(id, said, differences=differences, tested=not full, **cited)
+    if stated["rule"] == "better" and room < stated["smallest"] and _holds_0(study, id, differences):
+        unless = ROOM
+    if also:
+        mine, other = (_decided(study, id, x) for x in (differences, also[1]))
+        said, cited = (
+            said + "; {also}: {other}",
+            cited | dict(also=also[0], other=in_short(study, id, also[1])),
+        )
+        unless = unless or f"the same verdict {also[0]}" * (mine not in ("inconclusive", other))
+    cited |= dict(needed=unless) if unless else {}
+    return study.judge(id, said, differences=differences, tested=not unless, **cited)
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-judge
 _WORST = "{{mean:+.2f}} {unit}, {{level:.4g}} % interval {{low:+.2f}} to {{high:+.2f}}, "
 _WORST += "worst: {{part}} (n = {{n}})"
 
 
-def judge_lookup(study, id: str, differences, room=lambda: np.inf, **cited) -> Verdict:
-    "`judge_pairs` by `differences()`, a dict, and `room()`, which may find that a run is missing."
+def judge_lookup(
+    study, id: str, differences, room=lambda: np.inf, also=tuple, unless: str = "", **cited
+) -> Verdict:
+    "`judge_pairs` by `differences()`, a dict, `room()` and `also()`, which may find that a run is missing."
     try:
-        found, most = differences(), room()
+        found, most, other = differences(), room(), also()
     except KeyError as missing:
         return study.judge(id, f"no run of {missing.args[0]} in this profile", tested=False, **cited)
-    return judge_pairs(study, id, found, _WORST.format(unit=study.stated[id]["unit"]), most, **cited)
+    return judge_pairs(
+        study, id, found, _WORST.format(unit=study.stated[id]["unit"]), most, other, unless, **cited
+    )
 
 # %% ../../nbs/95c_arena_figures.ipynb #looked
 class Looked(NamedTuple):
@@ -590,8 +622,11 @@ def judge_random(study, at: Looked) -> None:
     told |= {k: at.mean(m, "", at.last, "nasbenchmacro") for k, m in dict(macro="ASNG", easy="exact").items()}
     told |= dict(start=ahead_from(at.df, "ASNG")) | _cited_of_tables(at)
     judge_lookup(study, "lookup-asng", lambda: at.beats("ASNG"), **told)
+    rows = at.df[at.df["table"].isin(tables := deciding(at.runs))]
     for id, name in _OTHERS.items():
-        judge_lookup(study, f"lookup-{id}", lambda: at.beats(name), **_cited(at, name))
+        split = name in set(rows["name"]) and ahead(rows, name, "mean") == len(tables) > ahead(rows, name)
+        apart = "a space on which mean and median agree" if split else ""
+        judge_lookup(study, f"lookup-{id}", lambda: at.beats(name), unless=apart, **_cited(at, name))
     told = dict(miss=at.mean("TPE", "", at.early), chance=at.mean("exact", "", at.early))
     judge_lookup(study, "lookup-tpe", lambda: at.beats("TPE", at.early), **told)
     _judge_slow_and_grid(study, at)
@@ -622,29 +657,33 @@ def judge_tdga(study, at: Looked) -> None:
     for id, (other, name) in _PAIRS.items():
         told = dict(warm=end(name), other=end(other))
         told |= dict(cold=at.different("cold TDGA"), different=at.different(name))
+        macro = lambda name: at.mean(name, "", at.late, "nasbenchmacro")
+        told |= dict(warm_macro=macro(name), other_macro=macro(other))
         versus = lambda: against(at.runs, other, name, 5000, tables=1)
         room = lambda: room_over(at.runs, other, 5000, tables=1)
         judge_lookup(study, f"lookup-{id}", versus, room, **told)
 
 # %% ../../nbs/95c_arena_figures.ipynb #judge-controllers
 _DEEP = {"controller-10": "controller ×10", "ppo-10": "controller, PPO ×10", "pnas": "PNAS"}
-_DEEP |= {"ppo": "controller, PPO"}
+_SLOW = {"controller": "controller", "ppo": "controller, PPO"}  # at NASNet's rate
 
 
 def judge_controllers(study, first: Looked) -> None:
     "Controllers and PNAS against random search, PPO against REINFORCE, PNAS against PPO."
     missed = lambda at, name: dict(miss=at.mean(name), different=at.different(name))
     ours, needed = "misses {miss} points after 50 updates", "20,000 evaluations in a larger space"
-    told = missed(first, "controller")
-    study.judge("lookup-controller", ours, tested=False, needed=needed, **told)
+    for id, name in _SLOW.items():
+        study.judge(f"lookup-{id}", ours, tested=False, needed=needed, **missed(first, name))
     for id, name in _DEEP.items():
         at = first.of(study, f"lookup-{id}")
         judge_lookup(study, f"lookup-{id}", lambda: at.beats(name), **missed(at, name))
     plain, ppo = _DEEP["controller-10"], _DEEP["ppo-10"]
+    slower = {"ppo-reinforce": _SLOW["controller"], "pnas-ppo": _SLOW["ppo"]}
     for id, worse, better in (("ppo-reinforce", plain, ppo), ("pnas-ppo", ppo, "PNAS")):
-        at = first.of(study, f"lookup-{id}")
+        at, slow = first.of(study, f"lookup-{id}"), _SLOW["ppo"] if better == ppo else better
         versus = lambda: against(at.runs, worse, better, at.last)
-        judge_lookup(study, f"lookup-{id}", versus, lambda: room_over(at.runs, worse, at.last))
+        also = lambda: ("at NASNet's rate", against(at.runs, slower[id], slow, at.last))
+        judge_lookup(study, f"lookup-{id}", versus, lambda: room_over(at.runs, worse, at.last), also)
 
 # %% ../../nbs/95c_arena_figures.ipynb #judge-flips
 def judge_flips(study, at: Looked) -> Verdict:

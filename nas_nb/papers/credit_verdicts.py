@@ -169,7 +169,7 @@ def judge_rank(study, fresh: pd.DataFrame) -> None:  # from `search_table`
     ranks = {m: accuracy_of(fresh, m, "percentile") for m in (CREDIT, "DARTS", "SNAS")}
     near = {m: paired(ranks[CREDIT], ranks[m]) for m in ("DARTS", "SNAS")}
     told = "{mean:+.3f}, {level:.3g} % interval {low:+.3f} to {high:+.3f} (n = {n}, worst: {part})"
-    means = {m.split()[0].lower(): f"{x.mean():.3f}" if len(x) else "–" for m, x in ranks.items()}
+    means: dict = {m.split()[0].lower(): f"{x.mean():.3f}" if len(x) else "–" for m, x in ranks.items()}
     judge_pairs(study, "near-rank", near, told, **means)
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #as-far

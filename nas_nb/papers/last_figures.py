@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BESIDE', 'NULL', 'NAO_LOOK', 'WHERE', 'RULE_MARKS', 'beside', 'means', 'ahead_of', 'by_gradient', 'of_probe',
-           'plot_means', 'told_means', 'told_searches', 'units_name', 'smash_table', 'lead_of', 'same_picks', 'apart',
-           'untested', 'plot_smash', 'told_smash', 'ranked_rules', 'fresh_table', 'found_rules', 'lucky', 'luckiest',
-           'same_as', 'beside_rule', 'plot_rules', 'told_rules']
+           'plot_means', 'told_means', 'told_searches', 'units_name', 'smash_table', 'lead_of', 'same_picks',
+           'picked_by_count', 'apart', 'untested', 'plot_smash', 'told_smash', 'ranked_rules', 'fresh_table',
+           'found_rules', 'lucky', 'luckiest', 'same_as', 'beside_rule', 'plot_rules', 'told_rules']
 
 # %% ../../nbs/95j_last_figures.ipynb #imports
 import math
@@ -23,12 +23,13 @@ from nas_nb.papers.oneshot_figures import (
     choices_of,
     convolutions_of,
     draw_dots,
+    live,
     paired,
     ranked_by,
     yardsticks,
 )
 from ..plots import COLORS, headline
-from ..tables import Table, kendall
+from ..tables import TABLE_CELL, Table, kendall
 from ..update_rules import KNOWN_RULES, RULE_SIZES, rule_text
 
 # %% ../../nbs/95j_last_figures.ipynb #beside
@@ -218,6 +219,16 @@ def same_picks(df: pd.DataFrame, one: str, other: str) -> dict[str, int]:
     a, b = (df[df["name"] == name].set_index("seed")["picked"] for name in (one, other))
     seeds = a.index.intersection(b.index)
     return dict(same=int((a[seeds] == b[seeds]).sum()), trainings=len(seeds))
+
+
+def picked_by_count(df: pd.DataFrame, name: str, table: Table) -> np.ndarray:  # percentiles
+    "What most live convolutions pick among the same 100 encodings, the mean of equal ones."
+    found = []
+    for seed in df[df["name"] == name]["seed"]:
+        drawn = np.random.default_rng(seed).integers(len(TABLE_CELL.ops), size=(100, len(TABLE_CELL.sizes)))
+        counts = (live(drawn) == list(TABLE_CELL.ops).index("nor_conv_3x3")).sum(1)
+        found.append(table.percentile(drawn[counts == counts.max()]).mean())
+    return np.array(found)
 
 # %% ../../nbs/95j_last_figures.ipynb #smash-apart
 def apart(records: dict, one: int, other: int) -> dict[str, str]:  # units → records of `smash_run`

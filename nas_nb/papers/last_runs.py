@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['arena_record', 'arena_supernets', 'nao_probe_run', 'one_smash', 'smash_run', 'mean_arena', 'mean_rules_run',
            'mean_exact_run', 'rates_run', 'fresh_run', 'about_table', 'nao_runs', 'nao_probe', 'smash_runs',
-           'rule_searches', 'mean_searches', 'fresh_rules']
+           'untrained_runs', 'rule_searches', 'mean_searches', 'fresh_rules']
 
 # %% ../../nbs/95i_last_runs.ipynb #imports
 import json
@@ -120,7 +120,8 @@ def one_smash(hidden: int, table: str, steps: int, seed: int) -> dict:
     network = seeded(lambda: TinyNetwork(data.space, data.shape), seed)
     weights, _, images, norm = halves(data, seed, True)
     smash = Smash(network, hidden, seed)
-    train_smash(smash, weights, Recipe(steps, "momentum", 0.1, clip=5.0, channels_last=False), seed)
+    if steps:  # without any: the null
+        train_smash(smash, weights, Recipe(steps, "momentum", 0.1, clip=5.0, channels_last=False), seed)
     judge = Noisy(Batches(cast(Images, images), 300, seed=seed, **norm), data.noise, seed + 2000)(0)
     losses = smash_scores(smash, representatives(data.space), judge)
     drawn = np.random.default_rng(seed).integers(len(data.space.ops), size=(100, len(data.space.sizes)))
@@ -250,6 +251,14 @@ def smash_runs(study, data) -> dict[int, list[dict]]:  # units → records
     run = lambda hidden, b: study.run(smash_run, f"smash-{hidden}", seed=b, hidden=hidden, data=data, **sizes)
     blocks = range(-(-cfg.seeds // cfg.smash_block))
     return {hidden: [run(hidden, b) for b in blocks] for hidden in cfg.smash_units}
+
+
+def untrained_runs(study, data) -> list[dict]:
+    "Supernets before any training, with the same first weights: the null of rankings."
+    cfg = study.cfg
+    sizes = dict(hidden=0, table="digits", steps=0, block=cfg.smash_block)
+    blocks = range(-(-cfg.seeds // cfg.smash_block))
+    return [study.run(smash_run, "smash-untrained", seed=b, data=data, **sizes) for b in blocks]
 
 # %% ../../nbs/95i_last_runs.ipynb #plan-rules
 def rule_searches(study) -> dict[str, dict]:  # name → record

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['LOOK', 'readings', 'outcomes', 'choices_of', 'live', 'last', 'of', 'fresh', 'paired', 'nulls_of', 'plot_strips',
-           'draw_dots', 'plot_growth', 'plot_collapse', 'tau_within', 'ranked_by', 'convolutions_of', 'rankings',
-           'yardsticks', 'plot_rankings', 'place', 'by_quality', 'draw_map', 'draw_places', 'best_place', 'colour_bar',
-           'tenth', 'third', 'flipped', 'compared', 'own_best', 'told_strips', 'grown', 'told_growth', 'parts',
-           'told_collapse', 'in_words', 'told_rankings', 'walking', 'judge_learning', 'judge_quality']
+           'draw_dots', 'plot_growth', 'plot_collapse', 'tau_within', 'tau_a', 'ranked_by', 'convolutions_of',
+           'rankings', 'yardsticks', 'plot_rankings', 'place', 'by_quality', 'draw_map', 'draw_places', 'best_place',
+           'colour_bar', 'tenth', 'third', 'flipped', 'compared', 'own_best', 'told_strips', 'grown', 'told_growth',
+           'parts', 'told_collapse', 'in_words', 'told_rankings', 'walking', 'judge_learning', 'best_of_all',
+           'judge_quality']
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #imports
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .arena_figures import SAID, judge_pairs
+from .arena_figures import SAID, in_short, judge_pairs
 from .cifar10_figures import LOOKS
 from ..plots import COLORS, STYLE, headline
 from ..tables import Table, functions
@@ -237,10 +238,16 @@ def tau_within(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> float:  # (n
     return float((signs[0] * signs[1]).sum() / pairs)
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #rankings
+def tau_a(a: np.ndarray, b: np.ndarray) -> float:  # (n,) each
+    "Kendall's τ-a: a tie counts as a pair of which nothing is known."
+    at = np.tril_indices(len(a), -1)
+    return float(np.prod([np.sign(x[:, None] - x)[at] for x in (a, b)], axis=0).mean())
+
+
 def ranked_by(score: np.ndarray, true: np.ndarray, counts: np.ndarray) -> dict[str, float]:  # (functions,)
     "τ of a score with the table."
     upper, all_one = true >= np.median(true), np.zeros(len(true))
-    found = dict(tau=tau_within(score, true, all_one))
+    found = dict(tau=tau_within(score, true, all_one), tau_a=tau_a(score, true))
     found["tau_upper"] = tau_within(score[upper], true[upper], all_one[upper])
     return found | dict(tau_within=tau_within(score, true, counts))
 
@@ -490,15 +497,32 @@ def judge_learning(study, found: pd.DataFrame, drifted: pd.DataFrame) -> None:  
         judge_pairs(study, f"learns-{key}", lead, _FULL, **told)
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #judge-quality
-def judge_quality(study, found: pd.DataFrame, own: pd.DataFrame) -> None:  # `found`: from `last`
+def best_of_all(records: Sequence[dict], table: Table) -> pd.Series:  # index: seed
+    "Accuracy (%) of the function with the lowest shared loss of all, where random search's were kept."
+    true, _ = convolutions_of(table)
+    plain = [r for r in records if r["config"]["method"] == "random search" and not r["config"]["null"]]
+    kept = [
+        (r, n, s["shared"]) for r in plain for n, s in enumerate(r["result"]["searches"]) if "shared" in s
+    ]
+    seeds = [r["seed"] * r["config"]["block"] + n for r, n, _ in kept]
+    return pd.Series([true[np.argmin(losses)] for _, _, losses in kept], index=seeds, dtype=float)
+
+# %% ../../nbs/95d_oneshot_figures.ipynb #judge-quality-2
+def judge_quality(study, found: pd.DataFrame, own: pd.DataFrame, all_best: pd.Series) -> None:
     "ASNG against random search and the methods that compute everything, second order against first."
     points = lambda rows, method: of(rows, method, "accuracy")
     new = fresh(found)
     lead = lambda method: paired(points(new, "ASNG"), points(new, method))
     best = {"of_asng": ("ASNG", "best of 100"), "of_random": ("random search", "best of 100")}
-    told = {k: f"{own.loc[where]:.3f}" for k, where in best.items() if where[0] in own.index}
+    told: dict = {k: f"{own.loc[where]:.3f}" for k, where in best.items() if where[0] in own.index}
     told |= dict(returned=f"{own.loc['ASNG', 'returned']:.3f}")
+    over = paired(points(new, "ASNG"), all_best)
+    told |= dict(over_all=in_short(study, "asng-random", over) if len(over) > 1 else "–")
     judge_pairs(study, "asng-random", lead("random search"), **told)
-    judge_pairs(study, "comparable", {m: lead(m) for m in ("DARTS", "SNAS", "ProxylessNAS")})
+    leads = {m: lead(m) for m in ("DARTS", "SNAS", "ProxylessNAS")}
+    each: dict = {
+        m.lower(): in_short(study, "comparable", x) if len(x) > 1 else "–" for m, x in leads.items()
+    }
+    judge_pairs(study, "comparable", leads, **each)
     second, first = (points(found, method) for method in ("DARTS, second order", "DARTS"))
     judge_pairs(study, "second", paired(second, first))
