@@ -5,10 +5,12 @@ from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from nas_nb.files import Checkpoint
+from nas_nb.known_tables import known_table
 from nas_nb.papers.arena_figures import (
     SPACES,
     Looked,
@@ -31,6 +33,8 @@ from nas_nb.papers.arena_lookup import (
     of_best_of,
 )
 from nas_nb.papers.arena_oneshot import searches_before
+from nas_nb.papers.last_figures import picked_by_count
+from nas_nb.papers.oneshot_figures import best_of_all, convolutions_of, live, ranked_by
 
 SMALL = Arena(
     (2, 3), np.array([[61, 63], [70, 68], [55, 57], [71, 75], [72, 72], [40, 44.0]]), dict(name="small")
@@ -123,6 +127,59 @@ def test_without_room_only_an_interval_on_one_side_of_0_decides(mean, room, test
     judge_pairs(study, "one", mean + np.array([-0.2, -0.1, 0, 0.1, 0.2]), room=room)
     assert said["tested"] is tested and said.get("needed") == needed
     assert ("is possible here" in said["ours"]) == math.isfinite(room)
+
+
+SPREAD = np.array([-0.2, -0.1, 0, 0.1, 0.2])
+
+
+@pytest.mark.parametrize(
+    "mean, other, tested",
+    [(3.0, 2.0, True), (3.0, 0.3, True), (3.0, 0.0, False), (0.0, 3.0, False), (0.0, 0.1, True), (0.9, 0.0, True)],
+)  # fmt: skip
+def test_a_verdict_that_hangs_on_a_reading_is_none(mean, other, tested):
+    said = {}
+    stated = dict(one=dict(rule="better", smallest=1.0))
+    study = SimpleNamespace(stated=stated, judge=lambda id, ours, **how: said.update(how, ours=ours))
+    wide = SPREAD * (10 if mean == 0.9 else 1)  # inconclusive, which no reading contradicts
+    judge_pairs(study, "one", mean + wide, also=("at another rate", other + SPREAD))
+    assert (
+        said["tested"] is tested and (said.get("needed") == "the same verdict at another rate") is not tested
+    )
+    assert "{also}: {other}" in said["ours"] and said["other"].startswith(f"{other:+.3f} (")
+
+
+def test_what_cannot_decide_says_what_would():
+    said = {}
+    stated = dict(one=dict(rule="better", smallest=1.0))
+    study = SimpleNamespace(stated=stated, judge=lambda id, ours, **how: said.update(how))
+    judge_pairs(study, "one", 3 + SPREAD, unless="500 evaluations")
+    assert (said["tested"], said["needed"]) == (False, "500 evaluations") and len(said["differences"]) == 5
+
+
+def test_taus_of_a_score_with_ties():
+    score, true = np.array([1.0, 1, 2, 3]), np.array([0.0, 1, 2, 3])
+    found = ranked_by(score, true, np.zeros(4))
+    assert found["tau_a"] == pytest.approx(5 / 6) and found["tau"] == pytest.approx(5 / math.sqrt(5 * 6))
+    assert ranked_by(-score, true, np.zeros(4))["tau_a"] == pytest.approx(-5 / 6)
+
+
+def test_the_best_of_all_by_shared_losses():
+    table = known_table("digits")
+    true, counts = convolutions_of(table)
+    search = dict(shared=(-true).tolist())
+    run = lambda method, null=False: dict(
+        seed=1, config=dict(method=method, null=null, block=10), result=dict(searches=[search, {}, search])
+    )
+    best = best_of_all([run("random search"), run("ASNG"), run("random search", null=True)], table)
+    assert best.to_dict() == {10: true.max(), 12: true.max()}
+
+
+def test_most_convolutions_pick_among_the_same_hundred():
+    table, df = known_table("digits"), pd.DataFrame(dict(name=["one", "one", "other"], seed=[3, 4, 5]))
+    drawn = [np.random.default_rng(s).integers(4, size=(100, 6)) for s in (3, 4)]
+    most = lambda rows: max((live(rows) == 2).sum(1))
+    expected = [table.percentile(rows[(live(rows) == 2).sum(1) == most(rows)]).mean() for rows in drawn]
+    assert picked_by_count(df, "one", table).tolist() == pytest.approx(expected)
 
 
 def test_the_room_over_a_method_is_what_it_misses_on_the_worst_table():

@@ -103,7 +103,8 @@ CLAIMS |= {
         claim="With 100 evaluations, each the mean of three trainings, a controller finds better update rules"
         " than random search", figure="rules-regret", source=_BELLO, document="better than random search",
         criterion=f"{_MEANS}: mean regret of random search, exactly, less that of the best that each search"
-        " of the controller has seen; not tested: four updates before the last samples", rule="better", **_UNIT),
+        " of the controller has seen; not tested: four updates before the last samples",
+        rule="better", **_UNIT),
 } | {
     f"rules-{name.lower()}": dict(
         claim=f"The rules that are found by means train better than {name} at its best learning rate",
