@@ -791,18 +791,6 @@ def test_computing_is_not_compared_where_most_trials_are_there_at_the_first_look
     assert found.get("tested", True) is tested and found["at_once"] == f"{100 * late / 6:.0f}"
 
 
-def test_ranks_are_judged_by_the_worse_of_two_leads():
-    asked = {}
-    stated = {"near-rank": dict(rule="not worse", smallest=0.1)}
-    study = SimpleNamespace(judge=lambda id, told, **more: asked.update(more), stated=stated)
-    rows = [(m, s, 0.9 + 0.01 * k) for k, m in enumerate((ends.CREDIT, "DARTS", "SNAS")) for s in range(3)]
-    verdicts.judge_rank(study, pd.DataFrame(rows, columns=["name", "seed", "percentile"]))
-    assert {m: x.round(2).tolist() for m, x in asked["differences"].items()} == dict(
-        DARTS=[-0.01] * 3, SNAS=[-0.02] * 3
-    )
-    assert (asked["credit"], asked["darts"], asked["snas"]) == ("0.900", "0.910", "0.920")
-
-
 def test_how_soon_a_way_stays_near_the_best():
     rows = [("GA", "an individual", n, m, m, m, m) for n, m in ((10, 3.0), (20, 0.05), (50, 0.2), (100, 0.1))]
     df = pd.DataFrame(rows, columns=["method", "way", "evaluations", "mean", "q25", "q50", "q75"])

@@ -174,11 +174,6 @@ CLAIMS |= {
         source="section 2.5.1", document="near",
         criterion=_LESS + "DARTS's and SNAS's, argmax on every edge, each" + _DIGITS,
         **_POINTS | dict(rule="not worse")),
-    "near-rank": dict(
-        claim="On digits credit's cells rank near those of DARTS and SNAS", source="section 2.5.1",
-        document="near", criterion="percentile of the cell that credit finds less that of DARTS's and SNAS's,"
-        " argmax on every edge, each, of searches that began after this was written", rule="not worse",
-        smallest=0.1, unit="of percentile"),
     "as-far": dict(
         claim="Credit comes as far as SNAS with about 30 % of its computing", figure="course",
         source="section 2.5.1", document="about 30 % of the time",

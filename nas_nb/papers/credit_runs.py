@@ -329,7 +329,7 @@ SEARCHES = dict(
         search_methods=("credit_assignment", "REINFORCE", "random_search", "credit_assignment_mended",
             "DARTS", "SNAS"),  # in the space of the table
         image_methods=("credit_assignment", "REINFORCE", "random_search", "credit_assignment_mended"),
-        image_seeds=60, image_more={}, fresh_seeds=20,  # on images, where more is left; on digits, once more
+        image_seeds=60, image_more={},  # on images, where more is left
         search_nulls=True, search_seeds=60, search_block=5, search_steps=1500, search_looks=30,
         cell_seeds=5, cell_source="cifar10", cell_side=0, cell_channels=16, cell_cells=8, cell_size=64,
         cell_steps=58_650, cell_lr=0.025, cell_lr_alpha=3e-4, cell_cutout=16,
@@ -337,12 +337,12 @@ SEARCHES = dict(
         ways_searches=100, ways_counts=(10, 20, 30, 50, 100, 200, 300, 500, 1000),
     ),
     cpu=dict(
-        search_seeds=10, fresh_seeds=15, image_seeds=10,
+        search_seeds=10, image_seeds=10,
         image_more={"credit-assignment": 40, "random-search": 40, "credit-assignment-at-once": 35},
         cell_side=16, cell_channels=8, cell_cells=3, cell_size=16, cell_steps=600, cell_lr=0.05,
         cell_lr_alpha=0.0098, cell_cutout=0, cell_train_steps=500, cell_held=2000),
     quick=dict(search_methods=("credit_assignment", "REINFORCE"), search_nulls=False, search_seeds=1,
-        image_seeds=0, image_more={}, fresh_seeds=0,
+        image_seeds=0, image_more={},
         search_block=1, search_steps=40, search_looks=4, cell_seeds=1, cell_source="digits", cell_side=0,
         cell_channels=4, cell_steps=9, cell_lr_alpha=0.5, cell_train_steps=6, cell_held=200,
         ways_searches=16, ways_counts=(10, 20, 50, 100, 200)),

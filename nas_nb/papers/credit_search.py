@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SAMPLES', 'LOSSES', 'CELL_METHODS', 'TELLING', 'AT_ONCE', 'GROWN', 'WAYS', 'equal_tries', 'shared_accuracy',
-           'table_search', 'table_run', 'table_cost_run', 'cell_run', 'table_searches', 'fresh_searches',
-           'image_searches', 'all_table_searches', 'all_fresh_searches', 'all_image_searches', 'table_costs',
-           'all_cell_searches', 'grown_run', 'the_grown', 'all_ways', 'written']
+           'table_search', 'table_run', 'table_cost_run', 'cell_run', 'table_searches', 'image_searches',
+           'all_table_searches', 'all_image_searches', 'table_costs', 'all_cell_searches', 'grown_run', 'the_grown',
+           'all_ways', 'written']
 
 # %% ../../nbs/95e_credit_search.ipynb #imports
 from collections.abc import Callable
@@ -182,9 +182,9 @@ def _named(methods, first):  # label, and what differs
     return [(label(name), dict(method=name, null=False, first=first)) for name in names]
 
 
-def _blocks(cfg, kind, table, rows, n, seen=0):  # seen: seeds that are left out
+def _blocks(cfg, kind, table, rows, n):
     sizes = dict(table=table, steps=cfg.search_steps, looks=cfg.search_looks, block=cfg.search_block)
-    seeds = range(cfg.first_seed + seen, cfg.first_seed + seen + n, cfg.search_block)
+    seeds = range(cfg.first_seed, cfg.first_seed + n, cfg.search_block)
     return [row | sizes | dict(label=f"{kind}-{label}", seed=s) for s in seeds for label, row in rows]
 
 
@@ -200,12 +200,6 @@ def table_searches(cfg) -> list[dict]:
     return _blocks(cfg, "search", "digits", rows, cfg.search_seeds)
 
 
-def fresh_searches(cfg) -> list[dict]:
-    "On digits, too, with seeds that nobody had seen when *near-rank* was written."
-    rows = _named(("credit_assignment", "DARTS", "SNAS"), cfg.search_steps // 3)
-    return _blocks(cfg, "fresh", "digits", rows, cfg.fresh_seeds, cfg.search_seeds)
-
-
 def image_searches(cfg) -> list[dict]:
     "Searches in the space of the table of images, CIFAR-10 at 16×16."
     rows = [*_named(cfg.image_methods, cfg.search_steps // 3), AT_ONCE] if cfg.image_seeds else []
@@ -217,11 +211,6 @@ def image_searches(cfg) -> list[dict]:
 def all_table_searches(study, data) -> list[dict]:
     "The records of `table_searches`; `data`: of `study.about`."
     return [study.run(table_run, data=data, **asked) for asked in table_searches(study.cfg)]
-
-
-def all_fresh_searches(study, data) -> list[dict]:  # `data`: of `study.about`
-    "The records of `fresh_searches`."
-    return [study.run(table_run, data=data, **asked) for asked in fresh_searches(study.cfg)]
 
 
 def all_image_searches(study, load: Callable) -> list[dict]:  # `load()`: what is known of the images

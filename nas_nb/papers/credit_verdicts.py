@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INTERVAL', 'constant', 'time', 'blind', 'approximate', 'better_way', 'toy_reinforce', 'toy_baseline', 'toy_parsec',
-           'toy_work', 'retrained', 'judge_searches', 'judge_rank', 'as_far', 'identity', 'separable', 'small',
-           'percent_range', 'rnn_given', 'rnn_own', 'rnn_dead', 'rnn_rounded', 'rnn_mended', 'ways']
+           'toy_work', 'retrained', 'judge_searches', 'as_far', 'identity', 'separable', 'small', 'percent_range',
+           'rnn_given', 'rnn_own', 'rnn_dead', 'rnn_rounded', 'rnn_mended', 'ways']
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #imports
 from collections.abc import Sequence
@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from ..claims import interval, level_of
-from .arena_figures import judge_pairs
 from nas_nb.papers.credit_ends import (
     AT_ONCE,
     CREDIT,
@@ -35,7 +34,6 @@ from nas_nb.papers.credit_ends import (
 )
 from .credit_figures import blind_edge, channels_until, gains, share, still
 from .credit_figures import ends as correlations
-from .oneshot_figures import paired
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #cost
 INTERVAL = "{mean:+.2f}, {level:.3g} % interval {low:+.2f} to {high:+.2f} (n = {n})"
@@ -162,15 +160,6 @@ def judge_searches(study, digits: tuple, images: tuple) -> None:  # each: from `
     _judge(study, "search-reinforce", images, "REINFORCE", **told)
     _judge(study, "weights-first", images, AT_ONCE)
     _judge(study, "search-mended", images, CREDIT, MENDED)
-
-# %% ../../nbs/95g_credit_verdicts.ipynb #rank
-def judge_rank(study, fresh: pd.DataFrame) -> None:  # from `search_table`
-    "Judge percentiles, which one bad cell moves less than accuracies."
-    ranks = {m: accuracy_of(fresh, m, "percentile") for m in (CREDIT, "DARTS", "SNAS")}
-    near = {m: paired(ranks[CREDIT], ranks[m]) for m in ("DARTS", "SNAS")}
-    told = "{mean:+.3f}, {level:.3g} % interval {low:+.3f} to {high:+.3f} (n = {n}, worst: {part})"
-    means: dict = {m.split()[0].lower(): f"{x.mean():.3f}" if len(x) else "–" for m, x in ranks.items()}
-    judge_pairs(study, "near-rank", near, told, **means)
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #as-far
 def as_far(course: pd.DataFrame) -> dict:
