@@ -11,10 +11,10 @@ __all__ = ['LEVELS', 'SEARCHES', 'TICKS', 'RANDOM', 'NAMES', 'UNTRAINED', 'SPEED
            'cite_random', 'leak_table', 'leak_numbers', 'cite_late', 'loci_of', 'entropy_of', 'draw_entropy',
            'draw_map', 'plot_entropy', 'words_of_entropy', 'cite_temperature', 'population_table', 'draw_population',
            'view_population', 'words_of_population', 'free_energies', 'population_panels', 'free_energy_player',
-           'gains', 'with_random', 'draw_points', 'comparable', 'plot_ablations', 'words_of_ablations', 'judge_fixed',
-           'plot_best', 'best_table', 'words_of_best', 'rivals_of', 'retrain_plan', 'with_accuracy', 'plot_retrained',
-           'by_kind', 'ahead_of', 'with_interval', 'words_of_retrained', 'judge_scratch', 'judge_added',
-           'scratch_cited', 'speed_table', 'whole_speed', 'check_course']
+           'gains', 'with_random', 'draw_points', 'comparable', 'against', 'plot_ablations', 'words_of_ablations',
+           'judge_fixed', 'plot_best', 'best_table', 'words_of_best', 'rivals_of', 'retrain_plan', 'with_accuracy',
+           'plot_retrained', 'by_kind', 'ahead_of', 'with_interval', 'words_of_retrained', 'judge_scratch',
+           'judge_added', 'scratch_cited', 'speed_table', 'whole_speed', 'check_course']
 
 # %% ../../nbs/50b_tdga_figures.ipynb #figs-imports
 from collections.abc import Sequence
@@ -169,7 +169,7 @@ def judge_spread(spread: pd.DataFrame, records: Sequence[dict]) -> dict:  # of t
         return dict(ours="one seed", holds=None)
     found, chance = spread.loc["threshold", ["differ", "differ by chance"]]
     ours = "two seeds differ in {found:.0f} % of the positions, {chance:.0f} % if drawn at random (n = {n}); "
-    ours += "{early:.0f} % of the gates stand at the first look, {begin:.0f} % of these as α began"
+    ours += "{early:.0f} % of the gates at the end stand as at the first look, {begin:.0f} % at that look as α began"
     numbers = dict(found=100 * found, chance=100 * chance, n=seeds, early=100 * set_early(records))
     return dict(ours=ours, holds=bool(found >= chance / 2), begin=100 * left_of_begin(records)) | numbers
 
@@ -575,6 +575,15 @@ def comparable(df: pd.DataFrame) -> pd.Series:  # from `gains`; index: searches
     darts = df.assign(darts=df["gain"] + df["best"]).pivot(index="seed", columns="search", values="darts")
     return darts.sub(darts["TDGA"], axis=0).abs().max() < 1e-6
 
+# %% ../../nbs/50b_tdga_figures.ipynb #against
+def against(more: pd.Series) -> str:  # nats
+    "By how much more or less than TDGA a change gains, from seed to seed."
+    low, high = more.abs().min(), more.abs().max()
+    size = f"{low:.3f} to {high:.3f}" if f"{low:.3f}" < f"{high:.3f}" else f"{high:.3f}"
+    if (more < 0).all() or (more > 0).all():
+        return f"{size} nats {'less' if more.max() < 0 else 'more'} than TDGA"
+    return f"{more.min():+.3f} to {more.max():+.3f} nats against TDGA"
+
 # %% ../../nbs/50b_tdga_figures.ipynb #plot-ablations
 def plot_ablations(df: pd.DataFrame, title: str) -> plt.Figure:  # from `gains`
     "Gain and entropy of each search, a point for each seed."
@@ -598,9 +607,8 @@ def words_of_ablations(gained: pd.DataFrame, generation: int) -> tuple[str, str]
     gain = gain.loc[:, comparable(gained)]
     more = gain.drop(columns="TDGA").sub(gain["TDGA"], axis=0)
     far = more.abs().max().sort_values(kind="stable")
-    low, high = more[far.index[-1]].min(), more[far.index[-1]].max()
     title = f"After {generation} generations, with the same weights and images, {far.index[-1]} gains "
-    title += f"{low:+.3f} to {high:+.3f} nats against TDGA" if low < high else f"{low:+.3f} nats against TDGA"
+    title += against(more[far.index[-1]])
     if len(far) > 1:
         title += f"; all other changes stay within {far.iloc[-2]:.3f} nats of its gain in each seed"
     title += f" (n = {len(gain)}, on the images that select)"
@@ -716,7 +724,7 @@ def with_interval(x: pd.Series, level: float) -> str:  # points
 def words_of_retrained(df: pd.DataFrame, level: float) -> tuple[str, str]:  # level of the intervals, percent
     "By how much TDGA's best three are above plain VGG19, and its best above random neighbours."
     kinds = by_kind(df)
-    plain = with_interval(kinds["best"] - kinds["plain"], level)
+    plain = with_interval(kinds["best"] - kinds["plain"], level).replace("+", "")
     title = f"Trained from scratch, TDGA's best three are {plain} points above plain VGG19; its best is "
     title += f"{with_interval(ahead_of(df, 'best 1', 'random'), level)} on the best of as many neighbours of "
     title += f"DARTS's graph (n = {len(kinds)})"

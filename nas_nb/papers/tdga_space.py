@@ -67,7 +67,7 @@ def near_points(known: list[Known]) -> list[dict]:
 # %% ../../nbs/50f_tdga_space.ipynb #curves-of
 def curves_of(known: list[Known]) -> pd.DataFrame:  # name, x: graphs or generation; y, low, high: nats
     "Losses that report against graphs, and entropies against generations."
-    rows = near_points(known)
+    rows = []
     for name in CURVES:
         x = mean_curve(known, name, "different")[:, 0]
         both = [("curve", x, "report")]
@@ -76,7 +76,7 @@ def curves_of(known: list[Known]) -> pd.DataFrame:  # name, x: graphs or generat
         for kind, x, what in both:
             found = zip(x, mean_curve(known, name, what))
             rows += [dict(kind=kind, name=name, x=a, y=m, low=lo, high=hi) for a, (m, lo, hi) in found]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows + near_points(known))  # last, so that they are drawn on top
 
 # %% ../../nbs/50f_tdga_space.ipynb #space-table
 def space_table(known: list[Known]) -> pd.DataFrame:
@@ -111,7 +111,7 @@ LOOK = {"TDGA": dict(color=STYLE["TDGA"]["color"], ls="-"), "T = 0": dict(color=
 LOOK |= {
     "random": dict(color=STYLE["random search"]["color"], ls="-."),
     "coin flips": dict(color="0.5", ls=":"),
-    NEAR: dict(color=COLORS[4], ls="-", marker="s", ms=4),
+    NEAR: dict(color=COLORS[2], ls="-", marker="s", ms=7, mfc="none"),
 }
 
 
