@@ -169,7 +169,8 @@ def judge_spread(spread: pd.DataFrame, records: Sequence[dict]) -> dict:  # of t
         return dict(ours="one seed", holds=None)
     found, chance = spread.loc["threshold", ["differ", "differ by chance"]]
     ours = "two seeds differ in {found:.0f} % of the positions, {chance:.0f} % if drawn at random (n = {n}); "
-    ours += "{early:.0f} % of the gates at the end stand as at the first look, {begin:.0f} % at that look as α began"
+    ours += "{early:.0f} % of the gates at the end stand as at the first look, "
+    ours += "{begin:.0f} % at that look as α began"
     numbers = dict(found=100 * found, chance=100 * chance, n=seeds, early=100 * set_early(records))
     return dict(ours=ours, holds=bool(found >= chance / 2), begin=100 * left_of_begin(records)) | numbers
 
