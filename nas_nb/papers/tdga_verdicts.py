@@ -9,7 +9,7 @@ __all__ = ['Known', 'known_of', 'in_all', 'worths', 'by_supernet', 'max_select',
 
 # %% ../../nbs/50e_tdga_verdicts.ipynb #verdicts-imports
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from fastcore.basics import patch
@@ -175,7 +175,7 @@ def judge_beyond(known: list[Known]) -> dict:
 def lead(name: str, x: np.ndarray) -> dict[str, str]:  # one number for each supernet
     "The mean of a lead and its interval at the level of `random`, for prose."
     many = len(x) > 1 and x.max() > x.min()
-    ends = interval(x, level_of(CLAIMS, "random")) if many else [x.mean()] * 3
+    ends = interval(x.tolist(), level_of(CLAIMS, "random")) if many else [x.mean()] * 3
     return {f"{name}{end}": f"{v:+.4f}" for end, v in zip(("", "_low", "_high"), ends)}
 
 
@@ -188,7 +188,8 @@ def judge_random(known: list[Known]) -> dict:
     leads = {n: lambda k, v=v: k.worth(v) - k.worth("TDGA") for n, v in nulls.items()}
     for name, f in leads.items():
         cited |= lead(name, np.array([f(k).mean() for k in known]))
-    judged = by_supernet(known, **{"uniform": leads["uniform"], "near its start": leads["near"]})
+    parts: dict[str, Any] = {"uniform": leads["uniform"], "near its start": leads["near"]}
+    judged = by_supernet(known, **parts)
     judged["ours"] += "; uniform draws alone: {uniform} nats ({uniform_low} to {uniform_high})"
     room = min(in_all(known, lambda k, v=v: left(k, v)) for v in nulls.values())
     return or_no_room(judged, room, "random") | cited
