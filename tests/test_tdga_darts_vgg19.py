@@ -6,6 +6,7 @@ import math
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -517,7 +518,15 @@ def test_the_best_of_six_in_every_seed_is_no_chance_from_three_seeds_on(n, least
     rows = [(way, s, 0.5 + 0.1 * (way == "threshold")) for way in ways for s in range(n)]
     first = pd.DataFrame(rows, columns=["sampling", "seed", "accuracy"])
     first.loc[(first["seed"] == 0) & (first["sampling"] == "threshold"), "accuracy"] = least
-    assert P.judge_sampling(first)["holds"] is holds
+    assert P.judge_sampling(first, 320)["holds"] is holds
+
+
+def test_threshold_sampling_is_compared_with_the_second_best_on_average_and_of_each_seed():
+    rows = [("threshold", (0.60, 0.60)), ("a", (0.58, 0.50)), ("b", (0.50, 0.56))]
+    rows = [(way, s, x[s]) for way, x in rows for s in range(2)]
+    cited = P.judge_sampling(pd.DataFrame(rows, columns=["sampling", "seed", "accuracy"]), 240)
+    said = dict(rival="a", ahead="6.0", least="2.0", most="4.0", error="3.2", images="240")
+    assert {name: cited[name] for name in said} == said
 
 
 def test_what_was_not_trained_from_scratch_is_not_tested():
@@ -532,10 +541,49 @@ def test_one_seed_says_nothing_about_the_spread():
 
 
 def test_gates_that_are_set_at_the_first_look_are_counted():
-    record = lambda early, late: dict(result=dict(history=[dict(graph=early), dict(graph="11")], graph=late))
+    record = lambda early, late: dict(
+        seed=3, result=dict(history=[dict(graph=early), dict(graph="11")], graph=late)
+    )
     assert P.set_early([record("0101", "0101"), record("0011", "0101")]) == 0.75
-    spread = P.spread_of(pd.DataFrame(dict(sampling=["threshold"] * 2, graph=["0101", "0011"])))
-    assert P.judge_spread(spread, [record("0101", "0101"), record("0101", "0011")])["early"] == 75
+    begin = D.to_text(D.Shortcuts("threshold", 3).bits())
+    other = begin[:84] + begin[84:].translate(str.maketrans("01", "10"))  # a fifth of 105 gates
+    assert P.left_of_begin([record(other, begin)]) == pytest.approx(0.8)
+    spread = P.spread_of(pd.DataFrame(dict(sampling=["threshold"] * 2, graph=[begin, other])))
+    judged = P.judge_spread(spread, [record(other, begin), record(begin, begin)])
+    assert judged["early"] == pytest.approx(90) and judged["begin"] == pytest.approx(90)
+
+
+def test_an_evaluation_is_counted_in_operations_of_training():
+    sizes = dict(width=1 / 8, images=320, calibrate=64, size=64)
+    one, ten = (D.evaluation_share(SimpleNamespace(**sizes, steps=n), (3, 32, 32)) for n in (1, 10))
+    # 384 images forward, 64 forward and twice that backward, but for the first convolution's images
+    assert one == pytest.approx(10 * ten) and 100 * 384 / (64 * 3) < one < 205
+
+
+def test_the_title_of_the_ablations_names_the_change_that_is_farthest_from_tdga():
+    rows = [
+        ("TDGA", (0.1, 0.2)),
+        ("near it", (0.104, 0.197)),
+        ("far", (0.05, 0.19)),
+        ("other weights", (1, 1)),
+    ]
+    gained = pd.DataFrame(
+        dict(search=name, seed=s, gain=x[s], best=1 - x[s] + (name == "other weights"))
+        for name, x in rows
+        for s in range(2)
+    )
+    title, alt = P.words_of_ablations(gained, 60)
+    assert "far gains 0.010 to 0.050 nats less than TDGA" in title and title in alt
+    assert "all other changes stay within 0.004 nats" in title and "other weights" not in title
+
+
+def test_the_title_of_the_retrained_has_the_intervals_of_the_claims():
+    names = dict(plain=(0.5, 0.52, 0.51), random=(0.66, 0.69, 0.68)) | {"best 1": (0.68, 0.67, 0.69)}
+    rows = [dict(architecture=a, search=s, seed=s, accuracy=x[s]) for a, x in names.items() for s in range(3)]
+    title, _ = P.words_of_retrained(pd.DataFrame(rows), 95)
+    mean, low, high = P.interval([2, -2, 1], 95)
+    assert f"{mean:+.1f} ({low:+.1f} to {high:+.1f}) on the best of as many neighbours" in title
+    assert "(n = 3)" in title and "three are 17.0 (" in title
 
 
 def test_the_article_says_how_long_its_profiles_take():

@@ -135,6 +135,40 @@ def test_random_search_finds_what_is_expected_of_the_best_of_n():
     assert abs(found.mean() - expected) < 4 * found.std() / 20
 
 
+def turned_by_hand(rng, gates, start):
+    while True:
+        yield int((rng.random(gates) < L.TURNED) @ 2 ** np.arange(gates - 1, -1, -1)) ^ start
+
+
+def test_graphs_near_the_start_are_those_of_turning_gates_one_graph_after_the_other():
+    losses, start, many = torch.arange(32, dtype=torch.float64).flip(0), 9, 6
+    found = L.near_search(losses, start, range(3000), torch.tensor([[1] * 3000, [many] * 3000]))
+    shares = torch.bincount(found[0], minlength=32) / 3000
+    apart = T.free_bits(torch.arange(32) ^ start, 5).sum(1)
+    expected = L.TURNED**apart * (1 - L.TURNED) ** (5 - apart)
+    assert ((shares - expected).abs() < 5 * (expected / 3000).sqrt() + 1e-3).all()
+    rng, best = np.random.default_rng(0), []
+    for _ in range(3000):
+        seen = set()
+        for graph in turned_by_hand(rng, 5, start):
+            seen.add(graph)
+            if len(seen) == many:
+                break
+        best.append(max(seen))  # the last graph has the lowest loss
+    assert abs(found[1].double().mean() - np.mean(best)) < 5 * np.std(best) * (2 / 3000) ** 0.5
+
+
+def test_searches_near_the_start_have_seeds_of_their_own(monkeypatch):
+    losses = T.pack(np.random.default_rng(0).integers(0, 999, 64))
+    different = {"2": T.pack([3] * 7), "6": T.pack([9] * 7)}
+    whole = L.near_run(losses, 5, different, seed=0)
+    monkeypatch.setattr(L, "PART", 3)
+    assert L.near_run(losses, 5, different, seed=1) == whole
+    found = [T.unpack(x["found"]) for x in whole["each"].values()]
+    assert (T.unpack(losses)[found[1]] <= T.unpack(losses)[found[0]]).all() and len(set(found[0])) > 1
+    assert [x["different"] for x in whole["each"].values()] == list(different.values())
+
+
 def test_coin_flips_find_nothing_and_losses_do():
     costs = 1 + 0.02 * T.free_bits(range(256), 8).sum(1).double()
     of = dict(report=costs, start=255, T=0.003, replacement=True, individuals=16, generations=30)
@@ -179,7 +213,7 @@ def supernets():
         found = L.searched(of, L.variants(0.003, (), 6, (20, 60), 6), range(10), None, individuals=4,
             generations=6)  # fmt: skip
         made.append(V.Known(f"supernet {s}", of, found, 6))
-    return made
+    return V.with_near(made, [dict(result=L.near_run(**k.near_start(), seed=0)) for k in made])
 
 
 def test_one_supernet_decides_nothing(supernets):
@@ -191,7 +225,8 @@ def test_one_supernet_decides_nothing(supernets):
 
 def test_the_unit_is_the_supernet(supernets):
     judged = V.judge_random(supernets)["differences"]
-    assert judged.tolist() == [(k.worth("random") - k.worth("TDGA")).mean() for k in supernets]
+    for part, null in (("uniform", "random"), ("near its start", "near")):
+        assert judged[part].tolist() == [(k.worth(null) - k.worth("TDGA")).mean() for k in supernets]
     late = V.judge_late(supernets)["differences"]
     assert set(late) == {"best", "population"} and all(len(x) == 3 for x in late.values())
     shares = V.judge_diverse(supernets)["differences"]
@@ -205,7 +240,8 @@ def test_what_every_search_finds_tests_nothing(supernets):
         of, L.variants(0.003, (), 6, (20, 60), 6), range(10), None, individuals=4, generations=6
     )
     easy = [V.Known(f"supernet {s}", of, found, 6) for s in range(3)]
-    for judge in (V.judge_temperature, V.judge_diverse, V.judge_late, V.judge_stable):
+    easy = V.with_near(easy, [dict(result=L.near_run(**k.near_start(), seed=0)) for k in easy])
+    for judge in (V.judge_temperature, V.judge_diverse, V.judge_late, V.judge_stable, V.judge_random):
         assert judge(easy)["tested"] is False
     mixed = [*easy, supernets[0]]
     assert "differences" in V.judge_diverse(mixed)
@@ -218,6 +254,17 @@ def test_facts_hold_for_every_supernet_or_not_at_all(supernets, monkeypatch):
     apart = iter([(0.1, 0.4), (0.2, 0.4), (0.21, 0.4), (0.1, 0.4), (0.2, 0.4), (0.2, 0.4)])
     monkeypatch.setattr(V, "gates_apart", lambda bits: next(apart))
     assert not V.judge_stable(supernets)["holds"] and V.judge_stable(supernets)["holds"]
+
+
+def test_the_null_near_the_start_is_as_good_where_the_start_is_best(supernets):
+    judged = V.judge_random(supernets)
+    worst = min(judged["differences"].values(), key=np.mean)
+    assert judged["near"] == f"{judged['differences']['near its start'].mean():+.4f}"
+    low, high = (float(judged[f"uniform_{end}"]) for end in ("low", "high"))
+    assert low < float(judged["uniform"]) < high and worst.mean() <= float(judged["uniform"]) + 5e-5
+    asked = supernets[0].near_start()
+    assert T.unpack(asked["losses"]).tolist() == np.rint(1e4 * supernets[0].table.loss[60]).tolist()
+    assert T.unpack(asked["different"]["6"]).tolist() == supernets[0].end("TDGA", "different").tolist()
 
 
 def test_both_spaces_are_cited_and_one_decides(supernets):
@@ -247,8 +294,11 @@ def test_a_table_without_a_shift_is_asked_for_as_before():
 
 def test_the_figure_of_supernets_shows_what_is_judged(supernets):
     df = S.nets_table(supernets)
-    drawn = df[(df["kind"] == "difference") & df["name"].str.contains("random")]["value"]
-    assert drawn.tolist() == pytest.approx((1e3 * V.judge_random(supernets)["differences"]).tolist())
+    judged = V.judge_random(supernets)["differences"] | V.judge_late(supernets)["differences"]
+    parts = dict(uniform="uniform", near="near its start", best="best", population="population")
+    for named, part in parts.items():
+        drawn = df[(df["kind"] == "difference") & df["name"].str.contains(named)]["value"]
+        assert drawn.tolist() == pytest.approx((1e3 * judged[part]).tolist())
     found = df[(df["name"] == "T = 0") & (df["kind"] == "found") & (df["generation"] == 6)]["value"]
     assert found.tolist() == [V.hit(k, "T = 0").mean() for k in supernets]
     title, alt = S.words_of_nets(df, 95.0)

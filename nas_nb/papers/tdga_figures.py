@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['LEVELS', 'SEARCHES', 'TICKS', 'RANDOM', 'NAMES', 'UNTRAINED', 'SPEED', 'records_of', 'MeanSD', 'by_sampling', 'apart',
            'spread_of', 'draw_accuracies', 'draw_apart', 'plot_samplings', 'words_of_samplings', 'judge_sampling',
-           'set_early', 'judge_spread', 'by_generation', 'by_level', 'level_table', 'with_worth', 'to_compare',
-           'draw_course', 'draw_level', 'draw_levels', 'plot_evaluation', 'darts_of', 'main_course', 'at_generation',
-           'how_many', 'words_of_evaluation', 'on_test', 'cite_beyond', 'cite_random', 'leak_table', 'leak_numbers',
-           'cite_late', 'loci_of', 'entropy_of', 'draw_entropy', 'draw_map', 'plot_entropy', 'words_of_entropy',
-           'cite_temperature', 'population_table', 'draw_population', 'view_population', 'words_of_population',
-           'free_energies', 'population_panels', 'free_energy_player', 'gains', 'with_random', 'draw_points',
-           'comparable', 'plot_ablations', 'words_of_ablations', 'judge_fixed', 'plot_best', 'best_table',
-           'words_of_best', 'rivals_of', 'retrain_plan', 'with_accuracy', 'plot_retrained', 'by_kind', 'ahead_of',
-           'words_of_retrained', 'judge_scratch', 'judge_added', 'scratch_cited', 'speed_table', 'whole_speed',
-           'check_course']
+           'ahead_of_second', 'agreeing', 'set_early', 'left_of_begin', 'judge_spread', 'by_generation', 'by_level',
+           'level_table', 'with_worth', 'to_compare', 'draw_course', 'draw_level', 'draw_levels', 'plot_evaluation',
+           'darts_of', 'main_course', 'at_generation', 'how_many', 'words_of_evaluation', 'on_test', 'cite_beyond',
+           'cite_random', 'leak_table', 'leak_numbers', 'cite_late', 'loci_of', 'entropy_of', 'draw_entropy',
+           'draw_map', 'plot_entropy', 'words_of_entropy', 'cite_temperature', 'population_table', 'draw_population',
+           'view_population', 'words_of_population', 'free_energies', 'population_panels', 'free_energy_player',
+           'gains', 'with_random', 'draw_points', 'comparable', 'against', 'plot_ablations', 'words_of_ablations',
+           'judge_fixed', 'plot_best', 'best_table', 'words_of_best', 'rivals_of', 'retrain_plan', 'with_accuracy',
+           'plot_retrained', 'by_kind', 'ahead_of', 'with_interval', 'words_of_retrained', 'judge_scratch',
+           'judge_added', 'scratch_cited', 'speed_table', 'whole_speed', 'check_course']
 
 # %% ../../nbs/50b_tdga_figures.ipynb #figs-imports
 from collections.abc import Sequence
@@ -22,9 +22,11 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.patches import Arc
 
+from ..claims import interval
 from ..explore import explore
-from .tdga_runs import SPACE, to_bits
+from .tdga_runs import SPACE, Shortcuts, to_bits, to_text
 from ..plots import PAPER, STYLE, headline
 from ..vgg_pictures import draw_shortcuts
 
@@ -108,51 +110,69 @@ def plot_samplings(df: pd.DataFrame, spread: pd.DataFrame, title: str) -> plt.Fi
     return fig
 
 # %% ../../nbs/50b_tdga_figures.ipynb #samplings-words
-def words_of_samplings(first: pd.DataFrame, spread: pd.DataFrame) -> tuple[str, str]:  # title, alt text
-    "Which sampling has the best graph, and how far the graphs of two seeds are apart."
+def words_of_samplings(first: pd.DataFrame, spread: pd.DataFrame, images: int) -> tuple[str, str]:
+    "Title and alternative text: which sampling has the best graph, and how far graphs of two seeds differ."
     means = first.groupby("sampling", sort=False)["accuracy"].mean()
     best, differ = means.idxmax(), 100 * spread["differ"]
-    title = f"The graph of {best} sampling is the best with shared weights: {100 * means[best]:.1f} %"
+    title = f"The graph of {best} sampling is the best with shared weights: {100 * means[best]:.1f} % of "
+    title += f"{images} images"
     if differ.notna().any():
         title += (
             f"; graphs of two seeds differ in {differ.min():.0f} to {differ.max():.0f} % of the positions"
         )
+    title += f" (n = {first['seed'].nunique()})"
     alt = "Accuracies with shared weights for each way of sampling, a point for each seed, "
     return title, alt + f"and how much the graphs of two seeds differ. {title}."
 
 # %% ../../nbs/50b_tdga_figures.ipynb #sampling-ahead
-def judge_sampling(first: pd.DataFrame) -> dict:
+def judge_sampling(first: pd.DataFrame, images: int) -> dict:  # images that each accuracy is a share of
     "Whether threshold sampling gives the best graph in every seed."
     per = 100 * first.pivot(index="seed", columns="sampling", values="accuracy")
     wins, (n, k) = int((per.idxmax(axis=1) == "threshold").sum()), per.shape
-    second = per.drop(columns="threshold").mean().idxmax()
-    ahead = per["threshold"] - per[second]
+    others = per.drop(columns="threshold")
+    second = others.mean().idxmax()
     ours = "best of {ways} in {wins} of {n} seeds (in all of them by chance: p = {chance:.2g}); its graph "
     ours += "{threshold:.2f} %, the second best {second:.2f} % ({rival})"
     numbers = dict(threshold=MeanSD(per["threshold"]), second=MeanSD(per[second]), rival=second, n=n)
-    cited = dict(ahead=f"{ahead.mean():.1f}", least=f"{ahead.min():.1f}", ways=k, wins=wins, chance=k**-n)
-    return (
-        dict(ours=ours, holds=(wins == n and k**-n < 0.01) if wins < n or k**-n < 0.01 else None)
-        | numbers
-        | cited
-    )
+    numbers |= dict(ways=k, wins=wins, chance=k**-n) | ahead_of_second(per["threshold"], others, images)
+    decided = wins < n or k**-n < 0.01
+    return dict(ours=ours, holds=wins == n if decided else None) | numbers
+
+# %% ../../nbs/50b_tdga_figures.ipynb #ahead-of-second
+def ahead_of_second(best: pd.Series, others: pd.DataFrame, images: int) -> dict[str, str]:  # in percent
+    "By how much threshold sampling leads: over the second best on average, and over that of each seed."
+    each, p = best - others.max(axis=1), best.mean() / 100
+    cited = dict(ahead=f"{(best - others[others.mean().idxmax()]).mean():.1f}", images=f"{images}")
+    cited |= dict(least=f"{each.min():.1f}", most=f"{each.max():.1f}")
+    return cited | dict(error=f"{100 * (p * (1 - p) / images) ** 0.5:.1f}")
 
 # %% ../../nbs/50b_tdga_figures.ipynb #graphs-vary
+def agreeing(pairs: Sequence[tuple[str, str]]) -> float:
+    "The share of gates in which two graphs agree, mean over pairs of graphs."
+    return float(np.mean([np.mean([x == y for x, y in zip(a, b, strict=True)]) for a, b in pairs]))
+
+
 def set_early(records: Sequence[dict]) -> float:  # of `darts_run`
     "The share of the gates at the end that stand at the first look, mean over seeds."
-    each = [(r["result"]["history"][0]["graph"], r["result"]["graph"]) for r in records]
-    return float(np.mean([np.mean([a == b for a, b in zip(*graphs)]) for graphs in each]))
+    return agreeing([(r["result"]["history"][0]["graph"], r["result"]["graph"]) for r in records])
 
 
+def left_of_begin(records: Sequence[dict]) -> float:  # of threshold sampling
+    "The share of the gates at the first look that stand as the random α of the beginning had them."
+    begin = lambda r: to_text(Shortcuts("threshold", r["seed"]).bits())
+    return agreeing([(begin(r), r["result"]["history"][0]["graph"]) for r in records])
+
+# %% ../../nbs/50b_tdga_figures.ipynb #judge-spread
 def judge_spread(spread: pd.DataFrame, records: Sequence[dict]) -> dict:  # of threshold sampling
     "Whether the graphs of threshold sampling differ between seeds."
     if (seeds := len(records)) < 2:
         return dict(ours="one seed", holds=None)
     found, chance = spread.loc["threshold", ["differ", "differ by chance"]]
     ours = "two seeds differ in {found:.0f} % of the positions, {chance:.0f} % if drawn at random (n = {n}); "
-    ours += "{early:.0f} % of the gates stand at the first look"
+    ours += "{early:.0f} % of the gates at the end stand as at the first look, "
+    ours += "{begin:.0f} % at that look as α began"
     numbers = dict(found=100 * found, chance=100 * chance, n=seeds, early=100 * set_early(records))
-    return dict(ours=ours, holds=bool(found >= chance / 2)) | numbers
+    return dict(ours=ours, holds=bool(found >= chance / 2), begin=100 * left_of_begin(records)) | numbers
 
 # %% ../../nbs/50b_tdga_figures.ipynb #tables2
 def by_generation(runs: dict) -> pd.DataFrame:  # `runs`: name -> records of `tdga_run`
@@ -348,7 +368,8 @@ def cite_late(course: pd.DataFrame, generations: int) -> dict[str, str]:
     third, of = min(50, generations // 3), course[course["search"] == "TDGA"]
     at = lambda g: of[of["generation"] == g].set_index("seed")[["best", "mean"]]
     fall = at(third) - at(generations)
-    return dict(fall=f"{MeanSD(fall['best']):.4f}", fall_mean=f"{MeanSD(fall['mean']):.4f}")
+    falling = dict(falling=f"{(fall['best'] > 0).sum()}", searches=f"{len(fall)}")
+    return falling | dict(fall=f"{MeanSD(fall['best']):.4f}", fall_mean=f"{MeanSD(fall['mean']):.4f}")
 
 # %% ../../nbs/50b_tdga_figures.ipynb #loci
 def loci_of(record: dict) -> tuple[list[int], np.ndarray]:  # generations, (generations, M)
@@ -386,7 +407,8 @@ def draw_map(ax: plt.Axes, record: dict, name: str):  # the image, for a colour 
     generations, p = loci_of(record)
     look = dict(cmap="cividis", vmin=0, vmax=np.log(2), shading="nearest", rasterized=True)
     image = ax.pcolormesh(generations, range(1, 106), entropy_of(p).T, **look)
-    ax.hlines([f + 0.5 for f in first.values()], generations[0], generations[-1], color="white", lw=0.4)
+    for f in first.values():
+        ax.axhline(f + 0.5, color="white", lw=0.4)  # as wide as the map, which ends half a step further
     ax.set(title=name, xlabel="generation", yticks=[first[j] + j / 2 - 0.5 for j in TICKS], yticklabels=TICKS)
     ax.grid(False)
     return image
@@ -459,8 +481,8 @@ def words_of_population(record: dict) -> tuple[str, str]:  # title, alternative 
     "How many shortcuts a population has made up its mind about."
     generations, shares = loci_of(record)
     agreed = lambda p: int(((p < 0.05) | (p > 0.95)).sum())
-    title = f"Nearly all individuals agree on {agreed(shares[0])} of 105 shortcuts at first, and on "
-    title += f"{agreed(shares[-1])} in generation {generations[-1]}"
+    title = f"First search: nearly all individuals agree on {agreed(shares[0])} of 105 shortcuts at first, "
+    title += f"and on {agreed(shares[-1])} in generation {generations[-1]}"
     alt = "Share of individuals with each shortcut, source against target, for a few generations. "
     return title, f"{alt}{title}."
 
@@ -554,6 +576,15 @@ def comparable(df: pd.DataFrame) -> pd.Series:  # from `gains`; index: searches
     darts = df.assign(darts=df["gain"] + df["best"]).pivot(index="seed", columns="search", values="darts")
     return darts.sub(darts["TDGA"], axis=0).abs().max() < 1e-6
 
+# %% ../../nbs/50b_tdga_figures.ipynb #against
+def against(more: pd.Series) -> str:  # nats
+    "By how much more or less than TDGA a change gains, from seed to seed."
+    low, high = more.abs().min(), more.abs().max()
+    size = f"{low:.3f} to {high:.3f}" if f"{low:.3f}" < f"{high:.3f}" else f"{high:.3f}"
+    if (more < 0).all() or (more > 0).all():
+        return f"{size} nats {'less' if more.max() < 0 else 'more'} than TDGA"
+    return f"{more.min():+.3f} to {more.max():+.3f} nats against TDGA"
+
 # %% ../../nbs/50b_tdga_figures.ipynb #plot-ablations
 def plot_ablations(df: pd.DataFrame, title: str) -> plt.Figure:  # from `gains`
     "Gain and entropy of each search, a point for each seed."
@@ -572,14 +603,16 @@ def plot_ablations(df: pd.DataFrame, title: str) -> plt.Figure:  # from `gains`
 
 # %% ../../nbs/50b_tdga_figures.ipynb #ablations-words
 def words_of_ablations(gained: pd.DataFrame, generation: int) -> tuple[str, str]:
-    "Which changes gain more or less than TDGA in every seed, where that can be compared."
+    "How far from TDGA's gain the changes end, where that can be compared; the farthest by its name."
     gain = gained.pivot(index="seed", columns="search", values="gain")
     gain = gain.loc[:, comparable(gained)]
     more = gain.drop(columns="TDGA").sub(gain["TDGA"], axis=0)
-    named = lambda which: ", ".join(more.columns[which.all()]) or "no change"
-    title = f"After {generation} generations, with the same weights and images, more is gained than by TDGA "
-    title += f"in every seed with {named(more > 0)}, less with {named(more < 0)} (n = {len(gain)}, on the "
-    title += "images that select)"
+    far = more.abs().max().sort_values(kind="stable")
+    title = f"After {generation} generations, with the same weights and images, {far.index[-1]} gains "
+    title += against(more[far.index[-1]])
+    if len(far) > 1:
+        title += f"; all other changes stay within {far.iloc[-2]:.3f} nats of its gain in each seed"
+    title += f" (n = {len(gain)}, on the images that select)"
     alt = (
         "Gain in loss over the graph of DARTS and entropy for each variant of the search, with random search "
     )
@@ -602,7 +635,13 @@ def judge_fixed(gained: pd.DataFrame, ends: pd.DataFrame, generation: int) -> di
 def plot_best(winner: dict, width: float, title: str) -> plt.Figure:  # `winner`: a level of a record
     "The arcs of the shortcuts that are open."
     figure = draw_shortcuts(SPACE, to_bits([winner["graph"]])[0], width)
-    figure.axes[0].set_title("")
+    ax = figure.axes[0]
+    arcs = [patch.center[1] + patch.height / 2 for patch in ax.patches if isinstance(patch, Arc)]
+    (low, high), top = ax.get_ylim(), max(arcs, default=0) + 1
+    figure.set_size_inches(10, figure.get_size_inches()[1] * (top - low) / (high - low))
+    ax.set(title="", ylim=(low, top))
+    said = "an arc has the colour of the block where it begins"
+    ax.text(0.01, 0.98, said, transform=ax.transAxes, va="top", fontsize=8, color="0.25")
     headline(figure, title)
     return figure
 
@@ -615,7 +654,7 @@ def best_table(winner: dict) -> pd.DataFrame:
 # %% ../../nbs/50b_tdga_figures.ipynb #best-words
 def words_of_best(winner: dict) -> tuple[str, str]:
     "How many shortcuts the best individual has, and how good it is."
-    title = f"The best individual has {winner['graph'].count('1')} of 105 shortcuts and "
+    title = f"First search: the best individual has {winner['graph'].count('1')} of 105 shortcuts and "
     right, elsewhere = 100 * winner["accuracy"], 100 * winner["test"]
     title += f"{right:.1f} % on the images for fitness ({elsewhere:.1f} % on test images)"
     alt = "Arc diagram of VGG19's 16 convolutions with the shortcuts of the best individual. "
@@ -646,7 +685,7 @@ def with_accuracy(plan: pd.DataFrame, tested: Sequence[dict]) -> pd.DataFrame:  
 
 # %% ../../nbs/50b_tdga_figures.ipynb #names
 NAMES = dict(
-    plain="plain VGG19", all="all shortcuts", DARTS="graph of DARTS", random="best of as many random"
+    plain="plain VGG19", all="all shortcuts", DARTS="graph of DARTS", random="best of as many near DARTS"
 )
 NAMES |= {f"best {n}": f"TDGA, best {n}" for n in (1, 2, 3)}
 
@@ -675,12 +714,21 @@ def ahead_of(df: pd.DataFrame, a: str, b: str) -> pd.Series:  # points, a value 
     return 100 * (paired[a] - paired[b])
 
 # %% ../../nbs/50b_tdga_figures.ipynb #retrained-words
-def words_of_retrained(df: pd.DataFrame) -> tuple[str, str]:
-    "By how much TDGA's best three are above plain VGG19, and its best above random architectures."
-    kinds, random = by_kind(df), ahead_of(df, "best 1", "random").mean()
-    plain = (kinds["best"] - kinds["plain"]).mean()
-    title = f"Search by search TDGA's best three are {plain:.2f} points above plain VGG19, its best "
-    title += f"{random:+.2f} against the best of as many random ones"
+def with_interval(x: pd.Series, level: float) -> str:  # points
+    "The mean of differences, with its interval where they have one."
+    if len(x) < 2 or x.max() == x.min():
+        return f"{x.mean():+.1f}"
+    mean, low, high = interval(x, level)
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def words_of_retrained(df: pd.DataFrame, level: float) -> tuple[str, str]:  # level of the intervals, percent
+    "By how much TDGA's best three are above plain VGG19, and its best above random neighbours."
+    kinds = by_kind(df)
+    plain = with_interval(kinds["best"] - kinds["plain"], level).replace("+", "")
+    title = f"Trained from scratch, TDGA's best three are {plain} points above plain VGG19; its best is "
+    title += f"{with_interval(ahead_of(df, 'best 1', 'random'), level)} on the best of as many neighbours of "
+    title += f"DARTS's graph (n = {len(kinds)})"
     alt = "Test accuracy of architectures trained from scratch, a point for each run; dashed is plain VGG19. "
     return title, f"{alt}{title}."
 

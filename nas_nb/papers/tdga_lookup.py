@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TURNED', 'LOOKS', 'WAYS', 'PART', 'MAIN', 'Losses', 'first_population', 'middle_of', 'looks_of', 'snapshot',
-           'evolved', 'random_search', 'coin_flips', 'variants', 'three', 'curve_of', 'ways_of', 'kept', 'random_kept',
-           'in_parts', 'one_variant', 'searched', 'lookup_run']
+           'evolved', 'random_search', 'near_search', 'coin_flips', 'variants', 'three', 'curve_of', 'ways_of', 'kept',
+           'random_kept', 'in_parts', 'one_variant', 'searched', 'lookup_run', 'near_run']
 
 # %% ../../nbs/50d_tdga_lookup.ipynb #lookup-imports
 import math
@@ -105,6 +105,21 @@ def random_search(losses: torch.Tensor, seeds: Sequence[int], different: torch.T
         best = -np.maximum.accumulate(-losses[order].numpy())[different[:, s].numpy() - 1]
         found[:, s] = order[(losses[order] == torch.from_numpy(best)[:, None]).long().argmax(1)]
     return found
+
+# %% ../../nbs/50d_tdga_lookup.ipynb #near
+_RACE = 15  # a random stream
+
+
+def near_search(losses: torch.Tensor, start: int, seeds: Sequence[int], different: torch.Tensor):
+    "As `random_search`, of graphs drawn like the neighbours of `start` in the first population."
+    turned = free_bits(torch.arange(len(losses)) ^ start, len(losses).bit_length() - 1).sum(1)
+    weights = turned * math.log(TURNED / (1 - TURNED))  # their logarithms, less that of the start
+    u = uniform(check_seeds(seeds), range(1), len(losses), _RACE, torch.float64)[0].T
+    order = ((-u.log()).log() - weights).argsort(dim=1, stable=True)  # (searches, graphs)
+    seen, at = losses[order], different.T - 1
+    best = seen.cummin(1).values.gather(1, at)  # (searches, looks)
+    first = (seen[:, None] == best[:, :, None]).long().argmax(2)
+    return order.gather(1, first).T
 
 # %% ../../nbs/50d_tdga_lookup.ipynb #flips
 def coin_flips(losses: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:  # (searches, graphs)
@@ -221,3 +236,17 @@ def lookup_run(
     of = variants(T, temperatures, sizes["gates"], sizes["images"], generations)
     go_on = dict(individuals=individuals, generations=generations)
     return searched(known, of, range(searches), ckpt, **go_on)
+
+# %% ../../nbs/50d_tdga_lookup.ipynb #near-run
+def near_run(
+    losses: str,  # packed: of all graphs on the images that select, 10⁻⁴ nats
+    start: int,  # the graph of DARTS
+    different: dict[str, str],  # generation → packed: how many graphs each search of TDGA had seen
+    seed: int, device="cpu", ckpt=None,  # of the supernet; not used
+) -> dict:  # each: generation → found and different, packed  # fmt: skip
+    "What the same number of different graphs near the graph of DARTS contains; seeds as in `lookup_run`."
+    known, many = torch.from_numpy(unpack(losses)), np.stack([unpack(x) for x in different.values()])
+    parts = [range(n, min(n + PART, many.shape[1])) for n in range(0, many.shape[1], PART)]
+    search = lambda s: near_search(known, start, s, torch.from_numpy(many[:, s.start : s.stop]))
+    found = torch.cat([search(part) for part in parts], 1)
+    return dict(each={g: dict(found=pack(f), different=x) for f, (g, x) in zip(found, different.items())})

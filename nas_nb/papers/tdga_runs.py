@@ -9,7 +9,7 @@ __all__ = ['SPACE', 'SAMPLINGS', 'to_32', 'parts_of', 'first_images', 'share', '
            'search_statistics', 'search_row', 'best_three', 'levels', 'final_levels', 'evolve', 'search_batches',
            'tdga_run', 'random_bits', 'drawn_before', 'best_of', 'random_run', 'worth_run', 'all_training_images',
            'retrain_run', 'check_sizes', 'one_by_one', 'layer_times', 'timed', 'two_networks', 'mutated', 'speed_run',
-           'step_costs', 'work', 'slug']
+           'step_costs', 'evaluation_share', 'work', 'slug']
 
 # %% ../../nbs/50a_tdga_runs.ipynb #runs-imports
 import math
@@ -26,7 +26,7 @@ from torch import nn
 from ..batches import Augment, Batches, eval_batches, resize, split
 from ..core import progress
 from ..datasets import load_images
-from ..estimate import passes
+from ..estimate import counted, passes
 from ..files import Checkpoint, check_state
 from ..images import Images
 from ..methods import GradientMethod
@@ -698,6 +698,17 @@ def step_costs(cfg, shape: tuple) -> dict[str, float]:  # estimated seconds
     known = passes(network, x(cfg.table_images[-1] + cfg.report), half).forward / 8
     costs = dict(darts=2 * mixed.both + mixed.update, individual=individual, generation=generation)
     return costs | dict(retrain=net.both + net.update, known=known)
+
+# %% ../../nbs/50a_tdga_runs.ipynb #share-of-training
+def evaluation_share(cfg, shape: tuple) -> float:  # percent
+    "Floating-point operations of an evaluation, out of those of training a graph for as many steps."
+    with torch.device("meta"):
+        network = VGG(SPACE, shape, 10, cfg.width).train()
+    half = [n % 2 for n in range(len(SPACE.positions))]
+    logits = lambda n: network(torch.empty(n, *shape, device="meta"), half)
+    evaluation = counted(lambda: logits(cfg.images + cfg.calibrate)).flops
+    step = counted(lambda: logits(cfg.size).logsumexp(1).mean().backward()).flops
+    return 100 * evaluation / (cfg.steps * step)
 
 # %% ../../nbs/50a_tdga_runs.ipynb #hours
 def work(cfg, shape=(3, 32, 32)) -> list[tuple]:  # (runs, number, steps, estimated seconds of a step)
