@@ -431,12 +431,12 @@ def plot_heats(df: pd.DataFrame, rooms: dict, title: str) -> plt.Figure:
 def told_heats(df: pd.DataFrame, at: int) -> tuple[str, str]:
     "Title and alternative text of the temperatures."
     there, told = [n for n in HEATS if n in set(df["name"])], []
-    names = dict(zip(HEATS, ("T=0", "0.5", "2", "8")))
+    heats = ", ".join(dict(zip(HEATS, ("0", "0.5", "2", "8")))[n] for n in there)
     for table in deciding(dict.fromkeys(df["table"])):
         at = min(at, df.loc[df["table"] == table, "evaluations"].max())
-        misses = ", ".join(f"{mean_of(df, table, n, at):.2f} at {names[n]}" for n in there)
-        told.append(f"{misses} on {SPACES[table]}")
-    title = f"After {at:,} evaluations TDGA misses {'; '.join(told)} (points)"
+        misses = ", ".join(f"{mean_of(df, table, n, at):.2f}" for n in there)
+        told.append(f"{misses} points on {SPACES[table]}")
+    title = f"At T = {heats} TDGA misses {'; '.join(told)} after {at:,} evaluations"
     return title, f"Mean regret of TDGA against evaluations, a line for each temperature. {title}."
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-two
@@ -494,7 +494,7 @@ def ahead_from(df: pd.DataFrame, name: str) -> str:
 
 # %% ../../nbs/95c_arena_figures.ipynb #judge-pairs
 ROOM = "a space with more room"
-SAID = "{mean:+.3f} ({level:.3g} % interval {low:+.3f} to {high:+.3f}, n = {n})"
+SAID = "{mean:+.3f} ({level:.4g} % interval {low:+.3f} to {high:+.3f}, n = {n})"
 
 
 def _decided(study, id: str, differences) -> str:

@@ -460,7 +460,7 @@ def told_rankings(df: pd.DataFrame, most: dict) -> tuple[str, str]:  # `most`: f
     "Title and alternative text of `plot_rankings`."
     taus = df.groupby("method")[[*_TAUS]].mean()
     count = most["count"]["tau"]
-    title = f"Shared weights rank all functions with τ {taus['tau'].min():.2f} to {taus['tau'].max():.2f},"
+    title = f"Shared weights rank all functions with τ-b {taus['tau'].min():.2f} to {taus['tau'].max():.2f},"
     title += f" a count of convolutions with {count:.2f}; beyond it they know {taus['tau_within'].min():.2f}"
     title += f" to {taus['tau_within'].max():.2f}"
     return title, f"Kendall's τ between shared losses and the table, a row for each method. {title}."
