@@ -147,6 +147,9 @@ def _by_size(ax, df):  # hollow: as reported
     for name, (label, color, marker) in NAMES.items():
         rows = df[df["cell"] == name]
         ax.plot(rows["parameters"], rows["test"], marker, color=color, ms=4.5, mec="none", alpha=0.8)
+        if name == "ENAS-plain" and len(rows):  # the left panel has it not
+            at = rows["parameters"].mean(), rows["test"].mean()
+            ax.annotate("ENAS-plain, no gates", at, (8, -3), textcoords="offset points", fontsize=8)
         if name in REPORTED:
             ax.plot(*REPORTED[name], marker, color=color, mfc="white", ms=7)
             said, up = f"{label}: {REPORTED[name][1]}", 8 if name == "NASCell" else -16
