@@ -444,6 +444,21 @@ def test_not_worse(apart, verdict):
     assert verdicts.similar(pd.DataFrame(rows[:6]), 600)["tested"] is False
 
 
+def test_leads_are_told_without_the_correction_by_random_architectures_too():
+    means = {"ASNG": 50, "DARTS": 52, "random": 60, "random, two edges": 57}
+    rows = [network("DARTS", m, n, e + 0.1 * n * (m == "ASNG")) for m, e in means.items() for n in range(3)]
+    told = verdicts.similar(pd.DataFrame(rows), 600)
+    assert (told["darts_gap"], told["darts_plain"]) == ("+4.90", "+1.90")
+
+
+def test_both_kinds_of_random_architectures_are_told_beside_fresh_seeds():
+    rows = [network("DARTS", m, n, e + n) for m, e in (("ASNG", 50), ("random", 53)) for n in range(2)]
+    rows += [network("DARTS", "random, two edges", n, 40 + 3 * n) for n in range(3)]
+    fresh = pd.DataFrame([network("DARTS", m, 100, 50 + (m != "ASNG")) for m in ("ASNG", "random", "random")])
+    told = verdicts.fresh_beats(fresh, np.array([1.0]), pd.DataFrame(rows), 600)
+    assert (told["two"], told["two_n"], told["seen"]) == ("43.00 ± 3.00 %", 3, "+3.00")
+
+
 @pytest.mark.parametrize("rule, verdict", [(0.0, "reproduced"), (3.0, "not reproduced")])
 def test_due_to_the_optimiser(rule, verdict):
     errors = {"random": 50 + rule, "random, two edges": 50}

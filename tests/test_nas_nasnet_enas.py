@@ -3,13 +3,16 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from nas_nb.asng import Space
+from nas_nb.claims import interval
 from nas_nb.controllers import Reinforce
 from nas_nb.papers import children_figures as ends
 from nas_nb.papers import controller_figures as figures
+from nas_nb.papers import controller_verdicts as verdicts
 from nas_nb.papers.controller_claims import CLAIMS
 from nas_nb.papers.nas_nasnet_enas import PROFILES
 from nas_nb.papers.nasnet_runs import (
@@ -25,6 +28,7 @@ from nas_nb.papers.nasnet_runs import (
     public_record,
     repeated,
     search_run,
+    tied_rows,
     transfer_run,
     variance_run,
 )
@@ -128,3 +132,62 @@ def test_cpu_redraws_where_the_public_tables_are_missing(monkeypatch, tmp_path):
     assert len(all_variances(study)) == 12 and len(all_searches(study)) == 20
     record = public_record(study, transfer_run, "nasbench201")
     assert {b for others in record["result"]["public"].values() for b in others} == {*OTHERS}
+
+
+def test_layers_are_tied_in_every_way():
+    ways = tied_rows(8, 3)
+    groups = set()
+    for rows in ways:
+        digits = np.stack(np.unravel_index(rows, (3,) * 8), 1)
+        alike = [tuple(n for n in range(8) if (digits[:, n] == digits[:, first]).all()) for first in range(8)]
+        assert {len(group) for group in alike} == {4} and len(set(rows.tolist())) == 9
+        groups.add(frozenset(alike))
+    assert len(ways) == len(groups) == 35
+    assert sum(set(rows) == set(repeated(8, 3, 2)) for rows in ways) == 1
+
+
+@pytest.mark.parametrize("trained, tested", [([3, 1, 4, 2], False), ([1, 2, 4, 3], True), ([1] * 4, False)])
+def test_what_shared_weights_find_is_judged_only_where_they_rank_networks(trained, tested):
+    worth = pd.DataFrame(dict(space="macro", inherited=[10.0, 20.0, 30.0, 40.0], trained=trained))
+    ways = [(way, seed, 1.0, 30.0 + seed) for way in ("drawn", "shared", "scratch") for seed in (0, 1)]
+    errors = pd.DataFrame(ways, columns=["way", "seed", "seconds", "error"])
+    for told in (verdicts.macro(errors, worth), verdicts.sharing(errors, False, worth)):
+        assert told.get("tested", True) is tested and told["networks"] == "4"
+        assert (told.get("needed") == "shared weights that rank networks") is not tested
+
+
+def test_the_end_of_searches_is_told_beside_an_early_look():
+    rows = [
+        (rule, rate, seed, at, 80.0 + lead * (rule == "PPO") * (at == 500) + rate + 0.1 * seed)
+        for rule in ("PPO", "REINFORCE")
+        for rate, lead in ((0.1, 3.0), (1.0, 2.0))
+        for seed in range(6)
+        for at in (500, 2000)
+    ]
+    df = pd.DataFrame(rows, columns=["rule", "rate", "seed", "evaluations", "reward"])
+    df.loc[(df["rule"] == "PPO") & (df["seed"] == 5), "reward"] += 0.3
+    told = verdicts.ppo_best(df, 500, 2, 2000, 95.0)
+    assert (told["rate_ppo"], told["rate"]) == (0.1, 1.0)
+    assert told["differences"] == pytest.approx([2.1, 2.1, 2.1, 2.4])
+    mean, low, high = interval([0, 0, 0, 0.3])
+    assert (told["late_mean"], told["late_low"], told["late_high"]) == (
+        f"{mean:+.2f}",
+        f"{low:+.2f}",
+        f"{high:+.2f}",
+    )
+
+
+def test_regrets_of_chance_are_told_with_the_rate_that_they_are_of():
+    regret = {
+        ("PPO", 3.5e-4): 0.1,
+        ("REINFORCE", 3.5e-4): 0.5,
+        ("REINFORCE", 1e-3): 0.2,
+        ("random", 0.01): 0.6,
+        ("flipped", 0.01): 0.55,
+        ("flipped_ppo", 0.01): 0.75,
+    }
+    rows = [(*key, seed, 40, x + 0.01 * seed) for key, x in regret.items() for seed in (-1, 0, 1)]
+    df = pd.DataFrame(rows, columns=["rule", "rate", "seed", "evaluations", "regret"])
+    told = verdicts.learns(df, 40, 0.01)
+    assert [told[k] for k in ("own", "least", "flips_ppo", "null_rate")] == ["0.001", "0.20", "0.75", "0.01"]
+    assert told["reinforce"] == pytest.approx(0.5) and told["flips"] == pytest.approx(0.55)

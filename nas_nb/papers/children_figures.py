@@ -65,8 +65,8 @@ def plot_children(df: pd.DataFrame, title: str) -> plt.Figure:  # from `children
 def told_children(df: pd.DataFrame) -> str:  # from `children_table`
     "What a controller and chance write in the end."
     last = df[df["children"] == df["children"].max()].groupby("rule")["accuracy"].mean()
-    after = f"After {df['children'].max():,} children a controller's have {last['REINFORCE']:.1f} %"
-    return f"{after} on average, random ones {last['random']:.1f}"
+    which = f"The last {df['children'].min()} of {df['children'].max():,} children of a controller"
+    return f"{which} have {last['REINFORCE']:.1f} % on average, random ones {last['random']:.1f}"
 
 # %% ../../nbs/54d_children_figures.ipynb #anew
 def anew(finals: Sequence[dict]) -> np.ndarray:  # records of `final_run` → (searches,) %
@@ -185,7 +185,7 @@ def plot_errors(df: pd.DataFrame, worth: pd.DataFrame, title: str) -> plt.Figure
         axes[0].plot([n] * len(wide), wide[way], marker, color=color, ms=4.5, mec="none", alpha=0.8)
         axes[0].plot([n - 0.25, n + 0.25], [wide[way].mean()] * 2, color=color, lw=2.5)
     names = [name.replace(", ", ",\n") for name, _, _ in WAYS.values()]
-    axes[0].set(xticks=range(len(WAYS)), xticklabels=names, ylabel="error, %", xlim=(-0.5, 2.5))
+    axes[0].set(xticks=range(len(WAYS)), xticklabels=names, ylabel="error, % (bars: means)", xlim=(-0.5, 2.5))
     here = worth[worth["space"] == worth["space"].iloc[0]]
     axes[1].plot(here["inherited"], here["trained"], "o", color=COLORS[2], ms=4, mec="none", alpha=0.8)
     axes[1].set(xlabel="accuracy with shared weights, %", ylabel="accuracy from scratch, %")
@@ -259,5 +259,5 @@ def told_equal(df: pd.DataFrame) -> str:  # from `equal_table`
     ends = df[df["way"] == "shared"]
     spent = ends["seconds"].mean()
     other, drawn = (at_seconds(df, rule, spent).mean() for rule in ("REINFORCE", "random"))
-    told = f"After {spent:.0f} seconds ENAS misses {ends['missed'].mean():.1f} points"
-    return f"{told}, NAS {other:.1f}, random children {drawn:.1f}"
+    told = f"Points missed after {spent:.0f} seconds: ENAS {ends['missed'].mean():.1f}"
+    return f"{told}, NAS {other:.1f}, chance {drawn:.1f}"

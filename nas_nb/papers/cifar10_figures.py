@@ -407,18 +407,22 @@ def inside_of(
     return both[what].between(both["low"], both["high"])
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #theta-title
-def theta_title(course: pd.DataFrame, coins: pd.DataFrame) -> str:
-    "Whether the entropy of ASNG says more than coin flips do."
+def theta_title(course: pd.DataFrame, coins: pd.DataFrame, fresh: pd.DataFrame | None = None) -> str:
+    "Whether the entropy of ASNG says more than coin flips do; `fresh`: the course of other seeds."
     inside, steps = inside_of(course, coins, "entropy"), course["step"].max()
     which = f"{inside.sum()} of {len(inside)} searches of ASNG"
-    return f"After {steps} steps the entropy of {which} lies in the middle 90 % of coin flips"
+    told = f"After {steps} steps the entropy of {which} lies in the middle 90 % of coin flips"
+    if fresh is None:
+        return told
+    others = inside_of(fresh, coins, "entropy")
+    return f"{told}, on {len(others)} fresh seeds (space of DARTS) that of {others.sum()}"
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #theta-alt
-def theta_alt(course: pd.DataFrame, coins: pd.DataFrame) -> str:
+def theta_alt(title: str) -> str:  # of `theta_title`
     "The figure in words."
     maps = "Heat maps of the probabilities of all choices in one search of ASNG and in one on coin flips"
     rest = "entropy of all methods in both spaces and step length of ASNG over time, beside coin flips"
-    return f"{maps}; {rest}. {theta_title(course, coins)}."
+    return f"{maps}; {rest}. {title}."
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #slider
 def argmax_view(record: dict, coins: dict) -> Explorer:  # of a search of ASNG in its own space
@@ -512,7 +516,8 @@ def delta0_title(course: pd.DataFrame, coins: pd.DataFrame) -> str:
     ends, inside = last_lengths(course), inside_of(course, coins, "delta")
     first = ", ".join(f"{d:.2g}" for d in ends.index)
     where = f"δ ends at {ends.min():.2g} to {ends.max():.2g}"
-    return f"{where} from δ⁰ = {first}; {inside.sum()} of {len(inside)} searches end where coin flips do"
+    share = f"the δ of {inside.sum()} of {len(inside)} searches ends where that on coin flips does"
+    return f"{where} from δ⁰ = {first}; {share}"
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #delta0-alt
 def delta0_alt(course: pd.DataFrame, coins: pd.DataFrame) -> str:

@@ -155,6 +155,7 @@ def similar(ours: pd.DataFrame, steps: int) -> dict:  # from `tested`
     text = "ASNG {asng}; " + "; ".join(f"{m} {{{key(m)}}}, lead {{{key(m)}_gap}}" for m in rivals)
     text += f"; {{part}} decides: {said(len(errors_of(ours, 'DARTS', 'ASNG')))}; {{steps:,}} steps"
     numbers = {key(m): errors(m) for m in rivals} | {f"{key(m)}_gap": points(g) for m, g in gaps.items()}
+    numbers |= {f"{key(m)}_plain": points(paired(ours, "DARTS", "ASNG", m)) for m in rivals}
     numbers |= dict(asng=errors("ASNG"), steps=steps)
     return dict(ours=text, differences=gaps) | numbers
 
@@ -211,7 +212,9 @@ def fresh_beats(fresh: pd.DataFrame, leads: np.ndarray, ours: pd.DataFrame, step
     size = {
         f"{k}_size": f"{of[m]['parameters'].mean():,.0f}" for k, m in (("asng", "ASNG"), ("other", "random"))
     }
-    return dict(ours=text, differences=leads) | numbers | size | dict(seen=points(seen), seen_n=len(seen))
+    two = errors_of(ours, "DARTS", "random, two edges")
+    cited = dict(seen=points(seen), seen_n=len(seen), two=mean_sd(two), two_n=len(two))
+    return dict(ours=text, differences=leads) | numbers | size | cited
 
 # %% ../../nbs/55d_cifar10_verdicts.ipynb #robust
 def robust(ours: pd.DataFrame, course: pd.DataFrame, steps: int) -> dict:  # `course`: of `starts_of`

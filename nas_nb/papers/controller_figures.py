@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ARTICLE', 'NAMES', 'cost_table', 'times', 'plot_cost', 'counted', 'search_table', 'of', 'best_rate', 'judged',
            'told_rates', 'told_curves', 'rates_shown', 'plot_rates', 'plot_curves', 'preferred', 'preferred_at',
-           'variance_table', 'plot_variance', 'transfer_table', 'plot_transfer', 'motif_table', 'plot_motifs',
-           'told_motifs', 'drop_table', 'lower', 'told_drop', 'plot_drop']
+           'variance_table', 'plot_variance', 'transfer_table', 'plot_transfer', 'told_transfer', 'motif_table',
+           'plot_motifs', 'told_motifs', 'drop_table', 'lower', 'told_drop', 'plot_drop']
 
 # %% ../../nbs/54b_controller_figures.ipynb #imports
 from collections.abc import Callable, Sequence
@@ -137,18 +137,18 @@ def told_rates(df: pd.DataFrame, at: int) -> str:
     seen = df[df["evaluations"] == at]
     means = seen.groupby(["rule", "rate"])["reward"].mean().unstack().loc[["PPO", "REINFORCE"]]
     (a, b), (c, d) = means[3.5e-4], means.max(axis=1)
-    own = f"{c:.1f} and {d:.1f} % at the best of these rates"
+    own = f"{c:.1f} and {d:.1f} % at the rate that is best by then"
     return f"After {at:,} evaluations PPO and REINFORCE draw {a:.1f} and {b:.1f} % at NASNet's rate, {own}"
 
 
-def told_curves(df: pd.DataFrame, at: int, best: dict, null: float) -> str:
+def told_curves(df: pd.DataFrame, at: int, best: dict, null: float, chosen: int) -> str:
     "What both rules draw in the end, at NASNet's rate and at their own best; and chance."
     flips, chance = (of(df, rule, null, at).mean() for rule in ("flipped", "random"))
     (a, b), (c, d) = (
         [of(df, rule, rates[rule], at).mean() for rule in ("PPO", "REINFORCE")]
         for rates in (dict.fromkeys(best, 3.5e-4), best)
     )
-    own = f"{c:.1f} and {d:.1f} % each at its own best"
+    own = f"{c:.1f} and {d:.1f} % each at the rate that was best after {chosen:,}"
     nothing = f"told coin flips {flips:.1f} %, at random {chance:.1f} %"
     both = f"PPO and REINFORCE draw {a:.1f} and {b:.1f} % at NASNet's rate"
     return f"After {at:,} evaluations {both}, {own}; {nothing}"
@@ -201,7 +201,7 @@ def plot_curves(df: pd.DataFrame, best: dict, null: float, title: str) -> plt.Fi
         for rule, rate in rates.items():
             _curve(ax, df, rule, rate, NAMES[rule])
         for rule in (r for r in ("random", "flipped", "flipped_ppo") if r in set(df["rule"])):
-            _curve(ax, df, rule, null, NAMES[rule])
+            _curve(ax, df, rule, null, NAMES[rule] + f", at {null:g}" * (rule != "random"))
         ax.set(xlabel="evaluations")
     axes[0].set(ylabel="accuracy of what is drawn, %", title="at NASNet's rate, 0.00035")
     axes[1].set_title("each at its own best rate")
@@ -292,6 +292,15 @@ def plot_transfer(df: pd.DataFrame, title: str) -> plt.Figure:  # from `transfer
     headline(fig, title)
     return fig
 
+# %% ../../nbs/54b_controller_figures.ipynb #transfer-told
+def told_transfer(df: pd.DataFrame) -> str:  # from `transfer_table`
+    "The percentiles of the points in the picture, in whole numbers."
+    rows = df[df["cells"] == "digits"]
+    low, high = 100 * rows["percentile"].min(), 100 * rows["percentile"].max()
+    least, most = 100 * rows["twenty"].min(), 100 * rows["twenty"].max()
+    told = f"The best cell of a data set is at percentile {low:.0f} to {high:.0f} of another"
+    return f"{told}, the twenty best at {least:.0f} to {most:.0f} in the mean"
+
 # %% ../../nbs/54b_controller_figures.ipynb #cells
 _REPEATED = {
     "2": ("a cell of 2 layers, 4 times (9)", COLORS[0], "-"),
@@ -368,7 +377,8 @@ def plot_drop(df: pd.DataFrame, title: str) -> plt.Figure:  # from `drop_table`
     for n, (arm, (color, marker)) in enumerate(_ARM.items()):
         ax.plot([n] * len(wide), wide[arm], marker, color=color, ms=4.5, alpha=0.7, mec="none")
         ax.plot([n - 0.25, n + 0.25], [wide[arm].mean()] * 2, color=color, lw=2.5)
-    ax.set(xticks=range(len(ARMS)), ylabel="test error, %", xlim=(-0.5, len(ARMS) - 0.5))
-    ax.set_xticklabels([arm.replace(", ", ",\n").replace(" batch", "\nbatch") for arm in ARMS])
+    ax.set(xticks=range(len(ARMS)), ylabel="test error, %\n(bars: means)", xlim=(-0.5, len(ARMS) - 0.5))
+    names = [arm.replace("scheduled", "growing").replace(" batch", "\nbatch") for arm in ARMS]
+    ax.set_xticklabels([name.replace(", ", ",\n") for name in names])
     headline(fig, title)
     return fig

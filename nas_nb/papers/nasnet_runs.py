@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['RULES', 'OTHERS', 'ARMS', 'known', 'about_table', 'NoBaseline', 'Uniform', 'search_run', 'variance_run',
-           'percentiles', 'common', 'transfer_run', 'best_of', 'repeated', 'motif_run', 'drop_run', 'all_searches',
-           'all_variances', 'public_record', 'all_drops', 'all_cells']
+           'percentiles', 'common', 'transfer_run', 'best_of', 'repeated', 'motif_run', 'tied_rows', 'tied_run',
+           'drop_run', 'all_searches', 'all_variances', 'public_record', 'all_drops', 'all_cells']
 
 # %% ../../nbs/54c_nasnet_runs.ipynb #imports
 import hashlib
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -256,6 +257,29 @@ def motif_run(
         expected[str(cell)] = [round(float(x), 4) for x in by_count]
         best[str(cell)] = round(float(part.mean(1).max()), 4)
     return dict(expected=expected, best=best)
+
+# %% ../../nbs/54c_nasnet_runs.ipynb #tied
+def tied_rows(layers: int, choices: int) -> list[np.ndarray]:  # rows, one array for each way
+    "Networks whose layers are tied in two groups of equal size, for every way to group them."
+    pairs = np.indices((choices, choices)).reshape(2, -1)
+    ways = combinations(range(1, layers), layers // 2 - 1)  # what the first layer is tied with
+    groups = [[int(n and n not in way) for n in range(layers)] for way in ways]
+    return [np.ravel_multi_index(tuple(pairs[group]), (choices,) * layers) for group in groups]
+
+
+def tied_run(seen: int, table: str = "nasbenchmacro", seed: int = 0, device="cpu", ckpt=None) -> dict:
+    "Expected truth of the best of `seen` networks: tied in every way, repeated; FLOPs (millions)."
+    frame = nas_bench_macro().frame
+    runs, flops = frame[["test_1", "test_2", "test_3"]].to_numpy(float), frame["flops"].to_numpy(float) / 1e6
+
+    def expected(rows):  # truth and FLOPs of what is found
+        told = [(runs[rows, r], np.delete(runs[rows], r, 1).mean(1)) for r in range(3)]
+        best = [(best_of(t, true, seen), best_of(t, flops[rows], seen)) for t, true in told]
+        return [round(float(x), 4) for x in np.mean(best, 0)]
+
+    own, free = (expected(repeated(8, 3, cell)) for cell in (2, 8))
+    tied = [expected(rows)[0] for rows in tied_rows(8, 3)]
+    return dict(tied=tied, repeated=own[0], cost=[own[1], free[1]])
 
 # %% ../../nbs/54c_nasnet_runs.ipynb #arms
 ARMS = {  # name → what becomes of the final rate: held at once, reached by growing, or none
