@@ -129,7 +129,7 @@ def _row_price(ax, y: int, rows: pd.DataFrame) -> None:
 # %% ../../nbs/51d_asng_pairs.ipynb #price-panel
 _ASKED = dict(
     price="updates of ASNG from δ⁰ = 1, as a multiple of …",
-    start="updates from the slow δ⁰ over the fast one (slow / fast)",
+    start="updates from slow over fast δ⁰",
 )
 
 

@@ -8,9 +8,9 @@ __all__ = ['ANSWER', 'CLAIMS', 'SEEDS', 'CONTROL', 'OURS', 'OWN', 'SMALLER', 'SE
 # %% ../../nbs/52c_hypernet_claims.ipynb #answer
 ANSWER = """**Not shown as published.** From λ = 10⁻⁵ to 1 the network loses {control-raw-signed.mean} of
 the size of an average cell ({control-raw-signed.low} to {control-raw-signed.high}, n =
-{control-raw-signed.n}), and zero is not excluded (the expected size falls by
-{control-raw-signed.expected}). With a penalty that counts parameters two of three settings do lose:
-{control-raw-count.mean} ({control-raw-count.low} to {control-raw-count.high}) with a straight line in λ,
+{control-raw-signed.n}), and zero is not excluded (the expected size falls by {control-raw-signed.expected}
+of a cell). With a penalty that counts parameters two of three settings do lose: {control-raw-count.mean}
+({control-raw-count.low} to {control-raw-count.high}) with a straight line in λ,
 {control-log-count-knots.mean} ({control-log-count-knots.low} to {control-log-count-knots.high}) with five
 knots in log λ; a line in log λ is undecided ({control-log-count.mean}), and that the penalty is the cause
 is not shown ({penalty.verdict}). Between the document's own four λ a quarter of a cell is excluded, as
