@@ -335,8 +335,8 @@ def test_titles_say_what_the_tables_say():
 
 
 def test_every_claim_has_its_texts():
-    ids = "everywhere tuning eased robust-best step updates updates-rank evaluations line8 trust"
-    ids += " trust-floor same-optimum floor"
+    ids = "everywhere tuning eased robust-best step updates updates-rank evaluations line8"
+    ids += " line8-search trust trust-floor same-optimum floor"
     assert list(check_claims(CLAIMS)) == f"{ids} mean-free natural".split()
 
 
@@ -361,6 +361,31 @@ def test_a_start_from_which_one_method_fails_is_neither_slow_nor_fast():
     found = {name: x.tolist() for name, x in asng_pairs.eased(moved).items()}
     assert found["SNG, εₓ = 0.05"] == pytest.approx([math.log(3 / 2)] * 2)
     assert found["Adam, εₓ = 0.05"] == pytest.approx([math.log(1.5 / 2)] * 2)
+
+
+def test_starts_are_chosen_by_what_is_compared():
+    "A start with the best median may have the worse mean logarithm, and the comparison is one of means."
+    steady, slips = [50, 50, 50, 50], [40, 40, 40, 900]
+    records = {m: dict(result=dict(updates=[[steady, slips]])) for m in METHODS}
+    table = asng_figures.table4(records, (0.0, 0.5), [1.0, 0.5], [0.05])
+    table = asng_pairs.with_ln(table, records, 1000)
+    assert table["ln"].tolist()[:2] == pytest.approx([math.log(50), np.log(slips).mean()])
+    assert (asng_pairs.chosen(table)["fast"] == 1).all()
+    assert (asng_pairs.chosen(table, by="ln")["fast"] == 0).all()
+
+
+def test_what_line_8_holds_until_success_is_weighed_by_updates():
+    log = dict(update=[1, 10, 100], snr=[[1.0], [2.0], [9.0]], gamma=[[1.0], [1.0], [3.0]])
+    assert asng_pairs.until_success(log, [10]) == pytest.approx([(1 + 9 * 2) / 10])
+    assert asng_pairs.until_success(log, [0]) == pytest.approx([(1 + 9 * 2 + 90 * 3) / 100])
+
+
+def test_the_best_theta_of_a_grid_lies_in_a_corner():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        assert asng_equations.best_on_grid(torch.tensor(rng.random((3, 3))), 6) == (pytest.approx(0.0), True)
+    assert asng_equations.best_on_grid(torch.zeros(3, 3, dtype=torch.float64), 2) == (0.0, False)
+    assert len(asng_equations.simplex(5, 4)) == 70
 
 
 def test_a_paired_interval_sees_what_an_unpaired_one_cannot():

@@ -326,10 +326,14 @@ def test_claims_of_made_up_runs():
     "The document's own numbers confirm what its figure shows."
     made_up = F.DOCUMENT.assign(seed=0, method="published", own=F.DOCUMENT["accuracy"] + 0.02)
     still = dict(result=dict(alpha=[[0.5, -0.5], [1.0, -1.5], [9.0, 0.0], [9.0, 0.0]]))  # b1, then b2
-    flat, worse = F.judge_flat(made_up, [still], [1e-4, 1e-2, 1e-1]), F.judge_worse(made_up, tested=True)
+    flat, worse = (
+        F.judge_flat(made_up, [still], [1e-4, 1e-2, 1e-1], True),
+        F.judge_worse(made_up, tested=True),
+    )
     assert flat["most"] == pytest.approx(0.0099 * 2.5) and flat["holds"] and flat["n"] == 1
     assert flat["apart"] == pytest.approx(0.26899)
-    assert not F.judge_flat(made_up, [still], [1e-4, 0.03, 1e-1])["holds"]
+    assert not F.judge_flat(made_up, [still], [1e-4, 0.03, 1e-1], True)["holds"]
+    assert F.judge_flat(made_up, [still], [1e-4, 1e-2, 1e-1], False)["tested"] is False
     assert worse["holds"] and worse["lower"] == pytest.approx((95.7533 + 95.64 + 95.3133) / 3 - 90.6333)
     assert F.judge_falls(made_up, tested=False)["tested"] is False
     assert F.judge_falls(made_up, tested=False)["steps"] == 46_900
@@ -339,6 +343,7 @@ def test_what_the_documents_own_table_says():
     flat, worse, falls = F.table_flat(), F.table_worse(), F.table_falls()
     assert flat["holds"] and flat["apart"] == pytest.approx(91.0633 - 90.4067) and flat["at"] == 70
     assert not worse["holds"] and worse["listed"] == "+0.42, -1.14, +3.42, -4.94" and worse["worse"] == 2
+    assert (worse["late"], worse["looks"]) == (5, 6)  # all looks from epoch 40 on but that at 70
     assert not falls["holds"] and (falls["rows"], falls["falls"], falls["lower"]) == (1, 6, 4)
     found = F.table_comparable()
     assert not found["holds"] and found["short"] == pytest.approx(99.24 - 95.7533)
@@ -431,8 +436,38 @@ def test_what_tells_the_worth_of_a_network():
         [dict(seed=s, parameters=i, inherited=(-1) ** s * i, retrained=i) for s in (0, 1) for i in range(4)]
     )
     assert F.taus_of(worth)["inherited"].tolist() == pytest.approx([1, -1])
-    assert F.judge_size(worth)["differences"].tolist() == pytest.approx([0, 2])
-    assert F.judge_size(worth.iloc[:0]) == F.ABSENT
+    assert F.judge_size(worth, 95)["differences"].tolist() == pytest.approx([0, 2])
+    assert F.judge_size(worth.iloc[:0], 95) == F.ABSENT
+
+
+def test_the_larger_networks_are_looked_at_alone():
+    "Size tells everything below the middle, inheritance everything above it."
+    rng, rows = np.random.default_rng(0), []
+    for seed in range(6):
+        noise = rng.permutation(4)
+        rows += [dict(seed=seed, parameters=100 + i, inherited=noise[i], retrained=i) for i in range(4)]
+        rows += [dict(seed=seed, parameters=1000 + noise[i], inherited=i, retrained=9 + i) for i in range(4)]
+    found = F.above_middle(pd.DataFrame(rows), 95)
+    assert found["big_shared"] == "+1.00" and found["big"].startswith("-") and found["big_n"] == "6"
+    assert F.above_middle(pd.DataFrame(rows[:4]), 95) == {}
+
+
+def test_what_is_lost_between_some_lams_is_not_what_the_whole_span_loses():
+    sizes = {1e-5: (900, 90.0), 1e-4: (800, 80.0), 1e-1: (800, 60.0), 1.0: (300, 10.0)}
+    looks = [
+        dict(lam=lam, rule="every", parameters=n, expected=e, correct=1, n=2) for lam, (n, e) in sizes.items()
+    ]
+    grid = {name: [dict(seed=3, result=dict(discrete=looks))] for name in R.GRID}
+    own, expected = F.grid_more(grid, 100.0, [1e-4, 1e-2, 1e-1])
+    assert set(own["lost"]) == {0.0} and set(expected["lost"]) == {0.8} and len(own) == len(R.GRID)
+    assert not len(F.grid_more({}, 100.0, [1e-4])[0])
+
+
+def test_power_grows_with_the_effect_and_is_unknown_without_spread():
+    few = pd.Series([-1.0, 0.0, 1.0, 0.5, -0.5])
+    chances = [int(F.power_of(few, effect, 99)) for effect in (0.25, 1.0, 4.0)]
+    assert chances == sorted(chances) and chances[0] < 10 < 90 < chances[-1]
+    assert F.power_of(few * 0, 1.0, 95) == "–"
 
 
 def test_five_sizes_that_fall():

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PUBLIC', 'SHADES', 'score', 'resampled', 'interval', 'with_spread', 'median_step', 'table4', 'brief', 'with_bars',
-           'plot_figure4', 'every_setting', 'needs_tuning', 'lowest', 'never', 'found4', 'fails_from', 'told4',
+           'plot_figure4', 'every_setting', 'needs_tuning', 'lowest', 'below', 'never', 'found4', 'fails_from', 'told4',
            'with_public', 'predicted_median', 'against_public', 'plot_public', 'comparable', 'told_public',
            'draw_trace', 'told_trace', 'view_trace', 'trace_player', 'trace_table', 'with_null', 'more_table',
            'changes']
@@ -177,6 +177,11 @@ def needs_tuning(df: pd.DataFrame, method: str) -> bool:
 def lowest(df: pd.DataFrame, method: str) -> float:
     "The rate of success in a method's worst setting."
     return float(df["success_rate"][df["method"] == method].min())
+
+# %% ../../nbs/51b_asng_figures.ipynb #band-below
+def below(df: pd.DataFrame, method: str, rate: float) -> int:
+    "In how many settings of a method fewer trials than `rate` succeed."
+    return int((df["success_rate"][df["method"] == method] < rate).sum())
 
 # %% ../../nbs/51b_asng_figures.ipynb #told4-found
 def never(df: pd.DataFrame, method: str | None = None) -> int:
@@ -359,11 +364,16 @@ def draw_trace(axes, i: int, log: dict, delta0: list[float], null: dict) -> None
     axes[3].set_xlabel("update")
 
 # %% ../../nbs/51b_asng_figures.ipynb #trace-told
-def told_trace(log: dict, delta0: list[float]) -> tuple[str, str]:
+def told_trace(log: dict, delta0: list[float], null: dict) -> tuple[str, str]:
     "Title and alternative text of the view."
     first, last, settled = delta0[0], delta0[-1], log["delta"][-1]
     ends = f"δ ends between {min(settled):.2g} and {max(settled):.2g}"
-    title = f"From δ⁰ = {last:.1g} to {first:.1g} (dashed), {ends}"
+    middle = np.array(null["delta"])[:, 1]  # (times, δ⁰)
+    shrinks = "it only shrinks" if (np.diff(middle, axis=0) <= 0).all() else "its median is lower at the end"
+    falls = (middle[-1] < middle[0]).all()
+    title = f"From δ⁰ = {last:.1g} to {first:.1g} (dashed), {ends}" + f"; on coin flips {shrinks}" * bool(
+        falls
+    )
     what = "step length, signal against noise, and the probability of the right category over time, each"
     what += " beside the same on coin flips"
     return title, f"Three columns, one for each initial step, with {what}. {title}."
@@ -381,7 +391,7 @@ def view_trace(log: dict, delta0: list[float], null: dict) -> Explorer:
         size=(2.7, 1.9),
         format=lambda i: f"{delta0[i]:.3g}",
     )
-    headline(view.figure, told_trace(log, delta0)[0])
+    headline(view.figure, told_trace(log, delta0, null)[0])
     return view
 
 # %% ../../nbs/51b_asng_figures.ipynb #trace-player
@@ -419,7 +429,7 @@ def trace_player(log: dict, delta0: list[float], null: dict):  # an `HTML`
     shows = {f"δ⁰ = {d:.2g}": (labels, _trace_panels(i, log, null, n)) for i, d in enumerate(delta0)}
     fig, axes = plt.subplots(4, 1, figsize=(4.6, 8.2))
     draw_trace(axes, n // 2, log, delta0, null)
-    alt = f"One trial with its null: step length, signal and noise, θ. {told_trace(log, delta0)[0]}."
+    alt = f"One trial with its null: step length, signal and noise, θ. {told_trace(log, delta0, null)[0]}."
     return player(shows, "time", fig, alt, start=len(labels) // 3, height=600, choice="first step δ⁰")
 
 # %% ../../nbs/51b_asng_figures.ipynb #trace-table

@@ -4,19 +4,19 @@
 
 # %% auto #0
 __all__ = ['LOGGED_EPOCHS', 'TABLE_EPOCHS', 'EPOCH_STEPS', 'IMAGES', 'DOCUMENT', 'DOCUMENT_L1', 'RULE_LOOKS', 'GRID_CLAIMS',
-           'GRID_LOOKS', 'SHADES', 'FRONT', 'BIG', 'FRONT_X', 'MEAN', 'ABSENT', 'LONG', 'CELLS', 'KEEP', 'by_epoch',
-           'by_architecture', 'nearest', 'last_epoch', 'lam_looks', 'against_smallest', 'draw_apart', 'apart_legend',
-           'plot_apart', 'table', 'shrink', 'edge_ops', 'changed', 'control_table', 'is_soft', 'control_summary',
-           'control_seeds', 'sizes_by_seed', 'draw_control', 'plot_control', 'average_cell', 'lost', 'surely',
-           'grid_tables', 'draw_lost', 'plot_grid', 'draw_map', 'plot_map', 'map_rows', 'edges_moved', 'moves',
-           'distinct', 'tau', 'draw_front', 'plot_front', 'five_of', 'draw_five', 'draw_sizes', 'draw_errors',
-           'plot_five', 'weight_course', 'batch_norm_table', 'lam_gaps', 'words_of_apart', 'words_of_control',
-           'words_of_grid', 'words_of_map', 'words_of_front', 'words_of_five', 'one_network', 'probabilities',
-           'edge_names', 'lam_lines', 'lam_player', 'by_difference', 'odds_moved', 'judge_flat', 'judge_worse',
-           'judge_falls', 'own_table', 'table_flat', 'table_worse', 'table_falls', 'table_comparable',
-           'table_precision', 'of_grid', 'judge_control', 'judge_pairs', 'kept', 'searches_for', 'judge_variant',
-           'judge_five', 'at_the_end', 'judge_comparable', 'shown_comparable', 'bn_gain', 'judge_batch_norm', 'taus_of',
-           'judge_size']
+           'GRID_LOOKS', 'SHADES', 'FRONT', 'BIG', 'FRONT_X', 'MEAN', 'ABSENT', 'LONG', 'CELLS', 'KEEP', 'MIDDLE',
+           'by_epoch', 'by_architecture', 'nearest', 'last_epoch', 'lam_looks', 'against_smallest', 'draw_apart',
+           'apart_legend', 'plot_apart', 'table', 'shrink', 'edge_ops', 'changed', 'control_table', 'is_soft',
+           'control_summary', 'control_seeds', 'sizes_by_seed', 'draw_control', 'plot_control', 'average_cell', 'lost',
+           'surely', 'grid_tables', 'grid_more', 'draw_lost', 'plot_grid', 'draw_map', 'plot_map', 'map_rows',
+           'edges_moved', 'moves', 'distinct', 'tau', 'draw_front', 'plot_front', 'five_of', 'draw_five', 'draw_sizes',
+           'draw_errors', 'plot_five', 'weight_course', 'batch_norm_table', 'lam_gaps', 'words_of_apart',
+           'words_of_control', 'words_of_grid', 'words_of_map', 'words_of_front', 'words_of_five', 'one_network',
+           'probabilities', 'edge_names', 'lam_lines', 'lam_player', 'by_difference', 'odds_moved', 'judge_flat',
+           'judge_worse', 'judge_falls', 'own_table', 'table_flat', 'late_looks', 'table_worse', 'table_falls',
+           'table_comparable', 'table_precision', 'of_grid', 'judge_control', 'judge_pairs', 'power_of', 'other_part',
+           'span_and_expected', 'kept', 'searches_for', 'judge_variant', 'judge_five', 'at_the_end', 'judge_comparable',
+           'shown_comparable', 'bn_gain', 'judge_batch_norm', 'taus_of', 'above_middle', 'judge_size']
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #imports
 import matplotlib.pyplot as plt
@@ -289,10 +289,10 @@ def average_cell(network) -> float:  # `network`: a supernet
     return parameter_counts(network).double()[len(network.space.edges) :].mean(1).sum().item()
 
 
-def lost(ends: pd.DataFrame, average: float) -> pd.DataFrame:  # `ends`: from `by_architecture`
-    "What each search loses from the smallest λ to the largest, every edge: columns method, seed, lost."
+def lost(ends: pd.DataFrame, average: float, what: str = "parameters") -> pd.DataFrame:
+    "What each search (`by_architecture`) loses from the smallest λ to the largest, every edge: by seed."
     every = ends[ends["rule"] == "every"].sort_values("lam", kind="stable")
-    sizes = every.groupby(["method", "seed"], sort=False)["parameters"]
+    sizes = every.groupby(["method", "seed"], sort=False)[what]
     return ((sizes.first() - sizes.last()) / average).rename("lost").reset_index()
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #sure
@@ -302,7 +302,7 @@ def surely(df: pd.DataFrame, level: float) -> list[str]:  # `df`: from `lost`; `
     return [name for name, x in groups if x.nunique() > 1 and interval(x, level)[1] > 0]
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #grid-tables
-GRID_CLAIMS = (*(f"control-{name.replace(' ', '-')}" for name in GRID), "scale", "penalty", "null")
+GRID_CLAIMS = *(f"control-{name.replace(' ', '-')}" for name in GRID), "own-", "scale", "penalty", "null"
 
 
 def grid_tables(grid: dict, average: float) -> tuple[pd.DataFrame, pd.DataFrame]:  # `grid`: method → records
@@ -310,6 +310,15 @@ def grid_tables(grid: dict, average: float) -> tuple[pd.DataFrame, pd.DataFrame]
     if not grid:
         return pd.DataFrame(columns=["method", "seed"]), pd.DataFrame(columns=["method", "seed", "lost"])
     return by_epoch(grid), lost(by_architecture({m: grid[m] for m in GRID}), average)
+
+# %% ../../nbs/52b_hypernet_figures.ipynb #grid-more
+def grid_more(grid: dict, average: float, lams) -> tuple[pd.DataFrame, pd.DataFrame]:  # as `grid_tables`
+    "Rows of `lost` between the smallest and the largest of `lams`, and of the expected parameters."
+    if not grid:
+        return (pd.DataFrame(columns=["method", "seed", "lost"]),) * 2
+    ends = by_architecture({m: grid[m] for m in GRID})
+    own = nearest(ends, [min(lams), max(lams)])
+    return lost(own, average), lost(ends, average, "expected")
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #plot-grid
 GRID_LOOKS = {
@@ -321,7 +330,10 @@ GRID_LOOKS = {
 
 def draw_lost(ax: plt.Axes, values: pd.Series, y: int, level: float, color: str) -> None:
     "The searches of one method, and their mean with its interval if there are several that differ."
-    ax.plot(values, [y + 0.22] * len(values), "o", ms=4, color=color, alpha=0.6)
+    same = values.round(6)
+    height = same.groupby(same).cumcount()  # equal ones are stacked
+    step = min(0.1, 0.6 / max(1, height.max()))
+    ax.plot(values, y + 0.18 + step * height, "o", ms=3.5, mec="white", mew=0.3, color=color)
     if values.nunique() > 1:
         mean, low, high = interval(values, level)
         ax.plot([low, high], [y, y], lw=2, color=color)
@@ -336,7 +348,7 @@ def plot_grid(
 ) -> plt.Figure:
     "What λ takes from the network, for each cell of the grid."
     names = [name for name in GRID if name in set(df["method"])]
-    fig, ax = plt.subplots(figsize=(7.5, 1.1 + 0.34 * len(names)))
+    fig, ax = plt.subplots(figsize=(7.5, 1.1 + 0.55 * len(names)))
     for y, name in enumerate(names):
         color = GRID_LOOKS.get(name, ("#0173b2", ""))[0]
         draw_lost(ax, df.loc[df["method"] == name, "lost"], y, level, color)
@@ -344,7 +356,7 @@ def plot_grid(
     ax.axvline(smallest, **PAPER)
     labels = [name + GRID_LOOKS.get(name, ("", ""))[1] for name in names]
     ax.set(yticks=range(len(names)), yticklabels=labels)
-    ax.set(ylim=(len(names) - 0.5, -0.5), xlabel="average cells lost from λ = 10⁻⁵ to λ = 1")
+    ax.set(ylim=(len(names) - 0.05, -0.4), xlabel="average cells lost from λ = 10⁻⁵ to λ = 1")
     headline(fig, title)
     return fig
 
@@ -614,9 +626,15 @@ def words_of_front(front: pd.DataFrame) -> tuple[str, str]:  # from `distinct`
     known = front[front["inherited"].notna()]
     size, shared = (tau(known[x], known["retrained"]) for x in ("parameters", "inherited"))
     big, sizes = front[front["parameters"] > BIG], front["parameters"]
+    every = tau(front["parameters"], front["retrained"])
     title = f"From {sizes.min():,} to {sizes.max():,} parameters size goes with the accuracy after training "
-    title += f"(τ = {size:.2f}), inherited accuracy has {shared:.2f} (the same {len(known)} networks); above "
-    title += f"{BIG:,} size has {tau(big['parameters'], big['retrained']):.2f} (n = {len(big)})"
+    title += (
+        f"(τ = {every:.2f}, n = {len(front)}; above {BIG:,} {tau(big['parameters'], big['retrained']):.2f}, "
+    )
+    title += (
+        f"n = {len(big)}); in the {len(known)} that a search found size has {size:.2f}, inherited accuracy "
+    )
+    title += f"{shared:.2f}"
     return title, f"{alt}inherited weights. {title}."
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #words-of-five
@@ -702,24 +720,26 @@ def by_difference(differences, before: str = "", after: str = "", unit: str = "p
     return dict(ours=before + of + MEAN.replace("{unit}", unit) + after, differences=differences) | more
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-flat
+LONG = "a search of the document's 46,900 steps"
+
+
 def odds_moved(record: dict, span: float) -> float:  # `span`: between two λ; of a line on a raw scale
     "By how much ln of the odds of two operations on an edge changes at most."
     b1 = np.array(record["result"]["alpha"])[: len(record["result"]["alpha"]) // 2]
     return float(span * (b1.max(1) - b1.min(1)).max())
 
 
-def judge_flat(published: pd.DataFrame, records: list[dict], lams) -> dict:  # `records`: on a raw scale
-    "Claim *flat*: the odds of operations, and how far apart the mixtures are (`published`)."
+def judge_flat(published: pd.DataFrame, records: list[dict], lams, tested: bool) -> dict:
+    "Claim *flat*: the odds of operations (`records`: on a raw scale), and how far apart the mixtures are."
     small = [lam for lam in lams if lam < 0.05]
     most = max(odds_moved(record, max(small) - min(small)) for record in records)
-    ours = "odds change by {most:.1%} at most ({n} searches); accuracies lie {apart:.2f} points apart"
-    numbers = dict(apart=lam_gaps(published)["apart"].mean(), n=len(records))
-    return dict(ours=ours, holds=most < 0.05, most=most) | numbers
+    ours = "after {steps:,} steps odds change by {most:.1%} at most ({n} searches), and accuracies lie "
+    ours += "{apart:.2f} points apart"
+    numbers = dict(apart=lam_gaps(published)["apart"].mean(), n=len(records), needed=LONG)
+    numbers |= dict(steps=int(published["step"].max()), most=most, tested=tested)
+    return dict(ours=ours, holds=most < 0.05) | numbers
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-worse
-LONG = "a search of the document's 46,900 steps"
-
-
 def judge_worse(published: pd.DataFrame, tested: bool) -> dict:
     "Claim *worse*."
     lower = lam_gaps(published)["lower"].unstack().iloc[:, -1]
@@ -752,13 +772,24 @@ def table_flat() -> dict:
     return dict(ours=ours, holds=bool(apart.max() <= 1), apart=apart.max(), at=int(apart.idxmax()))
 
 
+def late_looks(since: int) -> dict:  # an epoch
+    "At how many of the logged looks from then on the largest λ is more than a point below the others."
+    logged = 100 * DOCUMENT[DOCUMENT["epoch"] >= since].pivot_table("accuracy", "lam", "epoch")
+    by = logged.loc[0.05:].iloc[0] - logged.loc[:0.05].mean()
+    return dict(late=int((by < -1).sum()), looks=len(by), since=since)
+
+
 def table_worse() -> dict:
     "Claim *table-worse*: negative is worse."
     rows = own_table(DOCUMENT)
     by = rows.loc[0.05:].iloc[0] - rows.loc[:0.05].mean()
     listed = ", ".join(f"{x:+.2f}" for x in by)
-    ours = "{listed} points at epochs 30, 50, 70, 100: worse at {worse} of 4"
-    return dict(ours=ours, holds=bool((by < -1).all()), listed=listed, worse=int((by < -1).sum()))
+    ours = (
+        "{listed} points at epochs 30, 50, 70, 100: worse at {worse} of 4; at {late} of the {looks} logged "
+    )
+    ours += "looks from epoch {since} on"
+    numbers = dict(listed=listed, worse=int((by < -1).sum())) | late_looks(40)
+    return dict(ours=ours, holds=bool((by < -1).all())) | numbers
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-table-two
 def table_falls() -> dict:
@@ -815,6 +846,33 @@ def judge_pairs(table: pd.DataFrame, pairs: dict, level: float) -> dict:  # `pai
     controls = set(surely(table, level)) & {name for pair in pairs.values() for name in pair}
     after = "" if controls else "; none of the settings compared is sure to control the size by itself"
     return by_difference(minus if len(minus) > 1 else next(iter(minus.values())), after=after, unit=CELLS)
+
+# %% ../../nbs/52b_hypernet_figures.ipynb #power
+def power_of(differences: pd.Series, smallest: float, level: float) -> str:
+    "The chance, in percent, of an interval above 0 if the mean were `smallest`; – without spread."
+    from scipy.special import nctdtr, stdtrit
+
+    n, sd = len(differences), differences.std()
+    if n < 2 or not sd > 0:
+        return "–"
+    line = stdtrit(n - 1, 0.5 + level / 200)
+    return f"{100 * (1 - nctdtr(n - 1, smallest / sd * n**0.5, line)):.0f}"
+
+
+def other_part(found: dict, part: str, level: float) -> dict:  # `found`: from `judge_pairs`
+    "Mean and interval of one part, as text."
+    if part not in (found.get("differences") if isinstance(found.get("differences"), dict) else {}):
+        return {}
+    ends = zip(("", "_low", "_high"), interval(found["differences"][part], level))
+    return {f"{part}{end}": f"{x:+.2f}" for end, x in ends}
+
+# %% ../../nbs/52b_hypernet_figures.ipynb #span-expected
+def span_and_expected(own: pd.DataFrame, expected: pd.DataFrame, name: str, level: float) -> dict:
+    "As text: what is lost between the document's own λ, and the expected size over the whole span."
+    if not len(lost := of_grid(expected, name)) or lost.nunique() < 2:
+        return {}
+    ends = dict(zip(("expected", "expected_low", "expected_high"), interval(lost, level)))
+    return {k: f"{x:.2f}" for k, x in ends.items()} | dict(own=f"{of_grid(own, name).mean():+.2f}")
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-kept
 KEEP = (
@@ -919,12 +977,26 @@ def taus_of(worth: pd.DataFrame) -> pd.DataFrame:  # columns seed, parameters, i
     return pd.DataFrame({what: by(what) for what in ("parameters", "inherited")}).dropna()
 
 
-def judge_size(worth: pd.DataFrame) -> dict:
+MIDDLE = 900  # parameters; a critical reader looked above it
+
+
+def above_middle(worth: pd.DataFrame, level: float) -> dict:
+    "The same for the larger networks alone, as text."
+    taus = taus_of(worth[worth["parameters"] > MIDDLE])
+    if len(taus) < 2 or not (by := taus["parameters"] - taus["inherited"]).std() > 0:
+        return {}
+    ends = dict(zip(("big", "big_low", "big_high"), interval(by, level)))
+    ends |= dict(big_size=taus["parameters"].mean(), big_shared=taus["inherited"].mean())
+    return {name: f"{x:+.2f}" for name, x in ends.items()} | dict(middle=str(MIDDLE), big_n=str(len(taus)))
+
+
+def judge_size(worth: pd.DataFrame, level: float) -> dict:
     "Claim *size-predicts*."
     if not len(worth):
         return dict(ABSENT)
     taus = taus_of(worth)
     numbers = dict(size=taus["parameters"].mean(), shared=taus["inherited"].mean())
     numbers |= dict(least=worth["parameters"].min(), most=worth["parameters"].max())
+    numbers |= above_middle(worth, level)
     after = "; size {size:.2f}, inherited {shared:.2f}; networks of {least:,} to {most:,} parameters"
     return by_difference(taus["parameters"] - taus["inherited"], after=after, unit="of τ", **numbers)
