@@ -132,7 +132,7 @@ def said(n: int) -> str:  # how many differences
     )
 
 # %% ../../nbs/55d_cifar10_verdicts.ipynb #points
-def points(x: Sequence[float]) -> str:
+def points(x: np.ndarray) -> str:
     "A mean difference, for prose."
     return f"{np.mean(x):+.2f}"
 
