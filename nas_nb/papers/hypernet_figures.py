@@ -164,7 +164,7 @@ def table(
 ) -> pd.DataFrame:
     "Accuracy in %, mean ± standard deviation over seeds, beside the document's."
     parts = ("published", "hypernetwork", DOCUMENT), ("L1 as published", "DARTS + L1", DOCUMENT_L1)
-    rows = {}
+    rows: dict = {}
     for method, label, theirs in parts:
         for lam in sorted(theirs["lam"].unique(), reverse=True):
             of = epochs[(epochs["method"] == method) & np.isclose(epochs["lam"], lam)]
