@@ -31,7 +31,7 @@ PROFILES = dict(
 )  # fmt: skip
 
 # %% ../../nbs/95h_last_systems.ipynb #expected
-EXPECTED = dict(cpu="25 min on one core, seconds to redraw", quick="1 min", smoke="10 s")
+EXPECTED = dict(cpu="54 min on one core, seconds to redraw", quick="1 min", smoke="10 s")
 
 # %% ../../nbs/95h_last_systems.ipynb #claims-nao
 _UNIT = dict(smallest=0.25, unit="of what random search misses")
