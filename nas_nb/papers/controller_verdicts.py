@@ -290,18 +290,15 @@ def equal_seconds(equal: pd.DataFrame, child: float, timed: bool, tau: float) ->
     "What both miss after the seconds of a search by shared weights; `child`: seconds; `tau`: `ranking`."
     if not timed:
         names = dict.fromkeys(("enas", "nas", "after", "children", "random", "tau"), "–")
-        return (
-            dict(ours="seconds are not taken here", tested=False, needed="a profile that takes them") | names
-        )
+        none = dict(ours="seconds are not taken here", tested=False, needed="a profile that takes them")
+        return names | none
     ours = equal[equal["way"] == "shared"].sort_values("seed", kind="stable")
     after, missed = ours["seconds"].mean(), ours["missed"].to_numpy()
     other, drawn = (at_seconds(equal, rule, after) for rule in ("REINFORCE", "random"))
-    told = (
-        "after {after:.0f} seconds ({children:.0f} children) ENAS misses {enas:.1f} points, NAS {nas:.1f}; "
-    )
+    told = "after {after:.0f} seconds ({children:.0f} children) ENAS misses {enas:.1f} points, NAS {nas:.1f}"
     numbers = dict(enas=missed.mean(), nas=other.mean(), after=after, children=after / child)
     numbers |= dict(random=f"{drawn.mean():.1f}", tau=f"{tau:.2f}")
-    return dict(ours=told + INTERVAL, differences=other - missed) | numbers
+    return dict(ours=told + "; " + INTERVAL, differences=other - missed) | numbers
 
 # %% ../../nbs/54g_controller_verdicts.ipynb #beyond
 BEYOND = {

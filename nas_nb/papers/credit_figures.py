@@ -134,7 +134,7 @@ def _bars(ax, df):
 def plot_blind(df: pd.DataFrame) -> plt.Figure:
     "What an edge matters and what credit it gets; the edge in the blind spot, and agreement, over training."
     fig, axes = plt.subplot_mosaic("AABB;CCDD", figsize=(7.4, 5.6))
-    only = df[df["space"] == "convolutions only"]
+    only, n = df[df["space"] == "convolutions only"], df["seed"].nunique()
     _bars(axes["A"], only[only["step"] == only["step"].max()])
     blind = only[only["edge"] == 0]
     for name, label, color in (("exact", "the edge is cut", _DARK), ("backward", "one backward pass", _WINE)):
@@ -153,7 +153,6 @@ def plot_blind(df: pd.DataFrame) -> plt.Figure:
     axes["C"].set_ylabel("Spearman with cutting"), axes["C"].legend(loc="lower left")
     end = blind_edge(df).mean()
     told = f"{end['exact']:.2f} nats by cutting it, {end['backward']:.4f} from one backward pass"
-    n = df["seed"].nunique()
     headline(fig, f"With convolutions only, the edge that matters most gets no credit: {told} (n = {n})")
     return fig
 

@@ -336,8 +336,7 @@ SEARCHES = dict(
         cell_train_steps=117_300, cell_held=10_000,  # 150 epochs of all training images
         ways_searches=100, ways_counts=(10, 20, 30, 50, 100, 200, 300, 500, 1000),
     ),
-    cpu=dict(
-        search_seeds=10, image_seeds=10,
+    cpu=dict(search_seeds=10, image_seeds=10,
         image_more={"credit-assignment": 40, "random-search": 40, "credit-assignment-at-once": 35},
         cell_side=16, cell_channels=8, cell_cells=3, cell_size=16, cell_steps=600, cell_lr=0.05,
         cell_lr_alpha=0.0098, cell_cutout=0, cell_train_steps=500, cell_held=2000),
