@@ -359,4 +359,4 @@ def until_success(log: dict, found) -> list[float]:  # of `trace`; updates to su
     at = np.array(log["update"])
     ratio, since = np.array(log["snr"]) / np.array(log["gamma"]), np.diff(at, prepend=0)
     seen = [at <= (t or at[-1]) for t in found]
-    return [float(np.average(ratio[k, i], weights=since[k])) for i, k in enumerate(seen)]
+    return [float((ratio[k, i] * since[k]).sum() / since[k].sum()) for i, k in enumerate(seen)]

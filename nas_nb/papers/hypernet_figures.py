@@ -19,6 +19,8 @@ __all__ = ['LOGGED_EPOCHS', 'TABLE_EPOCHS', 'EPOCH_STEPS', 'IMAGES', 'DOCUMENT',
            'shown_comparable', 'bn_gain', 'judge_batch_norm', 'taus_of', 'above_middle', 'judge_size']
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #imports
+import math
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -856,7 +858,7 @@ def power_of(differences: pd.Series, smallest: float, level: float) -> str:
     if n < 2 or not sd > 0:
         return "–"
     line = stdtrit(n - 1, 0.5 + level / 200)
-    return f"{100 * (1 - nctdtr(n - 1, smallest / sd * n**0.5, line)):.0f}"
+    return f"{100 * (1 - nctdtr(n - 1, smallest / sd * math.sqrt(n), line)):.0f}"
 
 
 def other_part(found: dict, part: str, level: float) -> dict:  # `found`: from `judge_pairs`

@@ -505,7 +505,9 @@ def best_of_all(records: Sequence[dict], table: Table) -> pd.Series:  # index: s
         (r, n, s["shared"]) for r in plain for n, s in enumerate(r["result"]["searches"]) if "shared" in s
     ]
     seeds = [r["seed"] * r["config"]["block"] + n for r, n, _ in kept]
-    return pd.Series([true[np.argmin(losses)] for _, _, losses in kept], index=seeds, dtype=float)
+    return pd.Series(
+        [true[np.argsort(losses, kind="stable")[0]] for _, _, losses in kept], index=seeds, dtype=float
+    )
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #judge-quality-2
 def judge_quality(study, found: pd.DataFrame, own: pd.DataFrame, all_best: pd.Series) -> None:

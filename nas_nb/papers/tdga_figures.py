@@ -17,6 +17,7 @@ __all__ = ['LEVELS', 'SEARCHES', 'TICKS', 'RANDOM', 'NAMES', 'UNTRAINED', 'SPEED
            'judge_added', 'scratch_cited', 'speed_table', 'whole_speed', 'check_course']
 
 # %% ../../nbs/50b_tdga_figures.ipynb #figs-imports
+import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -144,7 +145,7 @@ def ahead_of_second(best: pd.Series, others: pd.DataFrame, images: int) -> dict[
     each, p = best - others.max(axis=1), best.mean() / 100
     cited = dict(ahead=f"{(best - others[others.mean().idxmax()]).mean():.1f}", images=f"{images}")
     cited |= dict(least=f"{each.min():.1f}", most=f"{each.max():.1f}")
-    return cited | dict(error=f"{100 * (p * (1 - p) / images) ** 0.5:.1f}")
+    return cited | dict(error=f"{100 * math.sqrt(p * (1 - p) / images):.1f}")
 
 # %% ../../nbs/50b_tdga_figures.ipynb #graphs-vary
 def agreeing(pairs: Sequence[tuple[str, str]]) -> float:

@@ -117,7 +117,8 @@ def near_search(losses: torch.Tensor, start: int, seeds: Sequence[int], differen
     u = uniform(check_seeds(seeds), range(1), len(losses), _RACE, torch.float64)[0].T
     order = ((-u.log()).log() - weights).argsort(dim=1, stable=True)  # (searches, graphs)
     seen, at = losses[order], different.T - 1
-    best = seen.cummin(1).values.gather(1, at)  # (searches, looks)
+    least = torch.from_numpy(-np.maximum.accumulate(-seen.numpy(), axis=1))
+    best = least.gather(1, at)  # (searches, looks)
     first = (seen[:, None] == best[:, :, None]).long().argmax(2)
     return order.gather(1, first).T
 
