@@ -525,3 +525,10 @@ def test_a_claim_has_one_text_in_all_profiles(small):
         if path.exists()
     ]
     assert larger and all(known(small) <= known(path) for path in larger)
+
+
+@pytest.mark.parametrize("x, told", [([0.1], {}), ([0.1, 0.1], {}), ([0.0, 0.2], {"a": "+0.10"})])
+def test_a_part_without_spread_has_no_interval_to_tell(x, told):
+    found = F.other_part(dict(differences=dict(a=np.array(x))), "a", 95)
+    assert {k: found[k] for k in found if k == "a"} == told and len(found) == 3 * len(told)
+    assert F.other_part(dict(differences=np.array(x)), "a", 95) == F.other_part({}, "a", 95) == {}

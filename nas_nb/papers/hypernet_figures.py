@@ -863,9 +863,11 @@ def power_of(differences: pd.Series, smallest: float, level: float) -> str:
 
 def other_part(found: dict, part: str, level: float) -> dict:  # `found`: from `judge_pairs`
     "Mean and interval of one part, as text."
-    if part not in (found.get("differences") if isinstance(found.get("differences"), dict) else {}):
+    parts = found.get("differences")
+    x = np.asarray(parts.get(part, ()) if isinstance(parts, dict) else ()).tolist()
+    if len(set(x)) < 2:  # a small profile
         return {}
-    ends = zip(("", "_low", "_high"), interval(found["differences"][part], level))
+    ends = zip(("", "_low", "_high"), interval(x, level))
     return {f"{part}{end}": f"{x:+.2f}" for end, x in ends}
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #span-expected
