@@ -497,25 +497,26 @@ ROOM = "a space with more room"
 SAID = "{mean:+.3f} ({level:.4g} % interval {low:+.3f} to {high:+.3f}, n = {n})"
 
 
-def _decided(study, id: str, differences) -> str:
-    "The verdict of the rule; a small effect counts as one."
+def _weighed(study, id: str, differences) -> dict:
+    "What the rule of a claim makes of differences, of their worst part."
     rule, smallest = (study.stated[id][k] for k in ("rule", "smallest"))
-    found = weigh(rule, smallest, differences, level_of(study.stated, id), small=True)
-    return found["verdict"].split(",")[0]
+    return weigh(rule, smallest, differences, level_of(study.stated, id), small=True)
+
+
+def _decided(study, id: str, differences) -> str:
+    "The verdict; a small effect counts as one."
+    return _weighed(study, id, differences)["verdict"].split(",")[0]
 
 
 def _holds_0(study, id: str, differences) -> bool:
-    "Whether the interval, of the worst part, has both signs."
-    rule, smallest = (study.stated[id][k] for k in ("rule", "smallest"))
-    found = weigh(rule, smallest, differences, level_of(study.stated, id), small=True)
+    "Whether the interval has both signs."
+    found = _weighed(study, id, differences)
     return found["low"] <= 0 <= found["high"]
 
 
 def in_short(study, id: str, differences) -> str:
     "The mean and the interval, of the worst part."
-    rule, smallest = (study.stated[id][k] for k in ("rule", "smallest"))
-    found = weigh(rule, smallest, differences, level_of(study.stated, id), small=True)
-    return "{mean:+.3f} ({low:+.3f} to {high:+.3f})".format(**found)
+    return "{mean:+.3f} ({low:+.3f} to {high:+.3f})".format(**_weighed(study, id, differences))
 
 # %% ../../nbs/95c_arena_figures.ipynb #judge-pairs-2
 def judge_pairs(

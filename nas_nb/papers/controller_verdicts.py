@@ -17,6 +17,7 @@ import pandas as pd
 from ..claims import weigh
 from .children_figures import at_seconds, by_way
 from .controller_figures import ARTICLE, best_rate, judged, lower, of, times
+from ..tables import kendall
 
 # %% ../../nbs/54g_controller_verdicts.ipynb #cost
 INTERVAL = "{mean:+.2f}, {level:.3g} % interval {low:+.2f} to {high:+.2f} (n = {n})"
@@ -241,10 +242,8 @@ _RANKED = "; shared weights rank networks with τ = {tau} (n = {networks})"
 
 def ranking(worth: pd.DataFrame, space: str) -> float:  # from `worth_table`
     "Kendall's τ of accuracy with shared weights and from scratch, over the drawn networks of a space."
-    from scipy.stats import kendalltau  # takes a second
-
     rows = worth[worth["space"] == space]
-    return float(kendalltau(rows["inherited"], rows["trained"])[0])
+    return kendall(rows["inherited"], rows["trained"])
 
 
 def _if_ranked(worth: pd.DataFrame, space: str) -> dict:
