@@ -202,7 +202,8 @@ def told_course(course: pd.DataFrame) -> tuple[str, str]:  # title, alternative 
     there = {name: f"{np.isfinite(x).sum()} of {len(x)}" for name, x in until.items()}
     words = [f"{name} {x.median():.1f} ({there[name]} searches)" for name, x in until.items()]
     alt = f"10⁹ multiply-adds until a cell stays among the best 1 %, median: {', '.join(words)}."
-    told = [f"{name} after {x.median():.1f}" for name, x in until.items() if name in (CREDIT, "REINFORCE")]
+    when = lambda x: f"after {x.median():.1f}" if np.isfinite(x.median()) else "not"
+    told = [f"{name} {when(x)}" for name, x in until.items() if name in (CREDIT, "REINFORCE")]
     title = f"Among the best 1 % for good (medians, 10⁹ multiply-adds): {', '.join(told)}"
     first = course[course["name"] == "SNAS"]["computing"].min()
     at_once = "SNAS" in until and bool((until["SNAS"] <= first).all())

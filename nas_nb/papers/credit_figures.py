@@ -320,8 +320,8 @@ def plot_toy(right: dict[str, np.ndarray], every: int) -> plt.Figure:
                 x * times, mean - half, mean + half, color=TOY_LOOKS[m]["color"], alpha=0.15, lw=0
             )
             ax.plot(x * times, mean, label=m, **TOY_LOOKS[m])
-        if m in PUBLIC_TOY:
-            axes[0].plot((500, 1000, 2000), PUBLIC_TOY[m][1:], "x", color=TOY_LOOKS[m]["color"], ms=5)
+        seen = [(n, y) for n, y in zip((500, 1000, 2000), PUBLIC_TOY.get(m, ())[1:]) if n <= x[-1]]
+        axes[0].plot(*np.array(seen).reshape(-1, 2).T, "x", color=TOY_LOOKS[m]["color"], ms=5)
     axes[0].plot([], [], "x", color="0.3", ms=5, label="public code, 1 or 3 trials")
     most = every * (len(found) - 1)
     axes[0].set(xlabel="iterations", ylabel="right positions of 10\n(mean, 95 % interval)", ylim=(0, 10.2))
