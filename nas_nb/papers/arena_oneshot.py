@@ -84,9 +84,10 @@ def probabilities(method) -> torch.Tensor:  # (edges, operations)
 MAKERS |= {
     "credit assignment": lambda space, seed, steps, lr: Credit(space, lr, seed),
     "credit assignment, mended": lambda space, seed, steps, lr: MendedCredit(space, lr, seed),
+    "credit assignment ×10": lambda space, seed, steps, lr: Credit(space, 10 * lr, seed),
     "credit assignment, exact": lambda space, seed, steps, lr: ExactCredit(space, lr, seed),
 }
-SAMPLED += ("credit assignment", "credit assignment, mended", "credit assignment, exact")
+SAMPLED += tuple(name for name in MAKERS if name.startswith("credit"))
 
 # %% ../../nbs/95b_oneshot.ipynb #strongest
 @torch.no_grad()

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SAMPLES', 'LOSSES', 'CELL_METHODS', 'TELLING', 'AT_ONCE', 'GROWN', 'WAYS', 'equal_tries', 'shared_accuracy',
-           'table_search', 'table_run', 'table_cost_run', 'cell_run', 'table_searches', 'image_searches',
-           'all_table_searches', 'all_image_searches', 'table_costs', 'all_cell_searches', 'grown_run', 'the_grown',
-           'all_ways', 'written']
+           'table_search', 'table_run', 'table_cost_run', 'cell_run', 'table_searches', 'fresh_searches',
+           'image_searches', 'all_table_searches', 'all_fresh_searches', 'all_image_searches', 'table_costs',
+           'image_costs', 'all_cell_searches', 'grown_run', 'the_grown', 'all_ways', 'written']
 
 # %% ../../nbs/95e_credit_search.ipynb #imports
 from collections.abc import Callable
@@ -178,13 +178,13 @@ def _retrained(m, form, batches, test, norm, how_long, seed):
 # %% ../../nbs/95e_credit_search.ipynb #plan
 def _named(methods, first):  # label, and what differs
     names = [m.replace("_", " ").replace(" mended", ", mended") for m in methods]
-    label = lambda name: name.replace(", ", "-").replace(" ", "-")
+    label = lambda name: name.replace(", ", "-").replace(" ×", "-").replace(" ", "-")
     return [(label(name), dict(method=name, null=False, first=first)) for name in names]
 
 
-def _blocks(cfg, kind, table, rows, n):
+def _blocks(cfg, kind, table, rows, n, seen=0):  # seen: seeds that are left out
     sizes = dict(table=table, steps=cfg.search_steps, looks=cfg.search_looks, block=cfg.search_block)
-    seeds = range(cfg.first_seed, cfg.first_seed + n, cfg.search_block)
+    seeds = range(cfg.first_seed + seen, cfg.first_seed + seen + n, cfg.search_block)
     return [row | sizes | dict(label=f"{kind}-{label}", seed=s) for s in seeds for label, row in rows]
 
 
@@ -200,6 +200,12 @@ def table_searches(cfg) -> list[dict]:
     return _blocks(cfg, "search", "digits", rows, cfg.search_seeds)
 
 
+def fresh_searches(cfg) -> list[dict]:
+    "On digits, too, with seeds that nobody had seen when *near-rank* was written."
+    rows = _named(("credit_assignment", "DARTS", "SNAS"), cfg.search_steps // 3)
+    return _blocks(cfg, "fresh", "digits", rows, cfg.fresh_seeds, cfg.search_seeds)
+
+
 def image_searches(cfg) -> list[dict]:
     "Searches in the space of the table of images, CIFAR-10 at 16×16."
     rows = [*_named(cfg.image_methods, cfg.search_steps // 3), AT_ONCE] if cfg.image_seeds else []
@@ -211,6 +217,11 @@ def image_searches(cfg) -> list[dict]:
 def all_table_searches(study, data) -> list[dict]:
     "The records of `table_searches`; `data`: of `study.about`."
     return [study.run(table_run, data=data, **asked) for asked in table_searches(study.cfg)]
+
+
+def all_fresh_searches(study, data) -> list[dict]:  # `data`: of `study.about`
+    "The records of `fresh_searches`."
+    return [study.run(table_run, data=data, **asked) for asked in fresh_searches(study.cfg)]
 
 
 def all_image_searches(study, load: Callable) -> list[dict]:  # `load()`: what is known of the images
@@ -225,6 +236,13 @@ def table_costs(study) -> dict[str, list[float]]:  # method → multiply-adds of
     methods = list(dict.fromkeys(asked["method"] for asked in table_searches(study.cfg)))
     asked = dict(label="search-cost", methods=methods, table="digits", steps=20, seed=study.cfg.first_seed)
     return study.run(table_cost_run, **asked)["result"]["multiply_adds"]
+
+
+def image_costs(study) -> dict[str, list[float]]:  # as `table_costs`
+    "The same on images; empty if the profile does not search them."
+    methods = list(dict.fromkeys(asked["method"] for asked in image_searches(study.cfg)))
+    asked = dict(label="image-cost", methods=methods, table="cifar16", steps=20, seed=study.cfg.first_seed)
+    return study.run(table_cost_run, **asked)["result"]["multiply_adds"] if methods else {}
 
 # %% ../../nbs/95e_credit_search.ipynb #plan-cell
 def all_cell_searches(study, load: Callable) -> list[dict]:  # `load()`: what is known of the images
