@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PUBLIC_TOY', 'CHANNELS', 'TOY_LOOKS', 'section_2', 'limit', 'cost_table', 'share', 'blind_table', 'gains', 'ends',
            'blind_edge', 'plot_blind', 'draw_on_cell', 'edges_at', 'temperature_at', 'contribution_panels',
-           'contribution_player', 'toy_right', 'channels_until', 'toy_table', 'short', 'plot_toy', 'told_toy',
-           'rnn_table', 'still', 'rnn_wide', 'written_table', 'plot_rnn', 'told_rnn']
+           'contribution_player', 'toy_right', 'channels_until', 'nine_until', 'toy_table', 'short', 'plot_toy',
+           'told_toy', 'rnn_table', 'still', 'rnn_wide', 'written_table', 'plot_rnn', 'told_rnn']
 
 # %% ../../nbs/53b_credit_figures.ipynb #imports
 import math
@@ -274,6 +274,15 @@ def channels_until(
     return (look - at_least).clip(0) * every * CHANNELS[method] / 1000
 
 # %% ../../nbs/53b_credit_figures.ipynb #toy-table
+def nine_until(
+    records: list[dict], when: str
+) -> dict[str, np.ndarray]:  # of `toy_nine_run`; method → (trials,)
+    "Channels until enough positions are right, `when`: first or stays; all of them if that never happens."
+    found, steps = [r["result"][when] for r in records], records[0]["config"]["steps"]
+    joined = {m: np.concatenate([row[m] for row in found]) for m in found[0]}
+    return {m: CHANNELS[m] * np.where(x < 0, steps, x).clip(1) for m, x in joined.items()}
+
+
 def toy_table(right: dict[str, np.ndarray], every: int, ms: dict[str, float]) -> pd.DataFrame:
     "Right positions after 500, 1,000 and 2,000 iterations, ours and the public code's, and what 9 cost."
     rows, last = {}, len(next(iter(right.values()))) - 1
@@ -309,8 +318,8 @@ TOY_LOOKS = {
 } | {m: dict(color=STYLE[m]["color"], linestyle="-") for m in ("ProxylessNAS", "SNAS", "DARTS")}
 
 # %% ../../nbs/53b_credit_figures.ipynb #toy-plot
-def plot_toy(right: dict[str, np.ndarray], every: int) -> plt.Figure:
-    "Right positions over iterations, and over the channels computed."
+def plot_toy(right: dict[str, np.ndarray], every: int, nine: dict[str, np.ndarray] = {}) -> plt.Figure:
+    "Right positions over iterations, and over the channels computed; `nine`: channels until nine are right."
     fig, axes = plt.subplots(1, 2, figsize=(7.4, 4.2), sharey=True)
     for m, found in right.items():
         x, mean = every * np.arange(len(found)), found.mean(1)
@@ -323,6 +332,12 @@ def plot_toy(right: dict[str, np.ndarray], every: int) -> plt.Figure:
         seen = [(n, y) for n, y in zip((500, 1000, 2000), PUBLIC_TOY.get(m, ())[1:]) if n <= x[-1]]
         axes[0].plot(*np.array(seen).reshape(-1, 2).T, "x", color=TOY_LOOKS[m]["color"], ms=5)
     axes[0].plot([], [], "x", color="0.3", ms=5, label="public code, 1 or 3 trials")
+    for m, x in nine.items():
+        low, mid, high = np.quantile(x, (0.25, 0.5, 0.75))
+        apart = [[mid - low], [high - mid]]
+        axes[1].errorbar(mid, 9, xerr=apart, fmt="D", color=TOY_LOOKS[m]["color"], ms=5, mec="k", zorder=5)
+    if nine:
+        axes[0].plot([], [], "D", color="w", mec="k", ms=5, label="nine right, first time")
     most = every * (len(found) - 1)
     axes[0].set(xlabel="iterations", ylabel="right positions of 10\n(mean, 95 % interval)", ylim=(0, 10.2))
     axes[1].set(xlabel="channels computed at a position", xlim=(0, most))

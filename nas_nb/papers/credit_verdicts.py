@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['INTERVAL', 'constant', 'time', 'blind', 'approximate', 'better_way', 'toy_reinforce', 'toy_baseline', 'toy_parsec',
-           'toy_work', 'retrained', 'judge_searches', 'as_far', 'identity', 'separable', 'small', 'percent_range',
-           'rnn_given', 'rnn_own', 'rnn_dead', 'rnn_rounded', 'rnn_mended', 'ways']
+           'toy_work', 'judge_toy_half', 'retrained', 'judge_searches', 'judge_ranks', 'as_far', 'judge_as_far',
+           'identity', 'separable', 'small', 'percent_range', 'rnn_given', 'rnn_own', 'rnn_dead', 'rnn_rounded',
+           'rnn_mended', 'ways']
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #imports
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from nas_nb.papers.credit_ends import (
     AT_ONCE,
     CREDIT,
     ENOUGH,
+    FAST,
     MENDED,
     NULL_IDENTITY,
     PERMUTED,
@@ -29,6 +31,7 @@ from nas_nb.papers.credit_ends import (
     lead,
     mean_of,
     needed,
+    sooner,
     uniform_parameters,
     way_leads,
 )
@@ -125,6 +128,16 @@ def toy_work(right: dict[str, np.ndarray], every: int) -> dict:
         found |= dict(tested=False, needed="a look in every iteration")
     return found
 
+# %% ../../nbs/95g_credit_verdicts.ipynb #toy-half
+def judge_toy_half(study, first: dict[str, np.ndarray], stays: dict[str, np.ndarray]) -> None:
+    "Judge channels until nine are right, first and for good: method → (trials,), of `nine_until`."
+    apart = lambda until: np.log2(until["DARTS"]) - np.log2(until["credit"])
+    medians = {m.lower(): np.median(x) for m, x in first.items()}
+    medians |= {f"{m.lower()}_stays": f"{np.median(x):,.0f}" for m, x in stays.items()}
+    told = "{darts:.0f} against {credit:.0f} channels (medians), "
+    told += INTERVAL.replace("{mean:+.2f},", "{mean:+.2f} doublings,")
+    judge_leads(study, "toy-half", {"": apart(first)}, told, also=("for good", apart(stays)), **medians)
+
 # %% ../../nbs/95g_credit_verdicts.ipynb #retrained
 def retrained(found: pd.DataFrame, pictured: pd.DataFrame, level: float) -> dict:  # percent
     "The accuracy of credit's cell, three times; on images its gain with an interval."
@@ -155,11 +168,29 @@ def judge_searches(study, digits: tuple, images: tuple) -> None:  # each: from `
     judge_leads(study, "near", near, **cited)
     judge_leads(study, "retrained", **retrained(digits[0], images[0], level_of(study.stated, "retrained")))
     _judge(study, "image-random", images, RANDOM)
+    moved = accuracy_of(images[0], FAST, "entropy")
+    _judge(
+        study, "image-fast", images, RANDOM, FAST, entropy=f"{100 * moved.mean():.0f}" if len(moved) else "–"
+    )
     left = {m.split()[0].lower(): accuracy_of(images[0], m, "entropy") for m in (CREDIT, "REINFORCE")}
     told = {f"{m}_entropy": f"{100 * x.mean():.0f}" if len(x) else "–" for m, x in left.items()}
     _judge(study, "search-reinforce", images, "REINFORCE", **told)
     _judge(study, "weights-first", images, AT_ONCE)
     _judge(study, "search-mended", images, CREDIT, MENDED)
+
+# %% ../../nbs/95g_credit_verdicts.ipynb #ranks
+_RANKS = INTERVAL.replace("{mean:+.2f},", "{mean:+.2f} of percentile,")
+
+
+def judge_ranks(study, again: pd.DataFrame, images: pd.DataFrame) -> None:  # each: from `search_table`
+    "Judge percentiles of what credit finds less those of DARTS's and SNAS's."
+    for id, df in (("near-rank", again), ("near-images", images)):
+        near, fast = (
+            {m: lead(df, one, m, "percentile") for m in ("DARTS", "SNAS")} for one in (CREDIT, FAST)
+        )
+        told: dict = {m.lower(): f"{x.mean():+.2f}" if len(x) else "–" for m, x in near.items()}
+        other = dict(also=("at ten times the rate", fast)) if min(map(len, fast.values())) else {}
+        judge_leads(study, id, near, _RANKS, **told, **other)
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #as-far
 def as_far(course: pd.DataFrame) -> dict:
@@ -175,6 +206,22 @@ def as_far(course: pd.DataFrame) -> dict:
     told = "{credit} against {snas}·10⁹ multiply-adds (medians), SNAS at its first look in {at_once} of {n}"
     numbers = medians | there | dict(at_once=at_once, n=len(until["SNAS"]))
     return dict(ours=told, tested=False, needed="a space in which SNAS takes longer") | numbers
+
+# %% ../../nbs/95g_credit_verdicts.ipynb #as-far-images
+_DOUBLINGS = INTERVAL.replace("{mean:+.2f},", "{mean:+.2f} doublings,")
+
+
+def judge_as_far(study, course: pd.DataFrame, top: float = 0.9) -> None:  # `course`: on images
+    "Judge the computing until a cell stays above the quantile `top` of the space, SNAS's against credit's."
+    until = {name: computing_until(course, name, top) for name in ("SNAS", CREDIT, FAST)}
+    credit, fast = (sooner(course, top, one) if len(until["SNAS"]) else [] for one in (CREDIT, FAST))
+    there = {key: int(np.isfinite(x).sum()) for key, x in zip(("snas", "credit", "fast"), until.values())}
+    at_once = int((until["SNAS"] <= course.loc[course["name"] == "SNAS", "computing"].min()).sum())
+    told = _DOUBLINGS + "; SNAS gets there in {snas} of {n}, at its first look in {at_once}"
+    counts = there | dict(at_once=at_once, credit_n=len(until[CREDIT]), fast_n=len(until[FAST]))
+    late = "a space in which SNAS takes longer" if 2 * at_once > len(until["SNAS"]) else ""
+    also = ("at ten times the rate", fast) if len(fast) else ()
+    judge_leads(study, "as-far-images", {"": credit}, told, also=also, unless=late, **counts)
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #cell
 def _waits(n, planned):
