@@ -6,7 +6,7 @@
 __all__ = ['SPACES', 'YARD', 'LOOK', 'ROWS', 'FLOOR', 'GROUP', 'HEATS', 'ROOM', 'SAID', 'returned', 'regrets', 'of_seeds',
            'mean_at', 'missed', 'deciding', 'against', 'beyond_random', 'room_over', 'above_flips', 'brief',
            'plot_regret', 'mean_of', 'ahead', 'told_regret', 'shares', 'plot_shares', 'told_shares', 'steps',
-           'plot_steps', 'told_steps', 'spread_over_steps', 'plot_heats', 'told_heats', 'plot_two', 'told_two',
+           'plot_steps', 'told_steps', 'spread_over_steps', 'eased', 'plot_heats', 'told_heats', 'plot_two', 'told_two',
            'joined', 'said_mean', 'ahead_from', 'in_short', 'judge_pairs', 'judge_lookup', 'Looked', 'judge_random',
            'judge_tdga', 'judge_controllers', 'judge_flips', 'judge_returned', 'judge_steps']
 
@@ -397,11 +397,18 @@ def spread_over_steps(runs: dict, rule: str, at: int, steps) -> dict:  # table �
     names = [rule if step == usual else f"{rule} from {step:g}" for step in steps]
     found = {}
     for table in deciding(runs):
-        ends = np.stack([of_seeds(runs[table][name], at)[0] for name in names])
+        each = [of_seeds(runs[table][name], at)[0] for name in names]
+        ends = np.stack([x[: min(map(len, each))] for x in each])  # one of them may have fewer searches
         groups = np.array_split(ends, max(1, ends.shape[1] // GROUP), axis=1)
         means = np.stack([group.mean(1) for group in groups], axis=1)
         found[SPACES[table]] = (means.max(0) - means.min(0)) / missed(runs[table])
     return found
+
+
+def eased(runs: dict, at: int, steps) -> dict:  # table → (groups,)
+    "How much more first steps matter with SNG than with ASNG, group by group."
+    sng, asng = (spread_over_steps(runs, rule, at, steps) for rule in ("SNG", "ASNG"))
+    return {table: x - asng[table][: len(x)] for table, x in sng.items()}
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-heat
 HEATS = ("cold TDGA", "TDGA at 0.5", "TDGA", "TDGA at 8")  # T = 0, 0.5, 2 (published), 8 points
@@ -656,13 +663,15 @@ def judge_tdga(study, at: Looked) -> None:
     told = dict(before=at.mean("TDGA"), miss=end("TDGA"), chance=end("exact"))
     judge_lookup(study, "lookup-tdga", lambda: at.beats("TDGA", 5000, tables=1), **told)
     for id, (other, name) in _PAIRS.items():
-        told = dict(warm=end(name), other=end(other))
+        told = dict(warm=end(name), rival=end(other))
         told |= dict(cold=at.different("cold TDGA"), different=at.different(name))
         macro = lambda name: at.mean(name, "", at.late, "nasbenchmacro")
         told |= dict(warm_macro=macro(name), other_macro=macro(other))
         versus = lambda: against(at.runs, other, name, 5000, tables=1)
         room = lambda: room_over(at.runs, other, 5000, tables=1)
-        judge_lookup(study, f"lookup-{id}", versus, room, **told)
+        half = lambda: ("at T = 0.5", against(at.runs, other, HEATS[1], 5000, tables=1))
+        also = half if id == "tdga-ga" else tuple
+        judge_lookup(study, f"lookup-{id}", versus, room, also, **told)
 
 # %% ../../nbs/95c_arena_figures.ipynb #judge-controllers
 _DEEP = {"controller-10": "controller ×10", "ppo-10": "controller, PPO ×10", "pnas": "PNAS"}
@@ -710,6 +719,8 @@ def judge_steps(study, first: Looked, delta0: Sequence[float]) -> None:  # first
     alike, eases = (first.of(study, f"lookup-{id}") for id in ("alike", "eased"))
     apart = lambda: joined({name: against(alike.runs, name, "ASNG", 5000) for name in others})
     judge_lookup(study, "lookup-alike", apart, **told(alike, first.late))
-    spread = lambda rule: spread_over_steps(eases.runs, rule, first.last, (1.0, 0.1, 0.01))
-    eased = lambda: {table: x - spread("ASNG")[table] for table, x in spread("SNG").items()}
-    judge_lookup(study, "lookup-eased", eased, sng=eases.mean("SNG from 0.01"), **told(eases, first.last))
+    sng = dict(sng=eases.mean("SNG from 0.01"), sng_one=eases.mean("SNG from 1"))
+    few = lambda: eased(eases.runs, first.last, (1.0, 0.1, 0.01))
+    all_of_them = lambda: ("with 0.001, too", eased(eases.runs, first.last, tuple(delta0)))
+    judge_lookup(study, "lookup-eased", few, also=all_of_them, **sng, **told(eases, first.last))
+    judge_lookup(study, "lookup-eased-long", lambda: eased(eases.runs, 5000, tuple(delta0)))

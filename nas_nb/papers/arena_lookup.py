@@ -696,7 +696,7 @@ _ON_BOTH = "independent searches, after 1,000 evaluations, on both public tables
 _ON_EACH = _ON_BOTH + "random search, its exact mean, less that of "
 LOOKUP_CLAIMS: dict[str, dict] = {
     "lookup-asng": dict(
-        claim="With 1,000 evaluations ASNG's most likely architecture beats random search, by look-up",
+        claim="With 1,000 evaluations ASNG's most likely architecture, from δ⁰ = 1, beats random search",
         source="asng-nas, section 3.2, implied", document="not compared",
         criterion=_ON_EACH + "ASNG's most likely architecture", **_LOWER),
     "lookup-sng": dict(
@@ -804,7 +804,8 @@ LOOKUP_CLAIMS |= {
         criterion=_LONG.format("random search, its exact mean,") + "2, the best seen", **_BETTER),
     "lookup-tdga-ga": dict(
         claim="On NAS-Bench-201, with 5,000 evaluations, TDGA (T = 2 points) beats a simple GA",
-        criterion=_LONG.format("the GA") + "2, each the best seen", **_NO_NUMBER, **_BETTER),
+        criterion=_LONG.format("the GA") + "2, each the best seen; not tested if the verdict is another one"
+        " at T = 0.5 (added after the records had been seen)", **_NO_NUMBER, **_BETTER),
 }  # fmt: skip
 LOOKUP_CLAIMS |= {
     f"lookup-temperature-{name}": dict(
@@ -828,7 +829,14 @@ LOOKUP_CLAIMS |= {
         exploratory="rewritten after its records were seen: single searches counted their own scatter",
         raised=_FIVE,
         criterion="groups of 50 searches, after 1,000 evaluations, on both public tables: largest less"
-        " smallest mean regret over δ⁰ = 1, 0.1 and 0.01, of SNG less that of ASNG", **_BETTER),
+        " smallest mean regret over δ⁰ = 1, 0.1 and 0.01, of SNG less that of ASNG; not tested if the verdict"
+        " is another one with 0.001, too", **_BETTER),
+    "lookup-eased-long": dict(
+        claim="With 5,000 evaluations ASNG eases the influence of the first step, from 1 to 0.001",
+        figure="lookup-first-step", source="asng-nas, section 3.1", document="eased",
+        exploratory="written after its records were seen",
+        criterion="groups of 50 searches, after 5,000 evaluations, on both public tables: largest less"
+        " smallest mean regret over δ⁰ = 1, 0.1, 0.01 and 0.001, of SNG less that of ASNG", **_BETTER),
 }  # fmt: skip
 
 # %% ../../nbs/95a_lookup.ipynb #lookup-claims-returned
@@ -851,7 +859,7 @@ LOOKUP_CLAIMS |= {
 
 # %% ../../nbs/95a_lookup.ipynb #answer
 ANSWER = """**By look-up:** on NAS-Bench-201 a search sees accuracies after 12 epochs, and is judged after
-200. With {lookup-asng.last} evaluations ASNG misses {lookup-asng.miss} points of accuracy, random search
+200. With {lookup-asng.last} evaluations ASNG (δ⁰ = 1) misses {lookup-asng.miss} points, random search
 {lookup-asng.chance}, ASNG fed with coin flips {lookup-flips.asng}; on NAS-Bench-Macro ASNG misses
 {lookup-asng.macro}, random search {lookup-asng.easy}. Architectures that are equally good differ by
 about {lookup-asng.noise}, so there is little to win. **With a supernet**, on our own table: ASNG's cells lie

@@ -480,10 +480,10 @@ ONESHOT_CLAIMS |= {
 # %% ../../nbs/95b_oneshot.ipynb #claims-collapse
 ONESHOT_CLAIMS |= {
     "collapse": dict(
-        claim="DARTS collapses: longer searches replace convolutions by skip connections or nothing",
+        claim="DARTS collapses: in longer searches its cells lose live convolutions",
         figure="oneshot-collapse",
         source="DARTS+, Fair DARTS",
-        document="skip connections dominate late in the search",
+        document="skip connections dominate late in the search (not judged)",
         criterion=f"live convolutions of DARTS's cell after a tenth of the steps, minus the end's, {_FRESH}",
         rule="better",
         smallest=1.0,

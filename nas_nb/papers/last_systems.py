@@ -82,7 +82,8 @@ CLAIMS |= {
 _PICK = "of the best of 100 random encodings by SMASH score, "
 CLAIMS |= {
     "smash-pick": dict(
-        claim="What SMASH picks is better than a uniform draw, at this rate", figure="smash-scores",
+        claim="What SMASH picks at this rate, nearly always what shared weights pick, is better than a"
+        " uniform draw", figure="smash-scores",
         source=_BROCK,
         document="4.03 % error after 1.5 GPU days", criterion="percentile " + _PICK + "minus ½",
         rule="better", smallest=0.1, unit="of percentile", raised=_NINE),

@@ -450,7 +450,7 @@ def in_words(early: pd.DataFrame, late: pd.DataFrame, method: str) -> dict:
     "Live convolutions (mean) and percentiles (median) of a method at two looks, and what takes their place."
     at = lambda rows, value: of(rows, method, value).agg("median" if value == "percentile" else "mean")
     few, many = (f"{at(rows, 'convolutions'):.1f}" for rows in (late, early))
-    more = {k: f"{at(late, k) - at(early, k):+.1f}" for k in ("nones", "skips")}
+    more = {k: f"{at(late, k) - at(early, k):+.1f}" for k in ("nones", "skips", "pools")}
     return more | dict(
         many=many, few=few, early=f"{at(early, 'percentile'):.2f}", late=f"{at(late, 'percentile'):.2f}"
     )
