@@ -791,6 +791,77 @@ def test_computing_is_not_compared_where_most_trials_are_there_at_the_first_look
     assert found.get("tested", True) is tested and found["at_once"] == f"{100 * late / 6:.0f}"
 
 
+@pytest.fixture
+def judged(monkeypatch):  # what claims of the document are judged by: id → (told, differences, tested, …)
+    from nas_nb.papers.credit_claims import CLAIMS
+
+    found = {}
+    judge = lambda id, told, **more: found.update({id: dict(told=told) | more})
+    return SimpleNamespace(judge=judge, stated=CLAIMS, found=found)
+
+
+def _ended(**percentiles):  # name → of each seed
+    rows = [(name.replace("_", " "), s, p) for name, x in percentiles.items() for s, p in enumerate(x)]
+    return pd.DataFrame(rows, columns=["name", "seed", "percentile"])
+
+
+def test_ranks_are_paired_by_seed_and_other_rates_may_disagree(judged):
+    same = dict(credit_assignment=[0.9, 0.95] * 5, DARTS=[0.7] * 10, SNAS=[0.91, 0.94] * 5)
+    slow = _ended(**same | {f"{ends.FAST}": [0.2, 0.21] * 5})
+    verdicts.judge_ranks(judged, _ended(**same), slow)
+    near, images = judged.found["near-rank"], judged.found["near-images"]
+    assert near["differences"]["SNAS"].round(2).tolist() == [-0.01, 0.01] * 5 and near["tested"]
+    assert not images["tested"] and "ten times the rate" in images["needed"]
+
+
+def test_ranks_wait_for_searches(judged):
+    verdicts.judge_ranks(judged, _ended(), _ended(credit_assignment=[0.9] * 10))
+    assert not judged.found["near-rank"]["tested"] and not judged.found["near-images"]["tested"]
+
+
+def _course(**until):  # name → look from which on each search is among the best tenth; 9: never
+    rows = [
+        (name.replace("_", " "), s, (4.0 if name == "SNAS" else 1.0) * look, 0.95 if look >= at else 0.1)
+        for name, each in until.items()
+        for s, at in enumerate(each)
+        for look in (1, 2, 4)
+    ]
+    return pd.DataFrame(rows, columns=["name", "seed", "computing", "percentile"])
+
+
+def test_a_search_that_does_not_get_there_has_no_advantage():
+    course = _course(SNAS=[2, 2, 9], credit_assignment=[2, 9, 1])
+    assert ends.sooner(course, 0.9).tolist() == [2.0, -1.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    "snas, fast, tested",
+    [([2, 4] * 4, [1, 1, 2, 1] * 2, True), ([1] * 8, [1] * 8, False), ([2, 4] * 4, [9] * 8, False)],
+)
+def test_computing_on_images_is_judged_where_snas_takes_longer(judged, snas, fast, tested):
+    verdicts.judge_as_far(judged, _course(SNAS=snas, credit_assignment=[1, 1, 2, 1] * 2, **{ends.FAST: fast}))
+    assert judged.found["as-far-images"]["tested"] is tested
+
+
+def test_nine_of_ten_counts_channels_and_a_trial_that_never_gets_there():
+    from nas_nb.papers.credit_figures import CHANNELS, nine_until
+
+    record = lambda credit, darts: dict(
+        config=dict(steps=100), result=dict(first=dict(credit=credit, DARTS=darts))
+    )
+    first = nine_until([record([30, -1], [5, 7]), record([60], [0])], "first")
+    assert first["credit"].tolist() == [30 * CHANNELS["credit"], 100 * CHANNELS["credit"], 60]
+    assert first["DARTS"].tolist() == [50, 70, 10]
+
+
+def test_nine_for_good_may_decide_otherwise(judged):
+    credit, darts = np.array([100.0, 110] * 10), np.array([50.0, 60] * 10)
+    verdicts.judge_toy_half(judged, dict(credit=credit, DARTS=darts), dict(credit=credit, DARTS=8 * darts))
+    assert not judged.found["toy-half"]["tested"]
+    verdicts.judge_toy_half(judged, dict(credit=credit, DARTS=darts), dict(credit=credit, DARTS=darts))
+    assert judged.found["toy-half"]["tested"] and judged.found["toy-half"]["differences"].max() < 0
+
+
 def test_how_soon_a_way_stays_near_the_best():
     rows = [("GA", "an individual", n, m, m, m, m) for n, m in ((10, 3.0), (20, 0.05), (50, 0.2), (100, 0.1))]
     df = pd.DataFrame(rows, columns=["method", "way", "evaluations", "mean", "q25", "q50", "q75"])
