@@ -217,6 +217,30 @@ CLAIMS |= {
         rule="better", smallest=1.0, unit="doublings"),
 }  # fmt: skip
 
+# %% ../../nbs/53d_credit_claims.ipynb #claims-reuse
+_TRAINED = (
+    " less that of the best of as many random ones as the search's multiply-adds would train by themselves"
+)
+CLAIMS |= {
+    "at-once": dict(
+        claim="One backward pass updates all operators", figure="blindspot", source="section 2.4.1",
+        document="each operator can be updated at once",
+        criterion="arithmetic, on the records of the blind spot: on both spaces the mean size of the"
+        " contribution by one backward pass is above 1 % of that by cutting, on every edge",
+        exploratory="written after the records had been seen"),
+    "reuse": dict(
+        claim="On digits shared weights save training: credit's search finds better cells than its computing"
+        " would by training candidates", figure="search", source="section 3",
+        document="training is saved by using weights again",
+        criterion="accuracy of credit's cell" + _TRAINED + _DIGITS + ", of searches that nobody had seen",
+        **_POINTS),
+    "reuse-images": dict(
+        claim="On images, too, shared weights save training", figure="search", source="section 3",
+        document="training is saved by using weights again",
+        criterion="accuracy of credit's cell" + _TRAINED + _IMAGES,
+        **_POINTS, exploratory="written after the searches had been seen"),
+}  # fmt: skip
+
 # %% ../../nbs/53d_credit_claims.ipynb #claims-section-2
 CLAIMS |= {
     "weights-first": dict(
