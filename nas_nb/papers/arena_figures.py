@@ -263,7 +263,7 @@ def told_regret(df: pd.DataFrame) -> tuple[str, str]:
     evaluations = min(YARD, rows["evaluations"].max())
     most = {m: rows.loc[rows["name"] == m, "evaluations"].max() for m in names}
     notes = [f"{m} after {most[m]:,}" for m in names if most[m] < evaluations]
-    notes += [f"{m} is by means" for m in behind if ahead(rows, m, "mean") == len(tables)]
+    notes += [f"{m} leads by means only" for m in behind if ahead(rows, m, "mean") == len(tables)]
     where = "both public tables" if len(tables) == 2 else SPACES[tables[0]]
     title = (
         f"After {evaluations:,} evaluations {len(names) - len(behind)} of {len(names)} methods have a lower"

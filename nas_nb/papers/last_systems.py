@@ -44,7 +44,8 @@ CLAIMS: dict[str, dict] = {
         source=_LUO, document="2.11 % error after 1,000 networks; no comparison in the document",
         criterion=_BOTH.format("random search, exactly,"), rule="better", **_UNIT),
     "nao-evolution": dict(
-        claim="With 1,000 evaluations NAO, a small one, is not worse than regularised evolution, by look-up",
+        claim="With 1,000 evaluations NAO, a small one with 250 steps a round, is not worse than regularised"
+        " evolution, by look-up",
         figure="nao-regret", source=_LUO, document="as good as AmoebaNet with a fraction of its networks",
         criterion=_BOTH.format("evolution (a thousand searches in 95_arena)"), rule="not worse", **_UNIT),
     "nao-gradient": dict(
