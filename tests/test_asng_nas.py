@@ -321,6 +321,19 @@ def test_where_nothing_succeeds_the_figures_are_drawn():
     plt.close(asng_pairs.plot_pairs(same, "nothing"))
 
 
+def test_a_verdict_stands_only_where_other_readings_allow_it():
+    claims = dict(x=dict(rule="better", smallest=0.1))
+    worse, open_ = {"SNG": [-0.5, -0.4, -0.45]}, {"SNG": [-0.5, 0.6, -0.45]}
+    read = lambda mine, *others: asng_pairs.other_readings(
+        "x", claims, mine, {f"o{n}": (f"again {n}", x) for n, x in enumerate(others)}
+    )
+    assert read(worse, worse)[0] and read(worse)[0] and read(open_, worse)[0]
+    assert not read(worse, open_)[0] and not read(worse, worse, open_)[0]
+    _, said, cited = read(worse, open_)
+    assert said.startswith("; again 0: -0.12 (") and said.endswith(", SNG)") and cited["o0"] == "-0.12"
+    assert set(cited) == {"o0", "o0_low", "o0_high"}
+
+
 def test_titles_say_what_the_tables_say():
     right = figure4_of(dict(ASNG=ALWAYS, SNG=[[[10, 12], [0, 0]]], Adam=[[[0, 0], [11, 13]]]))
     wrong = figure4_of(dict.fromkeys(METHODS, NEVER))

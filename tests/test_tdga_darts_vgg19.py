@@ -472,7 +472,7 @@ def test_tables_and_figures(found):
     )
     samples = pd.DataFrame(
         dict(sampling=["a", "a", "b"], seed=[0, 1, 0], mixture=0.5, accuracy=[0.4, 0.5, 0.6])
-    )
+    ).assign(graph=["1100", "1010", "1111"])
     spread = pd.DataFrame({"differ": [0.2, 0.3], "differ by chance": [0.5, 0.4]}, index=["a", "b"])
     again = pd.DataFrame(dict(architecture=["plain", "best 1"], seed=0, accuracy=[0.5, 0.6]))
     records = {name: rows[0] for name, rows in runs.items()}
@@ -497,6 +497,17 @@ def test_entropy_map_is_that_of_the_population(found):
 def test_apart():
     assert P.apart(["1100", "1100", "0011"]) == pytest.approx((2 / 3, 0.5))
     assert np.isnan(P.apart(["1100"])[0])
+    assert P.each_apart(["1100", "1100", "0011"]) == [0, 100, 100]
+    assert P.cite_nets([dict(result=dict(graph="1100"))]) == {}
+    nets = [dict(result=dict(graph=graph)) for graph in ("1100", "1100", "0011")]
+    assert P.cite_nets(nets) == dict(nets="67", nets_chance="50", nets_least="0", nets_most="100")
+
+
+def test_gates_that_still_turn_are_those_of_the_last_looks():
+    looks = ["0000", "1111", "1110", "1100", "1101"]
+    records = [dict(result=dict(history=[dict(graph=graph) for graph in looks]))]
+    assert P.still_turning(records) == "1 to 4" and P.still_turning(records, gaps=2) == "1 to 1"
+    assert P.still_turning([dict(result=dict(history=[dict(graph="0")]))]) == "–"
 
 
 # -- verdicts --

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 import nas_nb.papers.tdga_lookup as L
 import nas_nb.papers.tdga_runs as D
@@ -191,9 +192,28 @@ def test_what_is_kept_is_read_again():
 # -- verdicts --
 
 
-def test_distances_count_gates():
-    found = V.distances(table(np.ones(8), start=5))
-    assert found.tolist() == [2, 1, 3, 2, 1, 0, 2, 1]
+def test_any_graph_can_stand_in_the_place_of_that_of_darts():
+    losses = np.random.default_rng(1).integers(0, 9, 8) / 10  # with ties
+    found = V.centred(table(1 + losses))
+    for graph, correlation in enumerate(found):
+        gates = [(graph ^ other).bit_count() for other in range(8)]
+        assert correlation == pytest.approx(spearmanr(gates, losses).statistic)
+
+
+def test_what_is_left_is_said_and_how_often_random_draws_find_the_best(supernets):
+    shares = [100 * V.hit(k, "near").mean() for k in supernets]
+    found = V.solved_by(supernets, "near")
+    assert found["near_all"] == f"{sum(x == 100 for x in shares)}" and set(found) == {
+        "near_share",
+        "near_all",
+        "near_rest",
+    }
+    fine = supernets[0]
+    losses = fine.table.loss[60]
+    best = fine._replace(searches=dict(near=dict(each={"6": dict(found=T.pack([losses.argmin()] * 4))})))
+    none = fine._replace(searches=dict(near=dict(each={"6": dict(found=T.pack([losses.argmax()] * 4))})))
+    assert V.solved_by([best, none], "near") == dict(near_share="50", near_all="1", near_rest="0")
+    assert V.solved_by([best], "near")["near_rest"] == "100"
 
 
 def test_graphs_apart_and_by_chance():

@@ -367,7 +367,7 @@ def draw_trace(axes, i: int, log: dict, delta0: list[float], null: dict) -> None
 def told_trace(log: dict, delta0: list[float], null: dict) -> tuple[str, str]:
     "Title and alternative text of the view."
     first, last, settled = delta0[0], delta0[-1], log["delta"][-1]
-    ends = f"δ ends between {min(settled):.2g} and {max(settled):.2g}"
+    ends = f"δ ends between {min(settled):.2g} and {max(settled):.2g} (one trial each)"
     middle = np.array(null["delta"])[:, 1]  # (times, δ⁰)
     shrinks = "it only shrinks" if (np.diff(middle, axis=0) <= 0).all() else "its median is lower at the end"
     falls = (middle[-1] < middle[0]).all()

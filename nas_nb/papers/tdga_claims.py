@@ -7,12 +7,13 @@ __all__ = ['ANSWER', 'CLAIMS']
 
 # %% ../../nbs/50g_tdga_claims.ipynb #answer
 ANSWER = """
-**The shortcuts that were tried help; whether the search adds to the graph of DARTS is not decided.**
-Trained from scratch, little more than an epoch, what TDGA finds has {scratch.best_mean} % test accuracy,
+**The shortcuts that were tried help after little more than an epoch; whether the search adds to the graph
+of DARTS is not decided.** Trained from scratch, what TDGA finds has {scratch.best_mean} % test accuracy,
 plain VGG19 {scratch.plain_mean} %, but the graph of DARTS alone has {scratch.darts_mean} %. With the shared
 weights of ten supernets TDGA is {random.uniform} nats ahead of uniform draws, level with as many neighbours
-of the graph of DARTS ({random.near} nats, {random.near_low} to {random.near_high}), and not told apart from
-that graph, with which it begins ({beyond.mean} nats, {beyond.low} to {beyond.high}).
+of the graph of DARTS ({random.near} nats, {random.near_low} to {random.near_high}; hardly more could be
+gained there, so that is not tested), and not told apart from that graph, with which it begins
+({beyond.mean} nats, {beyond.low} to {beyond.high}).
 The weights belong to the graph that they grew with.
 """.strip()
 
@@ -33,7 +34,7 @@ CLAIMS: dict[str, dict] = {
         figure="samplings", source="section 4.1", document="effective; no number", exploratory=_SEEN,
         criterion="fact: its graph has the highest accuracy with shared weights in every seed; by chance "
         "that happens with a probability below 0.01"),
-    "vary": dict(claim="The graphs that DARTS converges to differ from run to run",
+    "vary": dict(claim="The graphs that DARTS ends with differ from run to run",
         figure="samplings", source="section 3.2", document="the converged graphs vary",
         criterion="fact: they differ at least half as much as graphs with as many shortcuts drawn at random"),
     "bias": dict(claim="Shared weights suit the graph that α had, and others the less the more gates differ",
