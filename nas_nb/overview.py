@@ -124,8 +124,8 @@ NO_VALUE = (
 def is_own(
     row: dict,  # as `gather` returns it
 ) -> bool:
-    "Whether a claim is our own: no document has a value for it."
-    return row.get("document", "") in NO_VALUE
+    "Whether a claim is our own: no document has a value for it, or it goes beyond what one says."
+    return row.get("document", "") in NO_VALUE or row.get("source", "").startswith("ours")
 
 # %% ../nbs/06g_overview.ipynb #summed-up
 AIM = 0.1  # of all claims, at most so many open

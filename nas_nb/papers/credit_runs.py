@@ -191,7 +191,8 @@ def toy_nine_run(
     methods: list[str], trials: int, steps: int, enough: int, seed: int, device="cpu", ckpt=None
 ) -> dict:
     "first, stays: method → iterations until `enough` positions are right, and remain so; −1: never."
-    right, found = run_toy(Toy(range(seed, seed + trials)), methods, steps, 1), dict(first={}, stays={})
+    right = run_toy(Toy(range(seed, seed + trials)), methods, steps, 1)
+    found: dict[str, dict] = dict(first={}, stays={})
     for m, rows in right.items():
         there = rows >= enough  # (iterations, trials)
         found["first"][m] = torch.where(there.any(0), there.int().argmax(0), -1).tolist()

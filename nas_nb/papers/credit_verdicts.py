@@ -203,8 +203,9 @@ def judge_ranks(study, again: pd.DataFrame, images: pd.DataFrame) -> None:  # ea
             {m: lead(df, one, m, "percentile") for m in ("DARTS", "SNAS")} for one in (CREDIT, FAST)
         )
         told: dict = {m.lower(): f"{x.mean():+.2f}" if len(x) else "–" for m, x in near.items()}
-        other = dict(also=("at ten times the rate", fast)) if min(map(len, fast.values())) else {}
-        judge_leads(study, id, near, _RANKS, **told, **other)
+        if min(map(len, fast.values())):
+            told |= dict(also=("at ten times the rate", fast))
+        judge_leads(study, id, near, _RANKS, **told)
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #as-far
 def as_far(course: pd.DataFrame) -> dict:
@@ -228,7 +229,8 @@ _DOUBLINGS = INTERVAL.replace("{mean:+.2f},", "{mean:+.2f} doublings,")
 def judge_as_far(study, course: pd.DataFrame, top: float = 0.9) -> None:  # `course`: on images
     "Judge the computing until a cell stays above the quantile `top` of the space, SNAS's against credit's."
     until = {name: computing_until(course, name, top) for name in ("SNAS", CREDIT, FAST)}
-    credit, fast = (sooner(course, top, one) if len(until["SNAS"]) else [] for one in (CREDIT, FAST))
+    pairs = lambda one: sooner(course, top, one) if len(until["SNAS"]) else np.array([])
+    credit, fast = pairs(CREDIT), pairs(FAST)
     there = {key: int(np.isfinite(x).sum()) for key, x in zip(("snas", "credit", "fast"), until.values())}
     at_once = int((until["SNAS"] <= course.loc[course["name"] == "SNAS", "computing"].min()).sum())
     told = _DOUBLINGS + "; SNAS gets there in {snas} of {n}, at its first look in {at_once}"
@@ -254,7 +256,8 @@ def best_trained(table: str, n: int) -> float:  # percent
 def judge_reuse(study, id: str, df: pd.DataFrame, table: str, costs: dict) -> None:  # `df`: of `search_table`
     "Judge credit's cells against the best of as many cells as its computing would train."
     if CREDIT not in costs:
-        return judge_leads(study, id, {"": []})
+        judge_leads(study, id, {"": np.array([])})
+        return
     cfg = study.cfg
     n = trainings(costs[CREDIT], cfg.search_steps, cfg.search_steps // 3, DATA[table].steps)
     other, found = best_trained(table, max(1, n)), accuracy_of(df, CREDIT).to_numpy()
