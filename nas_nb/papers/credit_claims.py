@@ -12,8 +12,9 @@ the toy experiment it has {toy-reinforce.credit} of 10 positions right when REIN
 edge that is worth {blind.exact} nats gets {blind.backward}. **A plain recurrent network**, for the author's
 is not known, does learn what section 4.2 asks, in {rnn-own.adam} of {rnn-own.n} seeds; with a ReLU as its
 output {rnn-dead.adam} end at 0. With a supernet **credit's cells** are {search-random.mean} points from those
-of random search on digits, {image-random.mean} on images, and there, at one rate and length, at which θ
-hardly moves, {search-reinforce.mean} from REINFORCE's, most of which have a convolution on every edge."""
+of random search on digits, {image-random.mean} on images, and {image-fast.mean} there at ten times the rate,
+at which θ moves; there, at one rate and length, they are {search-reinforce.mean} from REINFORCE's, most of
+which have a convolution on every edge, as SNAS's have."""
 
 # %% ../../nbs/53d_credit_claims.ipynb #claims-cost
 CLAIMS: dict[str, dict] = {
