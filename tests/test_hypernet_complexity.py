@@ -463,6 +463,35 @@ def test_what_is_lost_between_some_lams_is_not_what_the_whole_span_loses():
     assert not len(F.grid_more({}, 100.0, [1e-4])[0])
 
 
+def test_a_search_that_cannot_lose_the_smallest_effect_is_not_judged():
+    "Two edges, two operations; b₁ moves the first edge by 1 between λ 0 and 1, where 0.5 would be enough."
+    counts = np.array([[100.0, 0.0], [100.0, 0.0]])
+    record = dict(result=dict(alpha=[[1.0, 0.0], [0.0, 0.1], [0.5, 0.0], [0.5, 0.0]]))
+    most = [F.could_lose([record], counts, [0.0, lam]) for lam in (0.4, 0.6, 6.0)]
+    assert most == [0.0, 1.0, 2.0] and F.could_lose([], counts, [0.0, 1.0]) == 0.0
+    table = pd.DataFrame(dict(method="raw count", seed=[0, 1, 2], lost=[0.1, 0.0, 0.1]))
+    idle, free = (F.judge_own(table, "raw count", x, 0.25) for x in (0.2, 0.25))
+    assert idle["tested"] is False and "46,900" in idle["needed"] and "tested" not in free
+    assert free["differences"].tolist() == [0.1, 0.0, 0.1] and F.judge_own(table, "no", 1.0, 0.25) == F.ABSENT
+
+
+def test_counts_and_rest_add_up_to_the_supernet():
+    network = R.network_for(images(8), 4, space=R.SMALL)
+    counts, rest = F.counts_and_rest(network)
+    assert counts.shape == (len(R.SMALL.edges), len(R.SMALL.ops))
+    assert counts.mean(1).sum() == pytest.approx(F.average_cell(network))
+    assert rest == R.size_of(network, Genotype((), (), (), ()))
+
+
+def test_the_share_that_is_lost_is_of_what_there_was():
+    look = lambda lam, n: dict(lam=lam, rule="every", parameters=n, correct=1, n=2)
+    search = lambda seed, a, b: dict(seed=seed, result=dict(discrete=[look(1.0, b), look(0.1, a)]))
+    told = F.share_lost([search(0, 30, 20), search(1, 10, 10), search(2, 50, 10)], 10, 20.0)
+    assert (told["first"], told["empty"], told["share"]) == ("1.00", "1", "83")
+    assert int(told["share_low"]) <= 83 <= int(told["share_high"])
+    assert F.share_lost([], 10, 20.0) == {} and "share" not in F.share_lost([search(0, 10, 10)] * 2, 10, 20.0)
+
+
 def test_power_grows_with_the_effect_and_is_unknown_without_spread():
     few = pd.Series([-1.0, 0.0, 1.0, 0.5, -0.5])
     chances = [int(F.power_of(few, effect, 99)) for effect in (0.25, 1.0, 4.0)]

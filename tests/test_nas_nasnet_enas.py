@@ -110,7 +110,11 @@ def test_errors_are_paired_by_the_seeds_that_both_ways_have():
     df = ends.errors_table(shared, final(0.6, 0.7, 0.8), scratch, final(0.9, 0.9))
     assert ends.by_way(df, "shared", "scratch") == pytest.approx([-30, -20])
     assert ends.by_way(df, "shared", "drawn") == pytest.approx([0, 10, 20])
-    assert "15 times" in ends.told_errors(df)
+    alike = pd.DataFrame(dict(space="macro", inherited=[1.0, 2.0, 3.0], trained=[5.0, 6.0, 7.0]))
+    told = ends.told_errors(df, alike)
+    assert "15 times" in told and told.endswith("; shared weights rank networks (τ = 1.00)")
+    against = alike.assign(trained=[7.0, 6.0, 5.0])
+    assert ends.told_errors(df, against).endswith("do not rank networks (τ = -1.00)")
 
 
 def test_what_is_missed_is_that_of_the_last_look_within_the_seconds():
@@ -191,3 +195,7 @@ def test_regrets_of_chance_are_told_with_the_rate_that_they_are_of():
     told = verdicts.learns(df, 40, 0.01)
     assert [told[k] for k in ("own", "least", "flips_ppo", "null_rate")] == ["0.001", "0.20", "0.75", "0.01"]
     assert told["reinforce"] == pytest.approx(0.5) and told["flips"] == pytest.approx(0.55)
+    assert (told["rates"], told["poor"]) == (1, 0)
+    near = [("PPO", 1e-3, seed, 40, 0.55 + 0.01 * seed) for seed in (-1, 0, 1)]  # a twentieth below chance
+    told = verdicts.learns(pd.concat([df, pd.DataFrame(near, columns=df.columns)]), 40, 0.01)
+    assert (told["rates"], told["poor"]) == (2, 1)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['QUANTILES', 'RANDOMS', 'on_coin_flips', 'quantiles', 'coins_run', 'coins_of', 'coins_table', 'band_of', 'draw_band',
-           'fresh_search_of', 'fresh_trainings_of', 'fresh_seeds', 'fresh_table', 'by_seed']
+           'fresh_search_of', 'fresh_trainings_of', 'fresh_seeds', 'fresh_table', 'by_seed', 'kinds_of']
 
 # %% ../../nbs/55c_cifar10_chance.ipynb #chance-imports
 from collections.abc import Iterator, Sequence
@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from ..asng import ASNG, Space
+from ..cells import Genotype
 from .cifar10_runs import SIZES, drawn, space_of, training_of
 from ..relaxations import entropy_left
 
@@ -139,3 +140,16 @@ def by_seed(fresh: pd.DataFrame) -> pd.DataFrame:  # from `fresh_table`
     "A row for each seed: errors (%) of ASNG's and of the mean random architecture; lead: their difference."
     errors = fresh.groupby(["seed", "method"])["error"].mean().unstack()
     return errors.assign(lead=errors["random"] - errors["ASNG"]).rename_axis(columns=None).reset_index()
+
+# %% ../../nbs/55c_cifar10_chance.ipynb #kinds
+def kinds_of(trainings: dict[int, list[dict]]) -> dict[str, str]:  # as for `fresh_table`
+    "Mean numbers of convolutions, and of poolings and skips: of ASNG's architectures, of random ones."
+    rows = []
+    for n, record in ((bool(n), r) for records in trainings.values() for n, r in enumerate(records)):
+        cells = Genotype.from_json(record["config"]["genotype"])
+        ops = [op for cell in (cells.normal, cells.reduce) for node in cell for op, _ in node]
+        conv = sum("conv" in op for op in ops)
+        rows.append((n, conv, sum(op != "none" for op in ops) - conv))
+    mean = pd.DataFrame(rows, columns=["random", "conv", "free"]).groupby("random").mean()
+    of = {"asng": mean.loc[False], "other": mean.loc[True]}
+    return {f"{who}_{kind}": f"{x:.1f}" for who, row in of.items() for kind, x in row.items()}

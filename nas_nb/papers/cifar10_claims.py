@@ -10,8 +10,9 @@ ANSWER = """**Sampling makes a step cheap, as claimed**: with eight times as man
 step of ASNG takes {flat-time.asng_rise} times as long, one of DARTS {flat-time.darts_rise} times. **What it
 finds beats random architectures that end by its own rule** in the space of DARTS, after only
 {random-darts.steps} steps: these have {random-darts.mean} points more errors ({random-darts.level} %
-interval {random-darts.low} to {random-darts.high}, n = {random-darts.n}); random ones by DARTS' rule have as
-few errors as ASNG's ({random-darts.two} against {random-darts.asng}). In the document's own space, with
+interval {random-darts.low} to {random-darts.high}, n = {random-darts.n}); random ones by DARTS' rule are
+not told apart from ASNG's ({random-darts.two}, n = {random-darts.two_n}, other seeds, against
+{random-darts.asng}). In the document's own space, with
 three seeds, that is open. The entropy of ASNG, a usual sign of success, is little below that of a search on
 coin flips: {sharp.left} of the largest, against {sharp.chance}."""
 

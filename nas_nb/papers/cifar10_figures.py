@@ -227,7 +227,7 @@ def table_title(table: pd.DataFrame) -> str:
     random = drawn.sort_values("error_sd", kind="stable", na_position="first").iloc[-1]
     n = f"(mean of {at.loc[('ASNG', 'ASNG'), 'runs']:.0f})"
     said = f"Errors of what was found {n}: {min(leads):+.1f} to {max(leads):+.1f} points from random ones"
-    apart = f", which deviate by {random['error_sd']:.1f} (n = {random['runs']:.0f})"
+    apart = f", which deviate by up to {random['error_sd']:.1f} (n = {random['runs']:.0f})"
     return said + (apart if random["error_sd"] > 0 else "")
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #table-alt
@@ -256,7 +256,7 @@ def plot_fresh(df: pd.DataFrame, level: float, smallest: float, title: str) -> p
     dashed: dict = PAPER | dict(label=f"smallest effect of interest: {smallest:g}")
     ax.axhline(smallest, **dashed)
     ax.set(xticks=[*range(len(df)), end], xticklabels=[*df["seed"], "mean"], xlabel="fresh seed")
-    ax.set_ylabel("error of random architectures\nless that of ASNG's, points")
+    ax.set_ylabel("error of random ones\nby ASNG's own rule\nless ASNG's, points")
     fig.legend(loc="outside lower center", ncols=3, frameon=False)
     headline(fig, title)
     return fig
@@ -267,9 +267,11 @@ def words_of_fresh(df: pd.DataFrame, level: float, smallest: float) -> tuple[str
     mean, low, high = interval(df["lead"], level)
     names = {0: "0", smallest: f"the smallest effect of interest, {smallest:g}"}
     said = [f"{'holds' if low <= x <= high else 'excludes'} {name}" for x, name in names.items()]
-    title = f"On {len(df)} fresh seeds random architectures have {mean:+.2f} points more errors than ASNG's: "
+    title = f"On {len(df)} fresh seeds random architectures by ASNG's own rule have "
+    title += f"{mean:+.2f} points more errors than ASNG's: "
     title += f"the interval, {low:+.2f} to {high:+.2f}, {' and '.join(said)}"
-    alt = "Errors of random architectures less those of ASNG's, a point for each fresh seed, and their mean "
+    alt = "Errors of random architectures by ASNG's rule less those of ASNG's, a point for each fresh "
+    alt += "seed, and their mean "
     return title, f"{alt}with its interval. {title}."
 
 # %% ../../nbs/55b_cifar10_figures.ipynb #of

@@ -7,7 +7,8 @@ __all__ = ['ANSWER', 'CLAIMS']
 
 # %% ../../nbs/54f_controller_claims.ipynb #answer
 ANSWER = """**Cost**: NASNet needs {seven.days} times fewer days than NAS, {seven.gpus} times fewer GPU
-days; ENAS {thousand.least} to {thousand.most} times fewer of these. **PPO**, with four passes over each
+days; ENAS {thousand.short} to {thousand.long} times fewer days, some
+{thousand.around} to {thousand.most} times fewer GPU days. **PPO**, with four passes over each
 batch, is ahead of REINFORCE, with one, at NASNet's learning rate ({ppo-published.ppo} against
 {ppo-published.reinforce} % accuracy after {ppo-published.after} evaluations); with each at its own best
 rate the two are not told apart after {ppo-best.soon} ({ppo-best.ppo} against {ppo-best.reinforce}), and
@@ -71,7 +72,8 @@ _SEEN = "the size of this was known from trials with other seeds; these seeds ar
 _PAIRED = "mean reward of the last 100 evaluations, in points, paired by seed: "
 CLAIMS |= {
     "learns": dict(
-        claim="A controller by PPO, at NASNet's rate, finds better networks than random search, by look-up",
+        claim="A controller by PPO, at NASNet's rate, finds better networks than random search, by look-up"
+        " (2,000 evaluations)",
         figure="curves",
         source="NASNet, method", document="it is what the method is for", exploratory=_SEEN,
         criterion="regret of the network returned at the end, random less PPO at NASNet's rate, by seed",

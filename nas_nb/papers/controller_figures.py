@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['ARTICLE', 'NAMES', 'cost_table', 'times', 'plot_cost', 'counted', 'search_table', 'of', 'best_rate', 'judged',
            'told_rates', 'told_curves', 'rates_shown', 'plot_rates', 'plot_curves', 'preferred', 'preferred_at',
-           'variance_table', 'plot_variance', 'transfer_table', 'plot_transfer', 'told_transfer', 'motif_table',
-           'plot_motifs', 'told_motifs', 'drop_table', 'lower', 'told_drop', 'plot_drop']
+           'told_preferred', 'variance_table', 'plot_variance', 'transfer_table', 'plot_transfer', 'told_transfer',
+           'motif_table', 'plot_motifs', 'told_motifs', 'drop_table', 'lower', 'told_drop', 'plot_drop']
 
 # %% ../../nbs/54b_controller_figures.ipynb #imports
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -234,6 +235,13 @@ def preferred_at(found: dict, space: CellSpace = TABLE_CELL) -> Callable:  # dra
 
     return draw
 
+# %% ../../nbs/54b_controller_figures.ipynb #told-preferred
+def told_preferred(found: dict) -> str:  # from `preferred`
+    "How many cells it prefers on its way, and from when on the last one."
+    cells = len({tuple(row) for row in found.values()})
+    last = max((b for a, b in pairwise(found) if found[a] != found[b]), default=0)
+    return f"A PPO controller prefers {cells} cells as it searches, the last from {last} evaluations on"
+
 # %% ../../nbs/54b_controller_figures.ipynb #variance
 def variance_table(records: Sequence[dict]) -> pd.DataFrame:  # seed, evaluations, with_b, without, share
     "A row for each controller and time."
@@ -256,7 +264,8 @@ def plot_variance(df: pd.DataFrame) -> plt.Figure:  # from `variance_table`
         ax.set_title(f"after {at:,} evaluations")
     axes[0].set_ylabel("variance of the gradient")
     least = 100 * df.groupby("evaluations")["share"].mean().min()
-    told = f"The moving average takes about {least:.0f} % of the gradient's variance away, and more later"
+    told = f"The moving average takes about {least:.0f} % of the gradient's variance away, and more later, "
+    told += "in a table of like accuracies"
     headline(fig, told)
     return fig
 
@@ -334,11 +343,12 @@ def plot_motifs(df: pd.DataFrame, title: str) -> plt.Figure:
     return fig
 
 
-def told_motifs(df: pd.DataFrame, seen: int) -> str:  # from `motif_table`
-    "The best of so many networks that random search sees, with the smallest cell and with free layers."
+def told_motifs(df: pd.DataFrame, seen: int, tied: Sequence[float]) -> str:  # from `motif_table`
+    "The best of so many that random search sees, with the smallest cell, layers `tied` in any way, and free."
     best = df[df["evaluations"] == seen].set_index("cell")["accuracy"]
     told = f"The best of {seen:,} random networks has on average {best['2']:.2f} % if a cell of 2 layers is"
-    return f"{told} repeated, {best['8']:.2f} % if all layers are free"
+    any_way = f"{min(tied):.2f} to {max(tied):.2f} if layers are tied in two groups in any way"
+    return f"{told} repeated, {any_way}, {best['8']:.2f} if all are free"
 
 # %% ../../nbs/54b_controller_figures.ipynb #drop
 def drop_table(records: dict[str, list[dict]]) -> pd.DataFrame:  # arm, seed, error, loss

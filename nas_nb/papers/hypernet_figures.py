@@ -4,19 +4,20 @@
 
 # %% auto #0
 __all__ = ['LOGGED_EPOCHS', 'TABLE_EPOCHS', 'EPOCH_STEPS', 'IMAGES', 'DOCUMENT', 'DOCUMENT_L1', 'RULE_LOOKS', 'GRID_CLAIMS',
-           'GRID_LOOKS', 'SHADES', 'FRONT', 'BIG', 'FRONT_X', 'MEAN', 'ABSENT', 'LONG', 'CELLS', 'KEEP', 'MIDDLE',
-           'by_epoch', 'by_architecture', 'nearest', 'last_epoch', 'lam_looks', 'against_smallest', 'draw_apart',
-           'apart_legend', 'plot_apart', 'table', 'shrink', 'edge_ops', 'changed', 'control_table', 'is_soft',
-           'control_summary', 'control_seeds', 'sizes_by_seed', 'draw_control', 'plot_control', 'average_cell', 'lost',
-           'surely', 'grid_tables', 'grid_more', 'draw_lost', 'plot_grid', 'draw_map', 'plot_map', 'map_rows',
-           'edges_moved', 'moves', 'distinct', 'tau', 'draw_front', 'plot_front', 'five_of', 'draw_five', 'draw_sizes',
-           'draw_errors', 'plot_five', 'weight_course', 'batch_norm_table', 'lam_gaps', 'words_of_apart',
-           'words_of_control', 'words_of_grid', 'words_of_map', 'words_of_front', 'words_of_five', 'one_network',
-           'probabilities', 'edge_names', 'lam_lines', 'lam_player', 'by_difference', 'odds_moved', 'judge_flat',
-           'judge_worse', 'judge_falls', 'own_table', 'table_flat', 'late_looks', 'table_worse', 'table_falls',
-           'table_comparable', 'table_precision', 'of_grid', 'judge_control', 'judge_pairs', 'power_of', 'other_part',
-           'span_and_expected', 'kept', 'searches_for', 'judge_variant', 'judge_five', 'at_the_end', 'judge_comparable',
-           'shown_comparable', 'bn_gain', 'judge_batch_norm', 'taus_of', 'above_middle', 'judge_size']
+           'GRID_LOOKS', 'SHADES', 'FRONT', 'BIG', 'FRONT_X', 'MEAN', 'ABSENT', 'LONG', 'CELLS', 'FURTHER', 'KEEP',
+           'MIDDLE', 'by_epoch', 'by_architecture', 'nearest', 'last_epoch', 'lam_looks', 'against_smallest',
+           'draw_apart', 'apart_legend', 'plot_apart', 'table', 'shrink', 'edge_ops', 'changed', 'control_table',
+           'is_soft', 'control_summary', 'control_seeds', 'sizes_by_seed', 'draw_control', 'plot_control',
+           'average_cell', 'counts_and_rest', 'lost', 'surely', 'grid_tables', 'grid_more', 'draw_lost', 'plot_grid',
+           'draw_map', 'plot_map', 'map_rows', 'edges_moved', 'moves', 'distinct', 'tau', 'draw_front', 'plot_front',
+           'five_of', 'draw_five', 'draw_sizes', 'draw_errors', 'plot_five', 'weight_course', 'batch_norm_table',
+           'lam_gaps', 'words_of_apart', 'words_of_control', 'words_of_grid', 'words_of_map', 'words_of_front',
+           'words_of_five', 'one_network', 'probabilities', 'edge_names', 'lam_lines', 'lam_player', 'by_difference',
+           'odds_moved', 'judge_flat', 'judge_worse', 'judge_falls', 'own_table', 'table_flat', 'late_looks',
+           'table_worse', 'table_falls', 'table_comparable', 'table_precision', 'of_grid', 'judge_control',
+           'judge_pairs', 'could_lose', 'judge_own', 'power_of', 'other_part', 'span_and_expected', 'share_lost',
+           'kept', 'searches_for', 'judge_variant', 'judge_five', 'at_the_end', 'judge_comparable', 'shown_comparable',
+           'bn_gain', 'judge_batch_norm', 'taus_of', 'above_middle', 'judge_size']
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #imports
 import math
@@ -32,6 +33,7 @@ from ..claims import interval, needed
 from ..draw import draw_cell, op_label
 from ..hypernet import basis
 from .hypernet_runs import GRID, RULES, SPACE, SPANS, VARIANTS
+from .protocol import redrawn
 from ..player import cell_panel, lines_panel, map_panel, player
 from ..plots import PAPER, STYLE, headline
 
@@ -289,6 +291,13 @@ def plot_control(
 def average_cell(network) -> float:  # `network`: a supernet
     "Parameters of the operations of an average cell: the mean over all operations, summed over edges."
     return parameter_counts(network).double()[len(network.space.edges) :].mean(1).sum().item()
+
+
+def counts_and_rest(network) -> tuple[np.ndarray, int]:
+    "Parameters of each operation on each edge of the cell, and those outside the operations."
+    counts = parameter_counts(network)
+    rest = sum(p.numel() for p in network.parameters()) - counts.sum().item()
+    return counts.numpy()[len(network.space.edges) :].astype(float), int(rest)
 
 
 def lost(ends: pd.DataFrame, average: float, what: str = "parameters") -> pd.DataFrame:
@@ -601,7 +610,8 @@ def words_of_grid(df: pd.DataFrame, level: float) -> tuple[str, str]:  # `df`: f
     sure = surely(df, level)
     n = df.groupby("method")["seed"].nunique().min()
     seen = f"{'only ' if sure else ''}with {', '.join(sure) or 'no setting'}"
-    title = f"A larger λ is seen to make the network smaller {seen} (n = {n}; lines: {level:.3g} % intervals)"
+    title = f"From λ = 10⁻⁵ to 1 the network of the strongest operations is seen to get smaller {seen} "
+    title += f"(n = {n}; lines: {level:.3g} % intervals)"
     alt = "How many average cells a network loses from the smallest λ to the largest, for each scale and "
     return title, f"{alt}penalty: single searches, mean and interval. {title}."
 
@@ -849,6 +859,31 @@ def judge_pairs(table: pd.DataFrame, pairs: dict, level: float) -> dict:  # `pai
     after = "" if controls else "; none of the settings compared is sure to control the size by itself"
     return by_difference(minus if len(minus) > 1 else next(iter(minus.values())), after=after, unit=CELLS)
 
+# %% ../../nbs/52b_hypernet_figures.ipynb #judge-own
+FURTHER = "searches in which b₁ grows enough to lose a quarter of a cell there"
+FURTHER += " (the document's 46,900 steps)"
+
+
+def could_lose(records: list[dict], counts: np.ndarray, lams) -> float:  # `counts`: (edges, operations)
+    "What searches on a raw scale could lose between these λ at most, in average cells: the mean."
+    found = [] if records else [0.0]
+    for record in records:
+        b1, b2 = np.array(record["result"]["alpha"]).reshape(2, *counts.shape)
+        alpha, span = b2 + min(lams) * b1, max(lams) - min(lams)
+        gap = span * (b1.max(1) - b1.min(1))
+        near = alpha >= (alpha.max(1) - gap)[:, None]
+        strongest = counts[np.arange(len(counts)), alpha.argmax(1)]
+        found.append((strongest - np.where(near, counts, np.inf).min(1)).sum())
+    return float(np.mean(found) / counts.mean(1).sum())
+
+
+def judge_own(table: pd.DataFrame, name: str, most: float, smallest: float) -> dict:  # most: `could_lose`
+    "Claims *own-…*: not tested where searches could not lose the smallest effect."
+    if "differences" not in (found := judge_control(table, name)):
+        return found
+    found |= dict(ours=found["ours"] + "; b₁ is so small that {most:.2f} at most could be lost", most=most)
+    return found if most >= smallest else found | dict(tested=False, needed=FURTHER)
+
 # %% ../../nbs/52b_hypernet_figures.ipynb #power
 def power_of(differences: pd.Series, smallest: float, level: float) -> str:
     "The chance, in percent, of an interval above 0 if the mean were `smallest`; – without spread."
@@ -877,6 +912,22 @@ def span_and_expected(own: pd.DataFrame, expected: pd.DataFrame, name: str, leve
         return {}
     ends = dict(zip(("expected", "expected_low", "expected_high"), interval(lost, level)))
     return {k: f"{x:.2f}" for k, x in ends.items()} | dict(own=f"{of_grid(own, name).mean():+.2f}")
+
+# %% ../../nbs/52b_hypernet_figures.ipynb #share
+def share_lost(records: list[dict], rest: int, average: float) -> dict:  # `rest`: outside the operations
+    "As text: what there is at the smallest λ, in cells, and the share (%) of it that the largest takes."
+    if not records:  # of a profile without grid
+        return {}
+    every = by_architecture({"": records})[lambda df: df["rule"] == "every"]
+    sizes = every.sort_values("lam", kind="stable").groupby("seed")["parameters"]
+    first, last = (x.to_numpy() - rest for x in (sizes.first(), sizes.last()))
+    numbers = dict(first=f"{first.mean() / average:.2f}", empty=str((first == 0).sum()))
+    if len(first) < 2 or not first.any():
+        return numbers
+    share = lambda at: 100 * (1 - last[at].sum() / max(1, first[at].sum()))
+    low, high = redrawn(share, len(first)).confidence_interval
+    ends = dict(share=share(slice(None)), share_low=low, share_high=high)
+    return numbers | {k: f"{x:.0f}" for k, x in ends.items()}
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-kept
 KEEP = (

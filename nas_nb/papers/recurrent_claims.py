@@ -25,8 +25,8 @@ CLAIMS |= {
     "wirings": dict(
         claim="ENAS searches connections, which are fixed in NAS", source="ENAS, recurrent cells",
         document="which arrows are switched on is searched, too",
-        criterion="arithmetic: ways to connect twelve nodes are more than those of eight leaves (our reading;"
-        " a tree is fixed; where the memory comes in and goes out is not)"),
+        criterion="by construction, counted as a check: ways to connect twelve nodes are more than those of"
+        " eight leaves (our reading; a tree is fixed; where the memory comes in and goes out is not)"),
     "flexible": dict(
         claim="ENAS' space has more cells than NAS' (our reading of 'more flexible')",
         source="ENAS, recurrent cells",

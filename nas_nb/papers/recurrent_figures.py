@@ -172,8 +172,8 @@ def plot_cells(df: pd.DataFrame, title: str) -> plt.Figure:  # from `cells_table
 
 # %% ../../nbs/54i_recurrent_figures.ipynb #cells-told
 def told_cells(df: pd.DataFrame) -> str:  # from `cells_table`
-    "Geometric means of test perplexities."
-    means = {name: level(df, name) for name in NAMES if name in set(df["cell"])}
+    "Geometric means of test perplexities, of the cells in the left panel."
+    means = {name: level(df, name) for name in NAMES if name in set(df["cell"]) and name != "ENAS-plain"}
     told = [f"{NAMES[name][0]} {x:.0f}".replace("\n", " ") for name, x in means.items()]
     return f"Perplexity with {df['parameters'].mean() / 1e6:.2g} million weights: {'; '.join(told)}"
 
