@@ -97,7 +97,7 @@ def learns(df: pd.DataFrame, budget: int, null_rate: float, soon: int = 0, level
     )
     return dict(ours=told, differences=chance - ppo) | numbers
 
-
+# %% ../../nbs/54g_controller_verdicts.ipynb #early
 def _early(leads: np.ndarray, level: float) -> dict[str, str]:
     then = weigh("better", _AHEAD, leads, level, small=True)
     return {f"early_{name}": f"{then[name]:+.2f}" for name in ("mean", "low", "high")}
