@@ -236,7 +236,8 @@ CLAIMS |= {
         criterion="accuracy of credit's cell" + _TRAINED + _DIGITS + ", of searches that nobody had seen",
         **_POINTS),
     "reuse-images": dict(
-        claim="On images, too, shared weights save training", figure="search", source="section 3",
+        claim="On images, too, credit's search finds better cells than its computing would by training"
+        " candidates", figure="search", source="section 3",
         document="training is saved by using weights again",
         criterion="accuracy of credit's cell" + _TRAINED + _IMAGES,
         **_POINTS, exploratory="written after the searches had been seen"),

@@ -195,11 +195,10 @@ def plot_course(spaces: dict[str, tuple[pd.DataFrame, Table, float]], title: str
         _draw_course(ax, course)
         top = best_of(table, quantile)
         ax.axhline(top, color="0.35", linestyle=":", linewidth=1)
-        at, how = dict(xy=(1, top), xytext=(-3, -2)), dict(ha="right", va="top", fontsize=7)
+        at, how = dict(xy=(1, top), xytext=(-3, 2)), dict(ha="right", va="bottom", fontsize=7)
         places = dict(xycoords=("axes fraction", "data"), textcoords="offset points")
         ax.annotate(f"best {100 * (1 - quantile):.0f} %", **at, **places, **how)
-        ax.set(xlim=(0, None), title=space)
-    fig.supxlabel("computing so far, 10⁹ multiply-adds", fontsize="medium")
+        ax.set(xlim=(0, None), title=space, xlabel="computing so far, 10⁹ multiply-adds")
     axes[0, 0].set_ylabel("accuracy of the cell, trained by\nitself, % (median; band: quartiles)")
     handles = {name: h for ax in axes[0] for h, name in zip(*ax.get_legend_handles_labels())}
     fig.legend(handles.values(), handles, loc="outside lower center", ncols=3)
@@ -215,7 +214,7 @@ def told_course(course: pd.DataFrame) -> tuple[str, str]:  # title, alternative 
     alt = f"10⁹ multiply-adds until a cell stays among the best 1 %, median: {', '.join(words)}."
     when = lambda x: f"after {x.median():.1f}" if np.isfinite(x.median()) else "not"
     told = [f"{name} {when(x)}" for name, x in until.items() if name in (CREDIT, "REINFORCE")]
-    title = f"Among the best 1 % for good (medians, 10⁹ multiply-adds): {', '.join(told)}"
+    title = f"On digits among the best 1 % for good (medians, 10⁹ multiply-adds): {', '.join(told)}"
     first = course[course["name"] == "SNAS"]["computing"].min()
     at_once = "SNAS" in until and bool((until["SNAS"] <= first).all())
     return title + "; SNAS at its first look" * at_once, alt

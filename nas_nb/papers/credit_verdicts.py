@@ -258,14 +258,17 @@ def judge_reuse(study, id: str, df: pd.DataFrame, table: str, costs: dict) -> No
     if CREDIT not in costs:
         judge_leads(study, id, {"": np.array([])})
         return
-    cfg = study.cfg
-    n = trainings(costs[CREDIT], cfg.search_steps, cfg.search_steps // 3, DATA[table].steps)
-    other, found = best_trained(table, max(1, n)), accuracy_of(df, CREDIT).to_numpy()
+    steps = study.cfg.search_steps
+    many = lambda name: trainings(costs[name], steps, steps // 3, DATA[table].steps)
+    above = lambda name: accuracy_of(df, name).to_numpy() - best_trained(table, max(1, many(name)))
+    n, plain = many(CREDIT), above("REINFORCE") if "REINFORCE" in costs else np.array([])
+    other = best_trained(table, max(1, n))
     told = (
         INTERVAL.replace("{mean:+.2f},", "{mean:+.2f} points,") + "; {trainings} trainings find {other:.1f} %"
     )
     room = best_of(known_table(table)) - other
-    judge_leads(study, id, {"": found - other}, told, room, trainings=n, other=other)
+    beside = f"{plain.mean():+.2f}" if len(plain) else "–"  # REINFORCE's, only in the text
+    judge_leads(study, id, {"": above(CREDIT)}, told, room, trainings=n, other=other, reinforce=beside)
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #cell
 def _waits(n, planned):
