@@ -20,9 +20,9 @@ PROFILES = dict(
         timed=True,  # CPU time is taken, too
     ),
     cpu={},
-    quick=dict(toy_trials=5, toy_blocks=1, toy_steps=400, nine_trials=10, nine_blocks=1, nine_steps=100,
-        blind_seeds=2, blind_steps=60, blind_networks=4,
-        rnn_steps=300, seeds=30, cost_choices=(1, 2, 4), cost_samples=2, cost_cells=3,
+    quick=dict(toy_trials=5, toy_blocks=1, toy_steps=200, nine_trials=10, nine_blocks=1, nine_steps=100,
+        blind_seeds=2, blind_steps=30, blind_networks=4,
+        rnn_rules=("Adam",), rnn_steps=300, seeds=30, cost_choices=(1, 2, 4), cost_samples=2, cost_cells=3,
         timed=False),
     smoke=dict(toy_trials=2, toy_steps=6, toy_every=3, nine_trials=2, nine_steps=3, blind_steps=6,
         blind_networks=2, rnn_rules=("Adam",), rnn_steps=4, rnn_looks=2, seeds=3, rnn_shown=2,
