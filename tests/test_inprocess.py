@@ -251,10 +251,7 @@ def test_the_records_of_committed_profiles_are_packed_and_found_at_home(tmp_path
 
 
 @pytest.mark.skipif(bool(other_surroundings()), reason="another torch counts other operations")
-TIMED = ["50_tdga_darts_vgg19", "52_hypernet_complexity", "53_credit_assignment", "55_asng_cifar10"]
-
-
-@pytest.mark.parametrize("notebook", TIMED)
+@pytest.mark.parametrize("notebook", ["50_tdga_darts_vgg19", "52_hypernet_complexity", "55_asng_cifar10"])
 def test_the_hours_are_those_that_the_document_estimates(notebook):
     document = importlib.import_module(f"nas_nb.papers.{notebook.partition('_')[2]}")
     runs = next(p.stem for p in [*ROOT.glob(f"nbs/{notebook[:2]}a_*.ipynb"), Path(notebook)])
@@ -264,10 +261,10 @@ def test_the_hours_are_those_that_the_document_estimates(notebook):
     assert document.EXPECTED["paper"] == f"{estimated:.1f} h on one GPU (estimated)"
 
 
-TIMED = ["50_tdga_darts_vgg19", "52_hypernet_complexity", "53_credit_assignment", "55_asng_cifar10"]
-
-
-@pytest.mark.parametrize("notebook", TIMED)
+@pytest.mark.parametrize(
+    "notebook",
+    ["50_tdga_darts_vgg19", "52_hypernet_complexity", "53_credit_assignment", "55_asng_cifar10"],
+)
 def test_the_time_of_cpu_is_that_of_its_records(notebook):
     document = importlib.import_module(f"nas_nb.papers.{notebook.partition('_')[2]}")
     said = {
