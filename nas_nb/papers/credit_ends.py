@@ -176,8 +176,8 @@ def computing_until(course: pd.DataFrame, name: str, top: float = 0.99) -> pd.Se
 def sooner(course: pd.DataFrame, top: float, one: str = CREDIT) -> np.ndarray:  # (pairs,)
     "log2 of the computing until the percentile stays at `top`, SNAS's less that of `one`."
     whole = course.loc[course["name"] == "SNAS", "computing"].max()
-    log2 = lambda name: np.log2(computing_until(course, name, top).clip(upper=whole))
-    return paired(log2("SNAS"), log2(one))
+    log = lambda name: np.log(computing_until(course, name, top).clip(upper=whole))
+    return paired(log("SNAS"), log(one)) / np.log(2)
 
 # %% ../../nbs/95f_credit_ends.ipynb #plot-course
 def _draw_course(ax, course):

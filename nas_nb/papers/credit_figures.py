@@ -317,6 +317,14 @@ TOY_LOOKS = {
     "NASP": dict(color=COLORS[2], linestyle="--"),
 } | {m: dict(color=STYLE[m]["color"], linestyle="-") for m in ("ProxylessNAS", "SNAS", "DARTS")}
 
+# %% ../../nbs/53b_credit_figures.ipynb #toy-nine-plot
+def _draw_nine(axes, nine):  # medians and quartiles
+    for m, x in nine.items():
+        look = dict(color=TOY_LOOKS[m]["color"], marker="D", markevery=[1], mec="k", zorder=5)
+        axes[1].plot(np.quantile(x, (0.25, 0.5, 0.75)), [9, 9, 9], **look)
+    if nine:
+        axes[0].plot([], [], "D", color="w", mec="k", ms=5, label="nine right, first time")
+
 # %% ../../nbs/53b_credit_figures.ipynb #toy-plot
 def plot_toy(right: dict[str, np.ndarray], every: int, nine: dict[str, np.ndarray] = {}) -> plt.Figure:
     "Right positions over iterations, and over the channels computed; `nine`: channels until nine are right."
@@ -324,20 +332,14 @@ def plot_toy(right: dict[str, np.ndarray], every: int, nine: dict[str, np.ndarra
     for m, found in right.items():
         x, mean = every * np.arange(len(found)), found.mean(1)
         half = 1.96 * found.std(1, ddof=1) / np.sqrt(found.shape[1])
+        band = dict(color=TOY_LOOKS[m]["color"], alpha=0.15, lw=0)
         for ax, times in zip(axes, (1, CHANNELS[m])):
-            ax.fill_between(
-                x * times, mean - half, mean + half, color=TOY_LOOKS[m]["color"], alpha=0.15, lw=0
-            )
+            ax.fill_between(x * times, mean - half, mean + half, **band)
             ax.plot(x * times, mean, label=m, **TOY_LOOKS[m])
         seen = [(n, y) for n, y in zip((500, 1000, 2000), PUBLIC_TOY.get(m, ())[1:]) if n <= x[-1]]
         axes[0].plot(*np.array(seen).reshape(-1, 2).T, "x", color=TOY_LOOKS[m]["color"], ms=5)
     axes[0].plot([], [], "x", color="0.3", ms=5, label="public code, 1 or 3 trials")
-    for m, x in nine.items():
-        low, mid, high = np.quantile(x, (0.25, 0.5, 0.75))
-        apart = [[mid - low], [high - mid]]
-        axes[1].errorbar(mid, 9, xerr=apart, fmt="D", color=TOY_LOOKS[m]["color"], ms=5, mec="k", zorder=5)
-    if nine:
-        axes[0].plot([], [], "D", color="w", mec="k", ms=5, label="nine right, first time")
+    _draw_nine(axes, nine)
     most = every * (len(found) - 1)
     axes[0].set(xlabel="iterations", ylabel="right positions of 10\n(mean, 95 % interval)", ylim=(0, 10.2))
     axes[1].set(xlabel="channels computed at a position", xlim=(0, most))

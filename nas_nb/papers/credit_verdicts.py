@@ -15,8 +15,6 @@ import numpy as np
 import pandas as pd
 
 from ..claims import interval, level_of
-from ..known_tables import known_table
-from .arena_lookup import arena_of, of_best_of
 from nas_nb.papers.credit_ends import (
     AT_ONCE,
     CREDIT,
@@ -37,6 +35,10 @@ from nas_nb.papers.credit_ends import (
     uniform_parameters,
     way_leads,
 )
+
+# %% ../../nbs/95g_credit_verdicts.ipynb #imports-more
+from ..known_tables import known_table
+from .arena_lookup import arena_of, of_best_of
 from .credit_figures import blind_edge, channels_until, gains, share, still
 from .credit_figures import ends as correlations
 from ..tiny import DATA
@@ -145,7 +147,7 @@ def toy_work(right: dict[str, np.ndarray], every: int) -> dict:
 # %% ../../nbs/95g_credit_verdicts.ipynb #toy-half
 def judge_toy_half(study, first: dict[str, np.ndarray], stays: dict[str, np.ndarray]) -> None:
     "Judge channels until nine are right, first and for good: method → (trials,), of `nine_until`."
-    apart = lambda until: np.log2(until["DARTS"]) - np.log2(until["credit"])
+    apart = lambda until: np.log(until["DARTS"] / until["credit"]) / np.log(2)
     medians = {m.lower(): np.median(x) for m, x in first.items()}
     medians |= {f"{m.lower()}_stays": f"{np.median(x):,.0f}" for m, x in stays.items()}
     told = "{darts:.0f} against {credit:.0f} channels (medians), "
@@ -253,19 +255,19 @@ def best_trained(table: str, n: int) -> float:  # percent
     return float(chosen @ np.repeat(arena.scores, arena.values.shape[1]))
 
 
-def judge_reuse(study, id: str, df: pd.DataFrame, table: str, costs: dict) -> None:  # `df`: of `search_table`
+_TRAININGS = "; {trainings} trainings find {other:.1f} %"
+
+
+def judge_reuse(study, id: str, df: pd.DataFrame, table: str, costs: dict):  # `df`: of `search_table`
     "Judge credit's cells against the best of as many cells as its computing would train."
     if CREDIT not in costs:
-        judge_leads(study, id, {"": np.array([])})
-        return
+        return study.judge(id, "no such searches", tested=False, needed="searches of credit")
     steps = study.cfg.search_steps
     many = lambda name: trainings(costs[name], steps, steps // 3, DATA[table].steps)
     above = lambda name: accuracy_of(df, name).to_numpy() - best_trained(table, max(1, many(name)))
     n, plain = many(CREDIT), above("REINFORCE") if "REINFORCE" in costs else np.array([])
     other = best_trained(table, max(1, n))
-    told = (
-        INTERVAL.replace("{mean:+.2f},", "{mean:+.2f} points,") + "; {trainings} trainings find {other:.1f} %"
-    )
+    told = INTERVAL.replace("{mean:+.2f},", "{mean:+.2f} points,") + _TRAININGS
     room = best_of(known_table(table)) - other
     beside = f"{plain.mean():+.2f}" if len(plain) else "–"  # REINFORCE's, only in the text
     judge_leads(study, id, {"": above(CREDIT)}, told, room, trainings=n, other=other, reinforce=beside)

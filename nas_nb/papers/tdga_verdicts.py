@@ -242,6 +242,13 @@ def from_to(x: Sequence[float], digits: int = 2) -> str:
     return f"{low} to {high}" if len(x) > 1 else low
 
 # %% ../../nbs/50e_tdga_verdicts.ipynb #judge-bias
+def _walsh(x, n):  # (2ⁿ,): sums and differences over each bit
+    for bit in range(n):
+        x = x.reshape(-1, 2, 2**bit)
+        x = np.stack([x[:, 0] + x[:, 1], x[:, 0] - x[:, 1]], axis=1)
+    return x.ravel()
+
+
 def centred(table: GateTable) -> np.ndarray:  # (graphs,)
     "The rank correlation, over all graphs, of the distance from this one in gates with the loss."
     from scipy.stats import rankdata
@@ -249,8 +256,8 @@ def centred(table: GateTable) -> np.ndarray:  # (graphs,)
     n, loss = len(table.gates), table.loss["report"]
     ones = free_bits(np.arange(len(loss)), n).numpy().sum(1)
     ranks = [rankdata(x) for x in (loss, ones)]  # distances from another graph are these, in another order
-    both = np.prod([np.fft.fftn(((r - r.mean()) / r.std()).reshape((2,) * n)) for r in ranks], axis=0)
-    return np.fft.ifftn(both).real.ravel() / len(loss)  # all shifts by "xor" at once
+    both = np.prod([_walsh((r - r.mean()) / r.std(), n) for r in ranks], axis=0)
+    return _walsh(both, n) / len(loss) ** 2  # all shifts by "xor" at once
 
 # %% ../../nbs/50e_tdga_verdicts.ipynb #centred
 def judge_bias(known: list[Known]) -> dict:
