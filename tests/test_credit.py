@@ -808,14 +808,20 @@ def _ended(**percentiles):  # name → of each seed
 def test_ranks_are_paired_by_seed_and_other_rates_may_disagree(judged):
     same = dict(credit_assignment=[0.9, 0.95] * 5, DARTS=[0.7] * 10, SNAS=[0.91, 0.94] * 5)
     slow = _ended(**same | {f"{ends.FAST}": [0.2, 0.21] * 5})
-    verdicts.judge_ranks(judged, _ended(**same), slow)
+    verdicts.judge_ranks(judged, _ended(random_search=[0.5] * 10, SNAS=[0.9] * 10), _ended(**same), slow)
     near, images = judged.found["near-rank"], judged.found["near-images"]
     assert near["differences"]["SNAS"].round(2).tolist() == [-0.01, 0.01] * 5 and near["tested"]
     assert not images["tested"] and "ten times the rate" in images["needed"]
 
 
+def test_to_be_near_says_nothing_where_random_search_is_as_near(judged):
+    same = _ended(credit_assignment=[0.9, 0.95] * 5, DARTS=[0.7] * 10, SNAS=[0.91, 0.94] * 5)
+    verdicts.judge_ranks(judged, _ended(random_search=[0.85, 0.87] * 5, SNAS=[0.9] * 10), same, _ended())
+    assert not judged.found["near-rank"]["tested"] and "random search" in judged.found["near-rank"]["needed"]
+
+
 def test_ranks_wait_for_searches(judged):
-    verdicts.judge_ranks(judged, _ended(), _ended(credit_assignment=[0.9] * 10))
+    verdicts.judge_ranks(judged, _ended(), _ended(), _ended(credit_assignment=[0.9] * 10))
     assert not judged.found["near-rank"]["tested"] and not judged.found["near-images"]["tested"]
 
 
@@ -858,6 +864,9 @@ def test_nine_for_good_may_decide_otherwise(judged):
     credit, darts = np.array([100.0, 110] * 10), np.array([50.0, 60] * 10)
     verdicts.judge_toy_half(judged, dict(credit=credit, DARTS=darts), dict(credit=credit, DARTS=8 * darts))
     assert not judged.found["toy-half"]["tested"]
+    slow = np.where(np.arange(20) == 3, 9000.0, darts)  # one trial carries the mean
+    verdicts.judge_toy_half(judged, dict(credit=credit, DARTS=slow), dict(credit=credit, DARTS=slow))
+    assert not judged.found["toy-half"]["tested"] and "mean" in judged.found["toy-half"]["needed"]
     verdicts.judge_toy_half(judged, dict(credit=credit, DARTS=darts), dict(credit=credit, DARTS=darts))
     assert judged.found["toy-half"]["tested"] and judged.found["toy-half"]["differences"].max() < 0
 
@@ -885,3 +894,14 @@ def test_null_of_the_identity_by_listing_cells():
     df = ends.cell_table([dict(seed=s, result=result | dict(path=path)) for s, path in enumerate(runs)])
     assert (df["identity"].tolist(), df["dilated"].tolist()) == ([1, 0, 0], [0, 0, 1])
     assert (df["entropy"] == 0.5).all()
+
+
+def test_all_edges_at_once_is_not_judged_where_the_spaces_disagree():
+    rows = [
+        dict(space=space, edge=e, step=1, exact=1.0, backward=0.0 if space[0] == "c" and e == 0 else 0.5)
+        for space in ("convolutions only", "with skips and pooling")
+        for e in range(6)
+    ]
+    found = verdicts.at_once(pd.DataFrame(rows))
+    assert found["tested"] is False and (found["only"], found["mixed"], found["cut"]) == (5, 6, "6")
+    assert verdicts.at_once(pd.DataFrame(rows).assign(backward=0.5))["holds"]

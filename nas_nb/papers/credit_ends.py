@@ -112,11 +112,6 @@ def plot_ends(spaces: dict[str, tuple[pd.DataFrame, Table]], title: str) -> plt.
     for ax, (space, (df, table)) in zip(axes[0], spaces.items()):
         for y, name in enumerate(names):
             if len(x := accuracy_of(df, name).to_numpy()):
-                if name == PERMUTED:  # far to the left of all others
-                    ax.annotate(
-                        f"◂ {x.mean():.0f} %", (0.02, y), xycoords=("axes fraction", "data"), va="center"
-                    )
-                    continue
                 draw_dots(ax, y, x, _color(name), x.mean(), 0.16, alpha=0.6, ms=4.5)
         for at in (table.score([[2] * 6]).item(), best_of(table)):
             ax.axvline(at, color="0.35", linestyle=":", linewidth=1)
