@@ -221,9 +221,6 @@ CLAIMS |= {
 }  # fmt: skip
 
 # %% ../../nbs/53d_credit_claims.ipynb #claims-reuse
-_TRAINED = (
-    " less that of the best of as many random ones as the search's multiply-adds would train by themselves"
-)
 CLAIMS |= {
     "at-once": dict(
         claim="One backward pass gives every edge a contribution", figure="blindspot",
@@ -236,6 +233,13 @@ CLAIMS |= {
         source="section 2.4.2", document="R is evaluated less often",
         criterion="by construction, counted as a check: a forward and a backward pass, about three forward"
         " passes, against one for each of the document's edges and one more"),
+}  # fmt: skip
+
+# %% ../../nbs/53d_credit_claims.ipynb #claims-shared
+_TRAINED = (
+    " less that of the best of as many random ones as the search's multiply-adds would train by themselves"
+)
+CLAIMS |= {
     "reuse": dict(
         claim="On digits shared weights save training: credit's search finds better cells than its computing"
         " would by training candidates", figure="search", source="section 3",

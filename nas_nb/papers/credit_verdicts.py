@@ -14,8 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ..cells import DARTS_CELL
-from ..claims import interval, level_of
 from nas_nb.papers.credit_ends import (
     AT_ONCE,
     CREDIT,
@@ -38,6 +36,8 @@ from nas_nb.papers.credit_ends import (
 )
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #imports-more
+from ..cells import DARTS_CELL
+from ..claims import interval, level_of
 from ..known_tables import known_table
 from .arena_figures import in_short
 from .arena_lookup import arena_of, of_best_of
@@ -165,7 +165,7 @@ def _thousands(until, level):  # DARTS's less credit's channels
         return f"{x.mean():+.2f}"
     return "{:+.2f} ({:+.2f} to {:+.2f})".format(*interval(x, level)[:3])
 
-
+# %% ../../nbs/95g_credit_verdicts.ipynb #judge-toy-half
 def judge_toy_half(study, first: dict[str, np.ndarray], stays: dict[str, np.ndarray]) -> None:
     "Judge channels until nine are right, first and for good: method → (trials,), of `nine_until`."
     apart = lambda until: np.log(until["DARTS"] / until["credit"]) / np.log(2)
@@ -287,7 +287,8 @@ def best_trained(table: str, n: int) -> float:  # percent
     chosen = of_best_of(arena.values.ravel(), n)
     return float(chosen @ np.repeat(arena.scores, arena.values.shape[1]))
 
-
+# %% ../../nbs/95g_credit_verdicts.ipynb #judge-reuse
+_BESIDE = dict(reinforce="REINFORCE", chance=RANDOM)
 _TRAININGS = "; {trainings} trainings find {other:.1f} %"
 
 
@@ -298,23 +299,12 @@ def judge_reuse(study, id: str, df: pd.DataFrame, table: str, costs: dict):  # `
     steps = study.cfg.search_steps
     many = lambda name: trainings(costs[name], steps, steps // 3, DATA[table].steps)
     above = lambda name: accuracy_of(df, name).to_numpy() - best_trained(table, max(1, many(name)))
-    n, plain = many(CREDIT), above("REINFORCE") if "REINFORCE" in costs else np.array([])
-    other = best_trained(table, max(1, n))
+    others = {key: above(m) if m in costs else [] for key, m in _BESIDE.items()}
+    n, other = many(CREDIT), best_trained(table, max(1, many(CREDIT)))
     told = INTERVAL.replace("{mean:+.2f},", "{mean:+.2f} points,") + _TRAININGS
     room = best_of(known_table(table)) - other
-    told_mean = lambda x: f"{x.mean():+.2f}" if len(x) else "–"  # of others, only in the text
-    chance = above(RANDOM) if RANDOM in costs else np.array([])
-    judge_leads(
-        study,
-        id,
-        {"": above(CREDIT)},
-        told,
-        room,
-        trainings=n,
-        other=other,
-        reinforce=told_mean(plain),
-        chance=told_mean(chance),
-    )
+    beside = {key: f"{np.mean(x):+.2f}" if len(x) else "–" for key, x in others.items()}
+    judge_leads(study, id, {"": above(CREDIT)}, told, room, trainings=n, other=other, **beside)
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #cell
 def _waits(n, planned):
