@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from .cells import CellSpace
-from .core import said
+from .core import check_whole, is_whole, said
 from .files import check_state
 from .methods import CreditMethod
 from .operations import check_reals
@@ -41,8 +41,14 @@ def _check_edges(space):
 def _check_choices(space, choices):
     _check_edges(space)
     V, K = len(space.sizes), len(space.ops)
-    if len(choices) != V or not all(0 <= c < K for c in choices):
+    row = choices.tolist() if hasattr(choices, "tolist") else choices
+    if not isinstance(row, list | tuple) or len(row) != V or not all(is_whole(c, 0, K - 1) for c in row):
         raise ValueError(f"choices must be {V} whole numbers from 0 to {K - 1}, not {said(choices)}")
+
+
+def _check_function(loss):
+    if not callable(loss):
+        raise ValueError(f"loss must be a function of the weights w of a network, not {said(loss)}")
 
 
 def _check_loss(loss):
@@ -50,7 +56,7 @@ def _check_loss(loss):
         raise ValueError(f"loss(w) must be a tensor with one number in it, not {said(loss)}")
     if not loss.isfinite():
         raise ValueError(f"the loss is {loss.item()}: contributions need a finite one")
-    return loss.reshape(())
+    return (loss if loss.is_floating_point() else loss.double()).reshape(())
 
 # %% ../nbs/24_credit.ipynb #gates-open
 def open_gates(
@@ -72,7 +78,7 @@ def without(
     edge: int,
 ) -> Weights:
     "The architecture with one edge cut: nothing is computed there. Raises `ValueError` for an unknown edge."
-    if not 0 <= edge < len(choices):
+    if not is_whole(edge, 0, len(choices) - 1):
         raise ValueError(f"edge = {said(edge)}: there are the edges 0 to {len(choices) - 1}")
     return Weights(None, tuple(() if e == edge else (int(c),) for e, c in enumerate(choices)))
 
@@ -85,8 +91,11 @@ def exact_contributions(
 ) -> torch.Tensor:  # (edges,)
     """A(a_i, S_i) = loss without edge i - loss, (edges,), by cutting one edge after the other; 0 for none.
 
-    Raises `ValueError` for choices that do not fit the space, and for a loss that is not finite."""
-    _check_choices(space, choices)
+    In the loss's unit (nats for cross-entropy); positive: the edge helps. `loss(w)` is called with one-hot
+    `w` that computes nothing on a cut edge: `w.values` is None there, `w.chosen` tells what is chosen.
+    Source: credit-assignment-progress-report, 2.4.1. Raises `ValueError` for choices that do not fit the
+    space, and for a loss that is not finite."""
+    _check_choices(space, choices), _check_function(loss)
     names, whole = list(space.ops), _check_loss(torch.as_tensor(loss(one_hot(choices))))
     found = torch.zeros(len(choices), dtype=whole.dtype)
     for e in range(len(choices)) if edges is None else edges:
@@ -103,12 +112,16 @@ def approximate_contributions(
 ) -> torch.Tensor:  # (edges,)
     """Equation 14, A_i ≈ -⟨∂loss/∂a_i, a_i⟩ for all edges at once, (edges,), from one backward pass.
 
-    Raises `ValueError` for choices that do not fit the space, and for a loss that is not finite, or that
-    has no gradient."""
+    In the loss's unit, positive: the edge helps. `w.values` (edges, operations) are the gates, one-hot.
+    Source: credit-assignment-progress-report, 2.4.2. Raises `ValueError` for choices that do not fit the
+    space, and for a loss that is not finite, has no gradient, or an infinite one."""
+    _check_function(loss)
     w = open_gates(space, choices)
     if not (found := _check_loss(loss(w))).requires_grad:
         raise ValueError("the loss has no gradient: loss(w) must not detach, nor run under no_grad")
     (slopes,) = torch.autograd.grad(found, w.values, materialize_grads=True)
+    if not slopes.isfinite().all():
+        raise ValueError("a derivative of the loss for a gate is not finite")
     return -(slopes * w.values.detach()).sum(1)
 
 # %% ../nbs/24_credit.ipynb #kept
@@ -129,7 +142,10 @@ def _onehot(alpha, choices):
     if alpha.ndim != 2 or tuple(choices.shape) != (len(alpha),):
         says = f"choices {tuple(choices.shape)} do not fit alpha {tuple(alpha.shape)}"
         raise ValueError(f"{says}: (edges,) and (edges, operations) are needed")
-    return F.one_hot(choices, alpha.shape[1]).to(alpha)
+    if not all(is_whole(c, 0, alpha.shape[1] - 1) for c in choices.tolist()):
+        says = f"not {said(choices.tolist())}"
+        raise ValueError(f"choices must be whole numbers from 0 to {alpha.shape[1] - 1}, {says}")
+    return F.one_hot(choices.long(), alpha.shape[1]).to(alpha)
 
 # %% ../nbs/24_credit.ipynb #gradient
 def credit_gradient(
@@ -140,7 +156,7 @@ def credit_gradient(
     """-A_i (a_i - softmax(θ_i)) for `alpha` (edges, operations) and `contributions` (edges,).
 
     `choices` (edges,): whole numbers; raises `ValueError` for what does not fit."""
-    a = _onehot(alpha, choices)
+    a, contributions = _onehot(alpha, choices), torch.as_tensor(contributions)
     if tuple(contributions.shape) != (len(alpha),):
         says = f"contributions {tuple(contributions.shape)} do not fit alpha {tuple(alpha.shape)}"
         raise ValueError(f"{says}: one for each edge is needed")
@@ -152,7 +168,11 @@ def moving_average(
     new: torch.Tensor,
     coefficient: float = 0.05,
 ) -> torch.Tensor:
-    "The average after `new` (any shape) was seen, `old` of that shape; the first value is its own average."
+    """The average after `new` (any shape) was seen, `old` of that shape; the first value is its own average.
+
+    Raises `ValueError` for shapes that differ."""
+    if old is not None and old.shape != new.shape:
+        raise ValueError(f"old {tuple(old.shape)} and new {tuple(new.shape)} must have one shape")
     return new.clone() if old is None else old + coefficient * (new - old)
 
 # %% ../nbs/24_credit.ipynb #zero
@@ -169,6 +189,7 @@ def zero_contribution(
     `average` (edges, operations): moving averages of contributions; raises `ValueError` for another rule."""
     if rule not in ZERO_RULES:
         raise ValueError(f"zero rule {said(rule)}: take one of {', '.join(ZERO_RULES)}")
+    check_whole(0, average.shape[1] - 1, zero=zero)
     others = torch.arange(average.shape[1]) != zero
     if rule == "nothing" or not others.any():
         return torch.zeros_like(average[:, 0])
@@ -185,6 +206,11 @@ def parsec_gradient(
     """PARSEC: samples weighted by their likelihood, `alpha` (edges, operations), `samples` (n, edges).
 
     `losses` (n,), the mean of each over a batch of `images`; with `images` = 0 the public code's variant."""
+    check_whole(0, images=images)
+    if tuple(losses.shape) != (len(samples),):
+        raise ValueError(
+            f"losses {tuple(losses.shape)}: one for each of the {len(samples)} samples is needed"
+        )
     rows = torch.stack([_onehot(alpha, row) for row in samples]) - alpha.softmax(-1)
     weights = (-images * losses if images else losses).softmax(0).to(alpha)
     pushed = (weights[:, None, None] * rows).sum(0)
@@ -200,7 +226,10 @@ def chainer_adam(
     lr: float,
     betas: tuple[float, float] = (0.5, 0.999),
 ) -> None:
-    "One step of Adam, in place: `theta`, `gradient` and the averages `mean` and `square`, of one shape."
+    """One step of Adam, in place: `theta`, `gradient` and the averages `mean` and `square`, of one shape.
+
+    `step` is 1, 2, …; raises `ValueError` for another one."""
+    check_whole(step=step)
     mean.lerp_(gradient, 1 - betas[0])
     square.lerp_(gradient**2, 1 - betas[1])
     rate = lr * math.sqrt(1 - betas[1] ** step) / (1 - betas[0] ** step)
@@ -210,7 +239,13 @@ def chainer_adam(
 def decayed_and_clipped(
     gradient: torch.Tensor, theta: torch.Tensor, decay: float = 0.003, clip: float = 1.0
 ) -> torch.Tensor:
-    "`gradient` + decay · `theta` (any shape, both), shortened to the length `clip` if it is longer."
+    """`gradient` + decay · `theta` (any shape, both), shortened to the length `clip` if it is longer.
+
+    Raises `ValueError` for shapes that differ."""
+    if gradient.shape != theta.shape:
+        raise ValueError(
+            f"gradient {tuple(gradient.shape)} and theta {tuple(theta.shape)} must have one shape"
+        )
     whole = gradient + decay * theta
     length = square_root((whole * whole).sum().view(1))
     return whole * (clip / length.clamp(min=1e-30)).clamp(max=1)
@@ -219,7 +254,10 @@ def decayed_and_clipped(
 class Credit(_Drawing, CreditMethod):
     """Policy gradient with a contribution for each edge, from one backward pass, A_i ≈ -⟨∂L/∂a_i, a_i⟩.
 
-    α (edges, operations). Raises `ValueError` for a space without edges, and for settings out of range."""
+    α (edges, operations); `lr` > 0 is its learning rate, `decay` ≥ 0 its weight decay, `clip` > 0 the length
+    of its longest gradient; `zero`: what an edge is charged for none, one of `ZERO_RULES`; `baseline`: a
+    moving average of each edge's contribution is subtracted. Source: credit-assignment-progress-report, 2.4.
+    Raises `ValueError` for a space without edges, and for settings out of range."""
 
     gates = True  # whether the samples themselves have gates
 
@@ -233,16 +271,18 @@ class Credit(_Drawing, CreditMethod):
         decay: float = 0.003,  # weight decay of α, ≥ 0
         clip: float = 1.0,  # of the gradient's length, > 0
     ):
-        _check_edges(space), _check_settings(zero, lr=lr, decay=decay, clip=clip)
+        _check_edges(space), _check_settings(zero, baseline, lr=lr, decay=decay, clip=clip)
         super().__init__(space, 1.0, 0.0, seed)
         self.lr, self.zero, self.with_baseline, self.decay, self.clip = lr, zero, baseline, decay, clip
         self.about, self.asked = dict(lr=lr, zero=zero, baseline=baseline, decay=decay, clip=clip), None
         self.remember()
 
 # %% ../nbs/24_credit.ipynb #class-check
-def _check_settings(zero, **numbers):
+def _check_settings(zero, baseline, **numbers):
     if zero not in ZERO_RULES:
         raise ValueError(f"zero = {said(zero)}: take one of {', '.join(ZERO_RULES)}")
+    if not isinstance(baseline, bool):
+        raise ValueError(f"baseline = {said(baseline)}: take True or False")
     for name, x in numbers.items():
         if not isinstance(x, Real) or not 0 <= x < math.inf or (not x and name != "decay"):
             raise ValueError(

@@ -522,6 +522,15 @@ def test_an_architecture_without_operations_has_nothing_to_lose():
     assert method.cut([none] * 6) == []
 
 
+def test_a_loss_that_counts_has_fractions_of_a_contribution():
+    loss = lambda w: 1 if all(w.chosen) else 1.75
+    assert exact_contributions(loss, TABLE_CELL, [1] * 6).tolist() == [0.75] * 6
+
+
+STEEP = lambda w: (w.values[0, 1] - 1).abs().sqrt()  # finite at the gate 1, its derivative is not
+SAMPLES = torch.tensor([[0, 1], [1, 0]])
+
+
 def test_bad_input():
     none = CellSpace({"none": DARTS_OPS["none"]})
     bad = {
@@ -549,6 +558,20 @@ def test_bad_input():
         "choices must be 6": lambda: blind_groups(TABLE_CELL, [4] * 6, [False] * 4),
         "of an edge: take": lambda: blind_groups(ASNG_CELL, [0] * 40, [False] * 5),
         "weights_first = -1 must be": lambda: settings_of(Credit(DARTS_CELL), dict(weights_first=-1)),
+        "6 whole numbers from 0 to 3, not .1.5": lambda: open_gates(TABLE_CELL, [1.5] * 6),
+        "not .True": lambda: exact_contributions(ONE, TABLE_CELL, [True] * 6),
+        "not 'none'": lambda: open_gates(TABLE_CELL, "none"),
+        "function of the weights": lambda: exact_contributions(1.0, TABLE_CELL, [1] * 6),
+        "edge = 0.5": lambda: without([0] * 6, 0.5),
+        "for a gate is not finite": lambda: approximate_contributions(STEEP, TABLE_CELL, [1] * 6),
+        "whole numbers from 0 to 1, not": lambda: credit_gradient(torch.zeros(2, 2), [0, 2], torch.zeros(2)),
+        "one shape": lambda: moving_average(torch.zeros(2), torch.zeros(3)),
+        "must have one shape": lambda: decayed_and_clipped(torch.zeros(2), torch.zeros(1)),
+        "zero = 9": lambda: zero_contribution(torch.zeros(2, 3), 9),
+        "images = -1": lambda: parsec_gradient(torch.zeros(2, 2), SAMPLES, torch.zeros(2), -1),
+        "each of the 2 samples": lambda: parsec_gradient(torch.zeros(2, 2), SAMPLES, torch.zeros(1)),
+        "baseline = 'no'": lambda: Credit(TABLE_CELL, baseline="no"),
+        "step = 0": lambda: chainer_adam(*torch.zeros(4, 2), 0, 0.1),
     }
     for says, f in bad.items():
         with pytest.raises(ValueError, match=says) as error:

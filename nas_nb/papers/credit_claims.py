@@ -6,15 +6,16 @@
 __all__ = ['ANSWER', 'CLAIMS']
 
 # %% ../../nbs/53d_credit_claims.ipynb #answer
-ANSWER = """**Credit** costs the same for any number of operations, {time.share} % of a mixture of eight. In
-the toy experiment it has {toy-reinforce.credit} of 10 positions right when REINFORCE has
-{toy-reinforce.reinforce}. But where all readers of a node normalise, **one backward pass sees nothing**: an
-edge that is worth {blind.exact} nats gets {blind.backward}. **A plain recurrent network**, for the author's
-is not known, does learn what section 4.2 asks, in {rnn-own.adam} of {rnn-own.n} seeds; with a ReLU as its
-output {rnn-dead.adam} end at 0. With a supernet **credit's cells** are {search-random.mean} points from those
-of random search on digits, {image-random.mean} on images, and {image-fast.mean} there at ten times the rate,
-at which θ moves; at the first rate they are {search-reinforce.mean} from REINFORCE's there, most of
-which have a convolution on every edge, as SNAS's have."""
+ANSWER = """**Does one backward pass tell what an edge contributes?** Not always: where all of its readers
+normalise (batch norm), an edge that is worth {blind.exact} nats gets {blind.backward}. **Is it cheap?** A
+step costs the same for any number of operations; whether it costs 30 % of a mixture hangs on what a step is
+({time.share} or {time.whole} %). **Does it find better cells?** Against random search with shared weights:
+{search-random.mean} points on digits, but {image-random.mean} on images, and {image-fast.mean} at ten times
+the rate. In the toy experiment it has {toy-reinforce.credit} of 10 positions right when REINFORCE has
+{toy-reinforce.reinforce}; in searches on images REINFORCE is ahead ({search-reinforce.mean}), at a rate that
+hardly moves what credit learns. **Why did the recurrent network not learn?** Not known, for its code is not:
+a plain one learns it in {rnn-own.adam} of {rnn-own.n} seeds; with a ReLU as its output {rnn-dead.adam} end
+at 0."""
 
 # %% ../../nbs/53d_credit_claims.ipynb #claims-cost
 CLAIMS: dict[str, dict] = {

@@ -125,13 +125,12 @@ def told_ends(spaces: dict[str, tuple[pd.DataFrame, Table]]) -> tuple[str, str]:
     "Mean leads of credit, and mean accuracies of the searches."
     lines, words = [], []
     for space, (df, table) in spaces.items():
-        leads = [lead(df, CREDIT, other) for other in ("REINFORCE", RANDOM)]
-        told = " and ".join(f"{x.mean():+.1f} (n = {len(x)})" if len(x) else "–" for x in leads)
-        lines.append(f"{told} points {space}")
+        if len(x := lead(df, CREDIT, RANDOM)):
+            lines.append(f"{x.mean():+.1f} points {space} (n = {len(x)})".replace("-", "−"))
         means = df[df["name"] != RANDOM].groupby("name", sort=False)["accuracy"].mean()
         said = ", ".join(f"{name} {mean:.1f} %" for name, mean in means.items())
         words.append(f"{space} (the best there is: {best_of(table):.1f} %): {said}")
-    title = f"Credit's lead on REINFORCE and on random search: {', '.join(lines)}"
+    title = f"Credit's lead on random search: {', '.join(lines) or 'not run'}"
     return title, f"Mean accuracy of found cells. {'; '.join(words)}."
 
 # %% ../../nbs/95f_credit_ends.ipynb #course

@@ -311,8 +311,8 @@ TOY_LOOKS = {
     "credit": dict(color=_WINE, linestyle="-"),
     "credit, with baselines": dict(color=_WINE, linestyle="--"),
     "REINFORCE": dict(color="0.2", linestyle="-"),
-    "PARSEC": dict(color="#8a7f1e", linestyle="--"),
-    "PARSEC (public code)": dict(color="#8a7f1e", linestyle=":"),
+    "PARSEC": dict(color="#6b4226", linestyle="--"),
+    "PARSEC (public code)": dict(color="#6b4226", linestyle=":"),
     "GDAS": dict(color="0.55", linestyle="-."),
     "NASP": dict(color=COLORS[2], linestyle="--"),
 } | {m: dict(color=STYLE[m]["color"], linestyle="-") for m in ("ProxylessNAS", "SNAS", "DARTS")}

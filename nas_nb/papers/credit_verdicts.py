@@ -128,7 +128,10 @@ def toy_reinforce(right: dict[str, np.ndarray], every: int) -> dict:  # iteratio
     "Credit against REINFORCE."
     credit, plain = (_at(right, m, 500, every) for m in ("credit", "REINFORCE"))
     told = "{credit:.1f} against {reinforce:.1f} positions, " + INTERVAL
-    return dict(ours=told, differences=credit - plain, credit=credit.mean(), reinforce=plain.mean())
+    all_of_them = [m for m in ("credit", "DARTS", "NASP", "SNAS") if m in right]
+    ends = {f"{m.lower()}_end": f"{right[m][-1].mean():.1f}" for m in all_of_them}  # for the text
+    found = dict(credit=credit.mean(), reinforce=plain.mean())
+    return dict(ours=told, differences=credit - plain) | found | ends
 
 
 def toy_baseline(right: dict[str, np.ndarray], every: int) -> dict:
