@@ -815,7 +815,7 @@ def test_computing_is_not_compared_where_most_trials_are_there_at_the_first_look
 
 
 @pytest.fixture
-def judged(monkeypatch):  # what claims of the document are judged by: id → (told, differences, tested, …)
+def judged():  # what claims of the document are judged by: id → (told, differences, tested, …)
     from nas_nb.papers.credit_claims import CLAIMS
 
     found = {}
@@ -856,6 +856,14 @@ def _course(**until):  # name → look from which on each search is among the be
         for look in (1, 2, 4)
     ]
     return pd.DataFrame(rows, columns=["name", "seed", "computing", "percentile"])
+
+
+@pytest.mark.parametrize("other", [ends.RANDOM, "REINFORCE"])
+def test_the_title_of_the_ends_names_the_method_that_was_run(other):
+    rows = [(name, s, 80.0 + (name == ends.CREDIT)) for name in (ends.CREDIT, other) for s in (0, 1)]
+    df = pd.DataFrame(rows, columns=["name", "seed", "accuracy"])
+    title, _ = ends.told_ends({"on digits": (df, known_table("digits"))})
+    assert title == f"Credit's lead on {other}: +1.0 points on digits (n = 2)"
 
 
 def test_a_search_that_does_not_get_there_has_no_advantage():
