@@ -15,17 +15,19 @@ PROFILES = dict(
         toy_trials=25, toy_blocks=5, toy_steps=2000, toy_every=50,  # trials of a record, records
         nine_seed=3000, nine_trials=50, nine_blocks=4, nine_steps=1000,  # the same, with a look in each step
         blind_seeds=10, blind_steps=300, blind_networks=12,  # supernets, steps, networks a look
+        inside_seeds=10, inside_steps=300, inside_channels=4, inside_cells=3,  # the document's cell
         rnn_rules=("Adam", "SGD"), rnn_steps=1000, rnn_looks=20, seeds=100, rnn_shown=5,
         cost_choices=(1, 2, 4, 8, 16), cost_samples=10, cost_cells=8,
         timed=True,  # CPU time is taken, too
     ),
     cpu={},
     quick=dict(toy_trials=5, toy_blocks=1, toy_steps=200, nine_trials=10, nine_blocks=1, nine_steps=100,
-        blind_seeds=2, blind_steps=30, blind_networks=4,
+        blind_seeds=2, blind_steps=30, blind_networks=4, inside_seeds=0,
         rnn_rules=("Adam",), rnn_steps=300, seeds=30, cost_choices=(1, 2, 4), cost_samples=2, cost_cells=3,
         timed=False),
     smoke=dict(toy_trials=2, toy_steps=6, toy_every=3, nine_trials=2, nine_steps=3, blind_steps=6,
-        blind_networks=2, rnn_rules=("Adam",), rnn_steps=4, rnn_looks=2, seeds=3, rnn_shown=2,
+        blind_networks=2, inside_seeds=1, inside_steps=1, inside_channels=1,
+        rnn_rules=("Adam",), rnn_steps=4, rnn_looks=2, seeds=3, rnn_shown=2,
         cost_samples=1, cost_cells=1),
 )  # fmt: skip
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['VARIANTS', 'TARGET', 'BLIND_OPS', 'SEARCHES', 'Writer', 'rnn_run', 'toy_run', 'toy_cost_run', 'toy_nine_run',
-           'blind_run', 'cost_run', 'all_rnns', 'all_toys', 'toy_costs', 'all_blind', 'all_nines', 'the_costs']
+           'blind_run', 'blind_cell_run', 'cost_run', 'all_rnns', 'all_toys', 'toy_costs', 'all_blind', 'all_nines',
+           'all_blind_cells', 'the_costs']
 
 # %% ../../nbs/53a_credit_runs.ipynb #imports
 import time
@@ -243,6 +244,27 @@ def _look(df, step):
         sizes={k: [round(v, 6) for v in sizes[k]] for k in ways},
     )
 
+# %% ../../nbs/53a_credit_runs.ipynb #blind-cell
+def blind_cell_run(
+    channels: int, cells: int, steps: int, every: int, networks: int, seed: int, device="cpu", ckpt=None
+) -> dict:
+    "As `blind_run`, in the cell of the document."
+    torch.manual_seed(seed)
+    network, looks = CellNetwork(DARTS_CELL, (1, 8, 8), channels=channels, cells=cells), []
+    train, valid, judge = _halves(seed)
+    drawn = torch.randint(len(DARTS_CELL.ops), (networks, len(DARTS_CELL.sizes)))
+    open_ = (drawn != list(DARTS_CELL.ops).index("none")).flatten().tolist()
+
+    def look():
+        found = contribution_table(network.train(), judge(0), drawn.tolist())
+        return looks.append(_look(found[open_], every * len(looks))) or {}
+
+    look()
+    recipe = Recipe(steps, "momentum", 0.1, clip=5.0, channels_last=False)
+    settings = dict(measure=look, every=every, seed=seed)
+    search(network, Uniform(DARTS_CELL, seed=seed), train, valid, recipe, **settings)
+    return dict(looks=looks)
+
 # %% ../../nbs/53a_credit_runs.ipynb #cost
 def _counted(network, shape, w) -> float:  # for one image
     x = torch.zeros(2, *shape)
@@ -332,6 +354,15 @@ def all_nines(study) -> list[dict]:
     seeds = range(cfg.nine_seed, cfg.nine_seed + cfg.nine_trials * cfg.nine_blocks, cfg.nine_trials)
     return [study.run(toy_nine_run, seed=s, **asked, **sizes) for s in seeds]
 
+# %% ../../nbs/53a_credit_runs.ipynb #all-blind-cells
+def all_blind_cells(study, data) -> list[dict]:  # `data`: of `study.about`
+    "How well one backward pass does in the document's cell, a record for each supernet."
+    cfg = study.cfg
+    sizes = {k: getattr(cfg, f"inside_{k}") for k in ("channels", "cells", "steps")}
+    sizes |= dict(every=cfg.inside_steps, networks=cfg.blind_networks)
+    seeds = range(cfg.first_seed, cfg.first_seed + cfg.inside_seeds)
+    return [study.run(blind_cell_run, label="blind-inside", seed=s, data=data, **sizes) for s in seeds]
+
 # %% ../../nbs/53a_credit_runs.ipynb #all-cost
 def the_costs(study) -> dict:
     "The record of counted costs."
@@ -349,9 +380,9 @@ def the_costs(study) -> dict:
 SEARCHES = dict(
     paper=dict(
         search_methods=("credit_assignment", "REINFORCE", "random_search", "credit_assignment_mended",
-            "DARTS", "SNAS"),  # in the space of the table
+            "DARTS", "SNAS", "ProxylessNAS"),  # in the space of the table
         image_methods=("credit_assignment", "REINFORCE", "random_search", "credit_assignment_mended",
-            "DARTS", "SNAS", "credit_assignment_×10"),
+            "DARTS", "SNAS", "ProxylessNAS", "credit_assignment_×10"),
         image_seeds=60, image_more={}, fresh_seeds=20,  # on images, where more is left; once more on digits
         search_nulls=True, search_seeds=60, search_block=5, search_steps=1500, search_looks=30,
         cell_seeds=5, cell_source="cifar10", cell_side=0, cell_channels=16, cell_cells=8, cell_size=64,
