@@ -155,7 +155,7 @@ def count_table(rows: list[dict]) -> tuple[tuple, list[tuple]]:  # header, rows
     if len(groups) > 1:
         own = [row for row in rows if is_own(row)]
         said = [row for row in rows if not is_own(row)]
-        parts = {("of these a document's", ""): said, ("of these ours", ""): own}
+        parts = {("of these a document's or a paper's", ""): said, ("of these ours", ""): own}
         groups |= {("all", ""): rows} | (parts if own and said else {})
     cells = [(*key, len(of), *(kinds(of).get(name, 0) for name in names)) for key, of in groups.items()]
     return ("notebook", "profile", "claims", *names), cells

@@ -927,12 +927,38 @@ def test_null_of_the_identity_by_listing_cells():
     assert (df["entropy"] == 0.5).all()
 
 
-def test_all_edges_at_once_is_not_judged_where_the_spaces_disagree():
-    rows = [
-        dict(space=space, edge=e, step=1, exact=1.0, backward=0.0 if space[0] == "c" and e == 0 else 0.5)
-        for space in ("convolutions only", "with skips and pooling")
-        for e in range(6)
-    ]
-    found = verdicts.at_once(pd.DataFrame(rows))
-    assert found["tested"] is False and (found["only"], found["mixed"], found["cut"]) == (5, 6, "6")
-    assert verdicts.at_once(pd.DataFrame(rows).assign(backward=0.5))["holds"]
+def looks_at(space, edges, seeds, **numbers):  # as `blind_table` has them, before and after training
+    agreement = {f"agreement, {way}": 0.7 for way in ("backward", "two points", "mended")}
+    at = itertools.product(range(edges), (0, 1), range(seeds))
+    sizes = dict(exact=1.0, backward=0.5)
+    return [dict(space=space, edge=e, step=t, seed=s) | agreement | sizes | numbers for e, t, s in at]
+
+
+def test_all_edges_at_once_is_judged_in_the_cell_of_the_document():
+    small = pd.DataFrame(looks_at("convolutions only", 6, 2) + looks_at("with skips and pooling", 6, 2))
+    small.loc[(small["edge"] == 0) & (small["space"] == "convolutions only"), "backward"] = 0.0
+    inside = pd.DataFrame(looks_at("inside", 28, 10))
+    found = verdicts.at_once(inside, small)
+    assert found["holds"] and (found["only"], found["mixed"], found["edges"]) == ("5", "6", 28)
+    inside.loc[inside["edge"] == 27, "backward"] = 0.009
+    assert not verdicts.at_once(inside, small)["holds"]
+    absent = verdicts.at_once(pd.DataFrame(), small)
+    assert absent["tested"] is False and "holds" not in absent and absent["mixed"] == "6"
+
+
+def test_agreement_in_the_cell_of_the_document_needs_five_supernets():
+    inside = pd.DataFrame(looks_at("inside", 28, 10))
+    inside.loc[inside["step"] == 1, "agreement, backward"] = 0.75
+    found = verdicts.inside(inside)
+    assert (found["end"], found["start"]) == (pytest.approx(0.75), pytest.approx(0.7))
+    assert found["differences"]["inside"] == pytest.approx([-0.05] * 10)
+    for few in (pd.DataFrame(), inside[inside["seed"] < 4]):
+        assert verdicts.inside(few)["tested"] is False
+
+
+def test_a_rule_that_was_not_run_has_no_number():
+    names = ["ReLU output", "own output (4.2)", "LSTM, ReLU output"]
+    table = pd.DataFrame(dict(variant=names, rule="Adam", always_0=[3, 0, 4], right=[7, 10, 6]))
+    found = verdicts.rnn_dead(table, 10)
+    assert (found["adam"], found["sgd"], found["range_sgd"], found["lstm_sgd"]) == (3, "–", "–", "–")
+    assert verdicts.rnn_own(table, 10)["sgd"] == "–"

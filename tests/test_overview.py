@@ -149,7 +149,7 @@ def test_what_a_document_says_and_what_is_ours_are_counted_apart():
         ("50", "cpu", 2, 2, 0),
         ("51", "cpu", 1, 0, 1),
         ("all", "", 3, 2, 1),
-        ("of these a document's", "", 1, 1, 0),
+        ("of these a document's or a paper's", "", 1, 1, 0),
         ("of these ours", "", 2, 1, 1),
     ]
     assert overview.count_table(rows[1:] + rows[1:2])[1][-1] == ("of these ours", "", 1, 0, 1)

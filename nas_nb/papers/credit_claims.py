@@ -10,12 +10,12 @@ ANSWER = """**Does one backward pass tell what an edge contributes?** Not always
 normalise (batch norm), an edge that is worth {blind.exact} nats gets {blind.backward}. **Is it cheap?** A
 step costs the same for any number of operations; whether it costs 30 % of a mixture hangs on what a step is
 ({time.share} or {time.whole} %). **Does it find better cells?** Against random search with shared weights:
-{search-random.mean} points on digits, but {image-random.mean} on images, and {image-fast.mean} at ten times
-the rate. In the toy experiment it has {toy-reinforce.credit} of 10 positions right when REINFORCE has
-{toy-reinforce.reinforce}; in searches on images REINFORCE is ahead ({search-reinforce.mean}), at a rate that
-hardly moves what credit learns. **Why did the recurrent network not learn?** Not known, for its code is not:
-a plain one learns it in {rnn-own.adam} of {rnn-own.n} seeds; with a ReLU as its output {rnn-dead.adam} end
-at 0."""
+{search-random.mean} points on digits, but no better on images ({image-random.mean}, {image-fast.mean} at ten
+times the rate). In the toy experiment it has {toy-reinforce.credit} of 10 positions right when REINFORCE
+has {toy-reinforce.reinforce}; in searches on images its cells are {search-reinforce.mean} points from
+REINFORCE's, at a rate that hardly moves what credit learns. **Why did the recurrent network not learn?** Not
+known, for its code is not: a plain one learns it in {rnn-own.adam} of {rnn-own.n} seeds; with a ReLU as its
+output {rnn-dead.adam} end at 0."""
 
 # %% ../../nbs/53d_credit_claims.ipynb #claims-cost
 CLAIMS: dict[str, dict] = {

@@ -71,6 +71,9 @@ def time(record: dict) -> dict:
     return found | dict(holds=one)
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #blind
+_SPACES = dict(only="convolutions only", mixed="with skips and pooling")
+
+
 def _correlations(df, way):
     return dict(zip(("only", "mixed"), correlations(df, way)))
 
@@ -83,12 +86,19 @@ def blind(df: pd.DataFrame) -> dict:
     told = "edge 0→1: {exact:.2f} nats by cutting it, {backward:.4f} by one backward pass,"
     return dict(ours=told + " others up to {others:.2f}", holds=holds) | mean
 
-
+# %% ../../nbs/95g_credit_verdicts.ipynb #approximate
 def approximate(df: pd.DataFrame) -> dict:
     "One backward pass against cutting."
     above = gains(df, "backward", 0.8)
     told = "{only:.2f} and {mixed:.2f}; worst less 0.8: " + INTERVAL
-    return dict(ours=told, differences=above) | _correlations(df, "backward")
+    return dict(ours=told, differences=above) | _correlations(df, "backward") | _shares(df)
+
+
+def _shares(df):  # for the text: sizes by one backward pass over those by cutting, on the edges it sees
+    sizes = df[df["step"] == df["step"].max()].groupby(["space", "edge"])[["backward", "exact"]].mean()
+    share = (sizes["backward"] / sizes["exact"])[lambda x: x > 0.01].groupby("space")
+    least, most = share.min(), share.max()
+    return {f"share_{k}": f"{least[s]:.2f} to {most[s]:.2f}" for k, s in _SPACES.items() if s in least}
 
 
 def better_way(df: pd.DataFrame, way: str) -> dict:  # "mended" or "two points"
@@ -111,9 +121,6 @@ def inside(df: pd.DataFrame) -> dict:  # of `blind_table`; may be empty
     return dict(ours=told, differences=gains(df, "backward", 0.8)) | cited
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #at-once-edges
-_SPACES = dict(only="convolutions only", mixed="with skips and pooling")
-
-
 def _seen(df):  # space → edges that one backward pass gives something
     end = df[df["step"] == df["step"].max()]
     sizes = end.groupby(["space", "edge"])[["backward", "exact"]].mean()
@@ -380,7 +387,7 @@ def _count(table: pd.DataFrame, variant: str, column: str) -> dict[str, int]:  #
     return {rule.lower(): int(n) for rule, n in zip(rows["rule"], rows[column])}
 
 
-_BOTH = {"adam": 0, "sgd": 0}  # a profile may have one of them
+_BOTH = {"adam": "–", "sgd": "–"}  # a profile may have one of them
 
 
 def rnn_given(table: pd.DataFrame, n: int) -> dict:  # seeds
@@ -401,7 +408,8 @@ def rnn_dead(table: pd.DataFrame, n: int) -> dict:
     "The document's symptom."
     dead = _count(table, "ReLU output", "always_0")
     plain = max(_count(table, "own output (4.2)", "always_0").values())
-    ranges = {f"range_{rule}": percent_range(k, n) for rule, k in (_BOTH | dead).items()}
+    ranges = {f"range_{rule}": "–" for rule in _BOTH}
+    ranges |= {f"range_{rule}": percent_range(k, n) for rule, k in dead.items()}
     told = "always 0: {adam} of {n} seeds with Adam (95 % interval {range_adam} %), {sgd} with SGD"
     told += " ({range_sgd} %); of the plain network {plain}"
     lstm = _BOTH | _count(table, "LSTM, ReLU output", "always_0")
