@@ -176,7 +176,8 @@ import nas_nb.papers
 for info in pkgutil.iter_modules(nas_nb.papers.__path__):
     module = importlib.import_module(f"nas_nb.papers.{info.name}")
     functions = {name: f for name in module.__all__ if inspect.isfunction(f := getattr(module, name))}
-    print(*(f"{info.name}.{name}={code_hash(f)}" for name, f in functions.items()))
+    runs = {name: f for name, f in functions.items() if "device" in inspect.signature(f).parameters}
+    print(*(f"{info.name}.{name}={code_hash(f)}" for name, f in runs.items()))
 """
 )
 

@@ -204,7 +204,7 @@ def test_searches_side_by_side_are_searches_alone():
         dict(method="printed", lam=0.0, lams=[1e-2], seed=2),
         dict(method="L1", lam=0.01, lams=[], seed=0),
     ]
-    settings = SETTINGS | dict(unroll=True, lr_alpha=0.02)
+    settings = SETTINGS | dict(unroll=True, lr_alpha=0.02, epochs=1)
     together = R.search_runs(each, **settings)
     for own, found in zip(each, together):
         alone = R.search_runs([own], **settings)[0]
