@@ -14,14 +14,18 @@ from nas_nb.known_tables import known_table
 from nas_nb.papers.arena_figures import (
     SPACES,
     Looked,
+    _judge_library,
+    _missing,
     against,
     beyond_random,
+    in_short,
     judge_lookup,
     judge_pairs,
     missed,
     of_seeds,
     room_over,
 )
+from nas_nb.papers.arena_figures import regrets as regrets_of
 from nas_nb.papers.arena_lookup import (
     METHODS,
     Arena,
@@ -262,6 +266,24 @@ def test_differences_are_in_units_of_what_random_search_misses():
     assert against({"digits": runs}, "random search", "GA", 3)["digits"] == pytest.approx(expected)
     with pytest.raises(KeyError, match="2,000 evaluations"):
         against({"digits": runs}, "random search", "GA", 2000)
+
+
+def test_a_library_is_compared_with_the_best_seen_too():
+    runs = dict(exact=dict(result=exact_random(SMALL, [3, 40], [3])))
+    for name, method in dict(TPE="random search", ASNG="ASNG").items():
+        runs[name] = dict(result=lookup(SMALL, method, [3, 40], [3, 40], 30))
+    stated = {"lookup-library": dict(rule="not worse", smallest=0.25, unit="of what random search misses")}
+    at, said = Looked(dict(digits=runs), regrets_of(dict(digits=runs)), {}, 40, 3, 40), {}
+    study = SimpleNamespace(stated=stated, judge=lambda id, ours, **how: said.update(how))
+    _judge_library(study, at, "0.00")
+    tpe, likely, seen = (
+        of_seeds(runs[n], 3, k)[0] for n, k in (("TPE", ""), ("ASNG", "likely"), ("ASNG", "seen"))
+    )
+    assert said["differences"]["digits"] == pytest.approx((tpe - likely) / missed(runs))
+    assert said["other"] == in_short(study, "lookup-library", (tpe - seen) / missed(runs))
+    assert likely.mean() > seen.mean() and said["also"] == "with the best that ASNG has seen"
+    ends = of_seeds(runs["ASNG"], 40)[0]
+    assert _missing(at, "ASNG") == f"{100 * (ends > 0).mean():.1f}" and _missing(at, "TDGA") == "–"
 
 
 def test_only_a_claim_whose_number_was_raised_has_further_searches():

@@ -292,12 +292,13 @@ def plot_rankings(df: pd.DataFrame, most: dict, title: str) -> plt.Figure:  # `m
     methods = list(dict.fromkeys(df["method"]))
     shape = dict(figsize=(8.4, 0.34 * len(methods) + 1.7), sharey=True)
     fig, axes = plt.subplots(1, 3, **shape)
+    low = min(0.0, df[[*_TAUS]].min(axis=None)) - 0.05
     for ax, (column, what) in zip(axes, _TAUS.items()):
         for y, method in enumerate(methods):
             _strip(ax, y, df[df["method"] == method][column].to_numpy(), LOOK[method]["color"])
         ax.axvline(most["ceiling"][column], color="0.35", linestyle="--", linewidth=1)
         ax.axvline(most["count"][column], color="0.35", linestyle=":", linewidth=1.4)
-        ax.set(title=what, xlabel="Kendall's τ", xlim=(-0.5, 1), xticks=(-0.5, 0, 0.5, 1))
+        ax.set(title=what, xlabel="Kendall's τ", xlim=(low, 1), xticks=(0, 0.5, 1))
     axes[0].set(yticks=range(len(methods)), yticklabels=methods, ylim=(len(methods) - 0.5, -0.5))
     headline(fig, title)
     return fig
