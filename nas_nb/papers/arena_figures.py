@@ -8,7 +8,7 @@ __all__ = ['SPACES', 'YARD', 'LOOK', 'ROWS', 'FLOOR', 'GROUP', 'HEATS', 'ROOM', 
            'plot_regret', 'mean_of', 'ahead', 'told_regret', 'shares', 'plot_shares', 'told_shares', 'steps',
            'plot_steps', 'told_steps', 'spread_over_steps', 'eased', 'plot_heats', 'told_heats', 'plot_two', 'told_two',
            'joined', 'said_mean', 'ahead_from', 'in_short', 'judge_pairs', 'judge_lookup', 'Looked', 'judge_random',
-           'judge_tdga', 'judge_controllers', 'judge_flips', 'judge_returned', 'judge_steps']
+           'judge_tdga', 'judge_controllers', 'judge_flips', 'judge_returned', 'judge_steps', 'judge_samples']
 
 # %% ../../nbs/95c_arena_figures.ipynb #imports
 import math
@@ -742,3 +742,17 @@ def judge_steps(study, first: Looked, delta0: Sequence[float]) -> None:  # first
     all_of_them = lambda: ("with 0.001, too", eased(eases.runs, first.last, tuple(delta0)))
     judge_lookup(study, "lookup-eased", few, also=all_of_them, **sng, **told(eases, first.last))
     judge_lookup(study, "lookup-eased-long", lambda: eased(eases.runs, 5000, tuple(delta0)))
+
+# %% ../../nbs/95c_arena_figures.ipynb #judge-samples
+def judge_samples(study, at: Looked, more: Sequence[int] = (8, 32)) -> Verdict:  # samples
+    "ASNG with two samples an update against more of them."
+    names = [f"ASNG of {lam} samples" for lam in more]
+    by = lambda kind: joined(
+        {name: against(at.runs, name, "ASNG", at.last, kind, kind_better=kind) for name in names}
+    )
+    told = {
+        f"{kind}{lam}": at.mean(name, kind) for lam, name in zip(more, names) for kind in ("likely", "seen")
+    }
+    told |= {f"{kind}2": at.mean("ASNG", kind) for kind in ("likely", "seen")}
+    seen = lambda: ("with the best seen", by("seen"))
+    return judge_lookup(study, "lookup-samples", lambda: by("likely"), also=seen, **told)
