@@ -14,14 +14,19 @@ from nas_nb.known_tables import known_table
 from nas_nb.papers.arena_figures import (
     SPACES,
     Looked,
+    _judge_library,
+    _missing,
     against,
     beyond_random,
+    in_short,
     judge_lookup,
     judge_pairs,
+    judge_samples,
     missed,
     of_seeds,
     room_over,
 )
+from nas_nb.papers.arena_figures import regrets as regrets_of
 from nas_nb.papers.arena_lookup import (
     METHODS,
     Arena,
@@ -34,7 +39,7 @@ from nas_nb.papers.arena_lookup import (
 )
 from nas_nb.papers.arena_oneshot import searches_before
 from nas_nb.papers.last_figures import picked_by_count
-from nas_nb.papers.oneshot_figures import best_of_all, convolutions_of, live, ranked_by
+from nas_nb.papers.oneshot_figures import best_of_all, convolutions_of, live, ranked_by, stopped, two_skips
 
 SMALL = Arena(
     (2, 3), np.array([[61, 63], [70, 68], [55, 57], [71, 75], [72, 72], [40, 44.0]]), dict(name="small")
@@ -262,6 +267,54 @@ def test_differences_are_in_units_of_what_random_search_misses():
     assert against({"digits": runs}, "random search", "GA", 3)["digits"] == pytest.approx(expected)
     with pytest.raises(KeyError, match="2,000 evaluations"):
         against({"digits": runs}, "random search", "GA", 2000)
+
+
+def test_a_library_is_compared_with_the_best_seen_too():
+    runs = dict(exact=dict(result=exact_random(SMALL, [3, 40], [3])))
+    for name, method in dict(TPE="random search", ASNG="ASNG").items():
+        runs[name] = dict(result=lookup(SMALL, method, [3, 40], [3, 40], 30))
+    stated = {"lookup-library": dict(rule="not worse", smallest=0.25, unit="of what random search misses")}
+    at, said = Looked(dict(digits=runs), regrets_of(dict(digits=runs)), {}, 40, 3, 40), {}
+    study = SimpleNamespace(stated=stated, judge=lambda id, ours, **how: said.update(how))
+    _judge_library(study, at, "0.00")
+    tpe, likely, seen = (
+        of_seeds(runs[n], 3, k)[0] for n, k in (("TPE", ""), ("ASNG", "likely"), ("ASNG", "seen"))
+    )
+    assert said["differences"]["digits"] == pytest.approx((tpe - likely) / missed(runs))
+    assert said["other"] == in_short(study, "lookup-library", (tpe - seen) / missed(runs))
+    assert likely.mean() > seen.mean() and said["also"] == "with the best that ASNG has seen"
+    ends = of_seeds(runs["ASNG"], 40)[0]
+    assert _missing(at, "ASNG") == f"{100 * (ends > 0).mean():.1f}" and _missing(at, "TDGA") == "–"
+
+
+def test_samples_are_compared_with_two_by_both_readings():
+    names = {2: "ASNG", 8: "ASNG of 8 samples", 32: "ASNG of 32 samples"}
+    runs = {n: dict(result=lookup(SMALL, "ASNG", [3, 64], [64], 12, samples=lam)) for lam, n in names.items()}
+    runs["exact"] = dict(result=exact_random(SMALL, [3, 64], [64]))
+    stated = {"lookup-samples": dict(rule="not worse", smallest=0.25, unit="of what random search misses")}
+    at, said = Looked(dict(digits=runs), regrets_of(dict(digits=runs)), {}, 64, 3, 64), {}
+    study = SimpleNamespace(stated=stated, judge=lambda id, ours, **how: said.update(how))
+    judge_samples(study, at)
+    regret = {lam: of_seeds(runs[n], 64)[0] for lam, n in names.items()}
+    for lam in (8, 32):
+        lead = said["differences"][f"ASNG of {lam} samples, digits"]
+        assert lead == pytest.approx((regret[lam] - regret[2]) / missed(runs))
+        assert said[f"likely{lam}"] == f"{runs[names[lam]]['result']['likely']['mean'][-1]:.2f}"
+
+
+def test_searches_with_two_skip_connections_are_counted():
+    plain = dict(method="DARTS", null=False, apart=True, delta0=1.0)
+    path = {0: [0, 2, 1], 1: [1, 1, 0], 2: [0, 0, 3]}  # live skip connections at each look
+    rows = [plain | dict(seed=s, step=10 * i, skips=n) for s, ns in path.items() for i, n in enumerate(ns, 1)]
+    rows += [
+        plain | dict(null=True, seed=1, step=10, skips=5),
+        plain | dict(method="SNAS", seed=9, step=10, skips=6),
+    ]
+    df = pd.DataFrame(rows)
+    assert two_skips(df, "DARTS") == (2, 3) and two_skips(df, "DARTS without none") == (0, 0)
+    early = stopped(df)
+    assert early["seed"].tolist() == [0, 1, 2] and set(early["step"]) == {10}
+    assert set(early["method"]) == {"DARTS, stopped at a tenth"}
 
 
 def test_only_a_claim_whose_number_was_raised_has_further_searches():

@@ -20,7 +20,7 @@ PROFILES = dict(
         counts=(1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000),  # evaluations when it is looked at
         long_counts=(2000, 5000),  # and later, on tables that decide
         judged=(300, 1000),  # those at which every search is kept, with the last
-        delta0=(1.0, 0.1, 0.01, 0.001), temperatures=(0.5, 8.0),  # first steps; T of TDGA beside 0 and 2
+        delta0=(1.0, 0.1, 0.01, 0.001), temperatures=(0.5, 8.0), samples=(8, 32),  # steps; T of TDGA; of ASNG
         first_seed=1000, fresh_seed=2000, seeds=1000,  # searches
         slow_seeds=40, fresh_slow=120, slow_budget=300,  # of TPE
         # further blocks of as many searches, where a claim was open, on the public tables
@@ -29,7 +29,8 @@ PROFILES = dict(
         deep_seeds=100, deep_tables=("nasbench201-12", "nasbenchmacro"),  # of controllers and PNAS
     ),
     quick=dict(tables=("digits",), methods=("random_search", "ASNG", "SNG", "REINFORCE", "TDGA", "GA",
-        "evolution"), nulls=("ASNG",), delta0=(1.0, 0.1, 0.01), temperatures=(), more=(), seeds=100),
+        "evolution"), nulls=("ASNG",), delta0=(1.0, 0.1, 0.01), temperatures=(), samples=(), more=(),
+        seeds=100),
     smoke=dict(methods=("random_search", "ASNG", "SNG", "TDGA", "GA"), counts=(1, 10, 40),
         judged=(10, 40), delta0=(1.0, 0.1), seeds=5),
 )  # fmt: skip

@@ -8,7 +8,7 @@ __all__ = ['SPACES', 'YARD', 'LOOK', 'ROWS', 'FLOOR', 'GROUP', 'HEATS', 'ROOM', 
            'plot_regret', 'mean_of', 'ahead', 'told_regret', 'shares', 'plot_shares', 'told_shares', 'steps',
            'plot_steps', 'told_steps', 'spread_over_steps', 'eased', 'plot_heats', 'told_heats', 'plot_two', 'told_two',
            'joined', 'said_mean', 'ahead_from', 'in_short', 'judge_pairs', 'judge_lookup', 'Looked', 'judge_random',
-           'judge_tdga', 'judge_controllers', 'judge_flips', 'judge_returned', 'judge_steps']
+           'judge_tdga', 'judge_controllers', 'judge_flips', 'judge_returned', 'judge_steps', 'judge_samples']
 
 # %% ../../nbs/95c_arena_figures.ipynb #imports
 import math
@@ -97,11 +97,13 @@ def against(
     at: int,  # evaluations
     kind: str = "",  # of the worse one
     tables: int = 2,  # how many of those that decide
+    kind_better: str = "",  # of the better one
 ) -> dict:  # table → (searches,): regret of the worse less that of the better, in units of `missed`
     "Differences by number, on each table that decides."
     found = {}
     for table in deciding(runs)[:tables]:
-        a, b = of_seeds(runs[table][worse], at, kind)[0], of_seeds(runs[table][better], at)[0]
+        a = of_seeds(runs[table][worse], at, kind)[0]
+        b = of_seeds(runs[table][better], at, kind_better)[0]
         n = min(len(a), len(b))
         found[SPACES[table]] = (a[:n] - b[:n]) / missed(runs[table])
     return found
@@ -155,9 +157,9 @@ LOOK["TDGA at 8"] = dict(color="#882255", marker=">", linestyle="-.")
 
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-rows
 _RED, _BLUE = "#9a3b26", "#1f6f8b"  # REINFORCE and PPO by a controller
-LOOK["controller"] = dict(color=_RED, marker="<", linestyle="--")
+LOOK["controller"] = dict(color=_RED, marker="<", linestyle="--", markerfacecolor="white")
 LOOK["controller ×10"] = dict(color=_RED, marker="<", linestyle="-")
-LOOK["controller, PPO"] = dict(color=_BLUE, marker=">", linestyle="--")
+LOOK["controller, PPO"] = dict(color=_BLUE, marker=">", linestyle="--", markerfacecolor="white")
 LOOK["controller, PPO ×10"] = dict(color=_BLUE, marker=">", linestyle="-")
 LOOK["PNAS"] = dict(color="#5b8c2a", marker="P", linestyle="-")
 ROWS = (
@@ -620,6 +622,12 @@ def _cited_of_tables(at: Looked) -> dict:
     told = dict(noise=f"{first['noise']:.2f}", noise_macro=f"{other['noise']:.2f}")
     return told | dict(lucky=f"{other['lucky']:.2f}", within=first["within"])
 
+
+def _missing(at: Looked, name: str) -> str:
+    "How many searches of a hundred miss the best at the end, on the first table that decides."
+    found = at.runs[deciding(at.runs)[0]]
+    return f"{100 * (of_seeds(found[name], at.late)[0] > 0).mean():.1f}" if name in found else "–"
+
 # %% ../../nbs/95c_arena_figures.ipynb #judge-random
 _OTHERS = {"sng": "SNG", "ga": "GA", "evolution": "evolution", "reinforce-100": "REINFORCE ×100"}
 
@@ -634,12 +642,14 @@ def judge_random(study, at: Looked) -> None:
     for id, name in _OTHERS.items():
         split = name in set(rows["name"]) and ahead(rows, name, "mean") == len(tables) > ahead(rows, name)
         apart = "a space on which mean and median agree" if split else ""
-        judge_lookup(study, f"lookup-{id}", lambda: at.beats(name), unless=apart, **_cited(at, name))
+        also = (lambda: ("with a step of 0.01", at.beats("SNG from 0.01"))) if id == "sng" else tuple
+        judge_lookup(
+            study, f"lookup-{id}", lambda: at.beats(name), also=also, unless=apart, **_cited(at, name)
+        )
     told = dict(miss=at.mean("TPE", "", at.early), chance=at.mean("exact", "", at.early))
     judge_lookup(study, "lookup-tpe", lambda: at.beats("TPE", at.early), **told)
     _judge_slow_and_grid(study, at)
-    told = dict(tpe=told["miss"], asng=at.mean("ASNG", "", at.early), best=at.mean("ASNG", "seen", at.early))
-    judge_lookup(study, "lookup-library", lambda: against(at.runs, "TPE", "ASNG", at.early), **told)
+    _judge_library(study, at, told["miss"])
 
 # %% ../../nbs/95c_arena_figures.ipynb #judge-slow
 def _judge_slow_and_grid(study, at: Looked) -> None:
@@ -651,6 +661,13 @@ def _judge_slow_and_grid(study, at: Looked) -> None:
     grids = lambda: joined({name: against(at.runs, name, "random search", at.last) for name in names})
     told = dict(order=at.mean("grid"), shuffled=at.mean("shuffled grid"))
     judge_lookup(study, "lookup-grid", grids, **told)
+
+
+def _judge_library(study, at: Looked, tpe: str) -> None:
+    told = dict(tpe=tpe, asng=at.mean("ASNG", "", at.early), best=at.mean("ASNG", "seen", at.early))
+    ahead_of = lambda kind="": against(at.runs, "TPE", "ASNG", at.early, kind_better=kind)
+    also = lambda: ("with the best that ASNG has seen", ahead_of("seen"))
+    judge_lookup(study, "lookup-library", ahead_of, also=also, **told)
 
 # %% ../../nbs/95c_arena_figures.ipynb #judge-tdga
 _PAIRS = {"temperature-low": ("cold TDGA", "TDGA at 0.5"), "temperature-high": ("cold TDGA", "TDGA at 8")}
@@ -667,6 +684,7 @@ def judge_tdga(study, at: Looked) -> None:
         told |= dict(cold=at.different("cold TDGA"), different=at.different(name))
         macro = lambda name: at.mean(name, "", at.late, "nasbenchmacro")
         told |= dict(warm_macro=macro(name), other_macro=macro(other))
+        told |= dict(missing=_missing(at, name), other_missing=_missing(at, other))
         versus = lambda: against(at.runs, other, name, 5000, tables=1)
         room = lambda: room_over(at.runs, other, 5000, tables=1)
         half = lambda: ("at T = 0.5", against(at.runs, other, HEATS[1], 5000, tables=1))
@@ -724,3 +742,17 @@ def judge_steps(study, first: Looked, delta0: Sequence[float]) -> None:  # first
     all_of_them = lambda: ("with 0.001, too", eased(eases.runs, first.last, tuple(delta0)))
     judge_lookup(study, "lookup-eased", few, also=all_of_them, **sng, **told(eases, first.last))
     judge_lookup(study, "lookup-eased-long", lambda: eased(eases.runs, 5000, tuple(delta0)))
+
+# %% ../../nbs/95c_arena_figures.ipynb #judge-samples
+def judge_samples(study, at: Looked, more: Sequence[int] = (8, 32)) -> Verdict:  # samples
+    "ASNG with two samples an update against more of them."
+    names = [f"ASNG of {lam} samples" for lam in more]
+    by = lambda kind: joined(
+        {name: against(at.runs, name, "ASNG", at.last, kind, kind_better=kind) for name in names}
+    )
+    told = {
+        f"{kind}{lam}": at.mean(name, kind) for lam, name in zip(more, names) for kind in ("likely", "seen")
+    }
+    told |= {f"{kind}2": at.mean("ASNG", kind) for kind in ("likely", "seen")}
+    seen = lambda: ("with the best seen", by("seen"))
+    return judge_lookup(study, "lookup-samples", lambda: by("likely"), also=seen, **told)
