@@ -962,3 +962,25 @@ def test_a_rule_that_was_not_run_has_no_number():
     found = verdicts.rnn_dead(table, 10)
     assert (found["adam"], found["sgd"], found["range_sgd"], found["lstm_sgd"]) == (3, "–", "–", "–")
     assert verdicts.rnn_own(table, 10)["sgd"] == "–"
+
+
+AFTER = {  # (computing, percentile) at each look
+    "credit assignment": [(4.0, 0.2), (8.0, 0.7)],
+    "SNAS": [(7.0, 0.5), (14.0, 1.0)],
+    "DARTS": [(6.0, 0.1), (8.0, 0.3), (16.0, 0.9)],
+}
+
+
+def test_credit_is_compared_after_the_same_computing(judged):
+    rows = [(m, s, *look) for m, looks in AFTER.items() for s in range(6) for look in looks]
+    course = pd.DataFrame(rows, columns=["name", "seed", "computing", "percentile"])
+    assert verdicts.at_computing(course, "SNAS", 8.0).tolist() == [0.5] * 6
+    verdicts.judge_equal(judged, course)
+    found = judged.found["equal"]
+    assert {m: x.round(9).tolist() for m, x in found["differences"].items()} == {
+        "DARTS": [0.4] * 6,
+        "SNAS": [0.2] * 6,
+    }
+    assert (found["computing"], found["darts"], found["snas"]) == ("8", "+0.40", "+0.20")
+    verdicts.judge_equal(judged, course.iloc[:0])
+    assert found is not judged.found["equal"] and judged.found["equal"]["tested"] is False

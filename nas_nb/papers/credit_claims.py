@@ -101,8 +101,7 @@ CLAIMS |= {
 CLAIMS |= {
     "toy-parsec": dict(
         claim="With its published weights PARSEC finds more than with those of the public code",
-        source="the public code",
-        document="PARSEC finds nothing",
+        source="the public code", document="PARSEC finds nothing",
         criterion="right positions after 2,000 iterations, PARSEC's less that of the public code's variant",
         **_RIGHT),
     "toy-work": dict(
@@ -238,6 +237,17 @@ CLAIMS |= {
         " SNAS's whole length; not tested where SNAS is there at its first look in most searches, or if"
         " credit at ten times the rate has another verdict",
         rule="better", smallest=1.0, unit="doublings"),
+}  # fmt: skip
+
+# %% ../../nbs/53d_credit_claims.ipynb #claims-equal
+CLAIMS |= {
+    "equal": dict(
+        claim="On images, after the same computing, credit's cells rank above those of DARTS and SNAS",
+        figure="course", source="section 2.5.1", document="faster",
+        criterion="percentile of the cell that credit finds less that of DARTS's and SNAS's at their last"
+        " look with no more multiply-adds, argmax on every edge, each" + _IMAGES + "; not tested if credit at"
+        " ten times the rate has another verdict", **_PERCENTILE | dict(rule="better"),
+        exploratory="written after the searches had been seen"),
 }  # fmt: skip
 
 # %% ../../nbs/53d_credit_claims.ipynb #claims-reuse

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['INTERVAL', 'constant', 'time', 'blind', 'approximate', 'better_way', 'inside', 'at_once', 'fewer', 'toy_reinforce',
            'toy_baseline', 'toy_parsec', 'toy_work', 'judge_toy_half', 'retrained', 'judge_searches', 'judge_ranks',
-           'as_far', 'judge_as_far', 'trainings', 'best_trained', 'judge_reuse', 'identity', 'separable', 'small',
-           'percent_range', 'rnn_given', 'rnn_own', 'rnn_dead', 'rnn_rounded', 'rnn_mended', 'ways']
+           'as_far', 'judge_as_far', 'at_computing', 'judge_equal', 'trainings', 'best_trained', 'judge_reuse',
+           'identity', 'separable', 'small', 'percent_range', 'rnn_given', 'rnn_own', 'rnn_dead', 'rnn_rounded',
+           'rnn_mended', 'ways']
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #imports
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ from .arena_figures import in_short
 from .arena_lookup import arena_of, of_best_of
 from .credit_figures import blind_edge, channels_until, gains, share, still
 from .credit_figures import ends as correlations
+from .oneshot_figures import paired
 from ..tiny import DATA
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #cost
@@ -299,6 +301,24 @@ def judge_as_far(study, course: pd.DataFrame, top: float = 0.9) -> None:  # `cou
     late = "a space in which SNAS takes longer" if 2 * at_once > len(until["SNAS"]) else ""
     also = ("at ten times the rate", fast) if len(fast) else ()
     judge_leads(study, "as-far-images", {"": credit}, told, also=also, unless=late, **counts)
+
+# %% ../../nbs/95g_credit_verdicts.ipynb #equal
+def at_computing(course: pd.DataFrame, name: str, most: float) -> pd.Series:  # index: seed
+    "Percentile at the last look of each search that has computed at most `most`, in 10⁹ multiply-adds."
+    rows = course[(course["name"] == name) & (course["computing"] <= most)]
+    return rows.sort_values("computing", kind="stable").groupby("seed")["percentile"].last()
+
+
+def judge_equal(study, course: pd.DataFrame) -> None:  # `course`: on images
+    "Judge credit against DARTS and SNAS where both have computed what a whole search of credit does."
+    own = course.loc[course["name"] == CREDIT, "computing"] if len(course) else pd.Series(dtype=float)
+    most = own.max() if len(own) else 0.0
+    percentiles = lambda name: at_computing(course, name, most) if len(own) else pd.Series(dtype=float)
+    ahead = lambda one: {m: paired(percentiles(one), percentiles(m)) for m in ("DARTS", "SNAS")}
+    leads, fast = ahead(CREDIT), ahead(FAST)
+    told: dict = {m.lower(): f"{x.mean():+.2f}" if len(x) else "–" for m, x in leads.items()}
+    also = dict(also=("at ten times the rate", fast)) if min(map(len, fast.values())) else {}
+    judge_leads(study, "equal", leads, _RANKS, computing=f"{most:.0f}", **told, **also)
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #reuse
 def trainings(cost: list[float], steps: int, first: int, train: int) -> int:  # `cost`: of `table_costs`
