@@ -331,7 +331,7 @@ def test_claims_of_made_up_runs():
         F.judge_worse(made_up, tested=True),
     )
     assert flat["most"] == pytest.approx(0.0099 * 2.5) and flat["holds"] and flat["n"] == 1
-    assert flat["apart"] == pytest.approx(0.26899)
+    assert flat["apart"] == pytest.approx(0.26899) and flat["parted"] == "2.50"
     assert not F.judge_flat(made_up, [still], [1e-4, 0.03, 1e-1], True)["holds"]
     assert F.judge_flat(made_up, [still], [1e-4, 1e-2, 1e-1], False)["tested"] is False
     assert worse["holds"] and worse["lower"] == pytest.approx((95.7533 + 95.64 + 95.3133) / 3 - 90.6333)
@@ -362,11 +362,12 @@ def test_quality_is_compared_seed_by_seed_in_the_last_epoch():
     rows = quality_rows("raw signed", 1e-4, (0.90, 0.80), (0.95, 0.90))
     rows += quality_rows("raw signed", 1e-1, (0.70, 0.60), (0.75, 0.70))
     epochs = pd.DataFrame(rows + quality_rows("DARTS", 0.0, (0.85, 0.85, 0.1), (0.88, 0.90, 0.1), (1, 0, 2)))
-    found = F.judge_comparable(epochs, ("raw signed", 1e-4), ("DARTS", 0.0))
+    found = F.judge_comparable(epochs, ("raw signed", 1e-4), ("DARTS", 0.0), 1200)
     assert found["differences"].to_dict() == pytest.approx({0: 5.0, 1: -5.0})  # the third has no partner
+    assert found["steps"] == "1,200"
     gain = F.judge_batch_norm(epochs, "raw signed", "DARTS")["differences"]
     assert gain.to_dict() == pytest.approx({0: 5 - 5, 1: 10 - 3})
-    assert F.judge_comparable(epochs, ("raw signed", 1e-4), ("L1", 0.0)) == F.ABSENT
+    assert F.judge_comparable(epochs, ("raw signed", 1e-4), ("L1", 0.0), 9) == F.ABSENT
     assert F.judge_batch_norm(epochs, "log count fast", "DARTS fast") == F.ABSENT
 
 
@@ -440,16 +441,19 @@ def test_what_tells_the_worth_of_a_network():
     assert F.judge_size(worth.iloc[:0], 95) == F.ABSENT
 
 
-def test_the_larger_networks_are_looked_at_alone():
+def test_the_larger_and_the_smaller_networks_are_looked_at_alone():
     "Size tells everything below the middle, inheritance everything above it."
     rng, rows = np.random.default_rng(0), []
     for seed in range(6):
         noise = rng.permutation(4)
         rows += [dict(seed=seed, parameters=100 + i, inherited=noise[i], retrained=i) for i in range(4)]
         rows += [dict(seed=seed, parameters=1000 + noise[i], inherited=i, retrained=9 + i) for i in range(4)]
-    found = F.above_middle(pd.DataFrame(rows), 95)
-    assert found["big_shared"] == "+1.00" and found["big"].startswith("-") and found["big_n"] == "6"
-    assert F.above_middle(pd.DataFrame(rows[:4]), 95) == {}
+    big, small = (F.of_part(pd.DataFrame(rows), 95, part) for part in ("big", "small"))
+    assert big["big_shared"] == "+1.00" and big["big"].startswith("-") and big["big_n"] == "6"
+    assert small["small_size"] == "+1.00" and small["small"].startswith("+") and small["small_n"] == "6"
+    assert (
+        F.of_part(pd.DataFrame(rows[:4]), 95, "small") == F.of_part(pd.DataFrame(rows[:4]), 95, "big") == {}
+    )
 
 
 def test_what_is_lost_between_some_lams_is_not_what_the_whole_span_loses():
@@ -504,7 +508,12 @@ def test_five_sizes_that_fall():
     rows = pd.DataFrame(
         dict(rule="every", seed=[0, 0, 1, 1], lam=[1, 2, 1, 2], parameters=[900, 600, 900, 900])
     )
-    assert F.judge_five(rows.assign(genotype=g), "normalised")["falling"] == 1
+    more = rows.assign(lam=rows["lam"] + 0.5, parameters=[700, 500, 900, 700])  # of seed 0: 900 700 600 500
+    found = F.judge_five(rows, "normalised", pd.concat([more, rows]))
+    assert not found["holds"] and (found["falling"], found["n"], found["chain"]) == (1, 2, "2")
+    first = lambda df: df[df["seed"] == 0]
+    found = F.judge_five(first(rows), "normalised", first(pd.concat([more, rows])))
+    assert found["holds"] and found["chain"] == "4"
     both = pd.concat([rows.assign(rule=rule, genotype=g, expected=100.0) for rule in R.RULES])
     assert F.kept(dict(normalised=both), "normalised", 600)["every"] == pytest.approx((0 + 1) / 2)
 

@@ -335,3 +335,8 @@ def test_where_less_than_the_smallest_effect_is_left_nothing_is_tested():
     assert found["tested"] is False and "room" in found["ours"] and found["needed"]
     untested = dict(ours="-", tested=False)
     assert V.or_no_room(untested, 0, "diverse") == untested
+
+
+def test_nearly_all_does_not_read_as_all():
+    shares = (1.0, 0.9989, 0.9999, 0.994, 0.0, 0.5)
+    assert [V.percent(x) for x in shares] == ["100", "99.9", "99.99", "99", "0", "50"]

@@ -16,11 +16,12 @@ __all__ = ['LOGGED_EPOCHS', 'TABLE_EPOCHS', 'EPOCH_STEPS', 'IMAGES', 'DOCUMENT',
            'odds_moved', 'judge_flat', 'judge_worse', 'judge_falls', 'own_table', 'table_flat', 'late_looks',
            'table_worse', 'table_falls', 'table_comparable', 'table_precision', 'of_grid', 'judge_control',
            'judge_pairs', 'could_lose', 'judge_own', 'power_of', 'other_part', 'span_and_expected', 'share_lost',
-           'kept', 'searches_for', 'judge_variant', 'judge_five', 'at_the_end', 'judge_comparable', 'shown_comparable',
-           'bn_gain', 'judge_batch_norm', 'taus_of', 'above_middle', 'judge_size']
+           'kept', 'searches_for', 'judge_variant', 'longest_fall', 'judge_five', 'at_the_end', 'judge_comparable',
+           'shown_comparable', 'bn_gain', 'judge_batch_norm', 'taus_of', 'of_part', 'judge_size']
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #imports
 import math
+from bisect import bisect_left
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -744,11 +745,12 @@ def odds_moved(record: dict, span: float) -> float:  # `span`: between two λ; o
 def judge_flat(published: pd.DataFrame, records: list[dict], lams, tested: bool) -> dict:
     "Claim *flat*: the odds of operations (`records`: on a raw scale), and how far apart the mixtures are."
     small = [lam for lam in lams if lam < 0.05]
-    most = max(odds_moved(record, max(small) - min(small)) for record in records)
+    span = max(small) - min(small)
+    most = max(odds_moved(record, span) for record in records)
     ours = "after {steps:,} steps odds change by {most:.1%} at most ({n} searches), and accuracies lie "
     ours += "{apart:.2f} points apart"
     numbers = dict(apart=lam_gaps(published)["apart"].mean(), n=len(records), needed=LONG)
-    numbers |= dict(steps=int(published["step"].max()), most=most, tested=tested)
+    numbers |= dict(steps=int(published["step"].max()), most=most, parted=f"{most / span:.2f}", tested=tested)
     return dict(ours=ours, holds=most < 0.05) | numbers
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-worse
@@ -969,17 +971,23 @@ def judge_variant(
     return dict(ours=KEEP, tested=False, needed=more) | numbers | kept(asked, name, rest)
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-five
-def judge_five(asked: pd.DataFrame, method: str) -> dict:  # `asked`: of the method, at five λ
-    "Claim *five*."
-    sizes = (
-        asked[asked["rule"] == "every"]
-        .sort_values("lam", kind="stable")
-        .groupby("seed")["parameters"]
-        .agg(list)
-    )
-    falls = sizes.map(lambda row: all(a > b for a, b in zip(row, row[1:])))
+def longest_fall(sizes) -> int:
+    "How many of these can be kept, in their order, so that each is smaller than the one before."
+    ends: list = []  # the largest end of a chain of each length, negated
+    for size in sizes:
+        k = bisect_left(ends, -size)
+        ends[k : k + 1] = [-size]
+    return len(ends)
+
+
+def judge_five(asked: pd.DataFrame, method: str, drawn: pd.DataFrame) -> dict:  # at five λ, at all λ
+    "Claim *five*: do the sizes fall, and how long is the longest chain if the λ may be chosen?"
+    every = lambda df: df[df["rule"] == "every"].sort_values("lam", kind="stable")
+    sizes, all_sizes = (every(df).groupby("seed")["parameters"].agg(list) for df in (asked, drawn))
+    falls = sizes.map(lambda row: longest_fall(row) == len(row))
     ours = "{method}, every edge: sizes fall from each λ to the next in {falling} of {n} seeds"
-    return dict(ours=ours, holds=bool(falls.all()), method=method, falling=int(falls.sum()), n=len(sizes))
+    numbers = dict(method=method, falling=int(falls.sum()), n=len(sizes))
+    return dict(ours=ours, holds=bool(falls.all()), chain=f"{all_sizes.map(longest_fall).min()}") | numbers
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-quality
 def at_the_end(epochs: pd.DataFrame, method: str, lam: float, what: str = "accuracy") -> pd.Series:
@@ -991,11 +999,11 @@ def at_the_end(epochs: pd.DataFrame, method: str, lam: float, what: str = "accur
     return 100 * rows.set_index("seed")[what]
 
 
-def judge_comparable(epochs: pd.DataFrame, mine: tuple, theirs: tuple) -> dict:  # each: (method, λ)
-    "Claims *comparable…*."
+def judge_comparable(epochs: pd.DataFrame, mine: tuple, theirs: tuple, steps: int) -> dict:
+    "Claim *comparable*; `mine`, `theirs`: (method, λ); `steps`: of a search."
     a, b = at_the_end(epochs, *mine), at_the_end(epochs, *theirs)
-    numbers = dict(mine=a.mean(), theirs=b.mean())
-    after = "; {mine:.1f} against {theirs:.1f} %"
+    numbers = dict(mine=a.mean(), theirs=b.mean(), steps=f"{steps:,}")
+    after = "; {mine:.1f} against {theirs:.1f} % after {steps} steps"
     return by_difference((a - b).dropna(), after=after, **numbers)
 
 
@@ -1032,17 +1040,18 @@ def taus_of(worth: pd.DataFrame) -> pd.DataFrame:  # columns seed, parameters, i
     return pd.DataFrame({what: by(what) for what in ("parameters", "inherited")}).dropna()
 
 
-MIDDLE = 900  # parameters; a critical reader looked above it
+MIDDLE = 900  # parameters; critical readers looked above it, and below
 
 
-def above_middle(worth: pd.DataFrame, level: float) -> dict:
-    "The same for the larger networks alone, as text."
-    taus = taus_of(worth[worth["parameters"] > MIDDLE])
+def of_part(worth: pd.DataFrame, level: float, part: str) -> dict:
+    "The same for the larger networks alone (`big`) or the smaller ones (`small`), as text."
+    taus = taus_of(worth[(worth["parameters"] > MIDDLE) == (part == "big")])
     if len(taus) < 2 or not (by := taus["parameters"] - taus["inherited"]).std() > 0:
         return {}
-    ends = dict(zip(("big", "big_low", "big_high"), interval(by, level)))
-    ends |= dict(big_size=taus["parameters"].mean(), big_shared=taus["inherited"].mean())
-    return {name: f"{x:+.2f}" for name, x in ends.items()} | dict(middle=str(MIDDLE), big_n=str(len(taus)))
+    ends = dict(zip(("", "_low", "_high"), interval(by, level)))
+    ends |= dict(_size=taus["parameters"].mean(), _shared=taus["inherited"].mean())
+    told = {f"{part}{name}": f"{x:+.2f}" for name, x in ends.items()}
+    return told | {"middle": str(MIDDLE), f"{part}_n": str(len(taus))}
 
 
 def judge_size(worth: pd.DataFrame, level: float) -> dict:
@@ -1052,6 +1061,6 @@ def judge_size(worth: pd.DataFrame, level: float) -> dict:
     taus = taus_of(worth)
     numbers = dict(size=taus["parameters"].mean(), shared=taus["inherited"].mean())
     numbers |= dict(least=worth["parameters"].min(), most=worth["parameters"].max())
-    numbers |= above_middle(worth, level)
+    numbers |= of_part(worth, level, "big") | of_part(worth, level, "small")
     after = "; size {size:.2f}, inherited {shared:.2f}; networks of {least:,} to {most:,} parameters"
     return by_difference(taus["parameters"] - taus["inherited"], after=after, unit="of τ", **numbers)

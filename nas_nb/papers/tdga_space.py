@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 from ..claims import interval
 from .tdga_lookup import middle_of
 from .tdga_table import GateTable, unpack
-from .tdga_verdicts import Known, better, hit, in_all, max_select
+from .tdga_verdicts import Known, better, hit, in_all, max_select, percent
 from ..plots import COLORS, PAPER, STYLE, headline
 
 # %% ../../nbs/50f_tdga_space.ipynb #cells
@@ -242,7 +242,7 @@ def words_of_nets(df: pd.DataFrame, level: float) -> tuple[str, str]:  # title, 
         f"{df['supernet'].nunique()} supernets: TDGA's lead, in 10⁻³ nats, is {uniform} on uniform random "
     )
     title += f"graphs, {near} on random graphs near that of DARTS, and {darts} on the graph of DARTS; "
-    title += f"{100 * share['TDGA']:.0f} % of its searches find the best graph, {100 * share[NEAR]:.0f} % of "
-    title += f"the random ones near that of DARTS, {100 * share['random']:.0f} % of uniform ones"
+    title += f"{percent(share['TDGA'])} % of its searches find the best graph, {percent(share[NEAR])} % of "
+    title += f"the random ones near that of DARTS, {percent(share['random'])} % of uniform ones"
     what = "Left differences of each supernet with mean and interval, right shares of searches."
     return title, f"{what} {title}."

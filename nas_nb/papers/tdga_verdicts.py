@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TO_BEST', 'Known', 'known_of', 'in_all', 'worths', 'by_supernet', 'max_select', 'better', 'with_near', 'hit',
-           'or_no_room', 'left', 'solved_by', 'judge_temperature', 'judge_diverse', 'judge_beyond', 'lead',
+           'percent', 'or_no_room', 'left', 'solved_by', 'judge_temperature', 'judge_diverse', 'judge_beyond', 'lead',
            'judge_random', 'judge_images', 'judge_late', 'from_to', 'centred', 'judge_bias', 'gates_apart',
            'judge_stable', 'with_one']
 
@@ -120,6 +120,12 @@ def hit(k: Known, variant: str, generation: int | None = None) -> np.ndarray:  #
     return (losses[k.found(variant, generation)] == losses.min()).astype(float)
 
 
+def percent(share: float) -> str:
+    "A share in percent, with so many digits that nearly all does not read as all."
+    digits = next(d for d in (0, 1, 2, 6) if round(100 * share, d) < 100 or share >= 1 or d == 6)
+    return f"{100 * share:.{digits}f}"
+
+
 TO_BEST = "{room} nats are left to the best that selects"
 
 
@@ -163,7 +169,7 @@ def judge_diverse(known: list[Known]) -> dict:
     )
     cited = {}
     for k, v in names.items():
-        cited[f"{k}_share"] = f"{100 * in_all(known, lambda x, v=v: hit(x, v).mean()):.0f}"
+        cited[f"{k}_share"] = percent(in_all(known, lambda x, v=v: hit(x, v).mean()))
         cited[f"{k}_entropy"] = f"{in_all(known, lambda x, v=v: x.end(v, 'entropy').mean()):.2f}"
     judged = by_supernet(known, "of searches", share=lambda k: hit(k, "TDGA") - hit(k, "T = 0"))
     room = in_all(known, lambda k: 1 - hit(k, "T = 0").mean())
