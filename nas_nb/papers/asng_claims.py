@@ -52,7 +52,8 @@ CLAIMS |= {
         "the starts are chosen was changed after a look"),
     "robust-best": dict(
         claim="Robust is not best: from δ⁰ = 1 ASNG is slower than tuned methods (εₓ = 0.0005)",
-        figure="price", source="Algorithm 1, figure 4", document="δ⁰ = 1; tuning is to be saved",
+        figure="price", source="ours, on Algorithm 1 and figure 4",
+        document="δ⁰ = 1; tuning is to be saved",
         criterion="paired by seed: ln(updates) of ASNG from δ⁰ = 1 minus that of ASNG, of SNG and of Adam "
         "from the best start of each",
         rule="better", **UPDATES),

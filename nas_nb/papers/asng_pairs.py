@@ -185,8 +185,10 @@ def told_price(paid: dict, moved: dict, eps: float) -> tuple[str, str]:  # `move
     title += f"{f['SNG']:.1f} times tuned SNG's, {f['Adam']:.1f} times tuned Adam's (εₓ = {eps:g}, "
     title += f"n = {len(paid['ASNG'])})"
     if moved:
-        by = ", ".join(f"{m} {factor_of(moved[eps, m])['factor']:.1f}" for m in paid)
-        title += f"; a slow start takes {by} times as many as a fast one (n = {len(moved[eps, 'ASNG'])})"
+        by = lambda e: ", ".join(f"{m} {factor_of(moved[e, m])['factor']:.2g}" for m in paid)
+        others = "".join(f"; at εₓ = {e:g} {by(e)}" for e in dict.fromkeys(e for e, _ in moved) if e != eps)
+        title += f"; a slow start takes {by(eps)} times as many as a fast one{others} "
+        title += f"(n = {len(moved[eps, 'ASNG'])})"
     what = "Every trial as a dot with means: left, updates of ASNG from the first start over those of"
     return (
         title,
