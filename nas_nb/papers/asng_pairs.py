@@ -185,7 +185,7 @@ def told_price(paid: dict, moved: dict, eps: float) -> tuple[str, str]:  # `move
     title += f"{f['SNG']:.1f} times tuned SNG's, {f['Adam']:.1f} times tuned Adam's (εₓ = {eps:g}, "
     title += f"n = {len(paid['ASNG'])})"
     if moved:
-        by = lambda e: ", ".join(f"{m} {factor_of(moved[e, m])['factor']:.2g}" for m in paid)
+        by = lambda e: ", ".join(f"{m} {factor_of(moved[e, m])['factor']:.1f}" for m in paid)
         others = "".join(f"; at εₓ = {e:g} {by(e)}" for e in dict.fromkeys(e for e, _ in moved) if e != eps)
         title += f"; a slow start takes {by(eps)} times as many as a fast one{others} "
         title += f"(n = {len(moved[eps, 'ASNG'])})"
