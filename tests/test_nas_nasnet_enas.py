@@ -112,9 +112,13 @@ def test_errors_are_paired_by_the_seeds_that_both_ways_have():
     assert ends.by_way(df, "shared", "drawn") == pytest.approx([0, 10, 20])
     alike = pd.DataFrame(dict(space="macro", inherited=[1.0, 2.0, 3.0], trained=[5.0, 6.0, 7.0]))
     told = ends.told_errors(df, alike)
-    assert "15 times" in told and told.endswith("; shared weights rank networks (τ = 1.00) (n = 3)")
+    assert (
+        told.startswith("Errors (n = 3): ")
+        and "15 times" in told
+        and told.endswith("; shared weights rank networks (τ = 1.00)")
+    )
     against = alike.assign(trained=[7.0, 6.0, 5.0])
-    assert ends.told_errors(df, against).endswith("do not rank networks (τ = -1.00) (n = 3)")
+    assert ends.told_errors(df, against).endswith("do not rank networks (τ = -1.00)")
 
 
 def test_what_is_missed_is_that_of_the_last_look_within_the_seconds():
@@ -181,7 +185,9 @@ def test_the_end_of_searches_is_told_beside_an_early_look():
     )
     mean = [3.0 + 0.1 - 1.0] * 2  # the others choose the same rates, and the first two judge
     assert told["swapped_mean"] == told["swapped_low"] == f"{np.mean(mean):+.2f}"
-    df.loc[(df["rule"] == "PPO") & (df["seed"] > 1) & (df["rate"] == 1.0), "reward"] += 5  # they choose another
+    df.loc[(df["rule"] == "PPO") & (df["seed"] > 1) & (df["rate"] == 1.0), "reward"] += (
+        5  # they choose another
+    )
     told = verdicts.ppo_best(df, 500, 2, 2000, 95.0)
     assert (told["rate_ppo"], told["swapped_mean"]) == (0.1, "+2.00")
 
