@@ -53,6 +53,12 @@ def times(more: str, less: str) -> tuple[float, float]:  # in GPU days, in elaps
     (a, _, long), (b, _, short) = ARTICLE[more], ARTICLE[less]
     return a / b, long / short
 
+# %% ../../nbs/54b_controller_figures.ipynb #cost-told
+def told_cost(df: pd.DataFrame) -> str:  # from `cost_table`
+    "The ranges of both, errors rounded outward to tenths."
+    days, least, most = df["days"], math.floor(10 * df["error"].min()), math.ceil(10 * df["error"].max())
+    return f"From {days.min():g} to {days.max():,.0f} GPU days, errors between {least / 10} and {most / 10} %"
+
 # %% ../../nbs/54b_controller_figures.ipynb #cost-plot
 _PLACES = {
     "ENAS macro": (-8, 8),
@@ -62,12 +68,6 @@ _PLACES = {
     "ASNG": (-4, -13),
 }
 _OF = {"this article": (COLORS[3], "o"), "ASNG-NAS on CIFAR-10": (COLORS[0], "s")}
-
-
-def told_cost(df: pd.DataFrame) -> str:  # from `cost_table`
-    "The ranges of both, errors rounded outward to tenths."
-    days, least, most = df["days"], math.floor(10 * df["error"].min()), math.ceil(10 * df["error"].max())
-    return f"From {days.min():g} to {days.max():,.0f} GPU days, errors between {least / 10} and {most / 10} %"
 
 
 def plot_cost(df: pd.DataFrame) -> plt.Figure:  # from `cost_table`

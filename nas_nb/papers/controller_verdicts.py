@@ -109,14 +109,7 @@ def _behind(chance: float, at: dict[float, float]) -> dict[str, str]:  # regrets
     said = " and ".join(f"{at[rate]:.2f}" for rate in above)
     return dict(above_rates=" and ".join(f"{rate:g}" for rate in above) or "none", above=said or "–")
 
-# %% ../../nbs/54g_controller_verdicts.ipynb #ppo
-def ppo_published(df: pd.DataFrame, half: int) -> dict:
-    "At NASNet's rate, after `half` of the evaluations."
-    ppo, plain = (of(df, rule, _PUBLISHED, half) for rule in ("PPO", "REINFORCE"))
-    told = "PPO {ppo:.1f} %, REINFORCE {reinforce:.1f}; " + INTERVAL
-    return dict(ours=told, differences=ppo - plain, ppo=ppo.mean(), reinforce=plain.mean(), after=half)
-
-
+# %% ../../nbs/54g_controller_verdicts.ipynb #ppo-own
 def _own(df: pd.DataFrame, at: int, first: int) -> list[np.ndarray]:  # of PPO and REINFORCE
     return [judged(df, rule, at, first) for rule in ("PPO", "REINFORCE")]
 
@@ -128,6 +121,13 @@ def _swapped(
     others = df[df["seed"].isin(last)]
     rates = {rule: best_rate(others, rule, at, len(last)) for rule in ("PPO", "REINFORCE")}
     return np.subtract(*(of(df, rule, rate, at)[:first] for rule, rate in rates.items()))
+
+# %% ../../nbs/54g_controller_verdicts.ipynb #ppo
+def ppo_published(df: pd.DataFrame, half: int) -> dict:
+    "At NASNet's rate, after `half` of the evaluations."
+    ppo, plain = (of(df, rule, _PUBLISHED, half) for rule in ("PPO", "REINFORCE"))
+    told = "PPO {ppo:.1f} %, REINFORCE {reinforce:.1f}; " + INTERVAL
+    return dict(ours=told, differences=ppo - plain, ppo=ppo.mean(), reinforce=plain.mean(), after=half)
 
 
 def ppo_best(df: pd.DataFrame, soon: int, first: int, late: int, level: float) -> dict:
