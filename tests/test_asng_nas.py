@@ -27,12 +27,14 @@ from nas_nb.papers.asng_figures import predicted_median, score
 from nas_nb.papers.asng_runs import (
     METHODS,
     Coins,
+    Mixed,
     Trials,
     coin_trace,
     divergence,
     expected,
     hitting_times,
     joined,
+    mixed,
     parts,
     prices,
     trace,
@@ -349,7 +351,7 @@ def test_titles_say_what_the_tables_say():
 
 def test_every_claim_has_its_texts():
     ids = "everywhere tuning eased robust-best step updates updates-rank evaluations line8"
-    ids += " line8-search trust trust-floor same-optimum floor"
+    ids += " line8-search trust trust-floor mixed same-optimum floor"
     assert list(check_claims(CLAIMS)) == f"{ids} mean-free natural".split()
 
 
@@ -440,6 +442,21 @@ def test_on_coin_flips_nothing_is_learned_and_the_step_shrinks():
         for coins in (False, True)
     ]
     assert both[0] == pytest.approx(1, abs=0.1) and both[1] == pytest.approx(2 / 3, abs=0.1)
+
+
+def test_numbers_are_searched_among_categories_and_coin_flips_find_nothing():
+    small = dict(seeds=20, updates=3000, D=4, K=3, numbers=2)
+    told, flips = (mixed(**small, coins=coins) for coins in (False, True))
+    found, blind = asng_pairs.mixed_found(told), asng_pairs.mixed_found(flips)
+    assert found["wrong"] > blind["wrong"] + 50 and found["whole"] > blind["whole"] + 30, (found, blind)
+    assert np.mean(told["off"]) < np.mean(flips["off"]) / 2 and blind["both"] < 10
+
+
+def test_a_number_costs_its_distance_from_what_its_category_asks_for():
+    trials = Mixed([0], 1.0, 0.05, D=4, K=3, horizon=10, numbers=2)
+    at = [[[4, 8, 0.2, 0.5]] * 2]
+    c = make_samples(trials.opt.space, [[[0, 1, 0, 1]] * 2], at)
+    assert trials._off(c)[:, 0].tolist() == pytest.approx([0.01] * 2)  # the last: 0.5 where 0.4 is asked for
 
 
 @pytest.mark.parametrize("lam", [2, 3, 5])

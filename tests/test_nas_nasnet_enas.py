@@ -112,7 +112,11 @@ def test_errors_are_paired_by_the_seeds_that_both_ways_have():
     assert ends.by_way(df, "shared", "drawn") == pytest.approx([0, 10, 20])
     alike = pd.DataFrame(dict(space="macro", inherited=[1.0, 2.0, 3.0], trained=[5.0, 6.0, 7.0]))
     told = ends.told_errors(df, alike)
-    assert "15 times" in told and told.endswith("; shared weights rank networks (τ = 1.00)")
+    assert (
+        told.startswith("Errors (n = 3): ")
+        and "15 times" in told
+        and told.endswith("; shared weights rank networks (τ = 1.00)")
+    )
     against = alike.assign(trained=[7.0, 6.0, 5.0])
     assert ends.told_errors(df, against).endswith("do not rank networks (τ = -1.00)")
 
@@ -179,6 +183,18 @@ def test_the_end_of_searches_is_told_beside_an_early_look():
         f"{low:+.2f}",
         f"{high:+.2f}",
     )
+    assert told["swapped_mean"] == "+2.10"  # the others choose the same rates, and the first two judge
+    df.loc[(df["rule"] == "PPO") & (df["seed"] > 1) & (df["rate"] == 1.0), "reward"] += (
+        5  # they choose another
+    )
+    told = verdicts.ppo_best(df, 500, 2, 2000, 95.0)
+    assert (told["rate_ppo"], told["swapped_mean"]) == (0.1, "+2.00")
+
+
+def test_where_no_table_is_read_no_number_is_told():
+    for missing in (verdicts.transfer(None), verdicts.transfer_digits(None), verdicts.cells(None, None)):
+        assert missing["tested"] is False and not any(c.isdigit() for c in missing["ours"])
+        assert not missing.keys() - {"ours", "holds", "tested"}
 
 
 def test_regrets_of_chance_are_told_with_the_rate_that_they_are_of():
@@ -196,6 +212,17 @@ def test_regrets_of_chance_are_told_with_the_rate_that_they_are_of():
     assert [told[k] for k in ("own", "least", "flips_ppo", "null_rate")] == ["0.001", "0.20", "0.75", "0.01"]
     assert told["reinforce"] == pytest.approx(0.5) and told["flips"] == pytest.approx(0.55)
     assert (told["rates"], told["poor"]) == (1, 0)
+    assert (told["above_rates"], told["above"]) == ("none", "–")
     near = [("PPO", 1e-3, seed, 40, 0.55 + 0.01 * seed) for seed in (-1, 0, 1)]  # a twentieth below chance
     told = verdicts.learns(pd.concat([df, pd.DataFrame(near, columns=df.columns)]), 40, 0.01)
     assert (told["rates"], told["poor"]) == (2, 1)
+    worse = [("PPO", 1e-2, seed, 40, 0.7 + 0.01 * seed) for seed in (-1, 0, 1)]
+    told = verdicts.learns(pd.concat([df, pd.DataFrame(worse, columns=df.columns)]), 40, 0.01)
+    assert (told["poor"], told["above_rates"], told["above"]) == (1, "0.01", "0.70")
+
+
+def test_the_title_of_costs_holds_all_of_them():
+    costs = figures.cost_table()
+    told = figures.told_cost(costs)
+    least, most = (float(x) for x in told.split("between ")[1].removesuffix(" %").split(" and "))
+    assert least <= costs["error"].min() and costs["error"].max() <= most and most - least < 2.2

@@ -111,6 +111,13 @@ def test_a_cell_that_was_not_trained_is_not_judged():
     assert figures.lower(df, "text-enas-lstm")["differences"] == pytest.approx([100 * np.log(2)])
 
 
+@pytest.mark.parametrize("gated, says", [(200.0, "no rate that was tried"), (3000.0, "no cell has learned")])
+def test_rates_are_blamed_only_where_the_gated_cell_has_learned(gated, says):
+    df = pd.DataFrame(dict(seed=[0, 0], cell=["ENAS", "ENAS-plain"], test=[gated, 450.0]))
+    told = figures.plain(df, dict(tokens=dict(train=10), vocabulary=5))
+    assert told["tested"] is False and says in told["ours"]
+
+
 class Planned:
     "A study that computes nothing: `run` notes what is asked for, and returns what `answer` says of it."
 

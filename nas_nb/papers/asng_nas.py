@@ -14,14 +14,17 @@ PROFILES = dict(
         first=1000, pairs=1000, tuned=200, watched=100,  # fresh seeds: the first; how many for what
         lams=(2, 32), seen=(4, 8, 16, 32),  # on fresh seeds; on the trials of figure 4, before
         trace_updates=20_000, coins=30,  # of the view, and seeds of its null
+        mixed=100, mixed_updates=20_000, mixed_D=8, numbers=4,  # seeds; categories, integers and reals
     ),
     quick=dict(
         seeds=20, factors=(0.0, 0.5, 1.0, 1.5), eps_x=(0.05, 0.002), max_updates=2000, horizon=5000, D=15,
         K=4, pairs=20, tuned=20, watched=8, lams=(2, 16), seen=(), trace_updates=3000, coins=20,
+        mixed=20, mixed_updates=3000,
     ),
     smoke=dict(
         seeds=2, factors=(0.0, 1.5), max_updates=100, horizon=300, D=4, K=3, pairs=2, tuned=2, watched=2,
         lams=(2, 4), trace_updates=100, coins=4,
+        mixed=2, mixed_updates=50, mixed_D=4, numbers=2,
     ),
 )  # fmt: skip
 EXPECTED = dict(paper="2 h on one CPU core", quick="1 min", smoke="10 s")

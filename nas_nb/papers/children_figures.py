@@ -171,7 +171,8 @@ def told_errors(df: pd.DataFrame, worth: pd.DataFrame) -> str:  # from `errors_t
     tau = kendall(here["inherited"], here["trained"])
     ranked = f"; shared weights {'rank' if tau >= RANKS else 'do not rank'} networks (τ = {tau:.2f})"
     error, seconds = (df.groupby("way")[k].mean() for k in ("error", "seconds"))
-    told = f"Errors: {error['drawn']:.1f} % of a draw, {error['shared']:.1f} with shared weights"
+    told = f"Errors (n = {df['seed'].nunique()}): {error['drawn']:.1f} % of a draw, "
+    told += f"{error['shared']:.1f} with shared weights"
     if "scratch" not in error:
         return told + ranked
     times = seconds["scratch"] / seconds["shared"]

@@ -108,7 +108,7 @@ CLAIMS |= {
 CLAIMS |= {
     "sharp": dict(
         claim="ASNG's distribution ends sharper than on coin flips (space of DARTS)",
-        source="section 2.1, implied", document="the most likely architecture is taken",
+        source="ours, on section 2.1", document="the most likely architecture is taken",
         criterion="fresh seeds (from 100 on; profiles without: their own): median entropy of many searches on"
         " coin flips minus that of each search, both at the end and relative to the largest possible",
         rule="better", smallest=0.1, unit="of the entropy", raised=_FRESH),

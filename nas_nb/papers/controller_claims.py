@@ -45,7 +45,7 @@ CLAIMS |= {
         criterion="GPU days of NAS over those of ENAS, macro and micro: above 1,000; days are told beside"
         " it; not judged: the article says 1,000 of recurrent cells only, and the unit would decide"),
     "slightly": dict(
-        claim="Errors of NAS and NASNet are slightly lower than those of ENAS", figure="cost",
+        claim="The best errors of NAS and NASNet are slightly lower than the best of ENAS", figure="cost",
         source="ENAS, CIFAR-10", document="a little better",
         criterion="arithmetic:"
         " NAS less ENAS macro, NASNet-A less ENAS micro, the best error of each: both between -1 and"

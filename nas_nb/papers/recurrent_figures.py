@@ -175,7 +175,8 @@ def told_cells(df: pd.DataFrame) -> str:  # from `cells_table`
     "Geometric means of test perplexities, of the cells in the left panel."
     means = {name: level(df, name) for name in NAMES if name in set(df["cell"]) and name != "ENAS-plain"}
     told = [f"{NAMES[name][0]} {x:.0f}".replace("\n", " ") for name, x in means.items()]
-    return f"Perplexity with {df['parameters'].mean() / 1e6:.2g} million weights: {'; '.join(told)}"
+    weights = f"{df['parameters'].mean() / 1e6:.2g} million weights"
+    return f"Perplexity with {weights}: {'; '.join(told)} (n = {df['seed'].nunique()})"
 
 # %% ../../nbs/54i_recurrent_figures.ipynb #searches
 def children_table(trees: dict[str, list[dict]]) -> pd.DataFrame:  # of `all_text_searches`
@@ -344,7 +345,9 @@ def lower(df: pd.DataFrame, id: str, why: str = "") -> dict:  # from `cells_tabl
 def plain(df: pd.DataFrame, data: dict) -> dict:  # from `cells_table`; `data`: of a record
     "The cell without gates, which has not been trained; and what text it was to learn, to be cited."
     text = dict(words=f"{data['tokens']['train']:,}", vocabulary=f"{data['vocabulary']:,}")
-    return lower(df, "text-plain", "no rate that was tried trains it") | text
+    worse = {"ENAS", "ENAS-plain"} <= {*df["cell"]} and level(df, "ENAS") < level(df, "ENAS-plain")
+    why = "no rate that was tried trains it" if worse else "no cell has learned at this size"
+    return lower(df, "text-plain", why) | text
 
 
 def nas_search(found: pd.DataFrame, children: pd.DataFrame) -> dict:  # `found_table`, `children_table`
