@@ -250,19 +250,21 @@ def blind_cell_run(
 ) -> dict:
     "As `blind_run`, in the cell of the document."
     torch.manual_seed(seed)
-    network, looks = CellNetwork(DARTS_CELL, (1, 8, 8), channels=channels, cells=cells), []
+    network = CellNetwork(DARTS_CELL, (1, 8, 8), channels=channels, cells=cells)
+    looks: list[dict] = []
     train, valid, judge = _halves(seed)
     drawn = torch.randint(len(DARTS_CELL.ops), (networks, len(DARTS_CELL.sizes)))
     open_ = (drawn != list(DARTS_CELL.ops).index("none")).flatten().tolist()
 
     def look():
         found = contribution_table(network.train(), judge(0), drawn.tolist())
-        return looks.append(_look(found[open_], every * len(looks))) or {}
+        looks.append(_look(found[open_], every * len(looks)))
+        return {}
 
     look()
     recipe = Recipe(steps, "momentum", 0.1, clip=5.0, channels_last=False)
-    settings = dict(measure=look, every=every, seed=seed)
-    search(network, Uniform(DARTS_CELL, seed=seed), train, valid, recipe, **settings)
+    method = Uniform(DARTS_CELL, seed=seed)
+    search(network, method, train, valid, recipe, measure=look, every=every, seed=seed)
     return dict(looks=looks)
 
 # %% ../../nbs/53a_credit_runs.ipynb #cost

@@ -317,8 +317,9 @@ def judge_equal(study, course: pd.DataFrame) -> None:  # `course`: on images
     ahead = lambda one: {m: paired(percentiles(one), percentiles(m)) for m in ("DARTS", "SNAS")}
     leads, fast = ahead(CREDIT), ahead(FAST)
     told: dict = {m.lower(): f"{x.mean():+.2f}" if len(x) else "–" for m, x in leads.items()}
-    also = dict(also=("at ten times the rate", fast)) if min(map(len, fast.values())) else {}
-    judge_leads(study, "equal", leads, _RANKS, computing=f"{most:.0f}", **told, **also)
+    if min(map(len, fast.values())):
+        told |= dict(also=("at ten times the rate", fast))
+    judge_leads(study, "equal", leads, _RANKS, computing=f"{most:.0f}", **told)
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #reuse
 def trainings(cost: list[float], steps: int, first: int, train: int) -> int:  # `cost`: of `table_costs`
