@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PUBLIC_TOY', 'CHANNELS', 'TOY_LOOKS', 'section_2', 'limit', 'cost_table', 'share', 'blind_table', 'gains', 'ends',
-           'blind_edge', 'plot_blind', 'draw_on_cell', 'edges_at', 'temperature_at', 'contribution_panels',
-           'contribution_player', 'toy_right', 'channels_until', 'nine_until', 'toy_table', 'short', 'plot_toy',
+           'blind_edge', 'plot_blind', 'draw_on_cell', 'edges_at', 'contribution_panels', 'contribution_player',
+           'temperature_player', 'toy_right', 'channels_until', 'nine_until', 'toy_table', 'short', 'plot_toy',
            'told_toy', 'rnn_table', 'still', 'rnn_wide', 'written_table', 'plot_rnn', 'told_rnn']
 
 # %% ../../nbs/53b_credit_figures.ipynb #imports
@@ -21,12 +21,14 @@ from ..blindspot import EDGES, WAYS
 from ..cells import CellSpace
 from ..credit import open_gates
 from ..credit_toy import TOY_METHODS
+from ..draw import op_label
 from ..operations import NB201_OPS
 from ..plots import COLORS, PAPER, STYLE, headline
 from ..relaxations import Weights, gumbel, gumbel_softmax, one_hot, softmax, two_path
 
 # %% ../../nbs/53b_credit_figures.ipynb #section2-space
 _OPS = {k: NB201_OPS[k] for k in ("skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")}
+_THETA = [0.2, -0.1, 0.4, 0.0]  # of one edge
 _EDGE = CellSpace(_OPS, nodes=1, output="last", alike=True, wiring=((1, 0),))
 
 
@@ -44,7 +46,7 @@ def _weights(theta, noise) -> dict[str, tuple[str, Weights, str]]:  # method →
 # %% ../../nbs/53b_credit_figures.ipynb #section2
 def section_2(seed: int = 0) -> pd.DataFrame:
     "What each method of section 2.3 puts in the place of the architecture of an edge, and what it computes."
-    theta, noise, rows = torch.tensor([[0.2, -0.1, 0.4, 0.0]]), gumbel((1, 4), seed, 0), []
+    theta, noise, rows = torch.tensor([_THETA]), gumbel((1, 4), seed, 0), []
     for name, (objective, w, learns) in _weights(theta, noise).items():
         chosen = w.of(0, 4)
         values = [float(k in chosen) for k in range(4)] if w.values is None else w.values.tolist()[0]
@@ -186,16 +188,6 @@ def edges_at(df: pd.DataFrame) -> Callable:  # draw(axes, step), two axes
 
     return draw
 
-
-def temperature_at(theta: Sequence[float]) -> Callable:  # draw(axes, λ), one axis
-    "Bars of μ(θ/λ)."
-
-    def draw(axes, at):
-        axes[0].bar(range(len(theta)), limit(theta, (at,)).iloc[0], color=_WINE)
-        axes[0].set(ylim=(0, 1.03), title=f"λ = {at:g}", xlabel="operation", ylabel="μ(θ/λ)")
-
-    return draw
-
 # %% ../../nbs/53b_credit_figures.ipynb #views-imports
 from ..player import arcs_panel, lines_panel, player
 
@@ -238,6 +230,27 @@ def contribution_player(df: pd.DataFrame):  # an IPython `HTML`; `df`: from `bli
     last = len(df["step"].unique()) - 1
     alt = "Arcs between four nodes: above what an edge contributes by cutting it, below by one backward pass."
     return player(shows, "training", fig, alt, start=last, height=400, choice="space and supernet")
+
+# %% ../../nbs/53b_credit_figures.ipynb #temperature
+def _course(theta, temperatures):  # labels and panels
+    values, names = limit(theta.tolist(), temperatures), [op_label(op, short=True) for op in _OPS]
+    lines = {name: values[k].tolist() for k, name in enumerate(names)}
+    look = dict(log=(True, False), low=0.0, format="{:.2f}")
+    panel = lines_panel(temperatures, lines, "share of each operation", dict(zip(names, COLORS)), **look)
+    return [f"λ = {t:g}" for t in temperatures], [panel]
+
+
+def temperature_player(draws: int = 4, seed: int = 0):  # an IPython `HTML`
+    "A slider over λ: μ(θ/λ) of an edge, and m(μ(θ), G) for draws of G, first that of `section_2`."
+    lams, theta = [round(10 ** (-k / 10), 3) for k in range(21)], torch.tensor(_THETA)
+    drawn = {f"SNAS, draw {n + 1} of G": theta + gumbel((1, 4), seed, n)[0] for n in range(draws)}
+    shows = {name: _course(x, lams) for name, x in ({"DARTS, without noise": theta} | drawn).items()}
+    fig, axes = plt.subplots(1, 3, figsize=(7, 1.8), sharey=True)
+    for ax, t in zip(axes, (1.0, 0.3, 0.03)):
+        ax.bar([op_label(op, short=True) for op in _OPS], limit(_THETA, (t,)).iloc[0], color=COLORS[:4])
+        ax.set(ylim=(0, 1.03), title=f"λ = {t:g}", ylabel="μ(θ/λ)" if t == 1 else "")
+    alt = "Shares of four operations at falling λ: nearly equal at 1, almost all with one of them at 0.03."
+    return player(shows, "temperature λ", fig, alt, height=235, choice="with or without noise")
 
 # %% ../../nbs/53b_credit_figures.ipynb #toy
 PUBLIC_TOY = {  # the public code, run by us: trials, right positions after 500, 1,000 and 2,000 iterations
