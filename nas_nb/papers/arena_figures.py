@@ -704,7 +704,9 @@ def judge_controllers(study, first: Looked) -> None:
         study.judge(f"lookup-{id}", ours, tested=False, needed=needed, **missed(first, name))
     for id, name in _DEEP.items():
         at = first.of(study, f"lookup-{id}")
-        judge_lookup(study, f"lookup-{id}", lambda: at.beats(name), **missed(at, name))
+        slow = _SLOW.get(id.removesuffix("-10"))
+        also = (lambda: ("at NASNet's rate", at.beats(slow))) if slow else tuple
+        judge_lookup(study, f"lookup-{id}", lambda: at.beats(name), also=also, **missed(at, name))
     plain, ppo = _DEEP["controller-10"], _DEEP["ppo-10"]
     slower = {"ppo-reinforce": _SLOW["controller"], "pnas-ppo": _SLOW["ppo"]}
     for id, worse, better in (("ppo-reinforce", plain, ppo), ("pnas-ppo", ppo, "PNAS")):

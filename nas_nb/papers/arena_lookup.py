@@ -742,7 +742,8 @@ LOOKUP_CLAIMS |= {
 }  # fmt: skip
 
 # %% ../../nbs/95a_lookup.ipynb #lookup-claims-controller
-_CONTROLLER = _ON_EACH + "the best that the controller has seen, at ten times NASNet's rate"
+_CONTROLLER = _ON_EACH + "the best that the controller has seen, at ten times NASNet's rate; not tested if"
+_CONTROLLER += " the verdict is another one at NASNet's (added after the records had been seen)"
 _FEW = "not tested: 1,000 evaluations are 50 updates at a rate that was meant for 20,000 evaluations"
 LOOKUP_CLAIMS |= {
     "lookup-controller": dict(

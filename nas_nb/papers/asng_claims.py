@@ -133,8 +133,9 @@ CLAIMS |= {
         claim="ASNG finds the optimum of a mixture of categories, integers and reals (artificial function "
         "with numbers, δ⁰ = 1, εₓ = 0.05)",
         source="ours, on section 1", document="one framework for all kinds, not how well it searches",
-        criterion="in at least 90 % of the trials the most likely mixture is the optimum in the end: every "
-        "category and integer right, every real within 1/20 of its range; on coin flips in less than 10 %"),
+        criterion="in at least 90 % of the trials the most likely mixture is the optimum after 20,000 "
+        "updates: every category and integer right, every real within 1/20 of its range;"
+        " on coin flips in less than 10 %"),
 }  # fmt: skip
 
 # %% ../../nbs/51f_asng_claims.ipynb #claims-theory

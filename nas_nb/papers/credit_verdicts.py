@@ -345,7 +345,8 @@ def judge_equal(study, course: pd.DataFrame) -> None:  # `course`: on images
     told: dict = {m.lower(): f"{x.mean():+.2f}" if len(x) else "–" for m, x in leads.items()}
     if min(map(len, fast.values())):
         told |= dict(also=("at ten times the rate", fast))
-    judge_leads(study, "equal", leads, _RANKS, computing=f"{most:.0f}", **told)
+    room = min((1 - x.mean() for m in ("DARTS", "SNAS") if len(x := percentiles(m))), default=np.inf)
+    judge_leads(study, "equal", leads, _RANKS, room, computing=f"{most:.0f}", above=f"{room:.3f}", **told)
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #reuse
 def trainings(cost: list[float], steps: int, first: int, train: int) -> int:  # `cost`: of `table_costs`
