@@ -201,7 +201,8 @@ def _function(fn, trail):
     if fn is code_hash:  # a run may ask for the hash of another
         return "code_hash", {}
     module, made = fn.__globals__.get("__name__", fn.__module__), fn.__code__.co_qualname
-    made_with = {"<closure>": _closure(fn), "<attributes>": dict(sorted(vars(fn).items()))}
+    own = {k: v for k, v in sorted(vars(fn).items()) if k != "__dynamo_disable"}  # a cache of torch
+    made_with = {"<closure>": _closure(fn), "<attributes>": own}
     if (origin := _origin(module)) is None:
         defaults = {"<defaults>": fn.__defaults__, "<keywords>": fn.__kwdefaults__}
         text = _text(fn.__code__, fn.__code__.co_filename)

@@ -26,7 +26,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from nas_nb import asng, codehash, streams
+from nas_nb import asng, codehash, estimate, streams
 from nas_nb.codehash import code_hash
 from nas_nb.core import root
 from nas_nb.papers import asng_figures
@@ -1115,3 +1115,13 @@ def test_a_run_has_the_same_hash_after_it_has_run(name):
     before = code_hash(fn)
     fn(**sizes)
     assert code_hash(fn) == before
+
+
+def test_counting_operations_changes_no_hash():
+    "At its first use torch keeps what it has made of a dispatch mode's method in that method."
+    kept = vars(estimate._Count.__torch_dispatch__.__wrapped__)
+    kept.pop("__dynamo_disable", None)
+    before = code_hash(estimate.passes)
+    with estimate._Count():
+        torch.ones(2) + 1
+    assert kept and code_hash(estimate.passes) == before

@@ -27,8 +27,8 @@ PROFILES = dict(
     quick=dict(source="digits", side=0, channels=4, steps=45, lr_alpha=0.13, factors=(0.0, 1.0),
         methods=("ASNG", "DARTS", "random_search"), looks=20, held=200, tries=10, random=2, ranked=0,
         seeds=1, fresh=0, coins=50, budget=10_000, retrain_steps=35, rank_steps=0, numbers=(2, 8), rounds=3),
-    smoke=dict(steps=3, looks=3, held=50, tries=2, random=1, channels=2, budget=3_000, retrain_steps=2,
-        coins=4, rounds=1, factors=(0.0,), numbers=(2, 4)),
+    smoke=dict(steps=3, looks=3, held=50, tries=2, random=1, channels=2, cells=1, size=8, budget=3_000,
+        retrain_cells=1, retrain_steps=2, coins=4, rounds=1, factors=(0.0,), numbers=(2, 4)),
 )  # fmt: skip
 
 # %% ../../nbs/55_asng_cifar10.ipynb #expected
