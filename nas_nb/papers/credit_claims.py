@@ -13,8 +13,8 @@ not surely above the 0.8 asked for, and 0.9 is excluded. **Is it cheap?** A step
 number of operations; whether it costs 30 % of a mixture hangs on what a step is ({time.share} or
 {time.whole} %). **Does it find better cells?** Against random search with shared weights:
 {search-random.mean} points on digits, but no better on images ({image-random.mean}, {image-fast.mean} at
-ten times the rate). Near those of DARTS and SNAS, as the document says: {near.verdict} on digits,
-{near-images.verdict} on images. In the toy experiment it has {toy-reinforce.credit} of 10 positions right
+ten times the rate). Are they near those of DARTS and SNAS, as the document says? On digits: {near.verdict};
+on images: {near-images.verdict}. In the toy experiment it has {toy-reinforce.credit} of 10 positions right
 when REINFORCE has {toy-reinforce.reinforce}; in searches on images its cells are {search-reinforce.mean}
 points from REINFORCE's, at a rate that hardly moves what credit learns. **Why did the recurrent network not
 learn?** Not known, for its code is not: a plain one learns it in {rnn-own.adam} of {rnn-own.n} seeds; with

@@ -21,13 +21,13 @@ from ..blindspot import EDGES, WAYS
 from ..cells import CellSpace
 from ..credit import open_gates
 from ..credit_toy import TOY_METHODS
-from ..draw import op_label
 from ..operations import NB201_OPS
 from ..plots import COLORS, PAPER, STYLE, headline
 from ..relaxations import Weights, gumbel, gumbel_softmax, one_hot, softmax, two_path
 
 # %% ../../nbs/53b_credit_figures.ipynb #section2-space
 _OPS = {k: NB201_OPS[k] for k in ("skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")}
+_NAMES = ("skip", "conv 1×1", "conv 3×3", "pool")
 _THETA = [0.2, -0.1, 0.4, 0.0]  # of one edge
 _EDGE = CellSpace(_OPS, nodes=1, output="last", alike=True, wiring=((1, 0),))
 
@@ -233,24 +233,25 @@ def contribution_player(df: pd.DataFrame):  # an IPython `HTML`; `df`: from `bli
 
 # %% ../../nbs/53b_credit_figures.ipynb #temperature
 def _course(theta, temperatures):  # labels and panels
-    values, names = limit(theta.tolist(), temperatures), [op_label(op, short=True) for op in _OPS]
-    lines = {name: values[k].tolist() for k, name in enumerate(names)}
+    values = limit(theta.tolist(), temperatures)
+    lines = {name: values[k].tolist() for k, name in enumerate(_NAMES)}
     look = dict(log=(True, False), low=0.0, format="{:.2f}")
-    panel = lines_panel(temperatures, lines, "share of each operation", dict(zip(names, COLORS)), **look)
+    panel = lines_panel(temperatures, lines, "share of each operation", dict(zip(_NAMES, COLORS)), **look)
     return [f"λ = {t:g}" for t in temperatures], [panel]
 
 
 def temperature_player(draws: int = 4, seed: int = 0):  # an IPython `HTML`
     "A slider over λ: μ(θ/λ) of an edge, and m(μ(θ), G) for draws of G, first that of `section_2`."
-    lams, theta = [round(10 ** (-k / 10), 3) for k in range(21)], torch.tensor(_THETA)
+    lams, theta = [round(10 ** (k / 10 - 2), 3) for k in range(21)], torch.tensor(_THETA)
     drawn = {f"SNAS, draw {n + 1} of G": theta + gumbel((1, 4), seed, n)[0] for n in range(draws)}
     shows = {name: _course(x, lams) for name, x in ({"DARTS, without noise": theta} | drawn).items()}
     fig, axes = plt.subplots(1, 3, figsize=(7, 1.8), sharey=True)
     for ax, t in zip(axes, (1.0, 0.3, 0.03)):
-        ax.bar([op_label(op, short=True) for op in _OPS], limit(_THETA, (t,)).iloc[0], color=COLORS[:4])
+        ax.bar(_NAMES, limit(_THETA, (t,)).iloc[0], color=COLORS[:4])
         ax.set(ylim=(0, 1.03), title=f"λ = {t:g}", ylabel="μ(θ/λ)" if t == 1 else "")
     alt = "Shares of four operations at falling λ: nearly equal at 1, almost all with one of them at 0.03."
-    return player(shows, "temperature λ", fig, alt, height=235, choice="with or without noise")
+    last = len(lams) - 1
+    return player(shows, "temperature λ", fig, alt, start=last, height=235, choice="with or without noise")
 
 # %% ../../nbs/53b_credit_figures.ipynb #toy
 PUBLIC_TOY = {  # the public code, run by us: trials, right positions after 500, 1,000 and 2,000 iterations
