@@ -174,7 +174,7 @@ def test_the_end_of_searches_is_told_beside_an_early_look():
     ]
     df = pd.DataFrame(rows, columns=["rule", "rate", "seed", "evaluations", "reward"])
     df.loc[(df["rule"] == "PPO") & (df["seed"] == 5), "reward"] += 0.3
-    told = verdicts.ppo_best(df, 500, 2, 2000, 95.0)
+    told = verdicts.ppo_best(df, df, 500, 2, 2000, 95.0)
     assert (told["rate_ppo"], told["rate"]) == (0.1, 1.0)
     assert told["differences"] == pytest.approx([2.1, 2.1, 2.1, 2.4])
     mean, low, high = interval([0, 0, 0, 0.3])
@@ -187,7 +187,7 @@ def test_the_end_of_searches_is_told_beside_an_early_look():
     df.loc[(df["rule"] == "PPO") & (df["seed"] > 1) & (df["rate"] == 1.0), "reward"] += (
         5  # they choose another
     )
-    told = verdicts.ppo_best(df, 500, 2, 2000, 95.0)
+    told = verdicts.ppo_best(df, df, 500, 2, 2000, 95.0)
     assert (told["rate_ppo"], told["swapped_mean"]) == (0.1, "+2.00")
 
 

@@ -24,8 +24,8 @@ PROFILES = dict(
         first_seed=1000, fresh_seed=2000, seeds=1000,  # searches
         slow_seeds=40, fresh_slow=120, slow_budget=300,  # of TPE
         # further blocks of as many searches, where a claim was open, on the public tables
-        more=("ASNG:4", "ASNG_from_0.1:4", "ASNG_from_0.01:4", "ASNG_from_0.001:4", "SNG:4", "SNG_from_1:4",
-            "SNG_from_0.01:4", "controller,_PPO_×10:3", "PNAS:2"),
+        more=("ASNG:5", "ASNG_from_0.1:5", "ASNG_from_0.01:5", "ASNG_from_0.001:5", "SNG:5", "SNG_from_1:5",
+            "SNG_from_0.01:5", "controller,_PPO_×10:3", "PNAS:2"),
         deep_seeds=100, deep_tables=("nasbench201-12", "nasbenchmacro"),  # of controllers and PNAS
     ),
     quick=dict(tables=("digits",), methods=("random_search", "ASNG", "SNG", "REINFORCE", "TDGA", "GA",

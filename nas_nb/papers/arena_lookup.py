@@ -818,7 +818,7 @@ LOOKUP_CLAIMS |= {
 }  # fmt: skip
 
 # %% ../../nbs/95a_lookup.ipynb #lookup-claims-step
-_FIVE = "from 1000 to 5000 searches"
+_FIVE = "from 1000 to 5000 to 6000 searches"
 LOOKUP_CLAIMS |= {
     "lookup-alike": dict(
         claim="With 5,000 evaluations ASNG ends alike from first steps over three decades, by look-up",
@@ -850,6 +850,7 @@ LOOKUP_CLAIMS |= {
         source="asng-nas, section 2.3: argmax of θ", document="the most likely one is returned",
         criterion="paired, for both are of one search, after 1,000 evaluations, on NAS-Bench-201: regret of"
         " the best seen less that of the most likely", rule="not worse",
+        raised="from 1000 to 6000 searches",
         exploratory="that NAS-Bench-Macro is left out, where the best seen is judged by the training, too, by"
         " which it was chosen, was decided after the records had been seen", **_MISSED),
     "lookup-library": dict(

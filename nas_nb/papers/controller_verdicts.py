@@ -130,9 +130,10 @@ def ppo_published(df: pd.DataFrame, half: int) -> dict:
     return dict(ours=told, differences=ppo - plain, ppo=ppo.mean(), reinforce=plain.mean(), after=half)
 
 
-def ppo_best(df: pd.DataFrame, soon: int, first: int, late: int, level: float) -> dict:
-    "Each at its best rate after `soon` evaluations, which the `first` seeds choose and the others judge."
-    ppo, plain = _own(df, soon, first)
+def ppo_best(df: pd.DataFrame, wide: pd.DataFrame, soon: int, first: int, late: int, level: float) -> dict:
+    """Each at its best rate after `soon` evaluations, which the `first` seeds choose and the others judge;
+    `wide`: with further seeds at these rates."""
+    ppo, plain = _own(wide, soon, first)
     rates = [best_rate(df, rule, soon, first) for rule in ("PPO", "REINFORCE")]
     told = "PPO {ppo:.1f} % (rate {rate_ppo:g}), REINFORCE {reinforce:.1f} ({rate:g}); " + INTERVAL
     cited = dict(ppo=ppo.mean(), reinforce=plain.mean(), rate_ppo=rates[0], rate=rates[1])

@@ -13,13 +13,14 @@ PROFILES = dict(
         bare_rates=(0.1, 0.35),  # more of them for `bare`, added after the others had been looked at
         nulls=("random", "flipped", "flipped_ppo"), null_rate=3.5e-3,
         budget=2000, look_every=100, soon=500, searches=16, blocks=2,  # a record holds `searches` seeds
+        best_blocks=7,  # further ones of PPO and REINFORCE at the rate that was best after `soon`
         variance_rate=3.5e-3, variance_at=(0, 1000), variance_seeds=12, variance_batches=64,
         motif_counts=(1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000), motif_cells=(2, 4, 8),
         images=100, filters=4, drop_steps=200, batch=50, drop_lr=0.05, drop_rate=0.4, seeds=30,
     ),
     cpu=dict(seeds=10),
     quick=dict(table="digits", public=False, rates=(3.5e-4, 3.5e-3), bare_rates=(), budget=200, soon=100,
-        searches=4, blocks=2, variance_at=(0, 100), variance_seeds=2, variance_batches=8,
+        searches=4, blocks=2, best_blocks=0, variance_at=(0, 100), variance_seeds=2, variance_batches=8,
         images=50, filters=2, drop_steps=6, seeds=2),
     smoke=dict(budget=40, look_every=20, soon=20, searches=2, variance_at=(0, 20), variance_seeds=2,
         variance_batches=3, drop_steps=2, batch=25),

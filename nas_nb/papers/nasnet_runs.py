@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['RULES', 'OTHERS', 'ARMS', 'known', 'about_table', 'NoBaseline', 'Uniform', 'search_run', 'variance_run',
            'percentiles', 'common', 'transfer_run', 'best_of', 'repeated', 'motif_run', 'tied_rows', 'tied_run',
-           'drop_run', 'all_searches', 'all_variances', 'public_record', 'all_drops', 'all_cells']
+           'drop_run', 'all_searches', 'further_searches', 'all_variances', 'public_record', 'all_drops', 'all_cells']
 
 # %% ../../nbs/54c_nasnet_runs.ipynb #imports
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -324,17 +324,32 @@ def _error(network, parts, norm):  # %
     return round(100 * (1 - sum(s.correct for s in scores) / sum(s.n for s in scores)), 4)
 
 # %% ../../nbs/54c_nasnet_runs.ipynb #all-searches
-def all_searches(study) -> dict:  # (rule, lr) → records, one a block
-    "The sweep of learning rates, and its nulls."
+def _searches(study) -> Callable:  # (rule, lr, blocks) → records
+    "What runs blocks of searches of one rule at one rate."
     cfg = study.cfg
     about = study.about(lambda: about_table(cfg.table), table=cfg.table, budget=cfg.budget)
     size = dict(table=cfg.table, budget=cfg.budget, every=cfg.look_every, searches=cfg.searches, data=about)
+
+    def records(rule, lr, blocks):
+        seeds = [cfg.first_seed + n * cfg.searches for n in blocks]
+        return [study.run(search_run, f"search-{rule}-{lr:g}", s, rule=rule, lr=lr, **size) for s in seeds]
+
+    return records
+
+
+def all_searches(study) -> dict:  # (rule, lr) → records, one a block
+    "The sweep of learning rates, and its nulls."
+    cfg, records = study.cfg, _searches(study)
     swept = [(rule, lr) for rule in cfg.rules for lr in cfg.rates] + [("bare", lr) for lr in cfg.bare_rates]
-    found = {}
-    for rule, lr in [*swept, *((rule, cfg.null_rate) for rule in cfg.nulls)]:
-        label, first = f"search-{rule}-{lr:g}", [cfg.first_seed + n * cfg.searches for n in range(cfg.blocks)]
-        found[rule, lr] = [study.run(search_run, label, s, rule=rule, lr=lr, **size) for s in first]
-    return found
+    swept += [(rule, cfg.null_rate) for rule in cfg.nulls]
+    return {(rule, lr): records(rule, lr, range(cfg.blocks)) for rule, lr in swept}
+
+
+def further_searches(study, rates: dict[str, float]) -> dict:  # `rates`: rule → lr; as `all_searches`
+    "Blocks beyond those of the sweep, for rules at one rate each."
+    cfg, records = study.cfg, _searches(study)
+    blocks = range(cfg.blocks, cfg.blocks + cfg.best_blocks)
+    return {(rule, lr): records(rule, lr, blocks) for rule, lr in rates.items()}
 
 # %% ../../nbs/54c_nasnet_runs.ipynb #all-variances
 def all_variances(study) -> list[dict]:
