@@ -118,7 +118,7 @@ def test_errors_are_paired_by_the_seeds_that_both_ways_have():
         and told.endswith("; shared weights rank networks (τ = 1.00)")
     )
     against = alike.assign(trained=[7.0, 6.0, 5.0])
-    assert ends.told_errors(df, against).endswith("do not rank networks (τ = -1.00)")
+    assert ends.told_errors(df, against).endswith("are not seen to rank networks (τ = -1.00)")
 
 
 def test_what_is_missed_is_that_of_the_last_look_within_the_seconds():

@@ -169,7 +169,7 @@ def told_errors(df: pd.DataFrame, worth: pd.DataFrame) -> str:  # from `errors_t
     "Errors by way, how much more seconds trained children take, and whether shared weights rank."
     here = worth[worth["space"] == worth["space"].iloc[0]]
     tau = kendall(here["inherited"], here["trained"])
-    ranked = f"; shared weights {'rank' if tau >= RANKS else 'do not rank'} networks (τ = {tau:.2f})"
+    ranked = f"; shared weights {'rank' if tau >= RANKS else 'are not seen to rank'} networks (τ = {tau:.2f})"
     error, seconds = (df.groupby("way")[k].mean() for k in ("error", "seconds"))
     told = f"Errors (n = {df['seed'].nunique()}): {error['drawn']:.1f} % of a draw, "
     told += f"{error['shared']:.1f} with shared weights"

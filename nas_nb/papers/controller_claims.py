@@ -16,8 +16,8 @@ after {ppo-best.late} a lead of a point is excluded. **The baseline** takes away
 of the gradient's variance, in a table whose accuracies are alike (by construction). The two best **cells**
 on CIFAR-10 rank {transfer.hundred} of 15,625 on CIFAR-100, {transfer.imagenet} on ImageNet16-120. **Shared
 weights** make an architecture {per-architecture.macro} to {per-architecture.cells} times cheaper than
-children of {per-architecture.macro_steps} and {per-architecture.cells_steps} steps, but have not learned to
-rank networks in the macro space (τ = {macro.tau}). **Drop path** at a rate that grows takes {drop.mean}
+children of {per-architecture.macro_steps} and {per-architecture.cells_steps} steps, but are not seen to rank
+networks in the macro space (τ = {macro.tau}). **Drop path** at a rate that grows takes {drop.mean}
 points of error away, at a constant rate nearly as many, in small networks that learn 100 digits by heart.
 **Recurrent cells** of equal size, trained briefly on a small text: perplexity {text-enas-nas.lower} with
 ENAS' (with gates), {text-enas-nas.higher} with NAS', {text-enas-lstm.higher} with an LSTM."""

@@ -186,7 +186,7 @@ CLAIMS |= {
 CLAIMS |= {
     "search-learns": dict(
         claim="What credit finds on digits was learned", figure="search",
-        source="taken for granted", document="-",
+        source="taken for granted", document="a search learns",
         criterion=_LESS + "its null, which sees permuted labels in the steps of θ, and less the mean of all"
         " cells, each" + _DIGITS, **_POINTS),
     "search-mended": dict(

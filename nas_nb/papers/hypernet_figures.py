@@ -986,8 +986,11 @@ def judge_five(asked: pd.DataFrame, method: str, drawn: pd.DataFrame) -> dict:  
     sizes, all_sizes = (every(df).groupby("seed")["parameters"].agg(list) for df in (asked, drawn))
     falls = sizes.map(lambda row: longest_fall(row) == len(row))
     ours = "{method}, every edge: sizes fall from each λ to the next in {falling} of {n} seeds"
-    numbers = dict(method=method, falling=int(falls.sum()), n=len(sizes))
-    return dict(ours=ours, holds=bool(falls.all()), chain=f"{all_sizes.map(longest_fall).min()}") | numbers
+    numbers: dict = dict(method=method, falling=int(falls.sum()), n=len(sizes))
+    rng, chain = np.random.default_rng(0), all_sizes.map(longest_fall).min()
+    chance = [np.median([longest_fall(rng.permutation(row)) for _ in range(500)]) for row in all_sizes]
+    numbers |= dict(chain=f"{chain}", chance=f"{min(chance, default=0):.0f} to {max(chance, default=0):.0f}")
+    return dict(ours=ours, holds=bool(falls.all())) | numbers
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #judge-quality
 def at_the_end(epochs: pd.DataFrame, method: str, lam: float, what: str = "accuracy") -> pd.Series:
