@@ -110,8 +110,17 @@ def contributions() -> dict:  # space → (supernets, steps, 2 × edges)
     return {ops: np.array([runs[seed] for seed in sorted(runs)]) for ops, runs in found.items()}
 
 
+def test_lambda_makes_a_choice_of_a_distribution():
+    frame, _ = frames("53_credit_assignment")
+    for show in data(frame)["shows"]:
+        lines = show["panels"][0]["sets"][0]
+        ends = [[float(line["text"][at]) for line in lines] for at in (0, -1)]
+        assert show["labels"][0] == "λ = 0.01" and sorted(ends[0]) == [0, 0, 0, 1]
+        assert max(ends[1]) < 0.9 and sum(ends[1]) == pytest.approx(1, abs=0.021)
+
+
 def test_contributions_are_those_of_the_records():
-    (frame,) = frames("53_credit_assignment")
+    _, frame = frames("53_credit_assignment")
     shows = {show["name"]: show["panels"] for show in data(frame)["shows"]}
     for space, known in contributions().items():
         means = shows.pop(f"{space}: mean of {len(known)}")
