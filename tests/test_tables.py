@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 import nas_nb.images as images_py
 import nas_nb.table_files as table_files
@@ -29,7 +30,8 @@ from nas_nb.cells import NB201_CELL, decode
 from nas_nb.core import root
 from nas_nb.datasets import add_data, get_data, list_data, verify_data
 from nas_nb.images import DataError
-from nas_nb.known_tables import known_table, nas_bench_201, nas_bench_macro
+from nas_nb.known_tables import known_costs, known_table, nas_bench_201, nas_bench_macro
+from nas_nb.known_tables import live as live_edges
 from nas_nb.relaxations import one_hot
 from nas_nb.tables import (
     TABLE_CELL,
@@ -117,6 +119,23 @@ def test_encodings_of_two_forms_are_two_functions(double):
             tried += 1
             torch.manual_seed(tried)
             assert not one_function(a, b), (a, b)
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_costs_are_those_that_torch_counts(name):
+    costs, space, shape = known_costs(name), DATA[name].space, DATA[name].shape
+    network, codes = TinyNetwork(space, shape), encodings(space.sizes)
+    for n in np.random.default_rng(0).integers(len(codes), size=20):
+        choices = live_edges(codes[n : n + 1])[0].tolist()
+        network.zero_grad()
+        with FlopCounterMode(display=False) as counter:  # a multiply-add is two operations
+            out = network(torch.randn(2, *shape), one_hot(choices))
+        assert counter.get_total_flops() == 2 * 2 * costs["multiply_adds"][n]
+        out.sum().backward()
+        used = sum(p.numel() for p in network.parameters() if p.grad is not None)
+        assert used == costs["parameters"][n] or not any(choices)  # nothing reaches the stem
+    with pytest.raises(ValueError, match="unknown table"):
+        known_costs("mnist")
 
 
 def test_one_convolution_twice_is_not_two():
