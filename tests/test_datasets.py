@@ -230,7 +230,7 @@ def test_a_listing_of_what_cannot_be_read(tmp_path, monkeypatch):
 
 
 def test_a_listing_asks_for_no_more_than_it_must(tmp_path, monkeypatch):
-    "A folder is opened once, and a file is asked for its size once: 10,000 images are a twentieth of a second."
+    "A folder is opened once and asked for what it is once; what a file is, its entry tells."
     asked = {"stat": 0, "scandir": 0}
 
     def counted(name, real):

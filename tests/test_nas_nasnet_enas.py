@@ -174,9 +174,12 @@ def test_the_end_of_searches_is_told_beside_an_early_look():
     ]
     df = pd.DataFrame(rows, columns=["rule", "rate", "seed", "evaluations", "reward"])
     df.loc[(df["rule"] == "PPO") & (df["seed"] == 5), "reward"] += 0.3
-    told = verdicts.ppo_best(df, df, 500, 2, 2000, 95.0)
+    rates = dict(PPO=0.1, REINFORCE=1.0)
+    wide = df[df["rate"] == df["rule"].map(rates)]
+    later = wide[wide["seed"] == 4].assign(seed=6, reward=wide["reward"] + 1.0 * (wide["rule"] == "PPO"))
+    told = verdicts.ppo_best(df, pd.concat([wide, later]), 500, 2, 2000, 95.0)
     assert (told["rate_ppo"], told["rate"]) == (0.1, 1.0)
-    assert told["differences"] == pytest.approx([2.1, 2.1, 2.1, 2.4])
+    assert told["differences"] == pytest.approx([2.1, 2.1, 2.1, 2.4, 3.1])
     mean, low, high = interval([0, 0, 0, 0.3])
     assert (told["late_mean"], told["late_low"], told["late_high"]) == (
         f"{mean:+.2f}",

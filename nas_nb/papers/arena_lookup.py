@@ -818,19 +818,19 @@ LOOKUP_CLAIMS |= {
 }  # fmt: skip
 
 # %% ../../nbs/95a_lookup.ipynb #lookup-claims-step
-_FIVE = "from 1000 to 5000 to 6000 searches"
+_SIX = "from 1000 to 5000 to 6000 searches"
 LOOKUP_CLAIMS |= {
     "lookup-alike": dict(
         claim="With 5,000 evaluations ASNG ends alike from first steps over three decades, by look-up",
         figure="lookup-first-step",
         source="asng-nas, section 2.2", document="robust to the setting of the learning rate",
         criterion="independent searches, after 5,000 evaluations, on both public tables: regret from δ⁰ ="
-        " 0.1, 0.01 and 0.001, each less that from δ⁰ = 1", rule="alike", raised=_FIVE, **_MISSED),
+        " 0.1, 0.01 and 0.001, each less that from δ⁰ = 1", rule="alike", raised=_SIX, **_MISSED),
     "lookup-eased": dict(
         claim="With 1,000 evaluations ASNG eases the influence of the first step, from 1 to 0.01, by look-up",
         figure="lookup-first-step", source="asng-nas, section 3.1", document="eased",
         exploratory="rewritten after its records were seen: single searches counted their own scatter",
-        raised=_FIVE,
+        raised=_SIX,
         criterion="groups of 50 searches, after 1,000 evaluations, on both public tables: largest less"
         " smallest mean regret over δ⁰ = 1, 0.1 and 0.01, of SNG less that of ASNG; not tested if the verdict"
         " is another one with 0.001, too", **_BETTER),

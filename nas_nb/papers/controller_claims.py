@@ -11,8 +11,8 @@ days; ENAS {thousand.short} to {thousand.long} times fewer days, some
 {thousand.around} to {thousand.most} times fewer GPU days. **PPO**, with four passes over each
 batch, is ahead of REINFORCE, with one, at NASNet's learning rate ({ppo-published.ppo} against
 {ppo-published.reinforce} % accuracy after {ppo-published.after} evaluations); with each at its own best
-rate a lead of a point is excluded after {ppo-best.soon} ({ppo-best.ppo} against {ppo-best.reinforce}), and
-after {ppo-best.late}. **The baseline** takes away {baseline-variance.share} %
+rate a lead of PPO by a point is excluded, after {ppo-best.soon} evaluations ({ppo-best.ppo} against
+{ppo-best.reinforce}) and after {ppo-best.late}. **The baseline** takes away {baseline-variance.share} %
 of the gradient's variance, in a table whose accuracies are alike (by construction). The two best **cells**
 on CIFAR-10 rank {transfer.hundred} of 15,625 on CIFAR-100, {transfer.imagenet} on ImageNet16-120. **Shared
 weights** make an architecture {per-architecture.macro} to {per-architecture.cells} times cheaper than

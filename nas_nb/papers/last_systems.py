@@ -105,6 +105,10 @@ _LATE = dict(
     RMSProp="the searches had been seen when it was written",
     momentum="momentum was missing until the searches had been seen",
 )
+_NO_ROOM = dict(
+    RMSProp="; not tested: the table's best rule leads it by about a point, and that by three seeds"
+    " (added after the records had been seen)"
+)
 CLAIMS |= {
     "rules-random": dict(
         claim="With 100 evaluations, each the mean of three trainings, a controller finds better update rules"
@@ -117,7 +121,8 @@ CLAIMS |= {
         claim=f"The rules that are found by means train better than {name} at its best learning rate",
         source=_BELLO, figure="rules-table",
         document="better than Adam, RMSProp, and SGD with and without momentum, on CIFAR-10",
-        criterion=f"{_FOUND} {_MEANS}, less {name}", rule="better", smallest=1.0, unit="points",
+        criterion=f"{_FOUND} {_MEANS}, less {name}" + _NO_ROOM.get(name, ""),
+        rule="better", smallest=1.0, unit="points",
         exploratory=_LATE.get(name, ""), raised="" if name in _LATE else "from 50 to 400 searches")
     for name in ("SGD", "Adam", "RMSProp", "momentum")
 }  # fmt: skip
