@@ -97,10 +97,7 @@ CLAIMS |= {
         raised=_NINE),
 }  # fmt: skip
 
-# %% ../../nbs/95h_last_systems.ipynb #claims-rules
-_BELLO = "Bello et al. 2017; named in nas-nasnet-enas-article"
-_MEANS = "after 100 evaluations, each the mean over the table's three trainings of a rule"
-_FOUND = "accuracy on test images, paired by fresh seed: the rule that a search of the controller has found"
+# %% ../../nbs/95h_last_systems.ipynb #claims-rules-late
 _LATE = dict(
     RMSProp="the searches had been seen when it was written",
     momentum="momentum was missing until the searches had been seen",
@@ -109,6 +106,11 @@ _NO_ROOM = dict(
     RMSProp="; not tested: the table's best rule leads it by about a point, and that by three seeds"
     " (added after the records had been seen)"
 )
+
+# %% ../../nbs/95h_last_systems.ipynb #claims-rules
+_BELLO = "Bello et al. 2017; named in nas-nasnet-enas-article"
+_MEANS = "after 100 evaluations, each the mean over the table's three trainings of a rule"
+_FOUND = "accuracy on test images, paired by fresh seed: the rule that a search of the controller has found"
 CLAIMS |= {
     "rules-random": dict(
         claim="With 100 evaluations, each the mean of three trainings, a controller finds better update rules"
