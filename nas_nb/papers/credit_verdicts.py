@@ -46,7 +46,7 @@ from .arena_lookup import arena_of, of_best_of
 from .credit_figures import blind_edge, channels_until, gains, share, still
 from .credit_figures import ends as correlations
 from .oneshot_figures import paired
-from ..relaxations import gumbel, two_path
+from ..relaxations import gumbel, softmax, two_path
 from ..tiny import DATA
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #cost
@@ -79,12 +79,13 @@ def limit(n: int = 1000, lam: float = 1e-8) -> dict:
     "How many θ become one-hot at their largest, and what two equal ones keep."
     theta = torch.randn(n, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     wanted = torch.nn.functional.one_hot(theta.argmax(1), 8)
-    right = (((theta / lam).softmax(1) - wanted).abs().amax(1) < 1e-3).sum().item()
-    tie = (torch.tensor([1.0, 1.0, 0.0]) / lam).softmax(0)[0].item()
+    ends, tie = softmax(theta, lam).values, softmax(torch.tensor([[1.0, 1.0, 0.0]]), lam).values
+    assert ends is not None and tie is not None  # softmax always has them
+    right = int(((ends - wanted).abs().amax(1) < 1e-3).sum())
     told = (
         "{right:,} of {drawn:,} θ become one-hot at their largest; of two equal largest each keeps {tie:.1f}"
     )
-    return dict(ours=told, holds=right == n, right=right, drawn=n, tie=tie)
+    return dict(ours=told, holds=right == n, right=right, drawn=n, tie=tie[0, 0].item())
 
 
 def two_hot(n: int = 1000) -> dict:

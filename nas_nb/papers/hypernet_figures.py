@@ -747,9 +747,7 @@ def judge_flat(published: pd.DataFrame, records: list[dict], lams, tested: bool)
     small = [lam for lam in lams if lam < 0.05]
     span = max(small) - min(small)
     most = max(odds_moved(record, span) for record in records)
-    ours = (
-        "after at most {steps:,} steps odds change by {most:.1%} at most ({n} searches), and accuracies lie "
-    )
+    ours = "within {steps:,} steps odds change by {most:.1%} at most ({n} searches), and accuracies lie "
     ours += "{apart:.2f} points apart"
     numbers = dict(apart=lam_gaps(published)["apart"].mean(), n=len(records), needed=LONG)
     numbers |= dict(steps=int(published["step"].max()), most=most, parted=f"{most / span:.2f}", tested=tested)
