@@ -42,14 +42,15 @@ from nas_nb.methods import settings_of
 from nas_nb.operations import DARTS_OPS, NB201_OPS
 from nas_nb.papers import credit_ends as ends
 from nas_nb.papers import credit_verdicts as verdicts
-from nas_nb.papers.arena_oneshot import MAKERS, SAMPLED, one_search, step_cost_run
+from nas_nb.papers.arena_oneshot import MAKERS, SAMPLED, halves, one_search, search_cost_run
+from nas_nb.papers.cifar10_runs import multiply_adds
 from nas_nb.papers.credit_runs import VARIANTS, Writer, rnn_run
 from nas_nb.papers.credit_search import equal_tries
 from nas_nb.relaxations import Weights, one_hot, softmax
 from nas_nb.sampling import SNAS, ProxylessReinforce, log_gates, reinforce_gradient
 from nas_nb.search import search
 from nas_nb.tables import TABLE_CELL
-from nas_nb.tiny import TinyNetwork
+from nas_nb.tiny import DATA, TinyNetwork
 from nas_nb.training import Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -437,8 +438,17 @@ def test_the_arena_runs_it_and_counts_what_a_step_costs():
     for name in mine:
         found = one_search(name, "digits", False, True, 1.0, steps=4, looks=2, rank=False, seed=0)
         assert [len(code) for code in found["path"]] == [6, 6]
-    cost = {m: step_cost_run(m, "digits", 10, 0)["multiply_adds"] for m in (mine[0], "DARTS")}
-    assert 0 < cost["credit assignment"] < cost["DARTS"]
+    cost = {m: search_cost_run(m, "digits", 12, 2, 0)["multiply_adds"] for m in (mine[0], "DARTS")}
+    assert 0 < cost["credit assignment"][1] < cost["DARTS"][1]
+
+
+def test_the_cost_of_a_search_is_that_of_counting_every_step():
+    data = DATA["digits"]
+    network, m = TinyNetwork(data.space, data.shape), MAKERS["DARTS"](data.space, 0, 12, 0.1)
+    weights, theta, _, _ = halves(data, 0, True)
+    recipe = Recipe(12, "momentum", 0.1, clip=5.0, channels_last=False)
+    every = multiply_adds(lambda: search(network, m, weights, theta, recipe, seed=0, lr=0.1))
+    assert search_cost_run("DARTS", "digits", 12, 3, 0)["multiply_adds"] == [every / 3, every * 2 / 3, every]
 
 
 def test_the_cost_of_a_step_does_not_depend_on_the_number_of_operations():

@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['MAKERS', 'SAMPLED', 'ONESHOT', 'ONESHOT_CLAIMS', 'weight_shares', 'probabilities', 'strongest', 'strongest_but_none',
            'left_of', 'PermutedLabels', 'halves', 'one_search', 'shared_losses', 'best_of_random', 'searches_before',
-           'oneshot_run', 'coin_flips_run', 'step_cost_run', 'searches_of', 'all_searches', 'all_flips', 'all_costs']
+           'oneshot_run', 'coin_flips_run', 'Counted', 'search_cost_run', 'searches_of', 'all_searches', 'all_flips',
+           'all_costs']
 
 # %% ../../nbs/95b_oneshot.ipynb #imports
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
@@ -18,18 +20,21 @@ import torch
 from ..batches import Batches, split
 from ..blindspot import MendedCredit
 from ..cells import CellSpace
+from ..controlled import ENAS, Controlled
+from ..controllers import Reinforce
 from ..credit import Credit, ExactCredit
 from ..darts import DARTS, expected_cost, l1, zero_one
+from ..decisions import Step
 from ..files import check_state
 from ..hypernet import Hypernet
 from ..methods import GradientMethod
 from .cifar10_chance import on_coin_flips
-from .cifar10_runs import multiply_adds
+from .cifar10_runs import backward_flops
 from .protocol import seeded
 from ..relaxations import entropy_left, one_hot, sigmoid
 from ..sampling import DSNAS, SNAS, Proxyless, ProxylessReinforce, annealed
 from ..search import Distribution, Uniform, search
-from ..tables import TABLE_CELL, functions
+from ..tables import TABLE_CELL, encodings, functions
 from ..tiny import DATA, ManyNetworks, Noisy, TinyNetwork, representatives
 from ..training import Recipe
 
@@ -77,6 +82,10 @@ def probabilities(method) -> torch.Tensor:  # (edges, operations)
     "With which probability a method would choose each operation."
     if isinstance(method, Distribution):
         return torch.stack([row[:n] for row, n in zip(method.rule.theta, method.space.sizes)])
+    if isinstance(method, Controlled):
+        codes = torch.as_tensor(encodings(method.space.sizes))
+        p = method.rule.of(codes).logp.sum(-1)[0].exp()
+        return torch.einsum("n,nek->ek", p, torch.nn.functional.one_hot(codes).to(p))
     alpha = method.alpha(method.span[0]) if isinstance(method, Hypernet) else method.alpha
     return alpha.softmax(-1)
 
@@ -89,12 +98,24 @@ MAKERS |= {
 }
 SAMPLED += tuple(name for name in MAKERS if name.startswith("credit"))
 
+# %% ../../nbs/95b_oneshot.ipynb #makers-enas
+def _enas(space, seed, steps, lr):  # its rate is its own
+    return Controlled(
+        space, Reinforce, seed, [Step("choice", k, clip=1.5) for k in space.sizes], **ENAS, lr=15.5 / steps
+    )
+
+
+MAKERS["ENAS"] = _enas
+SAMPLED += ("ENAS",)
+
 # %% ../../nbs/95b_oneshot.ipynb #strongest
 @torch.no_grad()
 def strongest(method) -> list[int]:  # an operation for each edge
     "The architecture that a method would return now, *none* included."
     if isinstance(method, Distribution):
         return method.rule.best().cat[0].tolist()
+    if isinstance(method, Controlled):
+        return method.row()
     alpha = method.alpha(method.span[0]) if isinstance(method, Hypernet) else method.alpha
     return alpha.argmax(1).tolist()
 
@@ -281,31 +302,61 @@ def _flip_reinforce(lr, steps, every, seeds, seed):
             left = sum(entropy_left(probabilities(m)).item() for m in methods) / seeds
             yield _texts(torch.stack([m.alpha.argmax(1) for m in methods])), left
 
+# %% ../../nbs/95b_oneshot.ipynb #counted
+class Counted:
+    "The `measure` of a search, after every step: the multiply-adds so far, from every tenth step."
+
+    def __init__(self):
+        self.step, self.counts, self.open = 0, [], ExitStack()
+
+    def begin(self) -> "Counted":
+        "Itself, once the next step is counted."
+        from torch.utils.flop_counter import FlopCounterMode  # draws in triton
+
+        formulas = {torch.ops.aten.convolution_backward: backward_flops}
+        self.counter = self.open.enter_context(FlopCounterMode(display=False, custom_mapping=formulas))
+        return self
+
+    def __call__(self) -> dict:  # spent
+        if self.step % 10 == 0:
+            self.open.close()
+            self.counts.append(self.counter.get_total_flops() / 2)  # it counts a multiply-add as two
+        self.step += 1
+        if self.step % 10 == 0:
+            self.begin()
+        return dict(spent=self.step * sum(self.counts) / len(self.counts))
+
 # %% ../../nbs/95b_oneshot.ipynb #cost
-def step_cost_run(
+def search_cost_run(
     method: str,
     table: str,
-    steps: int,  # that are counted
+    steps: int,
+    looks: int,
     seed: int,
     device="cpu",
     ckpt=None,
-) -> dict:  # multiply_adds: of one step of weights and architecture
-    "What a step of a search costs."
-    data = DATA[table]
-    network, m = TinyNetwork(data.space, data.shape), MAKERS[method](data.space, seed, 3000, 2e-3)
+) -> dict:  # multiply_adds: at each look, of all steps so far
+    "What a search computes."
+    data, lr = DATA[table], 3e-4 * 19_550 / steps
+    network, m = TinyNetwork(data.space, data.shape), MAKERS[method](data.space, seed, steps, lr)
     weights, theta, _, _ = halves(data, seed, True)
-    settings = _settings(method, m, steps, 1, 2e-3)
-    total = multiply_adds(lambda: search(network, m, weights, theta, seed=seed, **settings))
-    return dict(multiply_adds=total / steps)
+    counted, settings = Counted(), _settings(method, m, steps, looks, lr)
+    every = settings["every"]
+    with counted.open:
+        counted.begin()
+        watch = settings | dict(measure=counted, every=1)
+        history = search(network, m, weights, theta, seed=seed, **watch)
+    looked = [row["spent"] for n, row in enumerate(history, 1) if n % every == 0 or n == steps]
+    return dict(multiply_adds=[round(v) for v in looked])
 
 # %% ../../nbs/95b_oneshot.ipynb #sizes
 ONESHOT = dict(  # joins the profiles of 95_arena
     cpu=dict(
         shot_table="digits",
         shot_methods=("ASNG", "DARTS", "random search", "SNAS", "Fair DARTS", "ProxylessNAS", "DSNAS",
-            "REINFORCE", "DARTS, second order", "hypernetwork", "DARTS with L1"),
+            "REINFORCE", "DARTS, second order", "hypernetwork", "DARTS with L1", "credit assignment", "ENAS"),
         shot_nulls=("DARTS", "SNAS", "ProxylessNAS", "DSNAS", "Fair DARTS", "DARTS with L1",
-            "hypernetwork", "DARTS, second order"),
+            "hypernetwork", "DARTS, second order", "credit assignment", "ENAS"),
         shot_delta0s=(0.1, 0.01),
         shot_one_set=True,  # ASNG with the same images for weights and architecture
         shot_seeds=10,
@@ -361,12 +412,13 @@ def all_flips(study) -> dict[float, dict]:  # δ⁰ → record
 
 # %% ../../nbs/95b_oneshot.ipynb #all-costs
 def all_costs(study) -> dict[str, dict]:  # method → record
-    "What a step of each method costs."
+    "What a search of each method costs, random search apart."
     asked = lambda m: dict(
         label=f"cost-{_label(dict(method=m, null=False, apart=True, delta0=1.0))}", method=m
     )
-    shared = dict(table=study.cfg.shot_table, steps=20)
-    return {m: study.run(step_cost_run, **asked(m), **shared) for m in study.cfg.shot_methods}
+    shared = dict(table=study.cfg.shot_table, steps=study.cfg.shot_steps, looks=study.cfg.shot_looks)
+    methods = [m for m in study.cfg.shot_methods if m != "random search"]
+    return {m: study.run(search_cost_run, **asked(m), **shared) for m in methods}
 
 # %% ../../nbs/95b_oneshot.ipynb #claims
 _PERCENTILE = dict(smallest=0.1, unit="of percentile", figure="oneshot-percentile")
@@ -376,6 +428,7 @@ _TWICE = "from 10 to 20 searches"
 _RAISED = dict(DARTS="from 10 to 20 to 40 searches", DSNAS="from 10 to 70 searches")
 _RAISED |= dict.fromkeys(("SNAS", "ProxylessNAS"), _TWICE)
 _LEARN = dict(darts="DARTS", fair="Fair DARTS", snas="SNAS", dsnas="DSNAS", proxyless="ProxylessNAS")
+_LEARN |= dict(credit="Credit assignment", enas="ENAS")
 _AFTER = "that it must beat a uniform draw, too, was added after its first ten searches had been seen"
 ONESHOT_CLAIMS: dict[str, dict] = {
     f"learns-{key}": dict(

@@ -245,7 +245,7 @@ CLAIMS |= {
     "near-images": dict(
         claim="On images credit's cells rank near those of DARTS and SNAS", source="section 2.5.1",
         document="near", figure="search", criterion=_RANK + _IMAGES + "; not tested if credit at ten times"
-        " the rate has another verdict", **_PERCENTILE, raised="from 10 to 35 searches"),
+        " the rate has another verdict", **_PERCENTILE, raised="from 10 to 40 searches of SNAS"),
     "as-far-images": dict(
         claim="On images credit comes as far as SNAS with at most half of its computing", figure="course",
         source="section 2.5.1", document="about 30 % of the time",
@@ -253,7 +253,7 @@ CLAIMS |= {
         " there, SNAS's less credit's (30 % would be 1.7); a search that does not get there counts as one of"
         " SNAS's whole length; not tested where SNAS is there at its first look in most searches, or if"
         " credit at ten times the rate has another verdict",
-        rule="better", smallest=1.0, unit="doublings", raised="from 10 to 35 searches"),
+        rule="better", smallest=1.0, unit="doublings", raised="from 10 to 40 searches of SNAS"),
 }  # fmt: skip
 
 # %% ../../nbs/53d_credit_claims.ipynb #claims-equal
@@ -264,7 +264,7 @@ CLAIMS |= {
         criterion="percentile of the cell that credit finds less that of DARTS's and SNAS's at their last"
         " look with no more multiply-adds, argmax on every edge, each" + _IMAGES + "; not tested if credit at"
         " ten times the rate has another verdict", **_PERCENTILE | dict(rule="better"),
-        exploratory="written after the searches had been seen", raised="from 10 to 35 searches"),
+        exploratory="written after the searches had been seen", raised="from 10 to 40 searches of SNAS"),
 }  # fmt: skip
 
 # %% ../../nbs/53d_credit_claims.ipynb #claims-reuse

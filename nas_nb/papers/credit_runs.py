@@ -398,7 +398,7 @@ SEARCHES = dict(
 SEARCHES |= dict(
     cpu=dict(search_seeds=10, fresh_seeds=15, image_seeds=10,
         image_more={"credit-assignment": 40, "random-search": 40, "credit-assignment-at-once": 35,
-            "credit-assignment-10": 30, "DARTS": 35, "SNAS": 35},  # label → seeds, where there are more
+            "credit-assignment-10": 40, "SNAS": 40, "DARTS": 20},  # label → seeds, where there are more
         cell_side=16, cell_channels=8, cell_cells=3, cell_size=16, cell_steps=600, cell_lr=0.05,
         cell_lr_alpha=0.0098, cell_cutout=0, cell_train_steps=500, cell_held=2000),
     quick=dict(search_methods=("credit_assignment", "REINFORCE"), search_nulls=False, search_seeds=1,

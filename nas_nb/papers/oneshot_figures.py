@@ -7,8 +7,8 @@ __all__ = ['LOOK', 'EARLY', 'readings', 'outcomes', 'choices_of', 'last', 'of', 
            'draw_dots', 'plot_growth', 'plot_collapse', 'tau_within', 'tau_a', 'ranked_by', 'convolutions_of',
            'rankings', 'yardsticks', 'plot_rankings', 'place', 'by_quality', 'draw_map', 'draw_places', 'best_place',
            'colour_bar', 'tenth', 'third', 'stopped', 'two_skips', 'flipped', 'compared', 'own_best', 'told_strips',
-           'grown', 'told_growth', 'parts', 'told_collapse', 'in_words', 'told_rankings', 'walking', 'judge_learning',
-           'best_of_all', 'judge_quality']
+           'grown', 'at_equal', 'told_growth', 'parts', 'told_collapse', 'in_words', 'told_rankings', 'walking',
+           'judge_learning', 'best_of_all', 'judge_quality']
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #imports
 from collections.abc import Sequence
@@ -103,6 +103,7 @@ LOOK["DARTS with L1"] = LOOK["DARTS"] | dict(color="#8c4a00", marker="v")
 LOOK["Fair DARTS"] = dict(color="#117733", marker="s", linestyle="-")
 LOOK["DSNAS"] = dict(color="#332288", marker="d", linestyle="-.")
 LOOK["hypernetwork"] = dict(color="#aa4499", marker="h", linestyle=":")  # grey is for nulls
+LOOK["ENAS"] = dict(color=COLORS[2], marker="X", linestyle="--")
 EARLY = "DARTS, stopped at a tenth"
 LOOK[EARLY] = LOOK["DARTS"] | dict(color="#e8a06a", marker="<")
 
@@ -163,8 +164,8 @@ def _stretch(ax, axis="x"):
     (ax.xaxis if axis == "x" else ax.yaxis).set_minor_locator(plt.NullLocator())
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #growth
-def plot_growth(df: pd.DataFrame, cost: dict[str, float], constant: float, title: str) -> plt.Figure:
-    "Percentile of each search and their median against the `cost` of a step (multiply-adds) times steps."
+def plot_growth(df: pd.DataFrame, cost: dict[str, list[float]], constant: float, title: str) -> plt.Figure:
+    "Percentile of each search and their median against its `cost` at each look (multiply-adds)."
     methods = [m for m in dict.fromkeys(df["method"]) if m != "random search"]
     columns, rows = min(6, len(methods)), -(-len(methods) // 6)
     fig, axes = plt.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
@@ -186,10 +187,11 @@ def plot_growth(df: pd.DataFrame, cost: dict[str, float], constant: float, title
     return fig
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #growth-searches
-def _searches(ax, rows, cost: float, color) -> None:
+def _searches(ax, rows, cost: list[float], color) -> None:
     wide = rows.pivot(index="step", columns="seed", values="percentile")
-    ax.plot(wide.index * cost / 1e9, wide, color=color, linewidth=0.6, alpha=0.45)
-    ax.plot(wide.index * cost / 1e9, wide.median(axis=1), color=color, linewidth=2.2)
+    spent = np.array(cost) / 1e9
+    ax.plot(spent, wide, color=color, linewidth=0.6, alpha=0.45)
+    ax.plot(spent, wide.median(axis=1), color=color, linewidth=2.2)
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #collapse
 _PARTS = dict(convolutions=COLORS[0], skips=COLORS[1], pools=COLORS[2], nones="0.6")
@@ -416,12 +418,21 @@ def told_strips(plain: pd.DataFrame, nulls: pd.DataFrame) -> tuple[str, str]:
     return title, f"Percentile of the cell of each search, a row for each method: {seeds}. {title}."
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #told-growth
-def grown(df: pd.DataFrame, cost: dict[str, float]) -> pd.DataFrame:
+def grown(df: pd.DataFrame, cost: dict[str, list[float]]) -> pd.DataFrame:
     "Median and quartiles of the percentile, by method and step, with the multiply-adds so far."
     at = df.groupby(["method", "step"], sort=False)["percentile"]
     named = {f"q{100 * q:.0f}": at.quantile(q) for q in (0.25, 0.5, 0.75)}
     rows = pd.DataFrame(named | dict(searches=at.count())).reset_index()
-    return rows.assign(multiply_adds=rows["step"] * rows["method"].map(cost))
+    rows = rows[rows["method"].isin(cost)]
+    return rows.assign(multiply_adds=[v for m in rows["method"].unique() for v in cost[m]])
+
+
+def at_equal(rows: pd.DataFrame) -> pd.DataFrame:  # of `grown`
+    "Each method at its last look with no more multiply-adds than the cheapest whole search."
+    most = rows.groupby("method")["multiply_adds"].max().min()
+    seen = rows[rows["multiply_adds"] <= most].groupby("method", sort=False).last()
+    seen = seen.sort_values("q50", ascending=False, kind="stable")
+    return seen.assign(multiply_adds=(seen["multiply_adds"] / 1e9).round(1))
 
 
 def told_growth(df: pd.DataFrame) -> tuple[str, str]:
@@ -489,7 +500,7 @@ def walking(df: pd.DataFrame, table: Table, methods: Sequence[str]):
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #judge-learning
 _LEARNERS = dict(darts="DARTS", fair="Fair DARTS", snas="SNAS", dsnas="DSNAS", proxyless="ProxylessNAS")
-_LEARNERS |= dict(asng="ASNG", reinforce="REINFORCE")
+_LEARNERS |= dict(asng="ASNG", reinforce="REINFORCE", credit="credit assignment", enas="ENAS")
 _FULL = SAID + "; {full} of {searches} searches return convolutions only"
 
 
