@@ -306,8 +306,8 @@ def _flip_reinforce(lr, steps, every, seeds, seed):
 class Counted:
     "The `measure` of a search, after every step: the multiply-adds so far, from every tenth step."
 
-    def __init__(self):
-        self.step, self.counts, self.open = 0, [], ExitStack()
+    def __init__(self, every: int = 10):  # or from another share of the steps, the first one included
+        self.every, self.step, self.counts, self.open = every, 0, [], ExitStack()
 
     def begin(self) -> "Counted":
         "Itself, once the next step is counted."
@@ -318,11 +318,11 @@ class Counted:
         return self
 
     def __call__(self) -> dict:  # spent
-        if self.step % 10 == 0:
+        if self.step % self.every == 0:
             self.open.close()
             self.counts.append(self.counter.get_total_flops() / 2)  # it counts a multiply-add as two
         self.step += 1
-        if self.step % 10 == 0:
+        if self.step % self.every == 0:
             self.begin()
         return dict(spent=self.step * sum(self.counts) / len(self.counts))
 
@@ -357,7 +357,7 @@ ONESHOT = dict(  # joins the profiles of 95_arena
             "REINFORCE", "DARTS, second order", "hypernetwork", "DARTS with L1", "credit assignment", "ENAS"),
         shot_nulls=("DARTS", "SNAS", "ProxylessNAS", "DSNAS", "Fair DARTS", "DARTS with L1",
             "hypernetwork", "DARTS, second order", "credit assignment", "ENAS"),
-        shot_delta0s=(0.1, 0.01),
+        shot_delta0s=(0.1, 0.01, 0.001),
         shot_one_set=True,  # ASNG with the same images for weights and architecture
         shot_seeds=10,
         shot_more={"DARTS": 40, "DSNAS": 70} | dict.fromkeys(  # label → seeds, where there are more

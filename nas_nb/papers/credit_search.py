@@ -32,6 +32,7 @@ from ..training import Recipe
 from .arena_lookup import LookUp, arena_of, lookup_run
 from nas_nb.papers.arena_oneshot import (
     MAKERS,
+    Counted,
     PermutedLabels,
     best_of_random,
     left_of,
@@ -119,19 +120,22 @@ def table_run(
     return dict(searches=done)
 
 # %% ../../nbs/95e_credit_search.ipynb #cost
-def table_cost_run(methods: list[str], table: str, steps: int, seed: int, device="cpu", ckpt=None) -> dict:
-    "multiply_adds: method → those of a step, [of the weights alone, of both]."
-    data, found = DATA[table], {}
+def table_cost_run(
+    methods: list[str], table: str, first: int, steps: int, seed: int, device="cpu", ckpt=None
+) -> dict:
+    "multiply_adds: method → those of a step, [of the weights alone, of both], means over a whole search."
+    data, found, lr = DATA[table], {}, 3e-4 * 19_550 / steps
     weights, theta, _, _ = table_halves(data, seed, True)
     recipe = Recipe(steps, "momentum", 0.1, clip=5.0, channels_last=False)
     for method in methods:
-        each = []
-        for first in (steps, 0):
-            network, m = TinyNetwork(data.space, data.shape), MAKERS[method](data.space, seed, 3000, 2e-3)
-            given = _settings(method, m, steps, first, 2e-3)
-            run = lambda: search(network, m, weights, theta, recipe, seed=seed, **given)
-            each.append(multiply_adds(run) / steps)
-        found[method] = each
+        network, m = TinyNetwork(data.space, data.shape), MAKERS[method](data.space, seed, steps, lr)
+        given, counted = _settings(method, m, steps, first, lr), Counted(max(1, steps // 60))
+        with counted.open:
+            watch = dict(measure=counted.begin(), every=1, seed=seed)
+            search(network, m, weights, theta, recipe, **watch, **given)
+        alone = -(-given["weights_first"] // counted.every)  # how many counted steps are of the weights alone
+        parts = counted.counts[:alone], counted.counts[alone:] or counted.counts
+        found[method] = [sum(part) / len(part) for part in parts]
     return dict(multiply_adds=found)
 
 # %% ../../nbs/95e_credit_search.ipynb #cell-makers
@@ -231,17 +235,21 @@ def all_image_searches(study, load: Callable) -> list[dict]:  # `load()`: what i
     return [study.run(table_run, data=data, **a) for a in asked]
 
 
+def _whole(cfg):
+    return dict(first=cfg.search_steps // 3, steps=cfg.search_steps, seed=cfg.first_seed)
+
+
 def table_costs(study) -> dict[str, list[float]]:  # method → multiply-adds of a step: weights alone, both
     "What a step of each method costs."
     methods = list(dict.fromkeys(asked["method"] for asked in table_searches(study.cfg)))
-    asked = dict(label="search-cost", methods=methods, table="digits", steps=20, seed=study.cfg.first_seed)
+    asked = dict(label="search-cost", methods=methods, table="digits", **_whole(study.cfg))
     return study.run(table_cost_run, **asked)["result"]["multiply_adds"]
 
 
 def image_costs(study) -> dict[str, list[float]]:  # as `table_costs`
     "The same on images; empty if the profile does not search them."
     methods = list(dict.fromkeys(asked["method"] for asked in image_searches(study.cfg)))
-    asked = dict(label="image-cost", methods=methods, table="cifar16", steps=20, seed=study.cfg.first_seed)
+    asked = dict(label="image-cost", methods=methods, table="cifar16", **_whole(study.cfg))
     return study.run(table_cost_run, **asked)["result"]["multiply_adds"] if methods else {}
 
 # %% ../../nbs/95e_credit_search.ipynb #plan-cell

@@ -260,14 +260,19 @@ def _judge(study, id, space, other, one=CREDIT, **cited):
 
 def judge_searches(study, digits: tuple, images: tuple) -> None:  # each: from `search_table`, and the table
     "Judge what credit finds against the other methods, its null and its variants."
-    _judge(study, "search-random", digits, RANDOM)
-    draw = {"a uniform draw": accuracy_of(digits[0], CREDIT).to_numpy() - mean_of(digits[1])}
-    judge_leads(study, "search-learns", {PERMUTED: lead(digits[0], CREDIT, PERMUTED)} | draw)
+    ranked = lead(digits[0], CREDIT, RANDOM, "percentile")
+    told = dict(ranked=in_short(study, "search-random", ranked)) if len(ranked) > 1 else {}
+    _judge(study, "search-random", digits, RANDOM, **told)
+    than = {PERMUTED: lead(digits[0], CREDIT, PERMUTED)}
+    than["a uniform draw"] = accuracy_of(digits[0], CREDIT).to_numpy() - mean_of(digits[1])
+    judge_leads(study, "search-learns", than)
     near = {m: lead(digits[0], CREDIT, m) for m in ("DARTS", "SNAS")}
     cited: dict = {m.lower(): f"{x.mean():+.2f}" if len(x) else "–" for m, x in near.items()}
     judge_leads(study, "near", near, **cited)
     judge_leads(study, "retrained", **retrained(digits[0], images[0], level_of(study.stated, "retrained")))
-    _judge(study, "image-random", images, RANDOM)
+    draw = accuracy_of(images[0], CREDIT).to_numpy() - mean_of(images[1])
+    told = dict(draw=in_short(study, "image-random", draw)) if len(draw) > 1 else {}
+    _judge(study, "image-random", images, RANDOM, **told)
     moved = accuracy_of(images[0], FAST, "entropy")
     _judge(
         study, "image-fast", images, RANDOM, FAST, entropy=f"{100 * moved.mean():.0f}" if len(moved) else "–"

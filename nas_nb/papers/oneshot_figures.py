@@ -26,12 +26,12 @@ from ..tables import Table, functions
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #outcomes
 def readings(config: dict, found: dict) -> dict[str, list[str]]:  # name → encodings, look by look
-    "What a search of a record returned; DARTS is also read as it is published, never *none*."
+    "What a search of a record returned; DARTS and DSNAS are also read as DARTS is published, never *none*."
     name = config["method"]
     if name == "random search":
         return {name: [found["best_of_100"]]}
     kept = {f"{name} without none": found["path_but_none"]} if "path_but_none" in found else {}
-    return {name: found["path"]} | (kept if name == "DARTS" else {})
+    return {name: found["path"]} | (kept if name in ("DARTS", "DSNAS") else {})
 
 
 def outcomes(
@@ -102,6 +102,7 @@ LOOK["DARTS without none"] = LOOK["DARTS"] | dict(linestyle="-", marker=">")
 LOOK["DARTS with L1"] = LOOK["DARTS"] | dict(color="#8c4a00", marker="v")
 LOOK["Fair DARTS"] = dict(color="#117733", marker="s", linestyle="-")
 LOOK["DSNAS"] = dict(color="#332288", marker="d", linestyle="-.")
+LOOK["DSNAS without none"] = LOOK["DSNAS"] | dict(linestyle="-", marker=">")
 LOOK["hypernetwork"] = dict(color="#aa4499", marker="h", linestyle=":")  # grey is for nulls
 LOOK["ENAS"] = dict(color=COLORS[2], marker="X", linestyle="--")
 EARLY = "DARTS, stopped at a tenth"
@@ -513,6 +514,8 @@ def judge_learning(study, found: pd.DataFrame, drifted: pd.DataFrame) -> None:  
         lead = ours.to_numpy() - null[key] if key in null else nulls_of(found, method)
         told: dict = dict(full=int((live == 6).sum()), searches=len(live))
         told |= dict(asng=f"{ours.mean():.2f}", chance=f"{chance:.2f}") if key == "asng" else {}
+        without = of(found, f"{method} without none", "convolutions")
+        told |= dict(full_without=int((without == 6).sum()), without=len(without)) if len(without) else {}
         judge_pairs(study, f"learns-{key}", lead, _FULL, **told)
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #judge-quality
