@@ -477,7 +477,10 @@ def test_tables_and_figures(found):
     again = pd.DataFrame(dict(architecture=["plain", "best 1"], seed=0, accuracy=[0.5, 0.6]))
     records = {name: rows[0] for name, rows in runs.items()}
     main = P.main_course(course, ends)
-    figures = [P.plot_evaluation(main, ends, "5 to 7", "t"), P.plot_entropy(main, records, "t")]
+    figures = [
+        P.plot_evaluation(main, ends, "5 to 7", "t"),
+        P.plot_entropy(main, dict.fromkeys(P.SEARCHES, [0.3, 0.2]), records, "t"),
+    ]
     figures += [
         P.plot_ablations(gained, "t"),
         P.plot_samplings(samples, spread, "t"),

@@ -8,7 +8,7 @@ __all__ = ['LOOK', 'EARLY', 'readings', 'outcomes', 'choices_of', 'last', 'of', 
            'rankings', 'yardsticks', 'plot_rankings', 'place', 'by_quality', 'draw_map', 'draw_places', 'best_place',
            'colour_bar', 'tenth', 'third', 'stopped', 'two_skips', 'flipped', 'compared', 'own_best', 'told_strips',
            'grown', 'at_equal', 'told_growth', 'parts', 'told_collapse', 'in_words', 'told_rankings', 'walking',
-           'judge_learning', 'best_of_all', 'judge_quality']
+           'told_map', 'judge_learning', 'best_of_all', 'judge_quality']
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #imports
 from collections.abc import Sequence
@@ -498,6 +498,14 @@ def walking(df: pd.DataFrame, table: Table, methods: Sequence[str]):
             ax.set(xlabel="edges 1 to 3 →", ylabel="edges 4 to 6 →")
 
     return draw
+
+
+def told_map(df: pd.DataFrame, methods: Sequence[str] = ("ASNG", "DARTS")) -> tuple[str, str]:
+    "Title and alternative text of `walking`: the worst of each method's searches at the first and last look."
+    worst = df[df["method"].isin(methods)].groupby(["method", "step"])["percentile"].min()
+    ways = [f"{m} from {worst[m].iloc[0]:.2f} to {worst[m].iloc[-1]:.2f}" for m in methods]
+    title = f"Percentile of the worst of {df['seed'].nunique()} searches: {', '.join(ways)}"
+    return title, f"Where searches are on the map of all encodings at three looks. {title}."
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #judge-learning
 _LEARNERS = dict(darts="DARTS", fair="Fair DARTS", snas="SNAS", dsnas="DSNAS", proxyless="ProxylessNAS")

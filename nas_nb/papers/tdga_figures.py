@@ -9,13 +9,13 @@ __all__ = ['LEVELS', 'SEARCHES', 'TICKS', 'RANDOM', 'NAMES', 'UNTRAINED', 'SPEED
            'judge_spread', 'cite_nets', 'by_generation', 'by_level', 'level_table', 'with_worth', 'to_compare',
            'draw_course', 'draw_level', 'draw_levels', 'plot_evaluation', 'darts_of', 'main_course', 'at_generation',
            'how_many', 'words_of_evaluation', 'on_test', 'cite_beyond', 'cite_random', 'leak_table', 'leak_numbers',
-           'cite_late', 'loci_of', 'entropy_of', 'draw_entropy', 'draw_map', 'plot_entropy', 'words_of_entropy',
-           'cite_temperature', 'population_table', 'draw_population', 'view_population', 'words_of_population',
-           'free_energies', 'population_panels', 'free_energy_player', 'gains', 'with_random', 'draw_points',
-           'comparable', 'against', 'plot_ablations', 'words_of_ablations', 'judge_fixed', 'plot_best', 'best_table',
-           'words_of_best', 'rivals_of', 'retrain_plan', 'with_accuracy', 'plot_retrained', 'by_kind', 'ahead_of',
-           'with_interval', 'words_of_retrained', 'judge_scratch', 'judge_added', 'scratch_cited', 'speed_table',
-           'whole_speed', 'check_course']
+           'cite_late', 'loci_of', 'entropy_of', 'draw_entropy', 'draw_map', 'plot_entropy', 'told_flips',
+           'words_of_entropy', 'cite_temperature', 'population_table', 'draw_population', 'view_population',
+           'words_of_population', 'free_energies', 'population_panels', 'free_energy_player', 'gains', 'with_random',
+           'draw_points', 'comparable', 'against', 'plot_ablations', 'words_of_ablations', 'judge_fixed', 'plot_best',
+           'best_table', 'words_of_best', 'rivals_of', 'retrain_plan', 'with_accuracy', 'plot_retrained', 'by_kind',
+           'ahead_of', 'with_interval', 'words_of_retrained', 'judge_scratch', 'judge_added', 'scratch_cited',
+           'speed_table', 'whole_speed', 'check_course']
 
 # %% ../../nbs/50b_tdga_figures.ipynb #figs-imports
 import math
@@ -28,7 +28,7 @@ from matplotlib.patches import Arc
 
 from ..claims import interval
 from ..explore import explore
-from .tdga_runs import SPACE, Shortcuts, to_bits, to_text
+from .tdga_runs import SPACE, Shortcuts, flips_run, to_bits, to_text
 from ..plots import PAPER, STYLE, headline
 from ..vgg_pictures import draw_shortcuts
 
@@ -410,15 +410,16 @@ def entropy_of(p: np.ndarray) -> np.ndarray:  # of the same shape, nats
     return -(p * np.log(p.clip(1e-12)) + (1 - p) * np.log((1 - p).clip(1e-12)))
 
 # %% ../../nbs/50b_tdga_figures.ipynb #draw-entropy
-def draw_entropy(ax: plt.Axes, course: pd.DataFrame) -> None:
-    "Mean entropy against generation: a line for each seed, a thick one for their mean."
+def draw_entropy(ax: plt.Axes, course: pd.DataFrame, flips: dict[str, list[float]]) -> None:
+    "Mean entropy against generation: a line for each seed, a thick one for their mean, `flips` dashed."
     for name, color in SEARCHES.items():
         of = course[course["search"] == name]
         for _, seed in of.groupby("seed"):
             ax.plot(seed["generation"], seed["entropy"], color=color, lw=0.7, alpha=0.5)
         mean = of.groupby("generation")["entropy"].mean()
         ax.plot(mean.index, mean, color=color, lw=2, label=f"{name}, mean of seeds")
-    ax.set(xlabel="generation", ylabel="entropy per position, nats", ylim=(0, 0.85))
+        ax.plot(flips[name], color=color, lw=1.5, ls="--", label=f"{name}, random losses")
+    ax.set(xlabel="generation", ylabel="entropy per position, nats", ylim=(0, 1.0))
     ax.axhline(np.log(2), **PAPER)
     ax.text(0, np.log(2), " at most: ln 2", va="bottom", fontsize=7, color="0.25")
     ax.legend(loc="upper right", fontsize=7)
@@ -440,11 +441,11 @@ def draw_map(ax: plt.Axes, record: dict, name: str):  # the image, for a colour 
     return image
 
 # %% ../../nbs/50b_tdga_figures.ipynb #plot-entropy
-def plot_entropy(course: pd.DataFrame, records: dict, title: str) -> plt.Figure:
-    "Mean entropy against generation, and a map for each record; `records`: name -> one record."
+def plot_entropy(course: pd.DataFrame, flips: dict, records: dict, title: str) -> plt.Figure:
+    "Mean entropy against generation, and a map for each record; `flips`: of `told_flips`."
     widths = [1.2] + [1] * len(records)
     fig, axes = plt.subplots(1, 1 + len(records), figsize=(10, 3.4), width_ratios=widths)
-    draw_entropy(axes[0], course)
+    draw_entropy(axes[0], course, flips)
     for ax, (name, record) in zip(axes[1:], records.items()):
         image = draw_map(ax, record, name)
     axes[1].set(ylabel="target layer")
@@ -452,17 +453,31 @@ def plot_entropy(course: pd.DataFrame, records: dict, title: str) -> plt.Figure:
     headline(fig, title)
     return fig
 
+# %% ../../nbs/50b_tdga_figures.ipynb #told-flips
+def told_flips(study, runs: dict) -> dict[str, list[float]]:  # `runs`: name -> records of `tdga_run`
+    "Entropy per position at each generation, for each of the searches, on random losses."
+    cfg, rows = study.cfg, [row for r in runs["TDGA"] for row in r["result"]["rows"][1:]]
+    first = [r["result"]["rows"][0]["population"] for r in runs["TDGA"]]
+    spread = float(f"{np.median([row['std'] for row in rows]):.1g}")
+    temperatures = {name: records[0]["config"]["T"] for name, records in runs.items()}
+    sizes = dict(generations=cfg.generations, mutation=cfg.mutation, repeats=5)
+    told = dict(temperatures=temperatures, first=first, spread=spread, **sizes)
+    return study.run(flips_run, "entropy-flips", 0, **told)["result"]
+
 # %% ../../nbs/50b_tdga_figures.ipynb #entropy-words
-def words_of_entropy(course: pd.DataFrame, T: float, generation: int) -> tuple[str, str]:
+def words_of_entropy(course: pd.DataFrame, flips: dict, T: float, generation: int) -> tuple[str, str]:
     "How much more entropy a temperature keeps."
     kept, n = at_generation(course, generation)["entropy"], course["seed"].nunique()
     title = f"T = {T:g} keeps {kept['TDGA'] / kept['T = 0']:.1f} times the variety of T = 0: "
-    title += f"{kept['TDGA']:.2f} nats per position against {kept['T = 0']:.2f} (at most 0.69; n = {n})"
-    alt = "Mean entropy per position against generation for TDGA and T = 0, "
+    told = "{:.2f} nats per position against {:.2f} (random losses: {:.2f} and {:.2f}; n = {})"
+    title += told.format(*(kept[k] for k in SEARCHES), *(flips[k][-1] for k in SEARCHES), n)
+    alt = "Mean entropy per position against generation for TDGA and T = 0, on random losses, too, "
     return title, alt + f"and maps of the entropy of the 105 positions. {title}."
 
 # %% ../../nbs/50b_tdga_figures.ipynb #judge-temperature
-def cite_temperature(course: pd.DataFrame, compared: pd.DataFrame, generations: int) -> dict[str, str]:
+def cite_temperature(
+    course: pd.DataFrame, compared: pd.DataFrame, flips: dict, generations: int
+) -> dict[str, str]:
     "TDGA and T = 0 among 105 gates."
     end = course[course["generation"] == generations].pivot(index="seed", columns="search", values="best")
     best = compared[compared["architecture"] == "best 1"].groupby("search")["test_loss"].mean()
@@ -470,6 +485,7 @@ def cite_temperature(course: pd.DataFrame, compared: pd.DataFrame, generations: 
     cited = dict(warm=f"{end['TDGA'].mean():.3f}", cold=f"{end['T = 0'].mean():.3f}")
     cited |= dict(apart=f"{MeanSD(end['T = 0'] - end['TDGA']):.4f}")
     cited |= dict(warm_test=f"{best['TDGA']:.3f}", cold_test=f"{best['T = 0']:.3f}")
+    cited |= dict(warm_flips=f"{flips['TDGA'][-1]:.2f}", cold_flips=f"{flips['T = 0'][-1]:.2f}")
     return cited | dict(warm_entropy=f"{kept['TDGA']:.2f}", cold_entropy=f"{kept['T = 0']:.2f}")
 
 # %% ../../nbs/50b_tdga_figures.ipynb #population-table
