@@ -382,10 +382,12 @@ def told_steps(df: pd.DataFrame, at: int) -> tuple[str, str]:  # `at`: evaluatio
     said = []
     for part in (rows[rows["delta0"] > shortest], rows):
         ends = part.groupby(["method", "table"])["mean"].agg(["min", "max"])
-        apart = (ends["max"] - ends["min"]).groupby("method").max()
-        changes = " and ".join(f"{apart[m]:.2f} ({m})" for m in apart.index)
+        apart = (ends["max"] - ends["min"]).groupby("method")
+        changes = " and ".join(f"{most:.2f} ({m})" for m, most in apart.max().items())
+        where = {SPACES.get(table, table) for _, table in apart.idxmax()}
         said.append(f"from δ⁰ = {part['delta0'].min():g} on by up to {changes}")
     title = f"After {at:,} evaluations the mean regret changes {' points, '.join(said)}"
+    title += f", on {where.pop()}" * (len(where) == 1)
     what = "Mean regret against the first step for ASNG and SNG, a panel for each table"
     return title, f"{what}, after few and after many evaluations. {title}."
 

@@ -107,8 +107,8 @@ def draw_apart(ax: plt.Axes, df: pd.DataFrame, spread: pd.DataFrame, rows: dict)
     ax.plot(*zip(*pairs), "o", color=STYLE["DARTS"]["color"], mec="black", mew=0.5, ms=4, label="each pair")
     chance = dict(color="black", ms=14, mew=1.5, label="drawn at random")
     ax.plot(100 * spread["differ by chance"], at, "|", **chance)
-    ax.set(xlabel="positions in which two seeds differ, %")
-    ax.legend(loc="lower right")
+    ax.set(xlabel="positions in which two seeds differ, %", xlim=(0, 75), xticks=range(0, 60, 10))
+    ax.legend(loc="center right", fontsize=7)  # two graphs that know nothing of each other differ in half
 
 # %% ../../nbs/50b_tdga_figures.ipynb #plot-samplings
 def plot_samplings(df: pd.DataFrame, spread: pd.DataFrame, title: str) -> plt.Figure:
