@@ -34,6 +34,6 @@ PROFILES = dict(
 # %% ../../nbs/53_credit_assignment.ipynb #profiles-join
 PROFILES = {name: PROFILES[name] | SEARCHES[name] for name in PROFILES}
 EXPECTED = dict(
-    paper="50 days on one core (estimated)", cpu="11 h 45 min on one core, seconds to redraw",
+    paper="50 days on one core (estimated)", cpu="13 h 30 min on one core, seconds to redraw",
     quick="1 min", smoke="10 s",
 )  # fmt: skip
