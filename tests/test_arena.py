@@ -37,9 +37,21 @@ from nas_nb.papers.arena_lookup import (
     noise_of,
     of_best_of,
 )
-from nas_nb.papers.arena_oneshot import searches_before
+from nas_nb.papers.arena_oneshot import MAKERS, probabilities, searches_before
 from nas_nb.papers.last_figures import picked_by_count
-from nas_nb.papers.oneshot_figures import best_of_all, convolutions_of, live, ranked_by, stopped, two_skips
+from nas_nb.papers.oneshot_figures import (
+    at_equal,
+    best_of_all,
+    convolutions_of,
+    grown,
+    live,
+    ranked_by,
+    stopped,
+    told_equal,
+    told_map,
+    two_skips,
+)
+from nas_nb.tables import TABLE_CELL
 
 SMALL = Arena(
     (2, 3), np.array([[61, 63], [70, 68], [55, 57], [71, 75], [72, 72], [40, 44.0]]), dict(name="small")
@@ -338,3 +350,33 @@ def test_random_search_is_its_exact_mean():
     assert found[SPACES[name]].tolist() == [0.75, 0.25]  # in units of the 2 points that random search misses
     with pytest.raises(KeyError, match="5,000 evaluations"):
         beyond_random({name: dict(exact=exact, GA=method)}, "GA", 5000)
+
+
+def test_methods_are_compared_at_their_last_look_with_as_much_computing():
+    looks = [("DARTS", s, seed, p) for seed in (0, 1) for s, p in ((1, 0.9), (2, 0.8), (3, 0.1))]
+    looks += [("ASNG", s, 0, s / 4) for s in (1, 2, 3)]
+    df = pd.DataFrame(looks, columns=["method", "step", "seed", "percentile"])
+    spent = grown(df, dict(DARTS=[2e9, 4e9, 6e9], ASNG=[1e9, 2e9, 4.4e9]))
+    equal = at_equal(spent)
+    assert equal["q50"].to_dict() == dict(DARTS=0.8, ASNG=0.75) and equal["step"].to_dict() == dict(
+        DARTS=2, ASNG=3
+    )
+    told = told_equal(equal)
+    assert (told["equal"], told["cheapest"], told["at_darts"], told["steps_asng"]) == (
+        "4",
+        "ASNG",
+        "0.80",
+        "3",
+    )
+    assert "2 searches: ASNG from 0.25 to 0.75, DARTS from 0.90 to 0.10" in told_map(df)[0]
+
+
+def test_the_probabilities_of_a_controller_are_those_of_what_it_draws():
+    method = MAKERS["ENAS"](TABLE_CELL, 0, 1, 0.0)
+    for draw in range(3):  # so that it is no longer uniform
+        method.ask(draw, 8)
+        method.tell(torch.linspace(0, 1, 8))
+    method.ask(9, 4000)
+    drawn, p = torch.nn.functional.one_hot(method.asked.cat).double().mean(0), probabilities(method)
+    assert p.sum(1).tolist() == pytest.approx([1] * 6) and (p - 0.25).abs().max() > 0.1
+    torch.testing.assert_close(p, drawn.to(p), rtol=0, atol=0.03)

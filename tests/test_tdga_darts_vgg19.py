@@ -618,3 +618,14 @@ def test_the_figure_of_retrained_architectures_names_the_searches_that_found_the
         "1" * 105,
     }
     assert {r["config"]["graph"] for r in of.values() if r["label"] == "retrain"} <= known
+
+
+def test_on_random_losses_variety_is_what_the_temperature_keeps():
+    first = [["".join(row) for row in np.random.default_rng(s).choice(["0", "1"], (8, 105))] for s in (0, 1)]
+    kept = {
+        spread: D.flips_run(dict(warm=0.01, cold=0.0), first, spread, 30, 0.01, 2, seed=0)
+        for spread in (0.01, 1.0)
+    }
+    assert kept[0.01]["warm"][-1] > 0.5 > kept[0.01]["cold"][-1]  # at most ln 2
+    assert kept[1.0]["warm"][-1] < 0.1  # there the loss of the elite outweighs all variety
+    assert kept[1.0]["cold"] == kept[0.01]["cold"]  # without a temperature only the order counts

@@ -7,8 +7,8 @@ __all__ = ['LOOK', 'EARLY', 'readings', 'outcomes', 'choices_of', 'last', 'of', 
            'draw_dots', 'plot_growth', 'plot_collapse', 'tau_within', 'tau_a', 'ranked_by', 'convolutions_of',
            'rankings', 'yardsticks', 'plot_rankings', 'place', 'by_quality', 'draw_map', 'draw_places', 'best_place',
            'colour_bar', 'tenth', 'third', 'stopped', 'two_skips', 'flipped', 'compared', 'own_best', 'told_strips',
-           'grown', 'at_equal', 'told_growth', 'parts', 'told_collapse', 'in_words', 'told_rankings', 'walking',
-           'told_map', 'judge_learning', 'best_of_all', 'judge_quality']
+           'grown', 'at_equal', 'told_equal', 'told_growth', 'parts', 'told_collapse', 'in_words', 'told_rankings',
+           'walking', 'told_map', 'judge_learning', 'best_of_all', 'judge_quality']
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #imports
 from collections.abc import Sequence
@@ -434,6 +434,15 @@ def at_equal(rows: pd.DataFrame) -> pd.DataFrame:  # of `grown`
     seen = rows[rows["multiply_adds"] <= most].groupby("method", sort=False).last()
     seen = seen.sort_values("q50", ascending=False, kind="stable")
     return seen.assign(multiply_adds=(seen["multiply_adds"] / 1e9).round(1))
+
+
+def told_equal(equal: pd.DataFrame) -> dict:  # of `at_equal`
+    "What a text says of it."
+    told = dict(equal=f"{equal['multiply_adds'].max():.0f}", cheapest=equal["multiply_adds"].idxmax())
+    for key, name in dict(darts="DARTS", snas="SNAS", asng="ASNG", enas="ENAS").items():
+        if name in equal.index:
+            told |= {f"at_{key}": f"{equal['q50'][name]:.2f}", f"steps_{key}": f"{equal['step'][name]:,.0f}"}
+    return told
 
 
 def told_growth(df: pd.DataFrame) -> tuple[str, str]:
