@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['INTERVAL', 'constant', 'time', 'limit', 'two_hot', 'blind', 'approximate', 'better_way', 'inside', 'at_once', 'fewer',
            'toy_reinforce', 'toy_baseline', 'toy_parsec', 'toy_work', 'judge_toy_half', 'retrained', 'judge_searches',
-           'judge_ranks', 'as_far', 'judge_as_far', 'at_computing', 'judge_equal', 'trainings', 'best_trained',
-           'judge_reuse', 'identity', 'separable', 'small', 'percent_range', 'rnn_given', 'rnn_own', 'rnn_dead',
-           'rnn_rounded', 'rnn_mended', 'ways']
+           'judge_ranks', 'as_far', 'shares', 'judge_as_far', 'at_computing', 'judge_equal', 'trainings',
+           'best_trained', 'judge_reuse', 'identity', 'separable', 'small', 'percent_range', 'rnn_given', 'rnn_own',
+           'rnn_dead', 'rnn_rounded', 'rnn_mended', 'ways']
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #imports
 from collections.abc import Sequence
@@ -317,6 +317,14 @@ def as_far(course: pd.DataFrame) -> dict:
     numbers = medians | there | dict(at_once=at_once, n=len(until["SNAS"]))
     return dict(ours=told, tested=False, needed="a space in which SNAS takes longer") | numbers
 
+
+def shares(costs: dict[str, list[float]]) -> dict:  # of `table_costs`
+    "A step of credit as a share of one of DARTS, percent: in its searches, and while it draws evenly."
+    if not {"credit assignment", "DARTS"} <= set(costs):
+        return {}
+    (alone, both), mixture = costs["credit assignment"], costs["DARTS"][1]
+    return dict(share=f"{100 * both / mixture:.0f}", even=f"{100 * 1.5 * alone / mixture:.0f}")
+
 # %% ../../nbs/95g_credit_verdicts.ipynb #as-far-images
 _DOUBLINGS = INTERVAL.replace("{mean:+.2f},", "{mean:+.2f} doublings,")
 
@@ -349,6 +357,7 @@ def judge_equal(study, course: pd.DataFrame) -> None:  # `course`: on images
     ahead = lambda one: {m: paired(percentiles(one), percentiles(m)) for m in ("DARTS", "SNAS")}
     leads, fast = ahead(CREDIT), ahead(FAST)
     told: dict = {m.lower(): f"{x.mean():+.2f}" if len(x) else "–" for m, x in leads.items()}
+    told |= {f"from_{m.lower()}": in_short(study, "equal", x) for m, x in leads.items() if len(x) > 1}
     if min(map(len, fast.values())):
         told |= dict(also=("at ten times the rate", fast))
     room = min((1 - x.mean() for m in ("DARTS", "SNAS") if len(x := percentiles(m))), default=np.inf)
