@@ -200,7 +200,7 @@ CLAIMS |= {
         " search with shared weights",
         figure="search", source="not in the document", document="-",
         criterion=_LESS + "the best of random ones by shared weights, credit with ten times the rate of θ"
-        + _IMAGES, **_POINTS, raised="from 15 to 30 searches"),
+        + _IMAGES, **_POINTS, raised="from 15 to 30 to 40 searches"),
     "image-random": dict(
         claim="On images, too, credit finds better cells than random search with shared weights",
         figure="search", source="not in the document", document="-",

@@ -361,6 +361,8 @@ def judge_equal(study, course: pd.DataFrame) -> None:  # `course`: on images
     if min(map(len, fast.values())):
         told |= dict(also=("at ten times the rate", fast))
     room = min((1 - x.mean() for m in ("DARTS", "SNAS") if len(x := percentiles(m))), default=np.inf)
+    if room < study.stated["equal"]["smallest"]:  # then nobody could win what is asked for
+        told |= dict(unless="a space with more room")
     judge_leads(study, "equal", leads, _RANKS, room, computing=f"{most:.0f}", above=f"{room:.3f}", **told)
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #reuse
