@@ -360,7 +360,7 @@ ONESHOT = dict(  # joins the profiles of 95_arena
         shot_delta0s=(0.1, 0.01, 0.001),
         shot_one_set=True,  # ASNG with the same images for weights and architecture
         shot_seeds=10,
-        shot_more={"DARTS": 40, "DSNAS": 70} | dict.fromkeys(  # label → seeds, where there are more
+        shot_more={"DARTS": 40, "DSNAS": 70, "credit-assignment": 20} | dict.fromkeys(  # label → seeds, where there are more
             ("ASNG", "random-search", "ASNG-one-set", "REINFORCE", "SNAS", "ProxylessNAS", "SNAS-null",
                 "ASNG-delta0=0.1", "ASNG-delta0=0.01"), 20),
         shot_steps=3000, shot_looks=30, shot_block=10,
@@ -426,7 +426,7 @@ _POINTS = dict(smallest=1.0, unit="points")  # how much one training of the tabl
 _FRESH = "seeds 10 and later"  # the first ten were seen before these criteria were written
 _TWICE = "from 10 to 20 searches"
 _RAISED = dict(DARTS="from 10 to 20 to 40 searches", DSNAS="from 10 to 70 searches")
-_RAISED |= dict.fromkeys(("SNAS", "ProxylessNAS"), _TWICE)
+_RAISED |= dict.fromkeys(("SNAS", "ProxylessNAS", "Credit assignment"), _TWICE)
 _LEARN = dict(darts="DARTS", fair="Fair DARTS", snas="SNAS", dsnas="DSNAS", proxyless="ProxylessNAS")
 _LEARN |= dict(credit="Credit assignment", enas="ENAS")
 _AFTER = "that it must beat a uniform draw, too, was added after its first ten searches had been seen"

@@ -174,7 +174,7 @@ def plot_growth(df: pd.DataFrame, cost: dict[str, list[float]], constant: float,
     for ax, method in zip(axes.flat, methods):
         _searches(ax, df[df["method"] == method], cost[method], LOOK[method]["color"])
         _yardsticks(ax.axhline, df, constant)
-        ax.set_title(method.replace(", ", ",\n").replace(" with", "\nwith"))
+        ax.set_title(method.replace(", ", ",\n").replace(" with", "\nwith").replace(" assign", "\nassign"))
     for ax in list(axes.flat)[len(methods) :]:
         ax.set_visible(False)
     for ax in list(axes.flat)[len(methods) - columns : len(methods)]:  # the lowest of each column
@@ -411,7 +411,9 @@ def told_strips(plain: pd.DataFrame, nulls: pd.DataFrame) -> tuple[str, str]:
     ours, theirs = (df.groupby("method")["percentile"].median() for df in (plain, nulls))
     order = ours.sort_values(ascending=False, kind="stable")
     one = " (one search each)" if (plain["method"].value_counts() == 1).all() else ""
-    learned, chance = ours.drop(["random search", EARLY], errors="ignore"), ours.get("random search", 0.0)
+    twice = [m for m in ours.index if m.endswith(" without none")]  # another reading of the same searches
+    learned = ours.drop(["random search", EARLY, *twice], errors="ignore")
+    chance = ours.get("random search", 0.0)
     title = f"{(learned > 0.9).sum()} of {len(learned)} methods end in the best tenth (medians{one})"
     title += ", and so does random search" * bool(chance > 0.9)
     title += f"; nulls at {theirs.min():.2f} to {theirs.max():.2f}"
@@ -438,7 +440,10 @@ def at_equal(rows: pd.DataFrame) -> pd.DataFrame:  # of `grown`
 
 def told_equal(equal: pd.DataFrame) -> dict:  # of `at_equal`
     "What a text says of it."
-    told = dict(equal=f"{equal['multiply_adds'].max():.0f}", cheapest=equal["multiply_adds"].idxmax())
+    told = dict(
+        equal=f"{equal['multiply_adds'].max():.0f}",
+        cheapest=equal["multiply_adds"].idxmax().split(" without")[0],
+    )
     for key, name in dict(darts="DARTS", snas="SNAS", asng="ASNG", enas="ENAS").items():
         if name in equal.index:
             told |= {f"at_{key}": f"{equal['q50'][name]:.2f}", f"steps_{key}": f"{equal['step'][name]:,.0f}"}
