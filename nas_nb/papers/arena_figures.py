@@ -387,7 +387,7 @@ def told_steps(df: pd.DataFrame, at: int) -> tuple[str, str]:  # `at`: evaluatio
         where = {SPACES.get(table, table) for _, table in apart.idxmax()}
         said.append(f"from δ⁰ = {part['delta0'].min():g} on by up to {changes}")
     title = f"After {at:,} evaluations the mean regret changes {' points, '.join(said)}"
-    title += f", on {where.pop()}" * (len(where) == 1)
+    title += f", on {min(where)}" * (len(where) == 1)
     what = "Mean regret against the first step for ASNG and SNG, a panel for each table"
     return title, f"{what}, after few and after many evaluations. {title}."
 

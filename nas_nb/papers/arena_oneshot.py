@@ -360,9 +360,9 @@ ONESHOT = dict(  # joins the profiles of 95_arena
         shot_delta0s=(0.1, 0.01, 0.001),
         shot_one_set=True,  # ASNG with the same images for weights and architecture
         shot_seeds=10,
-        shot_more={"DARTS": 40, "DSNAS": 70, "credit-assignment": 20} | dict.fromkeys(  # label → seeds, where there are more
+        shot_more=dict(DARTS=40, DSNAS=70) | dict.fromkeys(  # label → seeds, where there are more
             ("ASNG", "random-search", "ASNG-one-set", "REINFORCE", "SNAS", "ProxylessNAS", "SNAS-null",
-                "ASNG-delta0=0.1", "ASNG-delta0=0.01"), 20),
+                "ASNG-delta0=0.1", "ASNG-delta0=0.01", "credit-assignment"), 20),
         shot_steps=3000, shot_looks=30, shot_block=10,
         shot_flips=1000,  # seeds of coin flips
     ),
