@@ -59,7 +59,7 @@ def _cost(space):
     return lambda alpha, w: expected_cost(w, costs)
 
 # %% ../../nbs/95b_oneshot.ipynb #makers
-MAKERS = {  # (space, seed, steps, learning rate of α) → a method for `search`
+MAKERS: dict[str, Callable] = {  # (space, seed, steps, learning rate of α) → a method for `search`
     "DARTS": lambda space, seed, steps, lr: DARTS(space, seed=seed),
     "DARTS, second order": lambda space, seed, steps, lr: DARTS(space, seed=seed),
     "DARTS with L1": lambda space, seed, steps, lr: DARTS(space, penalty=_l1(space), seed=seed),
@@ -307,7 +307,8 @@ class Counted:
     "The `measure` of a search, after every step: the multiply-adds so far, from every tenth step."
 
     def __init__(self, every: int = 10):  # or from another share of the steps, the first one included
-        self.every, self.step, self.counts, self.open = every, 0, [], ExitStack()
+        self.every, self.step, self.open = every, 0, ExitStack()
+        self.counts: list[float] = []
 
     def begin(self) -> "Counted":
         "Itself, once the next step is counted."

@@ -131,7 +131,7 @@ def table_cost_run(
         network, m = TinyNetwork(data.space, data.shape), MAKERS[method](data.space, seed, steps, lr)
         given, counted = _settings(method, m, steps, first, lr), Counted(max(1, steps // 60))
         with counted.open:
-            watch = dict(measure=counted.begin(), every=1, seed=seed)
+            watch: dict = dict(measure=counted.begin(), every=1, seed=seed)
             search(network, m, weights, theta, recipe, **watch, **given)
         alone = -(-given["weights_first"] // counted.every)  # how many counted steps are of the weights alone
         parts = counted.counts[:alone], counted.counts[alone:] or counted.counts
