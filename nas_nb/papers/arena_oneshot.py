@@ -25,6 +25,8 @@ from ..controllers import Reinforce
 from ..credit import Credit, ExactCredit
 from ..darts import DARTS, expected_cost, l1, zero_one
 from ..decisions import Step
+
+# %% ../../nbs/95b_oneshot.ipynb #imports-more
 from ..files import check_state
 from ..hypernet import Hypernet
 from ..methods import GradientMethod

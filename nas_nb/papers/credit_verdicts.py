@@ -251,25 +251,14 @@ def retrained(found: pd.DataFrame, pictured: pd.DataFrame, level: float) -> dict
     cited |= {f"images_{k}": f"{x:+.1f}" for k, x in zip(("gain", "low", "high"), told_gain)}
     return dict(leads=gain, told=told + INTERVAL) | cited
 
-# %% ../../nbs/95g_credit_verdicts.ipynb #searches
+# %% ../../nbs/95g_credit_verdicts.ipynb #searches-images
 def _judge(study, id, space, other, one=CREDIT, **cited):
     df, table = space
     room = best_of(table) - accuracy_of(df, other).mean()
     judge_leads(study, id, {other: lead(df, one, other)}, room=room, **cited)
 
 
-def judge_searches(study, digits: tuple, images: tuple) -> None:  # each: from `search_table`, and the table
-    "Judge what credit finds against the other methods, its null and its variants."
-    ranked = lead(digits[0], CREDIT, RANDOM, "percentile")
-    told = dict(ranked=in_short(study, "search-random", ranked)) if len(ranked) > 1 else {}
-    _judge(study, "search-random", digits, RANDOM, **told)
-    than = {PERMUTED: lead(digits[0], CREDIT, PERMUTED)}
-    than["a uniform draw"] = accuracy_of(digits[0], CREDIT).to_numpy() - mean_of(digits[1])
-    judge_leads(study, "search-learns", than)
-    near = {m: lead(digits[0], CREDIT, m) for m in ("DARTS", "SNAS")}
-    cited: dict = {m.lower(): f"{x.mean():+.2f}" if len(x) else "–" for m, x in near.items()}
-    judge_leads(study, "near", near, **cited)
-    judge_leads(study, "retrained", **retrained(digits[0], images[0], level_of(study.stated, "retrained")))
+def _on_images(study, images):
     draw = accuracy_of(images[0], CREDIT).to_numpy() - mean_of(images[1])
     told = dict(draw=in_short(study, "image-random", draw)) if len(draw) > 1 else {}
     _judge(study, "image-random", images, RANDOM, **told)
@@ -282,6 +271,21 @@ def judge_searches(study, digits: tuple, images: tuple) -> None:  # each: from `
     _judge(study, "search-reinforce", images, "REINFORCE", **told)
     _judge(study, "weights-first", images, AT_ONCE)
     _judge(study, "search-mended", images, CREDIT, MENDED)
+
+# %% ../../nbs/95g_credit_verdicts.ipynb #searches
+def judge_searches(study, digits: tuple, images: tuple) -> None:  # each: from `search_table`, and the table
+    "Judge what credit finds against the other methods, its null and its variants."
+    ranked = lead(digits[0], CREDIT, RANDOM, "percentile")
+    told = dict(ranked=in_short(study, "search-random", ranked)) if len(ranked) > 1 else {}
+    _judge(study, "search-random", digits, RANDOM, **told)
+    than = {PERMUTED: lead(digits[0], CREDIT, PERMUTED)}
+    than["a uniform draw"] = accuracy_of(digits[0], CREDIT).to_numpy() - mean_of(digits[1])
+    judge_leads(study, "search-learns", than)
+    near = {m: lead(digits[0], CREDIT, m) for m in ("DARTS", "SNAS")}
+    cited: dict = {m.lower(): f"{x.mean():+.2f}" if len(x) else "–" for m, x in near.items()}
+    judge_leads(study, "near", near, **cited)
+    judge_leads(study, "retrained", **retrained(digits[0], images[0], level_of(study.stated, "retrained")))
+    _on_images(study, images)
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #ranks
 _RANKS = INTERVAL.replace("{mean:+.2f},", "{mean:+.2f} of percentile,")

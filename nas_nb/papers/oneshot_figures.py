@@ -7,7 +7,7 @@ __all__ = ['LOOK', 'EARLY', 'readings', 'outcomes', 'choices_of', 'last', 'of', 
            'draw_dots', 'plot_growth', 'plot_collapse', 'tau_within', 'tau_a', 'ranked_by', 'convolutions_of',
            'rankings', 'yardsticks', 'plot_rankings', 'place', 'by_quality', 'draw_map', 'draw_places', 'best_place',
            'colour_bar', 'tenth', 'third', 'stopped', 'two_skips', 'flipped', 'compared', 'own_best', 'told_strips',
-           'grown', 'at_equal', 'told_equal', 'told_growth', 'parts', 'told_collapse', 'in_words', 'told_rankings',
+           'grown', 'told_growth', 'at_equal', 'told_equal', 'parts', 'told_collapse', 'in_words', 'told_rankings',
            'walking', 'told_map', 'judge_learning', 'best_of_all', 'judge_quality']
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #imports
@@ -430,6 +430,17 @@ def grown(df: pd.DataFrame, cost: dict[str, list[float]]) -> pd.DataFrame:
     return rows.assign(multiply_adds=[v for m in rows["method"].unique() for v in cost[m]])
 
 
+def told_growth(df: pd.DataFrame) -> tuple[str, str]:
+    "Title and alternative text of `plot_growth`."
+    longer = df[df["method"] != "random search"]
+    late, early = (rows.groupby("method")["percentile"].median() for rows in (last(longer), third(longer)))
+    gain = (late - early).sort_values(kind="stable")
+    title = f"From a third of the steps to the end median percentiles change by {gain.iloc[0]:+.2f} "
+    title += f"({gain.index[0]}) to {gain.iloc[-1]:+.2f} ({gain.index[-1]})"
+    what = "Percentile of the cell against multiply-adds, a panel for each method, a thin line a search"
+    return title, f"{what}. {title}."
+
+# %% ../../nbs/95d_oneshot_figures.ipynb #equal
 def at_equal(rows: pd.DataFrame) -> pd.DataFrame:  # of `grown`
     "Each method at its last look with no more multiply-adds than the cheapest whole search."
     most = rows.groupby("method")["multiply_adds"].max().min()
@@ -448,17 +459,6 @@ def told_equal(equal: pd.DataFrame) -> dict:  # of `at_equal`
         if name in equal.index:
             told |= {f"at_{key}": f"{equal['q50'][name]:.2f}", f"steps_{key}": f"{equal['step'][name]:,.0f}"}
     return told
-
-
-def told_growth(df: pd.DataFrame) -> tuple[str, str]:
-    "Title and alternative text of `plot_growth`."
-    longer = df[df["method"] != "random search"]
-    late, early = (rows.groupby("method")["percentile"].median() for rows in (last(longer), third(longer)))
-    gain = (late - early).sort_values(kind="stable")
-    title = f"From a third of the steps to the end median percentiles change by {gain.iloc[0]:+.2f} "
-    title += f"({gain.index[0]}) to {gain.iloc[-1]:+.2f} ({gain.index[-1]})"
-    what = "Percentile of the cell against multiply-adds, a panel for each method, a thin line a search"
-    return title, f"{what}. {title}."
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #told-collapse
 def parts(df: pd.DataFrame) -> pd.DataFrame:

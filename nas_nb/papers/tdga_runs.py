@@ -7,9 +7,9 @@ __all__ = ['SPACE', 'SAMPLINGS', 'to_32', 'parts_of', 'first_images', 'share', '
            'Fitness', 'fitness_of', 'batches_of', 'new_supernet', 'train_supernet', 'supernet_state', 'put_into',
            'trained_supernet', 'mixture_accuracy', 'darts_run', 'alpha_gradient', 'near', 'TDGASearch',
            'search_statistics', 'search_row', 'best_three', 'levels', 'final_levels', 'evolve', 'search_batches',
-           'tdga_run', 'flips_run', 'random_bits', 'drawn_before', 'best_of', 'random_run', 'worth_run',
-           'all_training_images', 'retrain_run', 'check_sizes', 'one_by_one', 'layer_times', 'timed', 'two_networks',
-           'mutated', 'speed_run', 'step_costs', 'evaluation_share', 'work', 'slug']
+           'tdga_run', 'on_random_losses', 'flips_run', 'random_bits', 'drawn_before', 'best_of', 'random_run',
+           'worth_run', 'all_training_images', 'retrain_run', 'check_sizes', 'one_by_one', 'layer_times', 'timed',
+           'two_networks', 'mutated', 'speed_run', 'step_costs', 'evaluation_share', 'work', 'slug']
 
 # %% ../../nbs/50a_tdga_runs.ipynb #runs-imports
 import math
@@ -533,6 +533,23 @@ def tdga_run(
     return dict(rows=s.rows, levels=final_levels(s, method, parts, norm, images, test_images))
 
 # %% ../../nbs/50a_tdga_runs.ipynb #flips-run
+def on_random_losses(population, T, spread, generations, mutation, seed) -> list[float]:
+    "Entropy per position at each generation, the mean of all searches (searches, individuals, M)."
+    runs, each = population.shape[:2]
+
+    def losses(g, n):  # (searches, n)
+        return spread * normal(check_seeds(seed), range(g * runs, (g + 1) * runs), n, _FLIPS)[:, :, 0]
+
+    ga = TDGA(population, losses(0, each), T, mutation=mutation, replacement=T > 0)
+    rows = [ga.entropy.mean()]
+    for g in range(generations):
+        told = losses(g + 1, ga.ask().shape[1])
+        told[:, -1] = ga.best_energy  # the elite stands last
+        ga.tell(told)
+        rows.append(ga.entropy.mean())
+    return [round(float(v), 4) for v in rows]
+
+# %% ../../nbs/50a_tdga_runs.ipynb #flips-runs
 def flips_run(
     temperatures: dict[str, float],  # name → T
     first: list[list[str]],  # populations in text
@@ -546,21 +563,8 @@ def flips_run(
 ) -> dict:  # name → entropy per position at each generation, mean of the searches
     "TDGA that is told random losses."
     population = torch.stack([to_bits(texts) for texts in first]).repeat(repeats, 1, 1)
-    found = {}
-    for name, T in temperatures.items():
-        runs, each = population.shape[:2]
-        losses = lambda g, n: (
-            spread * normal(check_seeds(seed), range(g * runs, (g + 1) * runs), n, _FLIPS)[:, :, 0]
-        )
-        ga = TDGA(population, losses(0, each), T, mutation=mutation, replacement=T > 0)
-        rows = [ga.entropy.mean()]
-        for g in range(generations):
-            told = losses(g + 1, ga.ask().shape[1])
-            told[:, -1] = ga.best_energy  # the elite stands last
-            ga.tell(told)
-            rows.append(ga.entropy.mean())
-        found[name] = [round(float(v), 4) for v in rows]
-    return found
+    sizes = dict(spread=spread, generations=generations, mutation=mutation, seed=seed)
+    return {name: on_random_losses(population, T, **sizes) for name, T in temperatures.items()}
 
 # %% ../../nbs/50a_tdga_runs.ipynb #random-bits
 def random_bits(fair: bool, which: range, alpha: torch.Tensor, seed: int) -> torch.Tensor:  # (len(which), M)
