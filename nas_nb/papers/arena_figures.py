@@ -378,16 +378,15 @@ def plot_steps(df: pd.DataFrame, at, title: str) -> plt.Figure:  # `df` of `step
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-told-steps
 def told_steps(df: pd.DataFrame, at: int) -> tuple[str, str]:  # `at`: evaluations
     "Title and alternative text of the first steps."
-    rows, shortest = df[df["evaluations"] == at], df["delta0"].min()
-    said = []
+    rows, shortest, said = df[df["evaluations"] == at], df["delta0"].min(), []
     for part in (rows[rows["delta0"] > shortest], rows):
         ends = part.groupby(["method", "table"])["mean"].agg(["min", "max"])
         apart = (ends["max"] - ends["min"]).groupby("method")
-        changes = " and ".join(f"{most:.2f} ({m})" for m, most in apart.max().items())
+        changes = " and ".join(f"{most:.2f}" + f" ({m})" * (not said) for m, most in apart.max().items())
         where = {SPACES.get(table, table) for _, table in apart.idxmax()}
-        said.append(f"from δ⁰ = {part['delta0'].min():g} on by up to {changes}")
-    title = f"After {at:,} evaluations the mean regret changes {' points, '.join(said)}"
-    title += f", on {min(where)}" * (len(where) == 1)
+        said.append(f"from {'' if said else 'δ⁰ = '}{part['delta0'].min():g} on by up to {changes}")
+    table = f" on {min(where)}" * (len(where) == 1)
+    title = f"After {at:,} evaluations mean regret{table} changes {' points, '.join(said)}"
     what = "Mean regret against the first step for ASNG and SNG, a panel for each table"
     return title, f"{what}, after few and after many evaluations. {title}."
 
