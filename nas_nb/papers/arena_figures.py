@@ -378,7 +378,8 @@ def plot_steps(df: pd.DataFrame, at, title: str) -> plt.Figure:  # `df` of `step
 # %% ../../nbs/95c_arena_figures.ipynb #lookup-told-steps
 def told_steps(df: pd.DataFrame, at: int) -> tuple[str, str]:  # `at`: evaluations
     "Title and alternative text of the first steps."
-    rows, shortest, said = df[df["evaluations"] == at], df["delta0"].min(), []
+    rows, shortest = df[df["evaluations"] == at], df["delta0"].min()
+    said: list[str] = []
     for part in (rows[rows["delta0"] > shortest], rows):
         ends = part.groupby(["method", "table"])["mean"].agg(["min", "max"])
         apart = (ends["max"] - ends["min"]).groupby("method")

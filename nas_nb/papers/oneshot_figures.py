@@ -417,7 +417,8 @@ def told_strips(plain: pd.DataFrame, nulls: pd.DataFrame) -> tuple[str, str]:
     title = f"{(learned > 0.9).sum()} of {len(learned)} methods end in the best tenth (medians{one})"
     title += ", and so does random search" * bool(chance > 0.9)
     title += f"; nulls at {theirs.min():.2f} to {theirs.max():.2f}"
-    seeds = f"{len(plain)} searches, {order.index[0]} first, {order.index[-1]} last; nulls in grey"
+    count = len(plain[~plain["method"].isin([EARLY, *twice])])
+    seeds = f"{count} searches, {order.index[0]} first, {order.index[-1]} last; nulls in grey"
     return title, f"Percentile of the cell of each search, a row for each method: {seeds}. {title}."
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #told-growth
@@ -432,7 +433,7 @@ def grown(df: pd.DataFrame, cost: dict[str, list[float]]) -> pd.DataFrame:
 
 def told_growth(df: pd.DataFrame) -> tuple[str, str]:
     "Title and alternative text of `plot_growth`."
-    longer = df[df["method"] != "random search"]
+    longer = df[(df["method"] != "random search") & ~df["method"].str.endswith(" without none")]
     late, early = (rows.groupby("method")["percentile"].median() for rows in (last(longer), third(longer)))
     gain = (late - early).sort_values(kind="stable")
     title = f"From a third of the steps to the end median percentiles change by {gain.iloc[0]:+.2f} "
@@ -446,7 +447,7 @@ def at_equal(rows: pd.DataFrame) -> pd.DataFrame:  # of `grown`
     most = rows.groupby("method")["multiply_adds"].max().min()
     seen = rows[rows["multiply_adds"] <= most].groupby("method", sort=False).last()
     seen = seen.sort_values("q50", ascending=False, kind="stable")
-    return seen.assign(multiply_adds=(seen["multiply_adds"] / 1e9).round(1))
+    return seen.assign(step=seen["step"].astype(int), multiply_adds=(seen["multiply_adds"] / 1e9).round(1))
 
 
 def told_equal(equal: pd.DataFrame) -> dict:  # of `at_equal`
@@ -457,7 +458,7 @@ def told_equal(equal: pd.DataFrame) -> dict:  # of `at_equal`
     )
     for key, name in dict(darts="DARTS", snas="SNAS", asng="ASNG", enas="ENAS").items():
         if name in equal.index:
-            told |= {f"at_{key}": f"{equal['q50'][name]:.2f}", f"steps_{key}": f"{equal['step'][name]:,.0f}"}
+            told |= {f"at_{key}": f"{equal['q50'][name]:.3f}", f"steps_{key}": f"{equal['step'][name]:,.0f}"}
     return told
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #told-collapse
