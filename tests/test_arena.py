@@ -365,7 +365,7 @@ def test_methods_are_compared_at_their_last_look_with_as_much_computing():
     assert (told["equal"], told["cheapest"], told["at_darts"], told["steps_asng"]) == (
         "4",
         "ASNG",
-        "0.80",
+        "0.800",
         "3",
     )
     assert "2 searches: ASNG from 0.25 to 0.75, DARTS from 0.90 to 0.10" in told_map(df)[0]
