@@ -87,7 +87,7 @@ def probabilities(method) -> torch.Tensor:  # (edges, operations)
     if isinstance(method, Controlled):
         codes = torch.as_tensor(encodings(method.space.sizes))
         p = method.rule.of(codes).logp.sum(-1)[0].exp()
-        return torch.einsum("n,nek->ek", p, torch.nn.functional.one_hot(codes).to(p))
+        return (torch.nn.functional.one_hot(codes) * p[:, None, None]).sum(0)
     alpha = method.alpha(method.span[0]) if isinstance(method, Hypernet) else method.alpha
     return alpha.softmax(-1)
 
