@@ -341,7 +341,8 @@ def search_cost_run(
 ) -> dict:  # multiply_adds: at each look, of all steps so far
     "What a search computes."
     data, lr = DATA[table], 3e-4 * 19_550 / steps
-    network, m = TinyNetwork(data.space, data.shape), MAKERS[method](data.space, seed, steps, lr)
+    network = seeded(lambda: TinyNetwork(data.space, data.shape), seed)
+    m = MAKERS[method](data.space, seed, steps, lr)
     weights, theta, _, _ = halves(data, seed, True)
     counted, settings = Counted(), _settings(method, m, steps, looks, lr)
     every = settings["every"]

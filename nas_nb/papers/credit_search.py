@@ -128,7 +128,8 @@ def table_cost_run(
     weights, theta, _, _ = table_halves(data, seed, True)
     recipe = Recipe(steps, "momentum", 0.1, clip=5.0, channels_last=False)
     for method in methods:
-        network, m = TinyNetwork(data.space, data.shape), MAKERS[method](data.space, seed, steps, lr)
+        network = seeded(lambda: TinyNetwork(data.space, data.shape), seed)
+        m = MAKERS[method](data.space, seed, steps, lr)
         given, counted = _settings(method, m, steps, first, lr), Counted(max(1, steps // 60))
         with counted.open:
             watch: dict = dict(measure=counted.begin(), every=1, seed=seed)
