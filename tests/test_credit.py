@@ -45,7 +45,7 @@ from nas_nb.papers import credit_verdicts as verdicts
 from nas_nb.papers.arena_oneshot import MAKERS, SAMPLED, halves, one_search, search_cost_run
 from nas_nb.papers.cifar10_runs import multiply_adds
 from nas_nb.papers.credit_runs import VARIANTS, Writer, rnn_run
-from nas_nb.papers.credit_search import equal_tries
+from nas_nb.papers.credit_search import equal_tries, table_cost_run
 from nas_nb.relaxations import Weights, one_hot, softmax
 from nas_nb.sampling import SNAS, ProxylessReinforce, log_gates, reinforce_gradient
 from nas_nb.search import search
@@ -449,6 +449,15 @@ def test_the_cost_of_a_search_is_that_of_counting_every_step():
     recipe = Recipe(12, "momentum", 0.1, clip=5.0, channels_last=False)
     every = multiply_adds(lambda: search(network, m, weights, theta, recipe, seed=0, lr=0.1))
     assert search_cost_run("DARTS", "digits", 12, 3, 0)["multiply_adds"] == [every / 3, every * 2 / 3, every]
+
+
+def test_what_was_drawn_before_does_not_change_what_is_counted():
+    counts = []
+    for before in (1, 2):
+        torch.manual_seed(before)
+        searched = search_cost_run("ASNG", "digits", 21, 1, 0)["multiply_adds"]
+        counts.append([searched, table_cost_run(["REINFORCE"], "digits", 2, 12, 0)["multiply_adds"]])
+    assert counts[0] == counts[1]
 
 
 def test_the_cost_of_a_step_does_not_depend_on_the_number_of_operations():

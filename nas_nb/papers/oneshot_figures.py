@@ -181,7 +181,7 @@ def plot_growth(df: pd.DataFrame, cost: dict[str, list[float]], constant: float,
         ax.set_xlabel("multiply-adds (10⁹)")
         ax.tick_params(labelbottom=True)
     _stretch(axes[0, 0], "y")
-    axes[0, 0].set_xscale("log")
+    _log_axis(axes[0, 0])
     fig.supylabel("percentile of the cell", fontsize=9)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     headline(fig, title)
@@ -193,6 +193,15 @@ def _searches(ax, rows, cost: list[float], color) -> None:
     spent = np.array(cost) / 1e9
     ax.plot(spent, wide, color=color, linewidth=0.6, alpha=0.45)
     ax.plot(spent, wide.median(axis=1), color=color, linewidth=2.2)
+
+
+def _log_axis(ax) -> None:
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    if high < 30 * low:  # hardly a decade: powers of ten would be too few, and all minor ticks too many
+        ax.xaxis.set_major_locator(plt.LogLocator(subs=(1, 3)))
+        ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(plt.NullFormatter())
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #collapse
 _PARTS = dict(convolutions=COLORS[0], skips=COLORS[1], pools=COLORS[2], nones="0.6")
@@ -410,7 +419,7 @@ def told_strips(plain: pd.DataFrame, nulls: pd.DataFrame) -> tuple[str, str]:
     "Title and alternative text of `plot_strips`."
     ours, theirs = (df.groupby("method")["percentile"].median() for df in (plain, nulls))
     order = ours.sort_values(ascending=False, kind="stable")
-    one = " (one search each)" if (plain["method"].value_counts() == 1).all() else ""
+    one = ", one search each" if (plain["method"].value_counts() == 1).all() else ""
     twice = [m for m in ours.index if m.endswith(" without none")]  # another reading of the same searches
     learned = ours.drop(["random search", EARLY, *twice], errors="ignore")
     chance = ours.get("random search", 0.0)
@@ -519,7 +528,8 @@ def told_map(df: pd.DataFrame, methods: Sequence[str] = ("ASNG", "DARTS")) -> tu
     "Title and alternative text of `walking`: the worst of each method's searches at the first and last look."
     worst = df[df["method"].isin(methods)].groupby(["method", "step"])["percentile"].min()
     ways = [f"{m} from {worst[m].iloc[0]:.2f} to {worst[m].iloc[-1]:.2f}" for m in methods]
-    title = f"Percentile of the worst of {df['seed'].nunique()} searches: {', '.join(ways)}"
+    n = df["seed"].nunique()
+    title = f"Percentile of {f'the worst of {n} searches' if n > 1 else 'one search'}: {', '.join(ways)}"
     return title, f"Where searches are on the map of all encodings at three looks. {title}."
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #judge-learning
