@@ -22,9 +22,10 @@ PROFILES = dict(
         gates=14, table_images=(320, 1000), report=1000,  # free gates; images that select, that report
         tables=1, first_table=3, lookups=1000,  # supernets, the first one's seed; searches of each
         nets=3, first_net=10, net_gates=12, net_individuals=4, net_generations=50,  # several supernets
+        pairs=0, long=0, long_steps=0,  # more supernets for fixed weights; pairs trained for ten epochs
     ),
     cpu=dict(width=0.125, size=64, steps=1000, images=320, calibrate=64, test_images=2000, batch=8,
-        ablation=60, retrain_steps=1000, nets=10),
+        ablation=60, retrain_steps=1000, nets=10, pairs=7, long=5, long_steps=7820),
     quick=dict(source="digits", width=0.0625, steps=60, looks=6, samplings=("threshold", "sigmoid"),
         images=150, calibrate=64, test_images=200, individuals=8, generations=15, ablation=15, seeds=1,
         temperatures=(), retrain_steps=0, gates=6, table_images=(50, 150), report=100, first_table=0,
