@@ -66,7 +66,7 @@ CLAIMS |= {
         source="what section 2.2 says of TDGA", document="premature convergence is solved; no number",
         criterion=f"what T = 0 finds minus what T = 0.003 finds{_EACH}{_ROOM}", figure="supernets", **_LOSS),
     "fixed": dict(claim="TDGA works better with fixed weights than with weights trained during the search",
-        figure="ablations", source="section 4.2", document="fixed weights make it work", exploratory=_SEEN,
+        figure="fixed", source="section 4.2", document="fixed weights make it work", exploratory=_SEEN,
         criterion="loss of the best on the images that select, 105 gates: with weights trained minus fixed",
         raised="from 3 to 10 supernets", **_LOSS),
 }  # fmt: skip
@@ -105,7 +105,7 @@ CLAIMS |= {
         criterion="test accuracy of TDGA's best minus the random one's, same training seed, search by search",
         rule="better", smallest=0.5, unit="points"),
     "long": dict(claim="After ten epochs of training from scratch, too, what TDGA found beats plain VGG19",
-        source="section 5", document="beyond the baseline; no number",
+        figure="retrained", source="section 5", document="beyond the baseline; no number",
         criterion="test accuracy of TDGA's best minus plain VGG19's, ten epochs of all training images, same "
         "training seed, five searches from which nothing had been trained",
         rule="better", smallest=1.0, unit="points"),

@@ -29,7 +29,7 @@ PROFILES = dict(
     quick=dict(source="digits", width=0.0625, steps=60, looks=6, samplings=("threshold", "sigmoid"),
         images=150, calibrate=64, test_images=200, individuals=8, generations=15, ablation=15, seeds=1,
         temperatures=(), retrain_steps=0, gates=6, table_images=(50, 150), report=100, first_table=0,
-        lookups=50, nets=2, first_net=1, net_gates=5, net_generations=9),
+        lookups=50, nets=2, first_net=1, net_gates=5, net_generations=9, pairs=0, long=0),
     smoke=dict(steps=4, looks=2, images=20, calibrate=16, test_images=20, individuals=4, generations=2,
         ablation=2, gates=3, table_images=(10, 20), report=20, lookups=4, nets=1, net_gates=3,
         net_generations=3),
