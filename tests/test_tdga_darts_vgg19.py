@@ -526,6 +526,44 @@ def test_what_fixed_weights_gain_is_paired_by_seed():
     assert judged["differences"] == pytest.approx([0.1, -0.1]) and judged["wins"] == "1"
 
 
+def test_a_line_of_fixed_against_trained_joins_the_losses_of_one_supernet():
+    rows = [
+        ("TDGA", (0.2, 0.3), (1.0, 1.1)),
+        ("weights trained", (0.1, 0.4), (1.1, 1.05)),
+        ("T = 0", (0, 0), (9, 9)),
+    ]
+    gained = pd.DataFrame(
+        dict(search=name, seed=s, gain=gain[s], best=best[s]) for name, gain, best in rows for s in range(2)
+    )
+    table = P.fixed_table(gained).set_index(["architecture", "weights", "seed"])["loss"]
+    assert len(table) == 8 and table["best", "trained", 1] == 1.05 and table["darts", "fixed", 0] == 1.2
+    title, alt = P.words_of_fixed(table.reset_index(), 60, 95)
+    assert "is +0.025 nats (" in title and "higher in 1 of 2 supernets" in title and title in alt
+    figure = P.plot_fixed(table.reset_index(), title)
+    assert all(len(ax.lines) == 3 for ax in figure.axes)  # a line for each supernet, and the means
+    plt.close(figure)
+
+
+def test_the_longer_training_pairs_the_best_of_a_search_with_plain_vgg19():
+    record = dict(seed=4, result=dict(levels={"best 1": dict(graph="01" * 52 + "1")}))
+    plan = P.long_plan([record, record | dict(seed=5)])
+    assert plan[["search", "seed"]].to_numpy().tolist() == [[4, 12], [4, 12], [5, 15], [5, 15]]
+    correct = [50, 61, 52, 60]
+    longer = P.with_accuracy(plan, [dict(result=dict(correct=n, n=100)) for n in correct])
+    judged = P.judge_long(longer, 7820)
+    assert judged["differences"] == pytest.approx([11, 8]) and f"{judged['best']:.1f}" == "60.5 ± 0.7"
+    both = P.with_long(longer.iloc[:1], longer, 7820)["architecture"].tolist()
+    assert both[0] == "plain" and both[2] == "TDGA, best 1, 7,820 steps"
+    assert P.judge_long(longer.iloc[:0], 0) == P.UNTRAINED
+
+
+def test_the_longer_training_needs_searches_to_take_its_graphs_from():
+    cfg = SimpleNamespace(samplings=("threshold", "sigmoid"), ablation=2, generations=2, T=0.1, individuals=2)
+    D.check_sizes(SimpleNamespace(**vars(cfg), long=2, pairs=2))
+    with pytest.raises(ValueError, match="long=3, pairs=2: the longer training takes its graphs from"):
+        D.check_sizes(SimpleNamespace(**vars(cfg), long=3, pairs=2))
+
+
 @pytest.mark.parametrize("n, least, holds", [(3, 0.6, True), (2, 0.6, None), (3, 0.4, False)])
 def test_the_best_of_six_in_every_seed_is_no_chance_from_three_seeds_on(n, least, holds):
     ways = "threshold", "a", "b", "c", "d", "e"

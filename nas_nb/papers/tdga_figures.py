@@ -694,7 +694,7 @@ def plot_fixed(df: pd.DataFrame, title: str) -> plt.Figure:  # of `fixed_table`
     for ax, (name, label) in zip(axes, JUDGED.items()):
         loss = df[df["architecture"] == name].pivot(index="weights", columns="seed", values="loss")
         ax.plot([0, 1], loss.loc[[*STATES.values()]], "o-", color=STYLE["TDGA"]["color"], ms=5, alpha=0.6)
-        ax.plot([0, 1], loss.loc[[*STATES.values()]].mean(1), "_", color="black", ms=22, mew=2)
+        ax.plot([0, 1], loss.loc[[*STATES.values()]].mean(axis=1), "_", color="black", ms=22, mew=2)
         ax.set(title=label, xlim=(-0.4, 1.4), xlabel="weights during the search")
         ax.set_xticks([0, 1], STATES.values())
     axes[0].set_ylabel("loss on the images that select, nats")
