@@ -89,7 +89,7 @@ CLAIMS |= {
         criterion=_PAIRED + "PPO less REINFORCE at half of the budget, both at 0.00035",
         rule="better", smallest=1.0, unit="points"),
     "ppo-best": dict(
-        claim="PPO is faster than REINFORCE, each at its own best learning rate", figure="rates",
+        claim="PPO is faster than REINFORCE, each at its own best learning rate", figure="lead",
         source="NASNet, method", document="faster and more stable", exploratory=_SEEN,
         criterion=_PAIRED + "PPO less REINFORCE at a quarter of the budget, each at its own best rate",
         rule="better", smallest=1.0, unit="points", raised="from 16 to 128 searches"),

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ARTICLE', 'NAMES', 'cost_table', 'times', 'told_cost', 'plot_cost', 'counted', 'search_table', 'of', 'best_rate',
-           'judged', 'told_rates', 'told_curves', 'rates_shown', 'plot_rates', 'plot_curves', 'preferred',
-           'preferred_at', 'told_preferred', 'variance_table', 'plot_variance', 'transfer_table', 'plot_transfer',
-           'told_transfer', 'motif_table', 'plot_motifs', 'told_motifs', 'drop_table', 'lower', 'told_drop',
-           'plot_drop']
+           'judged', 'told_rates', 'told_curves', 'rates_shown', 'plot_rates', 'plot_curves', 'lead_table',
+           'lead_over_time', 'plot_lead', 'cite_lead', 'told_lead', 'preferred', 'preferred_at', 'told_preferred',
+           'variance_table', 'plot_variance', 'transfer_table', 'plot_transfer', 'told_transfer', 'motif_table',
+           'plot_motifs', 'told_motifs', 'drop_table', 'lower', 'told_drop', 'plot_drop']
 
 # %% ../../nbs/54b_controller_figures.ipynb #imports
 import math
@@ -20,6 +20,7 @@ import pandas as pd
 
 from ..asng import Space
 from ..cells import NASNET_A, CellSpace, decode
+from ..claims import interval
 from ..controllers import PPO
 from ..draw import draw_cell
 from ..known_tables import known_table
@@ -218,6 +219,62 @@ def plot_curves(df: pd.DataFrame, best: dict, null: float, title: str) -> plt.Fi
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     headline(fig, title)
     return fig
+
+# %% ../../nbs/54b_controller_figures.ipynb #lead-table
+def lead_table(df: pd.DataFrame, first: int, soon: int = 0) -> pd.DataFrame:  # of `search_table`
+    "PPO less REINFORCE at each look, each at its best rate after `soon` evaluations; 0: best at the look."
+    rows = []
+    for at in sorted(df["evaluations"].unique()):
+        lead = np.subtract(*(judged(df, rule, at, first, soon or at) for rule in ("PPO", "REINFORCE")))
+        rows += [dict(evaluations=at, search=s, lead=x) for s, x in enumerate(lead, first)]
+    return pd.DataFrame(rows).assign(rates=f"best after {soon}" if soon else "best at each look")
+
+# %% ../../nbs/54b_controller_figures.ipynb #lead-plot
+def lead_over_time(df: pd.DataFrame, level: float) -> pd.DataFrame:  # index: evaluations; mean, low, high
+    "The mean of a `lead_table` with its interval at each look."
+    looks = df.groupby("evaluations")["lead"].apply(lambda x: interval(x, level))
+    return pd.DataFrame(looks.tolist(), index=looks.index, columns=["mean", "low", "high"])
+
+
+def plot_lead(lead: pd.DataFrame, each: pd.DataFrame, soon: int, level: float, smallest: float, title: str):
+    "Mean leads with intervals over evaluations; `smallest` effect in points, the judged look dashed."
+    fig, ax = plt.subplots(figsize=(8.2, 3.6))
+    over, own = lead_over_time(lead, level), lead_over_time(each, level)
+    unit = "point" if smallest == 1 else "points"
+    ax.axhspan(-smallest, smallest, color="0.92", label=f"less than {smallest:g} {unit}")
+    name = f"rates that are best after {soon:,} evaluations (n = {lead['search'].nunique()})"
+    ax.plot(over["mean"], marker="s", ms=4, color=(color := _LOOK["PPO"]["color"]), label=name)
+    ax.fill_between(over.index, over["low"], over["high"], color=color, alpha=0.2, lw=0)
+    bars = [own["mean"] - own["low"], own["high"] - own["mean"]]
+    name = f"rates that are best at each look (n = {each['search'].nunique()})"
+    ax.errorbar(own.index, own["mean"], bars, fmt="o", color="0.25", mfc="white", capsize=2, label=name)
+    ax.axvline(soon, label="where it is judged", **PAPER)
+    ax.set(
+        xlabel=f"evaluations (band and bars: {level:.4g} % intervals)", ylabel="PPO less REINFORCE, points"
+    )
+    fig.legend(loc="outside lower center", ncols=2, frameon=False)
+    headline(fig, title)
+    return fig
+
+# %% ../../nbs/54b_controller_figures.ipynb #lead-told
+def cite_lead(lead: pd.DataFrame, each: pd.DataFrame, level: float) -> dict[str, str]:
+    "The look at which PPO leads most, and what is left of it with rates that are best there."
+    over = lead_over_time(lead, level)
+    top = over["mean"].idxmax()
+    numbers = lead_over_time(each, level).loc[top].add_prefix("top_own_").to_dict()
+    numbers |= dict(top_mean=over.loc[top, "mean"])
+    return dict(top_at=f"{top:,}") | {name: f"{x:+.2f}" for name, x in numbers.items()}
+
+
+def told_lead(lead: pd.DataFrame, each: pd.DataFrame, soon: int, level: float) -> str:
+    "The lead where it is judged, and where it is largest."
+    mean, low, high = lead_over_time(lead, level).loc[soon]
+    said, top = f"{mean:+.1f} points ({low:+.1f} to {high:+.1f})", cite_lead(lead, each, level)
+    judged_at = (
+        f"PPO's lead over REINFORCE after {soon:,} evaluations, at the rates that are best there: {said}"
+    )
+    most = f"at these rates {top['top_mean']} after {top['top_at']}, at those that are best there"
+    return f"{judged_at}; {most} {top['top_own_mean']}"
 
 # %% ../../nbs/54b_controller_figures.ipynb #preferred
 def preferred(updates: int, rate: float = 3.5e-3, seed: int = 0) -> dict[int, list[int]]:
