@@ -545,15 +545,18 @@ def test_a_line_of_fixed_against_trained_joins_the_losses_of_one_supernet():
 
 
 def test_the_longer_training_pairs_the_best_of_a_search_with_plain_vgg19():
-    record = dict(seed=4, result=dict(levels={"best 1": dict(graph="01" * 52 + "1")}))
+    record = dict(
+        seed=4, result=dict(levels={"best 1": dict(graph="01" * 52 + "1"), "DARTS": dict(graph="1" * 105)})
+    )
     plan = P.long_plan([record, record | dict(seed=5)])
-    assert plan[["search", "seed"]].to_numpy().tolist() == [[4, 12], [4, 12], [5, 15], [5, 15]]
-    correct = [50, 61, 52, 60]
+    assert plan[["search", "seed"]].to_numpy().tolist() == 3 * [[4, 12]] + 3 * [[5, 15]]
+    correct = [50, 55, 61, 52, 60, 60]
     longer = P.with_accuracy(plan, [dict(result=dict(correct=n, n=100)) for n in correct])
     judged = P.judge_long(longer, 7820)
     assert judged["differences"] == pytest.approx([11, 8]) and f"{judged['best']:.1f}" == "60.5 ± 0.7"
     both = P.with_long(longer.iloc[:1], longer, 7820)["architecture"].tolist()
-    assert both[0] == "plain" and both[2] == "TDGA, best 1, 7,820 steps"
+    assert judged["over_darts"] == "+3.00"
+    assert both[0] == "plain" and both[3] == "TDGA, best 1, 7,820 steps"
     assert P.judge_long(longer.iloc[:0], 0) == P.UNTRAINED
 
 

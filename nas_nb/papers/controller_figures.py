@@ -248,7 +248,7 @@ def plot_lead(lead: pd.DataFrame, each: pd.DataFrame, soon: int, level: float, s
     bars = [own["mean"] - own["low"], own["high"] - own["mean"]]
     name = f"rates that are best at each look (n = {each['search'].nunique()})"
     ax.errorbar(own.index, own["mean"], bars, fmt="o", color="0.25", mfc="white", capsize=2, label=name)
-    ax.axvline(soon, label="where it is judged", **PAPER)
+    ax.axvline(soon, label="where it is judged").update(PAPER)
     ax.set(
         xlabel=f"evaluations (band and bars: {level:.4g} % intervals)", ylabel="PPO less REINFORCE, points"
     )

@@ -88,14 +88,15 @@ CLAIMS |= {
 # %% ../../nbs/53d_credit_claims.ipynb #claims-mended
 CLAIMS |= {
     "mended": dict(
-        claim="Cutting the edges that one backward pass cannot see gives better contributions (in part by"
-        " construction)",
+        claim="In both small cells, cutting the edges that one backward pass cannot see gives better"
+        " contributions (in part by construction)",
         figure="blindspot", source="not in the document", document="-",
         criterion=_ON_BOTH + "that of the mended contributions less that of one backward pass"
         " (partly circular: an edge that is cut agrees with cutting by construction)",
         rule="better", smallest=0.05, unit="of correlation", raised=_SUPERNETS),
     "two-points": dict(
-        claim="A second slope, at a gate of ½, gives better contributions", figure="blindspot",
+        claim="In both small cells a second slope, at a gate of ½, gives better contributions",
+        figure="blindspot",
         source="not in the document",
         document="-", criterion=_ON_BOTH + "that of the mean of both slopes less that of the first",
         rule="better", smallest=0.05, unit="of correlation", raised=_SUPERNETS),

@@ -767,10 +767,13 @@ def with_accuracy(plan: pd.DataFrame, tested: Sequence[dict]) -> pd.DataFrame:  
 
 # %% ../../nbs/50b_tdga_figures.ipynb #long-plan
 def long_plan(searches: Sequence[dict]) -> pd.DataFrame:  # records of `tdga_run`
-    "TDGA's best and plain VGG19, with the same seed, for each search."
-    found = lambda r: r["result"]["levels"]["best 1"]["graph"]
-    pairs = [(r["seed"], ("plain", "0" * 105), ("best 1", found(r))) for r in searches]
-    plan = [(name, graph, s, 3 * s) for s, *pair in pairs for name, graph in pair]
+    "Plain VGG19, the graph of DARTS and TDGA's best, with the same seed, for each search."
+    levels = {r["seed"]: r["result"]["levels"] for r in searches}
+    graphs = {
+        s: dict(plain="0" * 105) | {k: of[k]["graph"] for k in ("DARTS", "best 1")}
+        for s, of in levels.items()
+    }
+    plan = [(name, graph, s, 3 * s) for s, of in graphs.items() for name, graph in of.items()]
     return pd.DataFrame(plan, columns=["architecture", "graph", "search", "seed"])
 
 # %% ../../nbs/50b_tdga_figures.ipynb #names
@@ -833,8 +836,8 @@ def words_of_retrained(
     if longer is not None and len(longer):
         gap = ahead_of(longer, "best 1", "plain")
         title += f"; after {steps:,} steps it is {with_interval(gap, level)} above plain (n = {len(gap)})"
-    alt = "Test accuracy of architectures trained from scratch, a point for each run; dashed is plain VGG19. "
-    return title, f"{alt}{title}."
+    alt = "Test accuracy of architectures trained from scratch, a point for each run; "
+    return title, f"{alt}Dashed is plain VGG19 after the shorter training. {title}."
 
 # %% ../../nbs/50b_tdga_figures.ipynb #judge-scratch
 UNTRAINED = dict(ours="not trained in this profile", tested=False)
@@ -868,7 +871,8 @@ def judge_long(df: pd.DataFrame, steps: int) -> dict:  # of `with_accuracy`
     ours = "after {steps:,} steps {best:.2f} %, plain VGG19 {plain:.2f} %: {mean:+.2f} points ({level:.4g} % "
     ours += "interval {low:+.2f} to {high:+.2f}, n = {n})"
     gap = ahead_of(df, "best 1", "plain").tolist()
-    return dict(ours=ours, differences=gap, steps=steps, best=of("best 1"), plain=of("plain"))
+    cited = dict(darts=f"{of('DARTS'):.1f}", over_darts=f"{ahead_of(df, 'best 1', 'DARTS').mean():+.2f}")
+    return dict(ours=ours, differences=gap, steps=steps, best=of("best 1"), plain=of("plain")) | cited
 
 # %% ../../nbs/50b_tdga_figures.ipynb #scratch-cited
 def scratch_cited(df: pd.DataFrame, kinds: pd.DataFrame) -> dict[str, str]:

@@ -761,7 +761,7 @@ def work(cfg, shape=(3, 32, 32)) -> list[tuple]:  # (runs, number, steps, estima
         ("supernets of more pairs", cfg.pairs, cfg.steps, cost["darts"]),
         ("more pairs", cfg.pairs, cfg.generations + cfg.ablation, cost["generation"]),
         ("retraining", 9 * cfg.seeds, cfg.retrain_steps, cost["retrain"]),
-        ("longer training", 2 * cfg.long, cfg.long_steps, cost["retrain"]),
+        ("longer training", 3 * cfg.long, cfg.long_steps, cost["retrain"]),
         ("supernets of the tables", cfg.tables, cfg.steps, cost["darts"]),
         ("graphs of the tables", cfg.tables, 2**cfg.gates, cost["known"]),
         ("several supernets", cfg.nets, cfg.steps, cost["darts"]),
