@@ -66,7 +66,8 @@ def told_children(df: pd.DataFrame) -> str:  # from `children_table`
     "What a controller and chance write in the end."
     last = df[df["children"] == df["children"].max()].groupby("rule")["accuracy"].mean()
     which = f"The last {df['children'].min()} of {df['children'].max():,} children of a controller"
-    return f"{which} have {last['REINFORCE']:.1f} % on average, random ones {last['random']:.1f}"
+    means = f"{last['REINFORCE']:.1f} % on average, random ones {last['random']:.1f}"
+    return f"{which} have {means} (n = {df['seed'].nunique()})"
 
 # %% ../../nbs/54d_children_figures.ipynb #anew
 def anew(finals: Sequence[dict]) -> np.ndarray:  # records of `final_run` → (searches,) %
