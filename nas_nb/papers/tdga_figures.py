@@ -664,7 +664,13 @@ def words_of_ablations(gained: pd.DataFrame, generation: int) -> tuple[str, str]
     return title, alt + f"of more graphs beside them, a point for each seed. {title}."
 
 # %% ../../nbs/50b_tdga_figures.ipynb #judge-fixed
-def judge_fixed(gained: pd.DataFrame, ends: pd.DataFrame, generation: int) -> dict:
+def judge_fixed(
+    gained: pd.DataFrame,  # of `gains`
+    ends: pd.DataFrame,  # of `by_level`
+    generation: int,
+    fresh: int = 0,  # first seed that nobody had seen when the criterion was written
+    level: float = 95.0,  # of the interval of those, percent
+) -> dict:
     "How much lower the loss is with fixed weights than with weights that are trained on the way."
     gain, loss = (gained.pivot(index="seed", columns="search", values=what) for what in ("gain", "best"))
     lower = loss["weights trained"] - loss["TDGA"]
@@ -674,6 +680,11 @@ def judge_fixed(gained: pd.DataFrame, ends: pd.DataFrame, generation: int) -> di
     darts = ends[ends["architecture"] == "DARTS"].groupby("search")["loss"].mean()
     cited = dict(drift=f"{darts['weights trained'] - darts['TDGA']:.3f}", wins=f"{(lower > 0).sum()}")
     cited |= dict(fixed=f"{MeanSD(gain['TDGA']):.3f}", trained=f"{MeanSD(gain['weights trained']):.3f}")
+    unseen = lower[lower.index >= fresh]
+    if len(unseen) > 1:
+        cited |= dict(fresh_n=str(len(unseen))) | dict(
+            zip(("fresh", "fresh_low", "fresh_high"), (f"{x:+.3f}" for x in interval(unseen, level)))
+        )
     return dict(ours=ours, differences=lower.tolist(), generation=generation) | numbers | cited
 
 # %% ../../nbs/50b_tdga_figures.ipynb #fixed-table
