@@ -560,11 +560,28 @@ def test_the_longer_training_pairs_the_best_of_a_search_with_plain_vgg19():
     assert P.judge_long(longer.iloc[:0], 0) == P.UNTRAINED
 
 
-def test_the_longer_training_needs_searches_to_take_its_graphs_from():
+def test_trainings_need_searches_to_take_their_graphs_from():
     cfg = SimpleNamespace(samplings=("threshold", "sigmoid"), ablation=2, generations=2, T=0.1, individuals=2)
-    D.check_sizes(SimpleNamespace(**vars(cfg), long=2, pairs=2))
-    with pytest.raises(ValueError, match="long=3, pairs=2: the longer training takes its graphs from"):
-        D.check_sizes(SimpleNamespace(**vars(cfg), long=3, pairs=2))
+    D.check_sizes(SimpleNamespace(**vars(cfg), long=2, added=1, pairs=2))
+    for bad in (dict(long=3, added=0), dict(long=0, added=3)):
+        with pytest.raises(ValueError, match="pairs=2: trainings take their graphs from the searches"):
+            D.check_sizes(SimpleNamespace(**vars(cfg), **bad, pairs=2))
+
+
+def test_what_the_search_adds_is_the_mean_of_the_trainings_of_each_search():
+    found = dict(result=dict(levels={"best 1": dict(graph="1" * 105)}))
+    other = dict(result=dict(levels=dict(best=dict(graph="0" * 105))))
+    plan = P.added_plan([found | dict(seed=s) for s in (0, 1)], [other, other], 2)
+    assert plan["seed"].tolist() == [0, 0, 1001, 1001, 3, 3, 1011, 1011]
+    correct = [60, 58, 61, 61, 63, 60, 60, 61]
+    df = P.with_accuracy(plan, [dict(result=dict(correct=n, n=100)) for n in correct])
+    assert P.judge_added(df)["differences"] == pytest.approx([1, 1])
+    table = P.added_table(df)
+    assert sorted(table["lead"]) == pytest.approx([-1, 0, 2, 3])
+    title, alt = P.words_of_added(table, 95)
+    assert "TDGA's best is +1.0 points" in title and "(n = 2, 2 trainings each)" in title and title in alt
+    assert len(P.plot_added(table.assign(lead=[1.0, 0.0, 2.0, 3.0]), 95, 0.5, title).axes) == 1
+    plt.close("all")
 
 
 @pytest.mark.parametrize("n, least, holds", [(3, 0.6, True), (2, 0.6, None), (3, 0.4, False)])
@@ -636,9 +653,13 @@ def test_the_title_of_the_retrained_has_the_intervals_of_the_claims():
     names = dict(plain=(0.5, 0.52, 0.51), random=(0.66, 0.69, 0.68)) | {"best 1": (0.68, 0.67, 0.69)}
     rows = [dict(architecture=a, search=s, seed=s, accuracy=x[s]) for a, x in names.items() for s in range(3)]
     title, _ = P.words_of_retrained(pd.DataFrame(rows), 95)
-    mean, low, high = P.interval([2, -2, 1], 95)
-    assert f"{mean:+.1f} ({low:+.1f} to {high:+.1f}) on the best of as many neighbours" in title
     assert "(n = 3)" in title and "three are 17.0 (" in title
+    table = P.added_table(pd.DataFrame(rows))
+    mean, low, high = P.interval([2, -2, 1], 95)
+    assert (
+        f"{mean:+.1f} ({low:+.1f} to {high:+.1f}) points on the best of as many"
+        in P.words_of_added(table, 95)[0]
+    )
 
 
 def test_the_article_says_how_long_its_profiles_take():

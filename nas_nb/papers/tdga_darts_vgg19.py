@@ -23,6 +23,7 @@ PROFILES = dict(
         tables=1, first_table=3, lookups=1000,  # supernets, the first one's seed; searches of each
         nets=3, first_net=10, net_gates=12, net_individuals=4, net_generations=50,  # several supernets
         pairs=0, long=0, long_steps=0,  # more supernets for fixed weights; pairs trained for ten epochs
+        added=0, trainings=1,  # pairs whose graphs are trained beside random ones; trainings of each graph
     ),
     cpu=dict(width=0.125, size=64, steps=1000, images=320, calibrate=64, test_images=2000, batch=8,
         ablation=60, retrain_steps=1000, nets=10, pairs=7, long=5, long_steps=7820),

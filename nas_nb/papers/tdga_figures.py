@@ -14,9 +14,9 @@ __all__ = ['LEVELS', 'SEARCHES', 'TICKS', 'RANDOM', 'STATES', 'JUDGED', 'NAMES',
            'view_population', 'words_of_population', 'free_energies', 'population_panels', 'free_energy_player',
            'gains', 'with_random', 'draw_points', 'comparable', 'against', 'plot_ablations', 'words_of_ablations',
            'judge_fixed', 'fixed_table', 'plot_fixed', 'words_of_fixed', 'plot_best', 'best_table', 'words_of_best',
-           'rivals_of', 'retrain_plan', 'with_accuracy', 'long_plan', 'with_long', 'plot_retrained', 'by_kind',
-           'ahead_of', 'with_interval', 'words_of_retrained', 'judge_scratch', 'judge_added', 'judge_long',
-           'scratch_cited', 'speed_table', 'whole_speed', 'check_course']
+           'rivals_of', 'retrain_plan', 'added_plan', 'with_accuracy', 'long_plan', 'with_long', 'plot_retrained',
+           'by_kind', 'ahead_of', 'with_interval', 'words_of_retrained', 'judge_scratch', 'judge_added', 'judge_long',
+           'added_table', 'plot_added', 'words_of_added', 'scratch_cited', 'speed_table', 'whole_speed', 'check_course']
 
 # %% ../../nbs/50b_tdga_figures.ipynb #figs-imports
 import math
@@ -771,6 +771,17 @@ def retrain_plan(searches: Sequence[dict], near: Sequence[dict]) -> pd.DataFrame
         plan += rivals_of(search["result"]["levels"], graph, s)
     return pd.DataFrame(plan, columns=["architecture", "graph", "search", "seed"])
 
+# %% ../../nbs/50b_tdga_figures.ipynb #added-plan
+def added_plan(searches: Sequence[dict], near: Sequence[dict], trainings: int) -> pd.DataFrame:
+    "TDGA's best and the best random neighbour of each search, trained with the same seeds."
+    rows = []
+    for search, random in zip(searches, near, strict=True):
+        s, levels = search["seed"], search["result"]["levels"]
+        graphs = {"best 1": levels["best 1"]["graph"], "random": random["result"]["levels"]["best"]["graph"]}
+        seeds = [3 * s, *(1000 + 10 * s + n for n in range(1, trainings))]
+        rows += [(name, graph, s, seed) for seed in seeds for name, graph in graphs.items()]
+    return pd.DataFrame(rows, columns=["architecture", "graph", "search", "seed"])
+
 # %% ../../nbs/50b_tdga_figures.ipynb #with-accuracy
 def with_accuracy(plan: pd.DataFrame, tested: Sequence[dict]) -> pd.DataFrame:  # records of `retrain_run`
     "The plan with the test accuracy of each."
@@ -838,15 +849,15 @@ def words_of_retrained(
     longer: pd.DataFrame | None = None,  # of the longer training
     steps: int = 0,  # that it took
 ) -> tuple[str, str]:  # title, alternative text
-    "By how much TDGA's best three are above plain VGG19, and its best above random neighbours."
+    "By how much TDGA's best three are above plain VGG19."
     kinds = by_kind(df)
     plain = with_interval(kinds["best"] - kinds["plain"], level).replace("+", "")
-    title = f"Trained from scratch, TDGA's best three are {plain} points above plain VGG19; its best is "
-    title += f"{with_interval(ahead_of(df, 'best 1', 'random'), level)} on the best of as many neighbours of "
-    title += f"DARTS's graph (n = {len(kinds)})"
+    title = f"Trained from scratch, TDGA's best three are {plain} points above plain VGG19 (n = {len(kinds)})"
     if longer is not None and len(longer):
         gap = ahead_of(longer, "best 1", "plain")
-        title += f"; after {steps:,} steps it is {with_interval(gap, level)} above plain (n = {len(gap)})"
+        title += (
+            f"; after {steps:,} steps its best is {with_interval(gap, level)} above plain (n = {len(gap)})"
+        )
     alt = "Test accuracy of architectures trained from scratch, a point for each run; "
     return title, f"{alt}Dashed is plain VGG19 after the shorter training. {title}."
 
@@ -884,6 +895,41 @@ def judge_long(df: pd.DataFrame, steps: int) -> dict:  # of `with_accuracy`
     gap = ahead_of(df, "best 1", "plain").tolist()
     cited = dict(darts=f"{of('DARTS'):.1f}", over_darts=f"{ahead_of(df, 'best 1', 'DARTS').mean():+.2f}")
     return dict(ours=ours, differences=gap, steps=steps, best=of("best 1"), plain=of("plain")) | cited
+
+# %% ../../nbs/50b_tdga_figures.ipynb #plot-added
+def added_table(df: pd.DataFrame) -> pd.DataFrame:  # of `with_accuracy`; search, seed, lead (points)
+    "TDGA's best less the random neighbour, for each training."
+    wide = df.pivot(index=["search", "seed"], columns="architecture", values="accuracy")
+    return (100 * (wide["best 1"] - wide["random"])).rename("lead").reset_index()
+
+
+def plot_added(df: pd.DataFrame, level: float, smallest: float, title: str) -> plt.Figure:  # of `added_table`
+    "The lead of each training, the mean of each search and of all."
+    means = df.groupby("search")["lead"].mean()
+    fig, ax = plt.subplots(figsize=(7, 1.2 + 0.3 * len(means)))
+    ax.axvspan(-smallest, smallest, color="0.92"), ax.axvline(0, color="0.6", lw=1)
+    heights = {s: len(means) - n for n, s in enumerate(means.index)}
+    ax.plot(df["lead"], df["search"].map(heights), "o", color=STYLE["TDGA"]["color"], ms=5, alpha=0.5)
+    ax.plot(means, [*heights.values()], "D", color="0.15", ms=5)
+    if len(means) > 1:
+        mean, low, high = interval(means, level)
+        ax.errorbar(mean, 0, xerr=[[mean - low], [high - mean]], fmt="D", color="black", ms=8, lw=2)
+    ax.set(yticks=[*heights.values(), 0], yticklabels=[*(f"search {s}" for s in heights), "all"])
+    ax.set(
+        ylim=(-0.7, len(means) + 0.6), xlabel=f"lead in test accuracy, points (bar: {level:.4g} % interval)"
+    )
+    headline(fig, title)
+    return fig
+
+
+def words_of_added(df: pd.DataFrame, level: float) -> tuple[str, str]:  # title, alternative text
+    "How far TDGA's best is ahead of the random neighbour."
+    means = df.groupby("search")["lead"].mean()
+    title = (
+        f"Trained from scratch, TDGA's best is {with_interval(means, level)} points on the best of as many "
+    )
+    title += f"neighbours of DARTS's graph (n = {len(means)}, {len(df) // len(means)} trainings each)"
+    return title, f"Lead of each training and mean of each search. {title}."
 
 # %% ../../nbs/50b_tdga_figures.ipynb #scratch-cited
 def scratch_cited(df: pd.DataFrame, kinds: pd.DataFrame) -> dict[str, str]:

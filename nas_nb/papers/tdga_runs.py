@@ -657,9 +657,9 @@ def check_sizes(cfg) -> None:
     if not 0 < cfg.T < math.inf or cfg.individuals < 2:
         what = "TDGA needs a temperature above 0 (T = 0 is tried anyway) and at least 2 individuals"
         raise ValueError(f"T={cfg.T}, individuals={cfg.individuals}: {what}")
-    if cfg.long > cfg.pairs:
-        what = "the longer training takes its graphs from the searches of the pairs, so at most as many"
-        raise ValueError(f"long={cfg.long}, pairs={cfg.pairs}: {what}")
+    if max(cfg.long, cfg.added) > cfg.pairs:
+        what = "trainings take their graphs from the searches of the pairs, so there are at most as many"
+        raise ValueError(f"long={cfg.long}, added={cfg.added}, pairs={cfg.pairs}: {what}")
 
 # %% ../../nbs/50a_tdga_runs.ipynb #plain-loop
 def one_by_one(model: VGG, bits: torch.Tensor, fitness: Fitness) -> torch.Tensor:
@@ -761,6 +761,18 @@ def work(cfg, shape=(3, 32, 32)) -> list[tuple]:  # (runs, number, steps, estima
         ("supernets of more pairs", cfg.pairs, cfg.steps, cost["darts"]),
         ("more pairs", cfg.pairs, cfg.generations + cfg.ablation, cost["generation"]),
         ("retraining", 9 * cfg.seeds, cfg.retrain_steps, cost["retrain"]),
+        (
+            "more random near DARTS",
+            cfg.added * (2 * cfg.individuals + 1) * cfg.generations,
+            1,
+            cost["individual"],
+        ),
+        (
+            "more retraining",
+            2 * (cfg.added + cfg.seeds) * cfg.trainings - 2 * cfg.seeds,
+            cfg.retrain_steps,
+            cost["retrain"],
+        ),
         ("longer training", 3 * cfg.long, cfg.long_steps, cost["retrain"]),
         ("supernets of the tables", cfg.tables, cfg.steps, cost["darts"]),
         ("graphs of the tables", cfg.tables, 2**cfg.gates, cost["known"]),
