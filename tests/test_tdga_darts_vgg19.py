@@ -538,7 +538,7 @@ def test_a_line_of_fixed_against_trained_joins_the_losses_of_one_supernet():
     table = P.fixed_table(gained).set_index(["architecture", "weights", "seed"])["loss"]
     assert len(table) == 8 and table["best", "trained", 1] == 1.05 and table["darts", "fixed", 0] == 1.2
     title, alt = P.words_of_fixed(table.reset_index(), 60, 95)
-    assert "is +0.025 nats (" in title and "higher in 1 of 2 supernets" in title and title in alt
+    assert "by +0.025 nats (" in title and "raise it in 1 of 2 supernets" in title and title in alt
     figure = P.plot_fixed(table.reset_index(), title)
     assert all(len(ax.lines) == 3 for ax in figure.axes)  # a line for each supernet, and the means
     plt.close(figure)

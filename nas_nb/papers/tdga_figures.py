@@ -719,8 +719,8 @@ def words_of_fixed(df: pd.DataFrame, generation: int, level: float) -> tuple[str
     more = loss["trained"] - loss["fixed"]
     mean, *ends = interval(more, level) if len(more) > 1 else (more.mean(),)
     said = f"{mean:+.3f} nats" + (f" ({ends[0]:+.3f} to {ends[1]:+.3f})" if ends else "")
-    title = f"Where the search trains the weights, the loss of its best is {said} against fixed ones, "
-    title += f"and higher in {(more > 0).sum()} of {len(more)} supernet{'s' * (len(more) > 1)}"
+    title = f"Weights that the search trains change the loss of its best by {said}, "
+    title += f"and raise it in {(more > 0).sum()} of {len(more)} supernet{'s' * (len(more) > 1)}"
     alt = f"Loss after {generation} generations with fixed and with trained weights, a line for each, "
     return title, alt + f"for the graph of DARTS and for the best of the search. {title}."
 
