@@ -522,8 +522,9 @@ def test_what_fixed_weights_gain_is_paired_by_seed():
         dict(search=name, seed=s, gain=gain[s], best=best[s]) for name, gain, best in rows for s in range(2)
     )
     ends = pd.DataFrame(dict(search=name, architecture="DARTS", loss=1.0) for name, *_ in rows)
-    judged = P.judge_fixed(gained, ends, 60)
+    judged = P.judge_fixed(gained, ends, 60, 1, 95)
     assert judged["differences"] == pytest.approx([0.1, -0.1]) and judged["wins"] == "1"
+    assert (judged["fresh"], judged["fresh_n"]) == ("-0.100", "1")  # one alone has no interval
 
 
 def test_a_line_of_fixed_against_trained_joins_the_losses_of_one_supernet():
@@ -538,7 +539,7 @@ def test_a_line_of_fixed_against_trained_joins_the_losses_of_one_supernet():
     table = P.fixed_table(gained).set_index(["architecture", "weights", "seed"])["loss"]
     assert len(table) == 8 and table["best", "trained", 1] == 1.05 and table["darts", "fixed", 0] == 1.2
     title, alt = P.words_of_fixed(table.reset_index(), 60, 95)
-    assert "by +0.025 nats (" in title and "raise it in 1 of 2 supernets" in title and title in alt
+    assert "is +0.025 (" in title and "higher in 1 of 2 supernets" in title and title in alt
     figure = P.plot_fixed(table.reset_index(), title)
     assert all(len(ax.lines) == 3 for ax in figure.axes)  # a line for each supernet, and the means
     plt.close(figure)
@@ -560,12 +561,22 @@ def test_the_longer_training_pairs_the_best_of_a_search_with_plain_vgg19():
     assert P.judge_long(longer.iloc[:0], 0) == P.UNTRAINED
 
 
-def test_trainings_need_searches_to_take_their_graphs_from():
-    cfg = SimpleNamespace(samplings=("threshold", "sigmoid"), ablation=2, generations=2, T=0.1, individuals=2)
-    D.check_sizes(SimpleNamespace(**vars(cfg), long=2, added=1, pairs=2))
-    for bad in (dict(long=3, added=0), dict(long=0, added=3)):
-        with pytest.raises(ValueError, match="pairs=2: trainings take their graphs from the searches"):
-            D.check_sizes(SimpleNamespace(**vars(cfg), **bad, pairs=2))
+@pytest.mark.parametrize(
+    "bad, says",
+    [
+        (dict(long=3), "long=3, added=0, pairs=2: trainings take their graphs from the searches"),
+        (dict(added=3), "added=3, pairs=2: trainings take their graphs from the searches"),
+        (dict(long=1, long_steps=0), "long_steps=0, retrain_steps=5: the longer training stands beside"),
+        (dict(long=1, retrain_steps=0), "retrain_steps=0: the longer training stands beside"),
+        (dict(trainings=0), "trainings=0: each graph is trained at least once"),
+    ],
+)
+def test_sizes_of_trainings_that_make_no_sense(bad, says):
+    good = dict(samplings=("threshold", "sigmoid"), ablation=2, generations=2, T=0.1, individuals=2, pairs=2)
+    good |= dict(long=2, added=0, long_steps=9, retrain_steps=5, trainings=1)
+    D.check_sizes(SimpleNamespace(**good))
+    with pytest.raises(ValueError, match=says):
+        D.check_sizes(SimpleNamespace(**good | bad))
 
 
 def test_what_the_search_adds_is_the_mean_of_the_trainings_of_each_search():
@@ -579,8 +590,15 @@ def test_what_the_search_adds_is_the_mean_of_the_trainings_of_each_search():
     table = P.added_table(df)
     assert sorted(table["lead"]) == pytest.approx([-1, 0, 2, 3])
     title, alt = P.words_of_added(table, 95)
-    assert "TDGA's best is +1.0 points" in title and "(n = 2, 2 trainings each)" in title and title in alt
-    assert len(P.plot_added(table.assign(lead=[1.0, 0.0, 2.0, 3.0]), 95, 0.5, title).axes) == 1
+    assert (
+        "TDGA's best is +1.0 points ahead" in title
+        and "(n = 2, 2 trainings of each)" in title
+        and title in alt
+    )
+    for lead, bars in (table["lead"], 0), ([1.0, 0.0, 2.0, 3.0], 1):  # equal means have no interval
+        (ax,) = P.plot_added(table.assign(lead=lead), 95, 0.5, title).axes
+        assert [t.get_text() for t in ax.get_yticklabels()] == ["search 0", "search 1", "all"]
+        assert len(ax.containers) == bars
     plt.close("all")
 
 
@@ -657,7 +675,7 @@ def test_the_title_of_the_retrained_has_the_intervals_of_the_claims():
     table = P.added_table(pd.DataFrame(rows))
     mean, low, high = P.interval([2, -2, 1], 95)
     assert (
-        f"{mean:+.1f} ({low:+.1f} to {high:+.1f}) points on the best of as many"
+        f"{mean:+.1f} ({low:+.1f} to {high:+.1f}) points ahead of the best of as many"
         in P.words_of_added(table, 95)[0]
     )
 

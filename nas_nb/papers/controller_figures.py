@@ -231,50 +231,70 @@ def lead_table(df: pd.DataFrame, first: int, soon: int = 0) -> pd.DataFrame:  # 
 
 # %% ../../nbs/54b_controller_figures.ipynb #lead-plot
 def lead_over_time(df: pd.DataFrame, level: float) -> pd.DataFrame:  # index: evaluations; mean, low, high
-    "The mean of a `lead_table` with its interval at each look."
-    looks = df.groupby("evaluations")["lead"].apply(lambda x: interval(x, level))
+    "The mean of a `lead_table` with its interval at each look; NaN where the searches do not give one."
+
+    def ends(x):
+        return interval(x, level) if x.nunique() > 1 else (x.mean(), math.nan, math.nan)
+
+    looks = df.groupby("evaluations")["lead"].apply(ends)
     return pd.DataFrame(looks.tolist(), index=looks.index, columns=["mean", "low", "high"])
 
 
-def plot_lead(lead: pd.DataFrame, each: pd.DataFrame, soon: int, level: float, smallest: float, title: str):
-    "Mean leads with intervals over evaluations; `smallest` effect in points, the judged look dashed."
-    fig, ax = plt.subplots(figsize=(8.2, 3.6))
-    over, own = lead_over_time(lead, level), lead_over_time(each, level)
-    unit = "point" if smallest == 1 else "points"
-    ax.axhspan(-smallest, smallest, color="0.92", label=f"less than {smallest:g} {unit}")
-    name = f"rates that are best after {soon:,} evaluations (n = {lead['search'].nunique()})"
-    ax.plot(over["mean"], marker="s", ms=4, color=(color := _LOOK["PPO"]["color"]), label=name)
-    ax.fill_between(over.index, over["low"], over["high"], color=color, alpha=0.2, lw=0)
+def _bars(ax, df, level, name):
+    own = lead_over_time(df, level)
     bars = [own["mean"] - own["low"], own["high"] - own["mean"]]
-    name = f"rates that are best at each look (n = {each['search'].nunique()})"
     ax.errorbar(own.index, own["mean"], bars, fmt="o", color="0.25", mfc="white", capsize=2, label=name)
+
+# %% ../../nbs/54b_controller_figures.ipynb #lead-plot-both
+def plot_lead(
+    lead: pd.DataFrame,  # of `lead_table`, rates that are best after `soon` evaluations
+    each: pd.DataFrame,  # the same, rates that are best at each look
+    soon: int,
+    level: float,  # of the intervals, percent
+    smallest: float,  # effect that counts, points
+    title: str,
+) -> plt.Figure:
+    "Mean leads with intervals over evaluations; where it is judged is dashed."
+    fig, ax = plt.subplots(figsize=(8.2, 3.6))
+    over, color = lead_over_time(lead, level), _LOOK["PPO"]["color"]
+    less = f"less than {smallest:g} point{'s' * (smallest != 1)}"
+    ax.axhspan(-smallest, smallest, color="0.92", label=less)
+    best, n = "rates that are best", [df["search"].nunique() for df in (lead, each)]
+    name = f"{best} after {soon:,} evaluations (n = {n[0]})"
+    ax.plot(over["mean"], marker="s", ms=4, color=color, label=name)
+    ax.fill_between(over.index, over["low"], over["high"], color=color, alpha=0.2, lw=0)
+    _bars(ax, each, level, f"{best} at each look (n = {n[1]})")
     ax.axvline(soon, label="where it is judged").update(PAPER)
-    ax.set(
-        xlabel=f"evaluations (band and bars: {level:.4g} % intervals)", ylabel="PPO less REINFORCE, points"
-    )
+    name = f"evaluations (band and bars: {level:.4g} % intervals)"
+    ax.set(ylabel="PPO less REINFORCE, points", xlabel=name)
     fig.legend(loc="outside lower center", ncols=2, frameon=False)
     headline(fig, title)
     return fig
 
 # %% ../../nbs/54b_controller_figures.ipynb #lead-told
 def cite_lead(lead: pd.DataFrame, each: pd.DataFrame, level: float) -> dict[str, str]:
-    "The look at which PPO leads most, and what is left of it with rates that are best there."
+    "The look at which PPO leads most, and its lead with the rates that are best there, same searches."
     over = lead_over_time(lead, level)
     top = over["mean"].idxmax()
+    same = lead[(lead["evaluations"] == top) & lead["search"].isin(each["search"])]["lead"].mean()
     numbers = lead_over_time(each, level).loc[top].add_prefix("top_own_").to_dict()
-    numbers |= dict(top_mean=over.loc[top, "mean"])
-    return dict(top_at=f"{top:,}") | {name: f"{x:+.2f}" for name, x in numbers.items()}
+    numbers |= dict(top_mean=over.loc[top, "mean"], top_same=same)
+    return dict(top_at=f"{top:,}", top_n=f"{each['search'].nunique()}") | {
+        name: f"{x:+.2f}" for name, x in numbers.items()
+    }
 
 
 def told_lead(lead: pd.DataFrame, each: pd.DataFrame, soon: int, level: float) -> str:
     "The lead where it is judged, and where it is largest."
-    mean, low, high = lead_over_time(lead, level).loc[soon]
-    said, top = f"{mean:+.1f} points ({low:+.1f} to {high:+.1f})", cite_lead(lead, each, level)
-    judged_at = (
-        f"PPO's lead over REINFORCE after {soon:,} evaluations, at the rates that are best there: {said}"
-    )
-    most = f"at these rates {top['top_mean']} after {top['top_at']}, at those that are best there"
-    return f"{judged_at}; {most} {top['top_own_mean']}"
+
+    def said(df, at):
+        mean, low, high = lead_over_time(df, level).loc[at]
+        return f"{mean:+.1f}" + (f" ({low:+.1f} to {high:+.1f})" if low == low else "")
+
+    top = int(lead_over_time(lead, level)["mean"].idxmax())
+    first = f"PPO's lead over REINFORCE, in points, with the rates that are best after {soon:,} evaluations: "
+    first += f"{said(lead, soon)} there, {said(lead, top)} after {top:,}"
+    return f"{first}; with those that are best after {top:,}: {said(each, top)}"
 
 # %% ../../nbs/54b_controller_figures.ipynb #preferred
 def preferred(updates: int, rate: float = 3.5e-3, seed: int = 0) -> dict[int, list[int]]:

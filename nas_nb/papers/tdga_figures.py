@@ -13,9 +13,9 @@ __all__ = ['LEVELS', 'SEARCHES', 'TICKS', 'RANDOM', 'STATES', 'JUDGED', 'NAMES',
            'told_flips', 'words_of_entropy', 'cite_temperature', 'population_table', 'draw_population',
            'view_population', 'words_of_population', 'free_energies', 'population_panels', 'free_energy_player',
            'gains', 'with_random', 'draw_points', 'comparable', 'against', 'plot_ablations', 'words_of_ablations',
-           'judge_fixed', 'fixed_table', 'plot_fixed', 'words_of_fixed', 'plot_best', 'best_table', 'words_of_best',
-           'rivals_of', 'retrain_plan', 'added_plan', 'with_accuracy', 'long_plan', 'with_long', 'plot_retrained',
-           'by_kind', 'ahead_of', 'with_interval', 'words_of_retrained', 'judge_scratch', 'judge_added', 'judge_long',
+           'judge_fixed', 'with_interval', 'fixed_table', 'plot_fixed', 'words_of_fixed', 'plot_best', 'best_table',
+           'words_of_best', 'rivals_of', 'retrain_plan', 'added_plan', 'with_accuracy', 'long_plan', 'with_long',
+           'plot_retrained', 'by_kind', 'ahead_of', 'words_of_retrained', 'judge_scratch', 'judge_added', 'judge_long',
            'added_table', 'plot_added', 'words_of_added', 'scratch_cited', 'speed_table', 'whole_speed', 'check_course']
 
 # %% ../../nbs/50b_tdga_figures.ipynb #figs-imports
@@ -668,8 +668,8 @@ def judge_fixed(
     gained: pd.DataFrame,  # of `gains`
     ends: pd.DataFrame,  # of `by_level`
     generation: int,
-    fresh: int = 0,  # first seed that nobody had seen when the criterion was written
-    level: float = 95.0,  # of the interval of those, percent
+    fresh: int,  # first seed that nobody had seen when the criterion was written
+    level: float,  # of the interval of those, percent
 ) -> dict:
     "How much lower the loss is with fixed weights than with weights that are trained on the way."
     gain, loss = (gained.pivot(index="seed", columns="search", values=what) for what in ("gain", "best"))
@@ -681,11 +681,17 @@ def judge_fixed(
     cited = dict(drift=f"{darts['weights trained'] - darts['TDGA']:.3f}", wins=f"{(lower > 0).sum()}")
     cited |= dict(fixed=f"{MeanSD(gain['TDGA']):.3f}", trained=f"{MeanSD(gain['weights trained']):.3f}")
     unseen = lower[lower.index >= fresh]
-    if len(unseen) > 1:
-        cited |= dict(fresh_n=str(len(unseen))) | dict(
-            zip(("fresh", "fresh_low", "fresh_high"), (f"{x:+.3f}" for x in interval(unseen, level)))
-        )
+    if len(unseen):
+        cited |= dict(fresh=with_interval(unseen, level, 3), fresh_n=f"{len(unseen)}")
     return dict(ours=ours, differences=lower.tolist(), generation=generation) | numbers | cited
+
+# %% ../../nbs/50b_tdga_figures.ipynb #with-interval
+def with_interval(x: pd.Series, level: float, digits: int = 1) -> str:
+    "The mean of differences, with its interval where they have one."
+    if x.nunique() < 2:
+        return f"{x.mean():+.{digits}f}"
+    mean, low, high = interval(x, level)
+    return f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 # %% ../../nbs/50b_tdga_figures.ipynb #fixed-table
 STATES = {"TDGA": "fixed", "weights trained": "trained"}  # search -> its weights
@@ -717,11 +723,10 @@ def words_of_fixed(df: pd.DataFrame, generation: int, level: float) -> tuple[str
     "By how much trained weights raise the loss of the best."
     loss = df[df["architecture"] == "best"].pivot(index="seed", columns="weights", values="loss")
     more = loss["trained"] - loss["fixed"]
-    mean, *ends = interval(more, level) if len(more) > 1 else (more.mean(),)
-    said = f"{mean:+.3f} nats" + (f" ({ends[0]:+.3f} to {ends[1]:+.3f})" if ends else "")
-    title = f"Weights that the search trains change the loss of its best by {said}, "
-    title += f"and raise it in {(more > 0).sum()} of {len(more)} supernet{'s' * (len(more) > 1)}"
-    alt = f"Loss after {generation} generations with fixed and with trained weights, a line for each, "
+    title = f"After {generation} generations the loss of the best is {with_interval(more, level, 3)} nats "
+    title += f"with trained weights against fixed ones, higher in {(more > 0).sum()} of {len(more)} "
+    title += f"supernet{'s' * (len(more) > 1)}"
+    alt = "Loss with fixed and with trained weights, a line for each supernet, "
     return title, alt + f"for the graph of DARTS and for the best of the search. {title}."
 
 # %% ../../nbs/50b_tdga_figures.ipynb #plot-best
@@ -790,13 +795,11 @@ def with_accuracy(plan: pd.DataFrame, tested: Sequence[dict]) -> pd.DataFrame:  
 # %% ../../nbs/50b_tdga_figures.ipynb #long-plan
 def long_plan(searches: Sequence[dict]) -> pd.DataFrame:  # records of `tdga_run`
     "Plain VGG19, the graph of DARTS and TDGA's best, with the same seed, for each search."
-    levels = {r["seed"]: r["result"]["levels"] for r in searches}
-    graphs = {
-        s: dict(plain="0" * 105) | {k: of[k]["graph"] for k in ("DARTS", "best 1")}
-        for s, of in levels.items()
-    }
-    plan = [(name, graph, s, 3 * s) for s, of in graphs.items() for name, graph in of.items()]
-    return pd.DataFrame(plan, columns=["architecture", "graph", "search", "seed"])
+    rows = []
+    for s, levels in ((r["seed"], r["result"]["levels"]) for r in searches):
+        graphs = dict(plain="0" * 105) | {name: levels[name]["graph"] for name in ("DARTS", "best 1")}
+        rows += [(name, graph, s, 3 * s) for name, graph in graphs.items()]
+    return pd.DataFrame(rows, columns=["architecture", "graph", "search", "seed"])
 
 # %% ../../nbs/50b_tdga_figures.ipynb #names
 NAMES = dict(
@@ -807,6 +810,8 @@ NAMES |= {f"best {n}": f"TDGA, best {n}" for n in (1, 2, 3)}
 # %% ../../nbs/50b_tdga_figures.ipynb #with-long
 def with_long(df: pd.DataFrame, longer: pd.DataFrame, steps: int) -> pd.DataFrame:  # of `with_accuracy`, both
     "Both in one table for the figure; the longer training says its steps in its names."
+    if not len(longer):
+        return df
     names = [f"{NAMES[name]}, {steps:,} steps" for name in longer["architecture"]]
     return pd.concat([df, longer.assign(architecture=names)], ignore_index=True)
 
@@ -835,14 +840,6 @@ def ahead_of(df: pd.DataFrame, a: str, b: str) -> pd.Series:  # points, a value 
     return 100 * (paired[a] - paired[b])
 
 # %% ../../nbs/50b_tdga_figures.ipynb #retrained-words
-def with_interval(x: pd.Series, level: float) -> str:  # points
-    "The mean of differences, with its interval where they have one."
-    if len(x) < 2 or x.max() == x.min():
-        return f"{x.mean():+.1f}"
-    mean, low, high = interval(x, level)
-    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
-
-
 def words_of_retrained(
     df: pd.DataFrame,
     level: float,  # of the intervals, percent
@@ -853,13 +850,13 @@ def words_of_retrained(
     kinds = by_kind(df)
     plain = with_interval(kinds["best"] - kinds["plain"], level).replace("+", "")
     title = f"Trained from scratch, TDGA's best three are {plain} points above plain VGG19 (n = {len(kinds)})"
+    alt = "Test accuracy of architectures trained from scratch, a point for each run; dashed is plain VGG19"
     if longer is not None and len(longer):
         gap = ahead_of(longer, "best 1", "plain")
-        title += (
-            f"; after {steps:,} steps its best is {with_interval(gap, level)} above plain (n = {len(gap)})"
-        )
-    alt = "Test accuracy of architectures trained from scratch, a point for each run; "
-    return title, f"{alt}Dashed is plain VGG19 after the shorter training. {title}."
+        more = with_interval(gap, level).replace("+", "")
+        title += f"; after {steps:,} steps its best is {more} above (n = {len(gap)})"
+        alt += " after the shorter training"
+    return title, f"{alt}. {title}."
 
 # %% ../../nbs/50b_tdga_figures.ipynb #judge-scratch
 UNTRAINED = dict(ours="not trained in this profile", tested=False)
@@ -896,39 +893,38 @@ def judge_long(df: pd.DataFrame, steps: int) -> dict:  # of `with_accuracy`
     cited = dict(darts=f"{of('DARTS'):.1f}", over_darts=f"{ahead_of(df, 'best 1', 'DARTS').mean():+.2f}")
     return dict(ours=ours, differences=gap, steps=steps, best=of("best 1"), plain=of("plain")) | cited
 
-# %% ../../nbs/50b_tdga_figures.ipynb #plot-added
+# %% ../../nbs/50b_tdga_figures.ipynb #added-table
 def added_table(df: pd.DataFrame) -> pd.DataFrame:  # of `with_accuracy`; search, seed, lead (points)
     "TDGA's best less the random neighbour, for each training."
     wide = df.pivot(index=["search", "seed"], columns="architecture", values="accuracy")
     return (100 * (wide["best 1"] - wide["random"])).rename("lead").reset_index()
 
-
+# %% ../../nbs/50b_tdga_figures.ipynb #plot-added
 def plot_added(df: pd.DataFrame, level: float, smallest: float, title: str) -> plt.Figure:  # of `added_table`
     "The lead of each training, the mean of each search and of all."
     means = df.groupby("search")["lead"].mean()
-    fig, ax = plt.subplots(figsize=(7, 1.2 + 0.3 * len(means)))
+    fig, ax = plt.subplots(figsize=(7, 1.4 + 0.3 * len(means)))
     ax.axvspan(-smallest, smallest, color="0.92"), ax.axvline(0, color="0.6", lw=1)
     heights = {s: len(means) - n for n, s in enumerate(means.index)}
     ax.plot(df["lead"], df["search"].map(heights), "o", color=STYLE["TDGA"]["color"], ms=5, alpha=0.5)
     ax.plot(means, [*heights.values()], "D", color="0.15", ms=5)
-    if len(means) > 1:
+    if means.nunique() > 1:
         mean, low, high = interval(means, level)
         ax.errorbar(mean, 0, xerr=[[mean - low], [high - mean]], fmt="D", color="black", ms=8, lw=2)
     ax.set(yticks=[*heights.values(), 0], yticklabels=[*(f"search {s}" for s in heights), "all"])
-    ax.set(
-        ylim=(-0.7, len(means) + 0.6), xlabel=f"lead in test accuracy, points (bar: {level:.4g} % interval)"
-    )
+    ax.set(xlabel=f"lead in test accuracy, points (bar: {level:.4g} % interval)")
+    ax.set_ylim(-0.7, len(means) + 0.6)
     headline(fig, title)
     return fig
 
-
+# %% ../../nbs/50b_tdga_figures.ipynb #added-words
 def words_of_added(df: pd.DataFrame, level: float) -> tuple[str, str]:  # title, alternative text
     "How far TDGA's best is ahead of the random neighbour."
     means = df.groupby("search")["lead"].mean()
-    title = (
-        f"Trained from scratch, TDGA's best is {with_interval(means, level)} points on the best of as many "
-    )
-    title += f"neighbours of DARTS's graph (n = {len(means)}, {len(df) // len(means)} trainings each)"
+    trainings = len(df) // len(means)
+    title = f"Trained from scratch, TDGA's best is {with_interval(means, level)} points ahead of the best of "
+    title += f"as many neighbours of DARTS's graph (n = {len(means)}"
+    title += f", {trainings} trainings of each)" if trainings > 1 else ")"
     return title, f"Lead of each training and mean of each search. {title}."
 
 # %% ../../nbs/50b_tdga_figures.ipynb #scratch-cited

@@ -657,6 +657,11 @@ def check_sizes(cfg) -> None:
     if not 0 < cfg.T < math.inf or cfg.individuals < 2:
         what = "TDGA needs a temperature above 0 (T = 0 is tried anyway) and at least 2 individuals"
         raise ValueError(f"T={cfg.T}, individuals={cfg.individuals}: {what}")
+    if cfg.long and not (cfg.long_steps and cfg.retrain_steps):
+        what = "the longer training stands beside the shorter one, and both take steps"
+        raise ValueError(f"long_steps={cfg.long_steps}, retrain_steps={cfg.retrain_steps}: {what}")
+    if cfg.trainings < 1:
+        raise ValueError(f"trainings={cfg.trainings}: each graph is trained at least once")
     if max(cfg.long, cfg.added) > cfg.pairs:
         what = "trainings take their graphs from the searches of the pairs, so there are at most as many"
         raise ValueError(f"long={cfg.long}, added={cfg.added}, pairs={cfg.pairs}: {what}")
@@ -747,6 +752,18 @@ def evaluation_share(cfg, shape: tuple) -> float:  # percent
     step = counted(lambda: logits(cfg.size).logsumexp(1).mean().backward()).flops
     return 100 * evaluation / (cfg.steps * step)
 
+# %% ../../nbs/50a_tdga_runs.ipynb #hours-pairs
+def _work_of_pairs(cfg, cost):
+    drawn = cfg.added * (2 * cfg.individuals + 1) * cfg.generations
+    trained = 2 * (cfg.added + cfg.seeds) * cfg.trainings - 2 * cfg.seeds  # beyond those of "retraining"
+    return [
+        ("supernets of more pairs", cfg.pairs, cfg.steps, cost["darts"]),
+        ("more pairs", cfg.pairs, cfg.generations + cfg.ablation, cost["generation"]),
+        ("more random near DARTS", drawn, 1, cost["individual"]),
+        ("more retraining", trained, cfg.retrain_steps, cost["retrain"]),
+        ("longer training", 3 * cfg.long, cfg.long_steps, cost["retrain"]),
+    ]
+
 # %% ../../nbs/50a_tdga_runs.ipynb #hours
 def work(cfg, shape=(3, 32, 32)) -> list[tuple]:  # (runs, number, steps, estimated seconds of a step)
     "What the runs of a profile consist of."
@@ -758,26 +775,12 @@ def work(cfg, shape=(3, 32, 32)) -> list[tuple]:  # (runs, number, steps, estima
         ("ablations", cfg.seeds * (4 + len(cfg.temperatures)), cfg.ablation, cost["generation"]),
         ("random near DARTS", drawn, 1, cost["individual"]),
         ("coins", cfg.seeds, cfg.coins, cost["individual"]),
-        ("supernets of more pairs", cfg.pairs, cfg.steps, cost["darts"]),
-        ("more pairs", cfg.pairs, cfg.generations + cfg.ablation, cost["generation"]),
         ("retraining", 9 * cfg.seeds, cfg.retrain_steps, cost["retrain"]),
-        (
-            "more random near DARTS",
-            cfg.added * (2 * cfg.individuals + 1) * cfg.generations,
-            1,
-            cost["individual"],
-        ),
-        (
-            "more retraining",
-            2 * (cfg.added + cfg.seeds) * cfg.trainings - 2 * cfg.seeds,
-            cfg.retrain_steps,
-            cost["retrain"],
-        ),
-        ("longer training", 3 * cfg.long, cfg.long_steps, cost["retrain"]),
         ("supernets of the tables", cfg.tables, cfg.steps, cost["darts"]),
         ("graphs of the tables", cfg.tables, 2**cfg.gates, cost["known"]),
         ("several supernets", cfg.nets, cfg.steps, cost["darts"]),
         ("their graphs", cfg.nets, 2**cfg.net_gates, cost["known"]),
+        *_work_of_pairs(cfg, cost),
     ]
 
 # %% ../../nbs/50a_tdga_runs.ipynb #slug
