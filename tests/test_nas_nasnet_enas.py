@@ -2,6 +2,7 @@
 
 import itertools
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -229,3 +230,28 @@ def test_the_title_of_costs_holds_all_of_them():
     told = figures.told_cost(costs)
     least, most = (float(x) for x in told.split("between ")[1].removesuffix(" %").split(" and "))
     assert least <= costs["error"].min() and costs["error"].max() <= most and most - least < 2.2
+
+
+# -- PPO's lead over time --
+
+
+def test_the_lead_of_ppo_is_told_with_the_rates_of_one_look_and_of_each():
+    reward = {("PPO", 0.1, 1): 9, ("PPO", 0.1, 2): 5, ("PPO", 0.2, 1): 1, ("PPO", 0.2, 2): 6}
+    reward |= {("REINFORCE", 0.1, 1): 8, ("REINFORCE", 0.1, 2): 4}
+    reward |= {("REINFORCE", 0.2, 1): 2, ("REINFORCE", 0.2, 2): 7}
+    df = pd.DataFrame(
+        dict(rule=rule, rate=rate, seed=s, evaluations=at, reward=x + 0.1 * s * (rule == "PPO"))
+        for (rule, rate, at), x in reward.items()
+        for s in range(4)
+    )
+    lead, each = figures.lead_table(df, 2, 2), figures.lead_table(df, 2)  # two searches choose, two judge
+    assert lead["search"].tolist() == [2, 3, 2, 3]
+    assert lead["lead"].tolist() == pytest.approx([-0.8, -0.7, -0.8, -0.7])  # at 0.2, which is best after 2
+    assert each["lead"].tolist() == pytest.approx([1.2, 1.3, -0.8, -0.7])
+    cited = figures.cite_lead(each, lead, 95)
+    assert (cited["top_at"], cited["top_n"]) == ("1", "2")
+    assert (cited["top_mean"], cited["top_same"], cited["top_own_mean"]) == ("+1.25", "+1.25", "-0.75")
+    one = lead[lead["search"] == 2]
+    title = figures.told_lead(one, each, 2, 95)
+    assert "after 2 evaluations: -0.8 there" in title and "nan" not in title  # one search has no interval
+    plt.close(figures.plot_lead(one, each, 2, 95, 1.0, title))
