@@ -474,7 +474,7 @@ def test_tables_and_figures(found):
         dict(sampling=["a", "a", "b"], seed=[0, 1, 0], mixture=0.5, accuracy=[0.4, 0.5, 0.6])
     ).assign(graph=["1100", "1010", "1111"])
     spread = pd.DataFrame({"differ": [0.2, 0.3], "differ by chance": [0.5, 0.4]}, index=["a", "b"])
-    again = pd.DataFrame(dict(architecture=["plain", "best 1"], seed=0, accuracy=[0.5, 0.6]))
+    again = pd.DataFrame(dict(architecture=["plain", "best 1"], seed=0, steps=9, accuracy=[0.5, 0.6]))
     records = {name: rows[0] for name, rows in runs.items()}
     main = P.main_course(course, ends)
     figures = [
@@ -555,10 +555,24 @@ def test_the_longer_training_pairs_the_best_of_a_search_with_plain_vgg19():
     longer = P.with_accuracy(plan, [dict(result=dict(correct=n, n=100)) for n in correct])
     judged = P.judge_long(longer, 7820)
     assert judged["differences"] == pytest.approx([11, 8]) and f"{judged['best']:.1f}" == "60.5 ± 0.7"
-    both = P.with_long(longer.iloc[:1], longer, 7820)["architecture"].tolist()
     assert judged["over_darts"] == "+3.00"
-    assert both[0] == "plain" and both[3] == "TDGA, best 1, 7,820 steps"
     assert P.judge_long(longer.iloc[:0], 0) == P.UNTRAINED
+
+
+def test_the_longer_training_has_a_panel_of_its_own():
+    short = pd.DataFrame(dict(architecture=["plain", "all", "best 1"], accuracy=[0.5, 0.6, 0.7]))
+    long = pd.DataFrame(dict(architecture=["plain", "best 1"], accuracy=[0.8, 0.9]))
+    both = P.with_long(short, 1000, long, 7820)
+    assert both["steps"].tolist() == 3 * [1000] + 2 * [7820]
+    assert len(P.with_long(short, 1000, long.iloc[:0], 7820)) == 3
+    figure = P.plot_retrained(both, "t")
+    left, right = figure.axes
+    assert (left.get_title(), right.get_title()) == ("1,000 steps", "7,820 steps")
+    drawn = [np.asarray(ax.lines[0].get_xdata(), dtype=float) for ax in (left, right)]
+    assert drawn[0][:3] == pytest.approx([50, 60, 70]) and np.isnan(drawn[0][3:]).all()
+    assert drawn[1][3:] == pytest.approx([80, 90]) and np.isnan(drawn[1][:3]).all()
+    assert [ax.lines[2].get_xdata()[0] for ax in (left, right)] == pytest.approx([50, 80])  # plain VGG19
+    plt.close(figure)
 
 
 @pytest.mark.parametrize(

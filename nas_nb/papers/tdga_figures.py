@@ -808,22 +808,23 @@ NAMES = dict(
 NAMES |= {f"best {n}": f"TDGA, best {n}" for n in (1, 2, 3)}
 
 # %% ../../nbs/50b_tdga_figures.ipynb #with-long
-def with_long(df: pd.DataFrame, longer: pd.DataFrame, steps: int) -> pd.DataFrame:  # of `with_accuracy`, both
-    "Both in one table for the figure; the longer training says its steps in its names."
-    if not len(longer):
-        return df
-    names = [f"{NAMES[name]}, {steps:,} steps" for name in longer["architecture"]]
-    return pd.concat([df, longer.assign(architecture=names)], ignore_index=True)
+def with_long(df: pd.DataFrame, steps: int, longer: pd.DataFrame, long_steps: int) -> pd.DataFrame:
+    "Both trainings (of `with_accuracy`) in one table; the column `steps` tells them apart."
+    both = [df.assign(steps=steps), longer.assign(steps=long_steps)]
+    return pd.concat([part for part in both if len(part)], ignore_index=True)
 
 # %% ../../nbs/50b_tdga_figures.ipynb #plot-retrained
-def plot_retrained(df: pd.DataFrame, title: str) -> plt.Figure:  # columns architecture, seed, accuracy
-    "Test accuracy after training from scratch, a point for each run."
-    fig, ax = plt.subplots(figsize=(6.5, 0.9 + 0.33 * df["architecture"].nunique()))
-    heights = draw_points(ax, df, "architecture", 100 * df["accuracy"])
-    ax.axvline((100 * df["accuracy"])[df["architecture"] == "plain"].mean(), **PAPER)
-    names = [NAMES.get(name, name) for name in heights]
-    ax.set(xlabel="test accuracy, %", yticks=[*heights.values()], yticklabels=names)
-    ax.set(ylim=(0.4, len(heights) + 0.6))
+def plot_retrained(df: pd.DataFrame, title: str) -> plt.Figure:  # columns architecture, steps, accuracy
+    "Test accuracy after training from scratch, a point for each run, a panel for each number of steps."
+    lengths, rows = df["steps"].unique(), df["architecture"].nunique()
+    size = 3 + 3.5 * len(lengths), 1.1 + 0.33 * rows
+    fig, axes = plt.subplots(1, len(lengths), figsize=size, sharey=True, squeeze=False)
+    for ax, steps in zip(axes[0], lengths):
+        part = df["accuracy"].mul(100).where(df["steps"] == steps)  # rows of the others: no point
+        heights = draw_points(ax, df, "architecture", part)
+        ax.axvline(part[df["architecture"] == "plain"].mean(), **PAPER)
+        ax.set(title=f"{steps:,} steps", xlabel="test accuracy, %", ylim=(0.4, rows + 0.6))
+    axes[0, 0].set_yticks([*heights.values()], [NAMES[name] for name in heights])
     headline(fig, title)
     return fig
 
@@ -850,12 +851,12 @@ def words_of_retrained(
     kinds = by_kind(df)
     plain = with_interval(kinds["best"] - kinds["plain"], level).replace("+", "")
     title = f"Trained from scratch, TDGA's best three are {plain} points above plain VGG19 (n = {len(kinds)})"
-    alt = "Test accuracy of architectures trained from scratch, a point for each run; dashed is plain VGG19"
+    alt = "Test accuracy of architectures trained from scratch, a point for each run"
+    alt += ", a panel for each number of steps; dashed is plain VGG19"
     if longer is not None and len(longer):
         gap = ahead_of(longer, "best 1", "plain")
         more = with_interval(gap, level).replace("+", "")
         title += f"; after {steps:,} steps its best is {more} above (n = {len(gap)})"
-        alt += " after the shorter training"
     return title, f"{alt}. {title}."
 
 # %% ../../nbs/50b_tdga_figures.ipynb #judge-scratch
