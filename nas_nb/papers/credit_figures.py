@@ -334,10 +334,11 @@ TOY_LOOKS = {
 # %% ../../nbs/53b_credit_figures.ipynb #toy-nine-plot
 def _draw_nine(axes, nine):  # medians and quartiles
     for m, x in nine.items():
-        look = dict(color=TOY_LOOKS[m]["color"], marker="D", markevery=[1], mec="k", zorder=5)
-        axes[1].plot(np.quantile(x, (0.25, 0.5, 0.75)), [9, 9, 9], **look)
+        low, middle, high = np.quantile(x, (0.25, 0.5, 0.75))
+        look = dict(color=TOY_LOOKS[m]["color"], fmt="D", ms=4, mec="k", mew=0.8, zorder=5)
+        axes[1].errorbar(middle, 9, xerr=[[middle - low], [high - middle]], capsize=4, lw=1.5, **look)
     if nine:
-        axes[0].plot([], [], "D", color="w", mec="k", ms=5, label="nine right, first time")
+        axes[0].plot([], [], "D", color="w", mec="k", ms=4, label="nine right, first time")
 
 # %% ../../nbs/53b_credit_figures.ipynb #toy-plot
 def plot_toy(right: dict[str, np.ndarray], every: int, nine: dict[str, np.ndarray] = {}) -> plt.Figure:
