@@ -600,7 +600,10 @@ def test_what_the_search_adds_is_the_mean_of_the_trainings_of_each_search():
     assert plan["seed"].tolist() == [0, 0, 1001, 1001, 3, 3, 1011, 1011]
     correct = [60, 58, 61, 61, 63, 60, 60, 61]
     df = P.with_accuracy(plan, [dict(result=dict(correct=n, n=100)) for n in correct])
-    assert P.judge_added(df)["differences"] == pytest.approx([1, 1])
+    judged = P.judge_added(df, 1, 95)
+    assert judged["differences"] == pytest.approx([1, 1])
+    assert (judged["wins"], judged["pairs"], judged["fresh"], judged["fresh_n"]) == ("2", "4", "+1.00", "1")
+    assert "fresh" not in P.judge_added(df, 2, 95) and P.judge_added(df.iloc[:0], 0, 95) == P.UNTRAINED
     table = P.added_table(df)
     assert sorted(table["lead"]) == pytest.approx([-1, 0, 2, 3])
     title, alt = P.words_of_added(table, 95)

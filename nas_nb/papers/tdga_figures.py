@@ -13,10 +13,11 @@ __all__ = ['LEVELS', 'SEARCHES', 'TICKS', 'RANDOM', 'STATES', 'JUDGED', 'NAMES',
            'told_flips', 'words_of_entropy', 'cite_temperature', 'population_table', 'draw_population',
            'view_population', 'words_of_population', 'free_energies', 'population_panels', 'free_energy_player',
            'gains', 'with_random', 'draw_points', 'comparable', 'against', 'plot_ablations', 'words_of_ablations',
-           'judge_fixed', 'with_interval', 'fixed_table', 'plot_fixed', 'words_of_fixed', 'plot_best', 'best_table',
-           'words_of_best', 'rivals_of', 'retrain_plan', 'added_plan', 'with_accuracy', 'long_plan', 'with_long',
-           'plot_retrained', 'by_kind', 'ahead_of', 'words_of_retrained', 'judge_scratch', 'judge_added', 'judge_long',
-           'added_table', 'plot_added', 'words_of_added', 'scratch_cited', 'speed_table', 'whole_speed', 'check_course']
+           'with_interval', 'by_unseen', 'judge_fixed', 'fixed_table', 'plot_fixed', 'words_of_fixed', 'plot_best',
+           'best_table', 'words_of_best', 'rivals_of', 'retrain_plan', 'added_plan', 'with_accuracy', 'long_plan',
+           'with_long', 'plot_retrained', 'by_kind', 'ahead_of', 'words_of_retrained', 'judge_scratch', 'judge_added',
+           'judge_long', 'added_table', 'plot_added', 'words_of_added', 'scratch_cited', 'speed_table', 'whole_speed',
+           'check_course']
 
 # %% ../../nbs/50b_tdga_figures.ipynb #figs-imports
 import math
@@ -663,6 +664,20 @@ def words_of_ablations(gained: pd.DataFrame, generation: int) -> tuple[str, str]
     )
     return title, alt + f"of more graphs beside them, a point for each seed. {title}."
 
+# %% ../../nbs/50b_tdga_figures.ipynb #with-interval
+def with_interval(x: pd.Series, level: float, digits: int = 1) -> str:
+    "The mean of differences, with its interval where they have one."
+    if x.nunique() < 2:
+        return f"{x.mean():+.{digits}f}"
+    mean, low, high = interval(x, level)
+    return f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+
+
+def by_unseen(x: pd.Series, first: int, level: float, digits: int) -> dict[str, str]:  # index of x: seeds
+    "What the seeds from `first` on say by themselves; nothing where there are none."
+    unseen = x[x.index >= first]
+    return dict(fresh=with_interval(unseen, level, digits), fresh_n=f"{len(unseen)}") if len(unseen) else {}
+
 # %% ../../nbs/50b_tdga_figures.ipynb #judge-fixed
 def judge_fixed(
     gained: pd.DataFrame,  # of `gains`
@@ -680,18 +695,8 @@ def judge_fixed(
     darts = ends[ends["architecture"] == "DARTS"].groupby("search")["loss"].mean()
     cited = dict(drift=f"{darts['weights trained'] - darts['TDGA']:.3f}", wins=f"{(lower > 0).sum()}")
     cited |= dict(fixed=f"{MeanSD(gain['TDGA']):.3f}", trained=f"{MeanSD(gain['weights trained']):.3f}")
-    unseen = lower[lower.index >= fresh]
-    if len(unseen):
-        cited |= dict(fresh=with_interval(unseen, level, 3), fresh_n=f"{len(unseen)}")
+    cited |= by_unseen(lower, fresh, level, 3)
     return dict(ours=ours, differences=lower.tolist(), generation=generation) | numbers | cited
-
-# %% ../../nbs/50b_tdga_figures.ipynb #with-interval
-def with_interval(x: pd.Series, level: float, digits: int = 1) -> str:
-    "The mean of differences, with its interval where they have one."
-    if x.nunique() < 2:
-        return f"{x.mean():+.{digits}f}"
-    mean, low, high = interval(x, level)
-    return f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 # %% ../../nbs/50b_tdga_figures.ipynb #fixed-table
 STATES = {"TDGA": "fixed", "weights trained": "trained"}  # search -> its weights
@@ -875,12 +880,18 @@ def judge_scratch(df: pd.DataFrame, steps: int) -> dict:
     return dict(ours=ours, differences=gap.tolist()) | numbers | scratch_cited(df, kinds)
 
 # %% ../../nbs/50b_tdga_figures.ipynb #judge-added
-def judge_added(df: pd.DataFrame) -> dict:
+def judge_added(
+    df: pd.DataFrame,  # of `with_accuracy`
+    fresh: int,  # first search that nobody had seen when the criterion was written
+    level: float,  # of the interval of those, percent
+) -> dict:
     "By how much TDGA's best beats the best of as many random neighbours when both are trained from scratch."
     if not len(df):
         return UNTRAINED
     ours = "{mean:+.2f} points ({level:.4g} % interval {low:+.2f} to {high:+.2f}, n = {n})"
-    return dict(ours=ours, differences=ahead_of(df, "best 1", "random").tolist())
+    lead = ahead_of(df, "best 1", "random")
+    cited = dict(wins=f"{(lead > 0).sum()}", pairs=f"{len(df) // 2}")
+    return dict(ours=ours, differences=lead.tolist()) | cited | by_unseen(lead, fresh, level, 2)
 
 # %% ../../nbs/50b_tdga_figures.ipynb #judge-long
 def judge_long(df: pd.DataFrame, steps: int) -> dict:  # of `with_accuracy`
