@@ -246,7 +246,8 @@ def select(
 ) -> torch.Tensor:  # (..., n) pool indices, in the order of selection
     """Greedy minimisation of F (section 3.2, step 7): `energies` (…, P), `genes` (…, P, M) → (…, n).
 
-    Pool indices; raises `ValueError` as `free_energy` does, and for too small a pool."""
+    `T` in units of energy; without `replacement` each is taken at most once. Pool indices; raises
+    `ValueError` as `free_energy` does, and for too small a pool."""
     energies = _energies(energies, genes := _alleles(genes))
     T = _temperature(T, energies[..., 0])
     _check_pool(energies, n, replacement)
@@ -311,7 +312,9 @@ def _seeds_of(population, seeds):
 class SimpleGA:
     """A genetic algorithm with tournaments of three and an elite.
 
-    Raises `ValueError` for input that does not fit together."""
+    `population` (runs, n, M): integers from 0 to `choices` - 1, or real numbers. `energies` (runs, n): lower
+    is better. A generation: `pool = ga.ask()`, (runs, n, M), then `ga.tell(energies of the pool)`; `best`
+    (runs, M), `best_energy` (runs,). Raises `ValueError` for input that does not fit together."""
 
     def __init__(
         self,
@@ -450,9 +453,12 @@ def tell(
 
 # %% ../nbs/21_tdga.ipynb #tdga
 class TDGA(SimpleGA):
-    """The thermodynamical genetic algorithm.
+    """The thermodynamical genetic algorithm (section 3.2), on `population` (runs, n, M), as `SimpleGA`.
 
-    Arguments as for `SimpleGA`, and `ValueError` also for a negative temperature."""
+    `T` ≥ 0 is the price of a nat of entropy per locus, in units of energy: a number, one for each run, or a
+    schedule. Real genes α need `express`, which makes alleles of them: `lambda a: (a > 0).long()`. `ask`
+    gives (runs, 2n + 1, M), without elite (runs, 2n, M); then `tell(energies)`. Raises `ValueError` as
+    `SimpleGA` does, and for a negative temperature."""
 
     def __init__(
         self,

@@ -178,6 +178,15 @@ def test_taus_of_a_score_with_ties():
     found = ranked_by(score, true, np.zeros(4))
     assert found["tau_a"] == pytest.approx(5 / 6) and found["tau"] == pytest.approx(5 / math.sqrt(5 * 6))
     assert ranked_by(-score, true, np.zeros(4))["tau_a"] == pytest.approx(-5 / 6)
+    assert found["tau_apart"] == 0  # no pair has unlike counts
+
+
+def test_what_a_count_ties_is_left_out_where_only_the_others_count():
+    from nas_nb.papers.oneshot_figures import tau_apart
+
+    counts, true = np.array([1, 1, 2, 3]), np.array([0.1, 0.9, 0.5, 0.7])
+    assert tau_apart(counts, true, counts) == pytest.approx(1 / 5)  # 3 of 5 pairs as in the table, 2 not
+    assert tau_apart(true, true, counts) == 1 and tau_apart(-true, true, counts) == -1
 
 
 def test_the_best_of_all_by_shared_losses():

@@ -921,6 +921,17 @@ def test_nine_for_good_may_decide_otherwise(judged):
     assert judged.found["toy-half"]["tested"] and judged.found["toy-half"]["differences"].max() < 0
 
 
+def test_channels_until_nine_are_right_as_time(judged):
+    until = dict(credit=np.array([100.0, 200, 600] * 5), DARTS=np.array([50.0, 60, 100] * 5))
+    ms = dict(DARTS=0.5)
+    verdicts.judge_toy_half(judged, until, until, ms | dict(credit=0.25))
+    found, each = judged.found["toy-half"], verdicts.CHANNELS["credit"]
+    assert (found["darts_ms_first"], found["darts_mean_ms_stays"]) == ("3.0", "3.5")  # 10 channels a step
+    assert found["credit_ms_first"] == f"{0.25 * 200 / each:.1f}"
+    verdicts.judge_toy_half(judged, until, until)
+    assert "darts_ms_first" not in judged.found["toy-half"]
+
+
 def test_how_soon_a_way_stays_near_the_best():
     rows = [("GA", "an individual", n, m, m, m, m) for n, m in ((10, 3.0), (20, 0.05), (50, 0.2), (100, 0.1))]
     df = pd.DataFrame(rows, columns=["method", "way", "evaluations", "mean", "q25", "q50", "q75"])

@@ -679,12 +679,13 @@ _PAIRS |= {"temperature-published": ("cold TDGA", "TDGA"), "tdga-ga": ("GA", "TD
 def judge_tdga(study, at: Looked) -> None:
     "TDGA against random search and a simple GA, and a temperature against none."
     end = lambda name: at.mean(name, "", at.late)
+    macro = lambda name: at.mean(name, "", at.late, "nasbenchmacro")
     told = dict(before=at.mean("TDGA"), miss=end("TDGA"), chance=end("exact"))
+    told |= dict(macro=macro("TDGA"), chance_macro=macro("exact"))
     judge_lookup(study, "lookup-tdga", lambda: at.beats("TDGA", 5000, tables=1), **told)
     for id, (other, name) in _PAIRS.items():
         told = dict(warm=end(name), rival=end(other))
         told |= dict(cold=at.different("cold TDGA"), different=at.different(name))
-        macro = lambda name: at.mean(name, "", at.late, "nasbenchmacro")
         told |= dict(warm_macro=macro(name), other_macro=macro(other))
         told |= dict(missing=_missing(at, name), other_missing=_missing(at, other))
         versus = lambda: against(at.runs, other, name, 5000, tables=1)

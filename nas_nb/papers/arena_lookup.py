@@ -882,5 +882,5 @@ about {lookup-asng.noise}, so there is little to win. **With a supernet**, on ou
 at percentile {learns-asng.asng}, on coin flips at {learns-asng.chance}. In its searches DARTS
 loses live convolutions, {collapse.many} of six become {collapse.few} (by {collapse.n} fresh ones:
 {collapse.verdict}). But in this space the best needs no search, it is all
-convolutions; and a count of convolutions ranks architectures with τ-b = {ranking.count}, which leaves out
-the quarter of the pairs that it ties, ASNG's shared weights with {ranking.asng}."""
+convolutions; and a count of convolutions ranks architectures with τ-b = {ranking.count} (it ties a quarter of
+the pairs), ASNG's shared weights with {ranking.asng}."""

@@ -43,7 +43,7 @@ from ..claims import interval, level_of
 from ..known_tables import known_table
 from .arena_figures import in_short
 from .arena_lookup import arena_of, of_best_of
-from .credit_figures import blind_edge, channels_until, gains, share, still
+from .credit_figures import CHANNELS, blind_edge, channels_until, gains, share, still
 from .credit_figures import ends as correlations
 from .oneshot_figures import paired
 from ..relaxations import gumbel, softmax, two_path
@@ -227,16 +227,24 @@ def _thousands(until, level):  # DARTS's less credit's channels
         return f"{x.mean():+.2f}"
     return "{:+.2f} ({:+.2f} to {:+.2f})".format(*interval(x, level)[:3])
 
+# %% ../../nbs/95g_credit_verdicts.ipynb #in-ms
+def _in_ms(until: dict[str, np.ndarray], ms: dict[str, float], when: str) -> dict[str, str]:
+    times = {m.lower(): ms[m] * x / CHANNELS[m] for m, x in until.items() if m in ms}
+    told = {f"{m}_ms_{when}": f"{np.median(x):.1f}" for m, x in times.items()}
+    return told | {f"{m}_mean_ms_{when}": f"{x.mean():.1f}" for m, x in times.items()}
+
 # %% ../../nbs/95g_credit_verdicts.ipynb #judge-toy-half
-def judge_toy_half(study, first: dict[str, np.ndarray], stays: dict[str, np.ndarray]) -> None:
-    "Judge channels until nine are right, first and for good: method → (trials,), of `nine_until`."
+def judge_toy_half(
+    study, first: dict[str, np.ndarray], stays: dict[str, np.ndarray], ms: dict[str, float] = {}
+) -> None:
+    "Judge channels until nine are right (of `nine_until`), first and for good; `ms`: of `toy_costs`."
     apart = lambda until: np.log(until["DARTS"] / until["credit"]) / np.log(2)
     medians = {m.lower(): np.median(x) for m, x in first.items()}
     cited: dict = {f"{m.lower()}_stays": f"{np.median(x):,.0f}" for m, x in stays.items()}
     both, level = dict(first=first, stays=stays), level_of(study.stated, "toy-half")
     for when, until in both.items():
         cited |= {f"{m.lower()}_mean_{when}": f"{x.mean():,.0f}" for m, x in until.items()}
-        cited[f"thousand_{when}"] = _thousands(until, level)
+        cited |= _in_ms(until, ms, when) | {f"thousand_{when}": _thousands(until, level)}
     twice = any(x["DARTS"].mean() >= 2 * x["credit"].mean() for x in both.values())
     halved = apart(first).mean() >= 1
     unless = "a rule on what counts, a typical trial or the mean" if twice != halved else ""

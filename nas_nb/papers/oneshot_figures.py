@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['LOOK', 'EARLY', 'readings', 'outcomes', 'choices_of', 'last', 'of', 'fresh', 'paired', 'nulls_of', 'plot_strips',
-           'draw_dots', 'plot_growth', 'plot_collapse', 'tau_within', 'tau_a', 'ranked_by', 'convolutions_of',
-           'rankings', 'yardsticks', 'plot_rankings', 'place', 'by_quality', 'draw_map', 'draw_places', 'best_place',
-           'colour_bar', 'tenth', 'third', 'stopped', 'two_skips', 'flipped', 'compared', 'own_best', 'told_strips',
-           'grown', 'told_growth', 'at_equal', 'told_equal', 'parts', 'told_collapse', 'in_words', 'told_rankings',
-           'walking', 'told_map', 'judge_learning', 'best_of_all', 'judge_quality']
+           'draw_dots', 'plot_growth', 'plot_collapse', 'tau_within', 'tau_apart', 'tau_a', 'ranked_by',
+           'convolutions_of', 'rankings', 'yardsticks', 'plot_rankings', 'place', 'by_quality', 'draw_map',
+           'draw_places', 'best_place', 'colour_bar', 'tenth', 'third', 'stopped', 'two_skips', 'flipped', 'compared',
+           'own_best', 'told_strips', 'grown', 'told_growth', 'at_equal', 'told_equal', 'parts', 'told_collapse',
+           'in_words', 'told_rankings', 'walking', 'told_map', 'judge_learning', 'best_of_all', 'judge_quality']
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #imports
 from collections.abc import Sequence
@@ -243,6 +243,14 @@ def tau_within(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> float:  # (n
     pairs = np.sqrt(np.count_nonzero(signs[0])) * np.sqrt(np.count_nonzero(signs[1]))
     return float((signs[0] * signs[1]).sum() / pairs)
 
+# %% ../../nbs/95d_oneshot_figures.ipynb #apart
+def tau_apart(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> float:  # (n,) each
+    "Kendall's τ-a over the pairs whose two members are of different groups; 0 without such a pair."
+    at = np.tril_indices(len(a), -1)
+    apart = (groups[:, None] != groups)[at]
+    signs = [np.sign(x[:, None] - x)[at][apart] for x in (a, b)]
+    return float((signs[0] * signs[1]).sum() / max(apart.sum(), 1))
+
 # %% ../../nbs/95d_oneshot_figures.ipynb #rankings
 def tau_a(a: np.ndarray, b: np.ndarray) -> float:  # (n,) each
     "Kendall's τ-a: a tie counts as a pair of which nothing is known."
@@ -255,6 +263,7 @@ def ranked_by(score: np.ndarray, true: np.ndarray, counts: np.ndarray) -> dict[s
     upper, all_one = true >= np.median(true), np.zeros(len(true))
     found = dict(tau=tau_within(score, true, all_one), tau_a=tau_a(score, true))
     found["tau_upper"] = tau_within(score[upper], true[upper], all_one[upper])
+    found["tau_apart"] = tau_apart(score, true, counts)
     return found | dict(tau_within=tau_within(score, true, counts))
 
 
@@ -287,7 +296,8 @@ def yardsticks(table: Table) -> dict[str, dict[str, float]]:  # count, ceiling �
     each = table.frame[table.columns].to_numpy(float)[first].T
     pairs = [ranked_by(a, b, counts) for a, b in permutations(each, 2)]
     most = {k: float(np.mean([p[k] for p in pairs])) for k in pairs[0]}
-    return dict(count=ranked_by(counts, true, counts * 0) | dict(tau_within=0.0), ceiling=most)
+    apart = dict(tau_within=0.0, tau_apart=tau_apart(counts, true, counts))
+    return dict(count=ranked_by(counts, true, counts * 0) | apart, ceiling=most)
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #plot-rankings
 _TAUS = dict(tau="all functions", tau_upper="the better half", tau_within="equally many convolutions")
@@ -491,12 +501,18 @@ def told_collapse(df: pd.DataFrame) -> tuple[str, str]:
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #in-words
 def in_words(early: pd.DataFrame, late: pd.DataFrame, method: str) -> dict:
-    "Live convolutions (mean) and percentiles (median) of a method at two looks, and what takes their place."
+    "Live convolutions (mean) and percentiles of a method at two looks, and what takes their place."
     at = lambda rows, value: of(rows, method, value).agg("median" if value == "percentile" else "mean")
+    both = (("early", early), ("late", late))
     few, many = (f"{at(rows, 'convolutions'):.1f}" for rows in (late, early))
     more = {k: f"{at(late, k) - at(early, k):+.1f}" for k in ("nones", "skips", "pools")}
-    return more | dict(
-        many=many, few=few, early=f"{at(early, 'percentile'):.2f}", late=f"{at(late, 'percentile'):.2f}"
+    mean = {f"{k}_mean": f"{of(rows, method, 'percentile').mean():.2f}" for k, rows in both}
+    return (
+        more
+        | mean
+        | dict(
+            many=many, few=few, early=f"{at(early, 'percentile'):.2f}", late=f"{at(late, 'percentile'):.2f}"
+        )
     )
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #told-rankings
@@ -545,7 +561,7 @@ def judge_learning(study, found: pd.DataFrame, drifted: pd.DataFrame) -> None:  
         ours, live = (of(found, method, what) for what in ("percentile", "convolutions"))
         null = dict(asng=chance, reinforce=0.5)  # what a search without information ends at
         lead = ours.to_numpy() - null[key] if key in null else nulls_of(found, method)
-        told: dict = dict(full=int((live == 6).sum()), searches=len(live))
+        told: dict = dict(full=int((live == 6).sum()), searches=len(live), median=f"{ours.median():.2f}")
         told |= dict(asng=f"{ours.mean():.2f}", chance=f"{chance:.2f}") if key == "asng" else {}
         without = of(found, f"{method} without none", "convolutions")
         told |= dict(full_without=int((without == 6).sum()), without=len(without)) if len(without) else {}

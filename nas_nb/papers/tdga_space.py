@@ -40,7 +40,8 @@ def ways_in(k: Known, select: int) -> pd.DataFrame:  # name, generation, x, y
     ]
     ends = (dict(kind="random", name=f"search {n}") | at(g) for n, g in enumerate(k.found("random")[:100]))
     best = dict(kind="lowest", name="of all graphs") | at(int(k.table.loss[select].argmin()))
-    return pd.DataFrame([*rows, *ends, best])
+    darts = dict(kind="DARTS", name="graph of DARTS") | at(k.table.start)
+    return pd.DataFrame([*rows, *ends, best, darts])
 
 # %% ../../nbs/50f_tdga_space.ipynb #curves
 CURVES = {"TDGA": "TDGA", "T = 0": "T = 0", "random": "uniform random", "coin flips": "coin flips"}
@@ -93,21 +94,22 @@ def draw_space(ax: plt.Axes, df: pd.DataFrame) -> None:
     ax.plot(of["graphs"]["x"], of["graphs"]["y"], "o", color="0.75", ms=4, mew=0, label="graphs")
     ends = of["random"].drop_duplicates(["x", "y"])
     look = STYLE["random search"]
-    ax.plot(
-        ends["x"], ends["y"], look["marker"], color=look["color"], ms=6, mew=0, label="uniform random, ends"
-    )
+    said = dict(color=look["color"], label="uniform random, ends")
+    ax.plot(ends["x"], ends["y"], look["marker"], ms=6, mew=0, **said)
     for n, (_, way) in enumerate(of["way"].groupby("name")):
         label = "TDGA, ways" if n == 0 else None
         ax.plot(way["x"], way["y"], "-o", color=STYLE["TDGA"]["color"], ms=3, lw=1.1, alpha=0.8, label=label)
-    starts, lowest = of["way"].drop_duplicates("name"), of["lowest"]
-    ax.plot(starts["x"], starts["y"], "*", color="black", ms=8, label="first best of a search")
+    starts, lowest, darts = of["way"].drop_duplicates("name"), of["lowest"], of["DARTS"]
+    look = dict(color=STYLE["DARTS"]["color"], mfc="none", ms=10, mew=1.6)
+    ax.plot(darts["x"], darts["y"], "D", label="graph of DARTS", **look)
+    ax.plot(starts["x"], starts["y"], "*", color="black", ms=8, label="best at generation 0, five searches")
     label = "lowest on the images that select"
     ax.plot(lowest["x"], lowest["y"], "o", color="black", mfc="none", ms=13, label=label)
     ax.set(xlabel="loss on the images that select, nats", ylabel="loss on images that report, nats")
     ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.14), ncols=3, fontsize=7, frameon=False)
 
 # %% ../../nbs/50f_tdga_space.ipynb #draw-curves
-LOOK = {"TDGA": dict(color=STYLE["TDGA"]["color"], ls="-"), "T = 0": dict(color="0.15", ls="--")}
+LOOK = {"TDGA": dict(color=STYLE["TDGA"]["color"], ls="-", lw=3.5), "T = 0": dict(color="0.15", ls="--")}
 LOOK |= {
     "random": dict(color=STYLE["random search"]["color"], ls="-."),
     "coin flips": dict(color="0.5", ls=":"),
@@ -118,7 +120,7 @@ LOOK |= {
 def draw_bands(ax: plt.Axes, df: pd.DataFrame) -> None:
     "A line for each variant, and a shade for all but coin flips, which would cover the others."
     for name, rows in df.groupby("name", sort=False):
-        ax.plot(rows["x"], rows["y"], label=NAMED[name], lw=1.6, **LOOK[name])
+        ax.plot(rows["x"], rows["y"], label=NAMED[name], **dict(lw=1.6) | LOOK[name])
         shade = dict(color=LOOK[name]["color"], alpha=0.12 * (name != "coin flips"), lw=0)
         ax.fill_between(rows["x"], rows["low"], rows["high"], **shade)
     ax.legend(fontsize=7)
