@@ -83,10 +83,9 @@ _STEPS = "Gumbel-softmax needs the number of steps over which its temperature fa
 class Hypernet(GradientMethod):
     """α, (variables, choices), as a function of λ.
 
-    A method for `nas_nb.search.search`; after it, `architecture(lam)` for any λ of `span`. What λ multiplies
-    is `penalty(alpha, w)`, for example `lambda alpha, w: expected_cost(w, costs)` (`nas_nb.darts`). A line
-    goes on beyond `span`, knots end there. Raises `ValueError` for a space in which a mixture has no
-    meaning, and for settings that cannot be."""
+    A method for `nas_nb.search.search`, then `architecture(lam)` for any λ of `span`; a line goes on beyond,
+    knots end there. λ multiplies `penalty(alpha, w)`, for example `lambda alpha, w: expected_cost(w, costs)`.
+    Raises `ValueError` for a space in which a mixture has no meaning, and for settings that cannot be."""
 
     def __init__(
         self,
