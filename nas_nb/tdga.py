@@ -455,10 +455,10 @@ def tell(
 class TDGA(SimpleGA):
     """The thermodynamical genetic algorithm (section 3.2), on `population` (runs, n, M), as `SimpleGA`.
 
-    `T` ≥ 0 is the price of a nat of entropy per locus, in units of energy: a number, one for each run, or a
-    schedule. Real genes α need `express`, which makes alleles of them: `lambda a: (a > 0).long()`. `ask`
-    gives (runs, 2n + 1, M), without elite (runs, 2n, M); then `tell(energies)`. Raises `ValueError` as
-    `SimpleGA` does, and for a negative temperature."""
+    `T` ≥ 0, in units of energy, is the price of a nat of entropy at one locus (F = ⟨E⟩ - T Σ H): a number,
+    one for each run, or a schedule. Real genes α need `express`, which makes alleles of them:
+    `lambda a: (a > 0).long()`. `ask` gives (runs, 2n + 1, M), without elite (runs, 2n, M); then
+    `tell(energies)`. Raises `ValueError` as `SimpleGA` does, and for a negative temperature."""
 
     def __init__(
         self,

@@ -502,18 +502,13 @@ def told_collapse(df: pd.DataFrame) -> tuple[str, str]:
 # %% ../../nbs/95d_oneshot_figures.ipynb #in-words
 def in_words(early: pd.DataFrame, late: pd.DataFrame, method: str) -> dict:
     "Live convolutions (mean) and percentiles of a method at two looks, and what takes their place."
-    at = lambda rows, value: of(rows, method, value).agg("median" if value == "percentile" else "mean")
-    both = (("early", early), ("late", late))
-    few, many = (f"{at(rows, 'convolutions'):.1f}" for rows in (late, early))
-    more = {k: f"{at(late, k) - at(early, k):+.1f}" for k in ("nones", "skips", "pools")}
-    mean = {f"{k}_mean": f"{of(rows, method, 'percentile').mean():.2f}" for k, rows in both}
-    return (
-        more
-        | mean
-        | dict(
-            many=many, few=few, early=f"{at(early, 'percentile'):.2f}", late=f"{at(late, 'percentile'):.2f}"
-        )
-    )
+    mean = lambda rows, value: of(rows, method, value).mean()
+    told = {k: f"{mean(late, k) - mean(early, k):+.1f}" for k in ("nones", "skips", "pools")}
+    told |= dict(many=f"{mean(early, 'convolutions'):.1f}", few=f"{mean(late, 'convolutions'):.1f}")
+    for when, rows in (("early", early), ("late", late)):
+        told[when] = f"{of(rows, method, 'percentile').median():.2f}"
+        told[f"{when}_mean"] = f"{mean(rows, 'percentile'):.2f}"
+    return told
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #told-rankings
 def told_rankings(df: pd.DataFrame, most: dict) -> tuple[str, str]:  # `most`: from `yardsticks`
