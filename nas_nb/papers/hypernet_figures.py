@@ -137,7 +137,7 @@ def _of_epochs(shares: dict, at: Sequence[int]) -> pd.DataFrame:  # `shares`: of
 
 _SHARES = {lam: [int(n) / IMAGES for n in row.split()] for lam, row in (_SMALL | _LARGE).items()}
 DOCUMENT = _of_epochs(_SHARES, range(1, 101))
-DOCUMENT_L1 = _of_epochs({lam: np.divide(row, 100) for lam, row in _TABLE_L1.items()}, TABLE_EPOCHS)
+DOCUMENT_L1 = _of_epochs({lam: [a / 100 for a in row] for lam, row in _TABLE_L1.items()}, TABLE_EPOCHS)
 
 # %% ../../nbs/52b_hypernet_figures.ipynb #lam-looks
 def lam_looks(lams) -> dict:  # λ → (color, marker)

@@ -825,7 +825,7 @@ def plot_retrained(df: pd.DataFrame, title: str) -> plt.Figure:  # columns archi
     size = 3 + 3.5 * len(lengths), 1.1 + 0.33 * rows
     fig, axes = plt.subplots(1, len(lengths), figsize=size, sharey=True, squeeze=False)
     for ax, steps in zip(axes[0], lengths):
-        part = df["accuracy"].mul(100).where(df["steps"] == steps)  # rows of the others: no point
+        part = (100 * df["accuracy"]).where(df["steps"] == steps)  # rows of the others: no point
         heights = draw_points(ax, df, "architecture", part)
         ax.axvline(part[df["architecture"] == "plain"].mean(), **PAPER)
         ax.set(title=f"{steps:,} steps", xlabel="test accuracy, %", ylim=(0.4, rows + 0.6))
