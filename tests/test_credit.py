@@ -1004,7 +1004,9 @@ AFTER = {  # (computing, percentile) at each look
 def test_credit_is_compared_after_the_same_computing(judged):
     rows = [(m, s, *look) for m, looks in AFTER.items() for s in range(6) for look in looks]
     course = pd.DataFrame(rows, columns=["name", "seed", "computing", "percentile"])
+    course["accuracy"] = 100 * course["percentile"]
     assert verdicts.at_computing(course, "SNAS", 8.0).tolist() == [0.5] * 6
+    assert verdicts.at_computing(course, "SNAS", 8.0, "accuracy").tolist() == [50.0] * 6
     verdicts.judge_equal(judged, course)
     found = judged.found["equal"]
     assert {m: x.round(9).tolist() for m, x in found["differences"].items()} == {

@@ -620,6 +620,16 @@ def test_what_the_search_adds_is_the_mean_of_the_trainings_of_each_search():
     plt.close("all")
 
 
+def test_neighbours_of_another_graph_are_refused():
+    by = dict(device="cpu", isa="AVX2", torch="2.14.1")
+    found = dict(seed=3, made_by=by, result=dict(levels={"best 1": dict(graph="1" * 105)}))
+    other = dict(seed=3, made_by=by, result=dict(levels=dict(best=dict(graph="0" * 105))))
+    assert len(P.added_plan([found], [other], 1)) == 2
+    for what in (dict(isa="AVX512"), dict(torch="2.15.0"), dict(device="cuda")):
+        with pytest.raises(ValueError, match="search 3 was computed with .* belong to other graphs"):
+            P.added_plan([found], [other | dict(made_by=by | what)], 1)
+
+
 @pytest.mark.parametrize("n, least, holds", [(3, 0.6, True), (2, 0.6, None), (3, 0.4, False)])
 def test_the_best_of_six_in_every_seed_is_no_chance_from_three_seeds_on(n, least, holds):
     ways = "threshold", "a", "b", "c", "d", "e"

@@ -60,10 +60,12 @@ CLAIMS |= {
         criterion=_ON_BOTH + "that of one backward pass above 0.8; not reproduced if 0.9 is excluded",
         rule="better", smallest=0.1, unit="of correlation", raised=_SUPERNETS),
     "blind": dict(
-        claim="Where all readers of a node normalise, its only edge gets no credit",
+        claim="Where all readers of a node normalise, its only edge gets no credit, though no cut costs"
+        " more",
         figure="blindspot", source="not in the document; follows from (14)", document="not mentioned",
-        criterion="edge 0→1, convolutions only, every supernet at the end of training: mean size by one"
-        " backward pass below 1 % of that by cutting, and no edge that loses more by cutting, on average"),
+        criterion="by arithmetic, but for its last part: edge 0→1, convolutions only, every supernet at the"
+        " end of training: mean size by one backward pass below 1 % of that by cutting, and no edge that"
+        " loses more by cutting, on average"),
 }  # fmt: skip
 
 # %% ../../nbs/53d_credit_claims.ipynb #claims-inside

@@ -364,10 +364,10 @@ def judge_as_far(study, course: pd.DataFrame, top: float = 0.9) -> None:  # `cou
     judge_leads(study, "as-far-images", {"": credit}, told, also=also, unless=late, **counts)
 
 # %% ../../nbs/95g_credit_verdicts.ipynb #equal
-def at_computing(course: pd.DataFrame, name: str, most: float) -> pd.Series:  # index: seed
-    "Percentile at the last look of each search that has computed at most `most`, in 10⁹ multiply-adds."
+def at_computing(course: pd.DataFrame, name: str, most: float, what: str = "percentile") -> pd.Series:
+    "By seed, at the last look of each search that has computed at most `most`, in 10⁹ multiply-adds."
     rows = course[(course["name"] == name) & (course["computing"] <= most)]
-    return rows.sort_values("computing", kind="stable").groupby("seed")["percentile"].last()
+    return rows.sort_values("computing", kind="stable").groupby("seed")[what].last()
 
 
 def judge_equal(study, course: pd.DataFrame) -> None:  # `course`: on images
@@ -380,6 +380,8 @@ def judge_equal(study, course: pd.DataFrame) -> None:  # `course`: on images
     told: dict = {m.lower(): f"{x.mean():+.2f}" if len(x) else "–" for m, x in leads.items()}
     others = leads | {"REINFORCE": paired(percentiles(CREDIT), percentiles("REINFORCE"))}
     told |= {f"from_{m.lower()}": in_short(study, "equal", x) for m, x in others.items() if len(x) > 1}
+    points = paired(*(at_computing(course, m, most, "accuracy") for m in (CREDIT, "REINFORCE")))
+    told |= dict(points=in_short(study, "search-reinforce", points)) if len(points) > 1 else {}
     if min(map(len, fast.values())):
         told |= dict(also=("at ten times the rate", fast))
     room = min((1 - x.mean() for m in ("DARTS", "SNAS") if len(x := percentiles(m))), default=np.inf)

@@ -104,10 +104,10 @@ CLAIMS |= {
         criterion="test accuracy of TDGA's best three minus plain VGG19's, search by search",
         rule="better", smallest=1.0, unit="points"),
     "added": dict(claim="Trained from scratch, what TDGA found beats the best of as many random neighbours",
-        figure="added", source="section 5", document="not compared", exploratory=_THREE,
+        figure="added", source="section 5", document="not compared", exploratory=_SEEN,
         criterion="test accuracy of TDGA's best minus the random one's, same training seeds, the mean of four"
         " trainings of each, search by search",
-        raised="from 3 to 10 searches", rule="better", smallest=0.5, unit="points"),
+        raised="from 1 to 4 trainings of each", rule="better", smallest=0.5, unit="points"),
     "long": dict(claim="After ten epochs of training from scratch, too, what TDGA found beats plain VGG19",
         figure="retrained", source="section 5", document="beyond the baseline; no number",
         criterion="test accuracy of TDGA's best minus plain VGG19's, ten epochs of all training images, same "

@@ -14,10 +14,10 @@ __all__ = ['LEVELS', 'SEARCHES', 'TICKS', 'RANDOM', 'STATES', 'JUDGED', 'NAMES',
            'view_population', 'words_of_population', 'free_energies', 'population_panels', 'free_energy_player',
            'gains', 'with_random', 'draw_points', 'comparable', 'against', 'plot_ablations', 'words_of_ablations',
            'with_interval', 'by_unseen', 'judge_fixed', 'fixed_table', 'plot_fixed', 'words_of_fixed', 'plot_best',
-           'best_table', 'words_of_best', 'rivals_of', 'retrain_plan', 'added_plan', 'with_accuracy', 'long_plan',
-           'with_long', 'plot_retrained', 'by_kind', 'ahead_of', 'words_of_retrained', 'judge_scratch', 'judge_added',
-           'judge_long', 'added_table', 'plot_added', 'words_of_added', 'scratch_cited', 'speed_table', 'whole_speed',
-           'check_course']
+           'best_table', 'words_of_best', 'rivals_of', 'retrain_plan', 'check_same_supernet', 'added_plan',
+           'with_accuracy', 'long_plan', 'with_long', 'plot_retrained', 'by_kind', 'ahead_of', 'words_of_retrained',
+           'judge_scratch', 'judge_added', 'judge_long', 'added_table', 'plot_added', 'words_of_added', 'scratch_cited',
+           'speed_table', 'whole_speed', 'check_course']
 
 # %% ../../nbs/50b_tdga_figures.ipynb #figs-imports
 import math
@@ -781,11 +781,20 @@ def retrain_plan(searches: Sequence[dict], near: Sequence[dict]) -> pd.DataFrame
         plan += rivals_of(search["result"]["levels"], graph, s)
     return pd.DataFrame(plan, columns=["architecture", "graph", "search", "seed"])
 
+# %% ../../nbs/50b_tdga_figures.ipynb #same-supernet
+def check_same_supernet(search: dict, random: dict) -> None:  # records of `tdga_run` and `random_run`
+    "Raises `ValueError` where they computed experiment 1 differently, so that its graph is another one."
+    by = [{k: r.get("made_by", {}).get(k) for k in ("device", "isa", "torch")} for r in (search, random)]
+    if by[0] != by[1]:
+        what = f"search {search['seed']} was computed with {by[0]}, its random neighbours with {by[1]}"
+        raise ValueError(f"{what}: they belong to other graphs. Compute both on one machine")
+
 # %% ../../nbs/50b_tdga_figures.ipynb #added-plan
 def added_plan(searches: Sequence[dict], near: Sequence[dict], trainings: int) -> pd.DataFrame:
     "TDGA's best and the best random neighbour of each search, trained with the same seeds."
     rows = []
     for search, random in zip(searches, near, strict=True):
+        check_same_supernet(search, random)
         s, levels = search["seed"], search["result"]["levels"]
         graphs = {"best 1": levels["best 1"]["graph"], "random": random["result"]["levels"]["best"]["graph"]}
         seeds = [3 * s, *(1000 + 10 * s + n for n in range(1, trainings))]
