@@ -380,7 +380,8 @@ def judge_equal(study, course: pd.DataFrame) -> None:  # `course`: on images
     told: dict = {m.lower(): f"{x.mean():+.2f}" if len(x) else "–" for m, x in leads.items()}
     others = leads | {"REINFORCE": paired(percentiles(CREDIT), percentiles("REINFORCE"))}
     told |= {f"from_{m.lower()}": in_short(study, "equal", x) for m, x in others.items() if len(x) > 1}
-    points = paired(*(at_computing(course, m, most, "accuracy") for m in (CREDIT, "REINFORCE")))
+    scores = [at_computing(course, m, most, "accuracy") for m in (CREDIT, "REINFORCE") if len(own)]
+    points = paired(*scores) if scores else own
     told |= dict(points=in_short(study, "search-reinforce", points)) if len(points) > 1 else {}
     if min(map(len, fast.values())):
         told |= dict(also=("at ten times the rate", fast))
