@@ -597,7 +597,7 @@ def test_sizes_of_trainings_that_make_no_sense(bad, says):
 def test_what_the_search_adds_is_the_mean_of_the_trainings_of_each_search():
     found = dict(result=dict(levels={"best 1": dict(graph="1" * 105)}))
     other = dict(result=dict(levels=dict(best=dict(graph="0" * 105))))
-    plan = P.added_plan([found | dict(seed=s) for s in (0, 1)], [other, other], 2)
+    plan = P.added_plan(*([r | dict(seed=s) for s in (0, 1)] for r in (found, other)), 2)
     assert plan["seed"].tolist() == [0, 0, 1001, 1001, 3, 3, 1011, 1011]
     correct = [60, 58, 61, 61, 63, 60, 60, 61]
     df = P.with_accuracy(plan, [dict(result=dict(correct=n, n=100)) for n in correct])
@@ -609,7 +609,7 @@ def test_what_the_search_adds_is_the_mean_of_the_trainings_of_each_search():
     assert sorted(table["lead"]) == pytest.approx([-1, 0, 2, 3])
     title, alt = P.words_of_added(table, 95)
     assert (
-        "TDGA's best is +1.0 points ahead" in title
+        "TDGA's best is +1.0 points from the best" in title
         and "(n = 2, 2 trainings of each)" in title
         and title in alt
     )
@@ -626,8 +626,13 @@ def test_neighbours_of_another_graph_are_refused():
     other = dict(seed=3, made_by=by, result=dict(levels=dict(best=dict(graph="0" * 105))))
     assert len(P.added_plan([found], [other], 1)) == 2
     for what in (dict(isa="AVX512"), dict(torch="2.15.0"), dict(device="cuda")):
-        with pytest.raises(ValueError, match="search 3 was computed with .* belong to other graphs"):
-            P.added_plan([found], [other | dict(made_by=by | what)], 1)
+        elsewhere = other | dict(made_by=by | what)
+        for compare in (
+            lambda x: P.added_plan([found], [x], 1),
+            lambda x: P.by_level(dict(a=[found], b=[x])),
+        ):
+            with pytest.raises(ValueError, match="seed 3 was computed with .* belong to other graphs"):
+                compare(elsewhere)
 
 
 @pytest.mark.parametrize("n, least, holds", [(3, 0.6, True), (2, 0.6, None), (3, 0.4, False)])
@@ -703,7 +708,7 @@ def test_the_title_of_the_retrained_has_the_intervals_of_the_claims():
     table = P.added_table(pd.DataFrame(rows))
     mean, low, high = P.interval([2, -2, 1], 95)
     assert (
-        f"{mean:+.1f} ({low:+.1f} to {high:+.1f}) points ahead of the best of as many"
+        f"{mean:+.1f} ({low:+.1f} to {high:+.1f}) points from the best of as many"
         in P.words_of_added(table, 95)[0]
     )
 

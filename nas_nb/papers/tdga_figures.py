@@ -6,15 +6,15 @@
 __all__ = ['LEVELS', 'SEARCHES', 'TICKS', 'RANDOM', 'STATES', 'JUDGED', 'NAMES', 'UNTRAINED', 'SPEED', 'records_of', 'MeanSD',
            'by_sampling', 'agreeing', 'apart', 'each_apart', 'spread_of', 'draw_accuracies', 'draw_apart',
            'plot_samplings', 'words_of_samplings', 'judge_sampling', 'ahead_of_second', 'set_early', 'left_of_begin',
-           'still_turning', 'judge_spread', 'cite_nets', 'by_generation', 'by_level', 'level_table', 'with_worth',
-           'to_compare', 'draw_course', 'draw_level', 'draw_levels', 'plot_evaluation', 'darts_of', 'main_course',
-           'at_generation', 'how_many', 'words_of_evaluation', 'on_test', 'cite_beyond', 'cite_random', 'leak_table',
-           'leak_numbers', 'cite_late', 'loci_of', 'entropy_of', 'draw_entropy', 'draw_map', 'plot_entropy',
-           'told_flips', 'words_of_entropy', 'cite_temperature', 'population_table', 'draw_population',
-           'view_population', 'words_of_population', 'free_energies', 'population_panels', 'free_energy_player',
-           'gains', 'with_random', 'draw_points', 'comparable', 'against', 'plot_ablations', 'words_of_ablations',
-           'with_interval', 'by_unseen', 'judge_fixed', 'fixed_table', 'plot_fixed', 'words_of_fixed', 'plot_best',
-           'best_table', 'words_of_best', 'rivals_of', 'retrain_plan', 'check_same_supernet', 'added_plan',
+           'still_turning', 'judge_spread', 'cite_nets', 'by_generation', 'check_same_supernet', 'by_level',
+           'level_table', 'with_worth', 'to_compare', 'draw_course', 'draw_level', 'draw_levels', 'plot_evaluation',
+           'darts_of', 'main_course', 'at_generation', 'how_many', 'words_of_evaluation', 'on_test', 'cite_beyond',
+           'cite_random', 'leak_table', 'leak_numbers', 'cite_late', 'loci_of', 'entropy_of', 'draw_entropy',
+           'draw_map', 'plot_entropy', 'told_flips', 'words_of_entropy', 'cite_temperature', 'population_table',
+           'draw_population', 'view_population', 'words_of_population', 'free_energies', 'population_panels',
+           'free_energy_player', 'gains', 'with_random', 'draw_points', 'comparable', 'against', 'plot_ablations',
+           'words_of_ablations', 'with_interval', 'by_unseen', 'judge_fixed', 'fixed_table', 'plot_fixed',
+           'words_of_fixed', 'plot_best', 'best_table', 'words_of_best', 'rivals_of', 'retrain_plan', 'added_plan',
            'with_accuracy', 'long_plan', 'with_long', 'plot_retrained', 'by_kind', 'ahead_of', 'words_of_retrained',
            'judge_scratch', 'judge_added', 'judge_long', 'added_table', 'plot_added', 'words_of_added', 'scratch_cited',
            'speed_table', 'whole_speed', 'check_course']
@@ -212,10 +212,21 @@ def by_generation(runs: dict) -> pd.DataFrame:  # `runs`: name -> records of `td
         for row in r["result"]["rows"]
     )
 
+# %% ../../nbs/50b_tdga_figures.ipynb #same-supernet
+def check_same_supernet(records: Sequence[dict]) -> None:
+    "Raises `ValueError` where records of one seed computed experiment 1 differently."
+    made: dict[int, dict] = {}
+    for r in records:
+        by = {k: r.get("made_by", {}).get(k) for k in ("device", "isa", "torch")}
+        if by != made.setdefault(r["seed"], by):
+            what = f"seed {r['seed']} was computed with {made[r['seed']]} and with {by}"
+            raise ValueError(f"{what}: these belong to other graphs. Compute both on one machine")
+
 # %% ../../nbs/50b_tdga_figures.ipynb #by-level
 def by_level(runs: dict) -> pd.DataFrame:
     "A row for each search, seed and architecture that was measured at the end."
     found = [(name, r) for name, records in runs.items() for r in records]
+    check_same_supernet([r for _, r in found])
     return pd.DataFrame(
         dict(search=name, seed=r["seed"], architecture=of) | level
         for name, r in found
@@ -781,20 +792,12 @@ def retrain_plan(searches: Sequence[dict], near: Sequence[dict]) -> pd.DataFrame
         plan += rivals_of(search["result"]["levels"], graph, s)
     return pd.DataFrame(plan, columns=["architecture", "graph", "search", "seed"])
 
-# %% ../../nbs/50b_tdga_figures.ipynb #same-supernet
-def check_same_supernet(search: dict, random: dict) -> None:  # records of `tdga_run` and `random_run`
-    "Raises `ValueError` where they computed experiment 1 differently, so that its graph is another one."
-    by = [{k: r.get("made_by", {}).get(k) for k in ("device", "isa", "torch")} for r in (search, random)]
-    if by[0] != by[1]:
-        what = f"search {search['seed']} was computed with {by[0]}, its random neighbours with {by[1]}"
-        raise ValueError(f"{what}: they belong to other graphs. Compute both on one machine")
-
 # %% ../../nbs/50b_tdga_figures.ipynb #added-plan
 def added_plan(searches: Sequence[dict], near: Sequence[dict], trainings: int) -> pd.DataFrame:
     "TDGA's best and the best random neighbour of each search, trained with the same seeds."
     rows = []
+    check_same_supernet([*searches, *near])
     for search, random in zip(searches, near, strict=True):
-        check_same_supernet(search, random)
         s, levels = search["seed"], search["result"]["levels"]
         graphs = {"best 1": levels["best 1"]["graph"], "random": random["result"]["levels"]["best"]["graph"]}
         seeds = [3 * s, *(1000 + 10 * s + n for n in range(1, trainings))]
@@ -943,7 +946,7 @@ def words_of_added(df: pd.DataFrame, level: float) -> tuple[str, str]:  # title,
     "How far TDGA's best is ahead of the random neighbour."
     means = df.groupby("search")["lead"].mean()
     trainings = len(df) // len(means)
-    title = f"Trained from scratch, TDGA's best is {with_interval(means, level)} points ahead of the best of "
+    title = f"Trained from scratch, TDGA's best is {with_interval(means, level)} points from the best of "
     title += f"as many neighbours of DARTS's graph (n = {len(means)}"
     title += f", {trainings} trainings of each)" if trainings > 1 else ")"
     return title, f"Lead of each training and mean of each search. {title}."

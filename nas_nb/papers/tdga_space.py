@@ -102,7 +102,7 @@ def draw_space(ax: plt.Axes, df: pd.DataFrame) -> None:
     starts, lowest, darts = of["way"].drop_duplicates("name"), of["lowest"], of["DARTS"]
     look = dict(color=STYLE["DARTS"]["color"], mfc="none", ms=10, mew=1.6)
     ax.plot(darts["x"], darts["y"], "D", label="graph of DARTS", **look)
-    ax.plot(starts["x"], starts["y"], "*", color="black", ms=8, label="best at generation 0, five searches")
+    ax.plot(starts["x"], starts["y"], "*", color="black", ms=8, label="best at generation 0, a search each")
     label = "lowest on the images that select"
     ax.plot(lowest["x"], lowest["y"], "o", color="black", mfc="none", ms=13, label=label)
     ax.set(xlabel="loss on the images that select, nats", ylabel="loss on images that report, nats")
