@@ -405,8 +405,8 @@ def settings_table(folded: str = "") -> Listing:  # the line of a folded table
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def _short(x):  # whole numbers as one text: a list of a thousand takes thrice the room
-    return " ".join(map(str, np.rint(x).astype(int).tolist()))
+def _short(x):  # numbers below a million as one text: a list of a thousand takes thrice the room
+    return " ".join(f"{v:.8g}" for v in np.round(x, 2).tolist())
 
 
 def summarised(

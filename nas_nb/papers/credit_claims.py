@@ -324,7 +324,8 @@ CLAIMS |= {
     "separable": dict(
         claim="All convolutions of found cells are separable, none dilated", source="section 3",
         document="all separable", criterion="at least half of the searches end with no dilated convolution"
-        " in either cell; not tested while the entropy is above nine tenths of the largest one"),
+        " in either cell; not tested while the entropy is above nine tenths of the largest one (added after"
+        " the searches had been seen)"),
     "small": dict(
         claim="Found cells save parameters, after a short search", source="section 3", document="a question",
         criterion="mean number of parameters of networks of uniform cells less that of the found one, as a"
