@@ -133,9 +133,8 @@ def words_of_samplings(first: pd.DataFrame, spread: pd.DataFrame, images: int) -
     title = f"The graph of {best} sampling is the best with shared weights: {100 * means[best]:.1f} % of "
     title += f"{images} images"
     if differ.notna().any():
-        title += (
-            f"; graphs of two seeds differ in {differ.min():.0f} to {differ.max():.0f} % of the positions"
-        )
+        title += f"; graphs of two seeds differ in {differ.min():.0f} to {differ.max():.0f} % of the "
+        title += "positions on average"
     title += f" (n = {first['seed'].nunique()})"
     alt = "Accuracies with shared weights for each way of sampling, a point for each seed, "
     return title, alt + f"and how much the graphs of two seeds differ. {title}."
@@ -220,7 +219,8 @@ def check_same_supernet(records: Sequence[dict]) -> None:
         by = {k: r.get("made_by", {}).get(k) for k in ("device", "isa", "torch")}
         if by != made.setdefault(r["seed"], by):
             what = f"seed {r['seed']} was computed with {made[r['seed']]} and with {by}"
-            raise ValueError(f"{what}: these belong to other graphs. Compute both on one machine")
+            fix = "Compute both on one machine, or with the instructions of one (08_bits)"
+            raise ValueError(f"{what}: these belong to other graphs. {fix}")
 
 # %% ../../nbs/50b_tdga_figures.ipynb #by-level
 def by_level(runs: dict) -> pd.DataFrame:
@@ -706,6 +706,8 @@ def judge_fixed(
     darts = ends[ends["architecture"] == "DARTS"].groupby("search")["loss"].mean()
     cited = dict(drift=f"{darts['weights trained'] - darts['TDGA']:.3f}", wins=f"{(lower > 0).sum()}")
     cited |= dict(fixed=f"{MeanSD(gain['TDGA']):.3f}", trained=f"{MeanSD(gain['weights trained']):.3f}")
+    more = gain["TDGA"] - gain["weights trained"]  # by the criterion that was older than the runs
+    cited |= dict(gain_wins=f"{(more > 0).sum()}", by_gain=with_interval(more, level, 3))
     cited |= by_unseen(lower, fresh, level, 3)
     return dict(ours=ours, differences=lower.tolist(), generation=generation) | numbers | cited
 
