@@ -25,17 +25,18 @@ PROFILES = dict(
         pairs=0, long=0, long_steps=0, added=0, trainings=1,  # fixed or trained weights; what is trained anew
     ),
     cpu=dict(width=0.125, size=64, steps=1000, images=320, calibrate=64, test_images=2000, batch=8,
-        ablation=60, retrain_steps=1000, nets=10, pairs=7, long=5, long_steps=7820, trainings=4),
+        ablation=60, retrain_steps=1000, nets=10, pairs=7, long=5, long_steps=7820, added=7,
+        trainings=4),
     quick=dict(source="digits", width=0.0625, steps=60, looks=6, samplings=("threshold", "sigmoid"),
         images=150, calibrate=64, test_images=200, individuals=8, generations=15, ablation=15, seeds=1,
         temperatures=(), retrain_steps=0, gates=6, table_images=(50, 150), report=100, first_table=0,
-        lookups=50, nets=2, first_net=1, net_gates=5, net_generations=9, pairs=0, long=0),
+        lookups=50, nets=2, first_net=1, net_gates=5, net_generations=9, pairs=0, long=0, added=0),
     smoke=dict(steps=4, looks=2, images=20, calibrate=16, test_images=20, individuals=4, net_generations=3,
         generations=2, ablation=2, gates=3, table_images=(10, 20), report=20, lookups=4, nets=1, net_gates=3),
 )  # fmt: skip
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #expected
-EXPECTED = dict(paper="5.1 h on one GPU (estimated)", cpu="15 h 40 min on one core, 1 min to redraw")
+EXPECTED = dict(paper="5.1 h on one GPU (estimated)", cpu="18 h 10 min on one core, 1 min to redraw")
 EXPECTED |= dict(quick="3 min", smoke="15 s")
 
 # %% ../../nbs/50_tdga_darts_vgg19.ipynb #shared
