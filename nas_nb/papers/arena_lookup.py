@@ -406,7 +406,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def _short(x):  # numbers below a million as one text: a list of a thousand takes thrice the room
-    return " ".join(f"{v:.8g}" for v in np.round(x, 2).tolist())
+    return " ".join(f"{v:.8g}" for v in (np.rint(100 * x) / 100).tolist())
 
 
 def summarised(

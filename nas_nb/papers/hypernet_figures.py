@@ -803,7 +803,7 @@ def judge_worse(published: pd.DataFrame, tested: bool) -> dict:
     "Claim *worse*."
     lower = lam_gaps(published)["lower"].unstack().iloc[:, -1]
     steps = int(published["step"].max())
-    ours = "{lower:+.2f} points lower after {steps:,} steps (n = {n})"
+    ours = "lower by {lower:+.2f} points (negative: higher) after {steps:,} steps (n = {n})"
     numbers = dict(lower=lower.mean(), steps=steps, n=len(lower), needed=LONG)
     return dict(ours=ours, holds=bool((lower > 1).all()), tested=tested) | numbers
 

@@ -25,8 +25,7 @@ PROFILES = dict(
         pairs=0, long=0, long_steps=0, added=0, trainings=1,  # fixed or trained weights; what is trained anew
     ),
     cpu=dict(width=0.125, size=64, steps=1000, images=320, calibrate=64, test_images=2000, batch=8,
-        ablation=60, retrain_steps=1000, nets=10, pairs=7, long=5, long_steps=7820, added=7,
-        trainings=4),
+        ablation=60, retrain_steps=1000, nets=10, pairs=7, long=5, long_steps=7820, added=7, trainings=4),
     quick=dict(source="digits", width=0.0625, steps=60, looks=6, samplings=("threshold", "sigmoid"),
         images=150, calibrate=64, test_images=200, individuals=8, generations=15, ablation=15, seeds=1,
         temperatures=(), retrain_steps=0, gates=6, table_images=(50, 150), report=100, first_table=0,
