@@ -24,7 +24,8 @@ def known_table(
 ) -> Table:  # its score is the mean accuracy over seeds, in percent
     "A table that comes with the package; raises `ValueError` for another name, `DataError` if it is missing."
     if name not in DATA:
-        raise ValueError(f"unknown table {said(name)}: known are {', '.join(DATA)}")
+        public = "public ones are nas_bench_201() and nas_bench_macro()"
+        raise ValueError(f"unknown table {said(name)}: known are {', '.join(DATA)}; {public}")
     path = resources.files("nas_nb") / "known" / f"{name}.csv"
     if not path.is_file():
         raise DataError(

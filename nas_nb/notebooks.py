@@ -102,11 +102,13 @@ def read_table(
     name: str,  # `PROFILES` or `EXPECTED`
 ) -> dict | None:  # None if no cell assigns it
     "The literal assigned to `name` at the top level of a cell; raises `ValueError` if it is not a literal."
-    for source in sources:
-        if re.search(rf"^{name}\b", source, re.M):
-            for node in ast.parse(source).body:
-                if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
-                    return _literal(node.value)
+    found = [source for source in sources if re.search(rf"^{name}\b", source, re.M)]
+    nodes = [node for source in found for node in ast.parse(source).body]
+    if any(isinstance(node, ast.AugAssign) and ast.unparse(node.target) == name for node in nodes):
+        raise ValueError(f"{name} has to be one literal: write into it what is added to it")
+    for node in nodes:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return _literal(node.value)
     return None
 
 # %% ../nbs/06a_notebooks.ipynb #notebook

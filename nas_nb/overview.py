@@ -14,7 +14,7 @@ from pathlib import Path
 from .claims import ADDED, COLUMNS, ICONS, Link, counting, kind
 from .compare import csv_rows
 from .core import root
-from .notebooks import folders, pick, read_file
+from .notebooks import Refused, folders, pick, read_file
 
 # %% ../nbs/06g_overview.ipynb #read-table
 def read_table(
@@ -44,15 +44,25 @@ def all_tables(
     found = {key: rows for key, (rows, _) in read.items() if rows}
     return found, [line for _, problems in read.values() for line in problems]
 
+# %% ../nbs/06g_overview.ipynb #check-profile
+def _check_profile(document: str, profile: str, there: list[str]) -> None:
+    "Raises `Refused` for a profile that no claims of a document are of."
+    if profile not in there:
+        fix = f"nas-nb figures {document.partition('_')[0]} --profile {profile} computes them"
+        raise Refused(f"{document} has no claims of profile {profile} (it has {', '.join(there)}): {fix}")
+
 # %% ../nbs/06g_overview.ipynb #gather
 def gather(
     documents: list[str] = (),  # names, numbers or beginnings; none: all
     profile: str | None = None,  # None: of each document the one that counts
 ) -> tuple[list[dict], list[str]]:  # claims as rows of text, with `notebook` and `profile`; what is wrong
-    "The claims that count; raises `Refused` for a document that has none."
+    "The claims that count; raises `Refused` for a document that has none, or none of this profile."
     tables, problems = all_tables((profile,) if profile else LARGEST_FIRST)
-    names = sorted({document for document, _ in tables})
+    every = all_tables()[0] | tables if profile and documents else tables
+    names = sorted({document for document, _ in every})
     chosen = {pick("document with claims", name, names) for name in documents} or names
+    for document in sorted(chosen) if documents and profile else ():
+        _check_profile(document, profile, [of for name, of in every if name == document])
     found, seen = [], set()
     for (document, of), rows in sorted(tables.items(), key=lambda item: item[0][0]):
         if document in chosen and document not in seen and (profile or counting(of, rows)):
@@ -139,8 +149,8 @@ def summed_up(rows: list[dict]) -> list[str]:  # lines
     own = sum(is_own(row) for row in rows if kind(row["verdict"]) == "reproduced")
     said += f" (of the reproduced {count['reproduced'] - own} are a document's, {own} ours)" if own else ""
     undecided = count["inconclusive"] + count["not tested"]
-    holds = "holds" if undecided <= AIM * len(rows) else "does not hold"
-    aim = f"open: {undecided} of {len(rows)}; at most one in ten is aimed at: {holds}"
+    met = "met" if undecided <= AIM * len(rows) else "not met yet"
+    aim = f"open: {undecided} of {len(rows)} (our aim, at most one in ten, is {met})"
     unsaid = sum(needs(row) == "not said" for row in rows)
     more = [f"open, and it is not said what would decide it: {unsaid}"] if unsaid else []
     return [f"{len(rows)} claims: {said}{exploratory}", aim, *more]

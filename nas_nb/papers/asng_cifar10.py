@@ -32,5 +32,9 @@ PROFILES = dict(
 )  # fmt: skip
 
 # %% ../../nbs/55_asng_cifar10.ipynb #expected
-EXPECTED = dict(paper="10.6 h on one GPU (estimated)", cpu="6 h on one core, 1 min to redraw")
-EXPECTED |= dict(quick="3 min", smoke="10 s")
+EXPECTED = dict(
+    paper="10.6 h on one GPU (estimated)",
+    cpu="6 h on one core, 1 min to redraw",
+    quick="3 min",
+    smoke="10 s",
+)
