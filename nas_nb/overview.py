@@ -61,8 +61,9 @@ def gather(
     every = all_tables()[0] | tables if profile and documents else tables
     names = sorted({document for document, _ in every})
     chosen = {pick("document with claims", name, names) for name in documents} or names
-    for document in sorted(chosen) if documents and profile else ():
-        _check_profile(document, profile, [of for name, of in every if name == document])
+    if profile and documents:
+        for document in sorted(chosen):
+            _check_profile(document, profile, [of for name, of in every if name == document])
     found, seen = [], set()
     for (document, of), rows in sorted(tables.items(), key=lambda item: item[0][0]):
         if document in chosen and document not in seen and (profile or counting(of, rows)):
