@@ -133,6 +133,7 @@ def test_a_number_without_value_or_use_is_named(study, ours, numbers, says):
     assert not study.judged
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=True), st.integers(), st.text(), st.integers(0, 9))
 def test_a_text_is_what_str_format_makes_of_it(x, n, text, digits):
     ours, numbers = "{x:.{digits}e}, {n:,}, {{}} {text!r:>9} {row[0]}", dict(x=x, n=n, text=text, row=[n])
@@ -465,6 +466,7 @@ def test_an_interval_decides_as_the_table_of_the_rule_says(rule, low, high, verd
     assert claims.by_rule(rule, 1, low, high) == verdict
 
 
+@settings(deadline=None)
 @given(rules, st.floats(0.01, 3), reals, reals, st.floats(0, 9), st.floats(0, 9))
 def test_widening_an_interval_never_decides_what_was_open_and_never_turns_a_verdict_round(
     rule, smallest, a, b, below, above
@@ -481,6 +483,7 @@ def test_widening_an_interval_never_decides_what_was_open_and_never_turns_a_verd
         assert narrow.startswith("reproduced") and wide == "reproduced"
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 3), reals, reals)
 def test_a_mirrored_interval_is_alike_as_before_and_never_better_on_both_sides(smallest, a, b):
     low, high = sorted((a, b))

@@ -250,7 +250,7 @@ def test_pieces_that_have_arrived_are_kept(far, study, monkeypatch):
     with pytest.raises(Interrupted, match="what had arrived is kept"):
         promise["result"]
     monkeypatch.setattr(module.Cluster, "_pause", pause)
-    until(lambda: is_idle(far) and not held_by_workers(far), 20)
+    until(lambda: is_idle(far) and not held_by_workers(far))
     kept = list(study.cache.rglob("piece.json"))
     assert 0 < len(kept) < 4
     before, asks, given = kept[0].read_text(), [], module.Cluster._submit
@@ -327,7 +327,7 @@ def test_what_is_stopped_leaves_the_cluster_clean_and_goes_on_later(far, study, 
         monkeypatch.setenv("NAS_NB_DEADLINE", "0")
     with pytest.raises(Interrupted if how == "interrupt" else OutOfTime, match="what had arrived is kept"):
         promises[0]["result"]
-    until(lambda: is_idle(far) and not held_by_workers(far), 20)
+    until(lambda: is_idle(far) and not held_by_workers(far))
     lock = run_lock(next(p for p in study.cache.iterdir() if p.is_dir()))
     assert lock.take() and not any(study.cache.rglob("asked"))
     lock.release()

@@ -112,7 +112,7 @@ def fork(body):
 def ended(pid): return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 def wait_for(condition):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.002)
@@ -131,7 +131,7 @@ def warm(tmp_path, body, **env):
         env=env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout)
@@ -194,19 +194,18 @@ def test_twenty_runs_killed_at_random_moments_end_with_the_same_record(tmp_path)
 def test_two_processes_on_one_run_compute_it_once(tmp_path):
     body = """
 PACE = 0.01
-first = fork(lambda: study().run(walk, "x", n=100))
-wait_for(lambda: marks.exists() and marks.read_text())
-shutil.rmtree(folder / "cache" / "x", ignore_errors=True)
-[shutil.rmtree(p) for p in (folder / "cache").glob("x-*")]  # whatever is removed meanwhile: the lock holds
+first = fork(lambda: study().run(walk, "x", n=300))
+wait_for(lambda: list(folder.glob("cache/x-*/checkpoint.pt")))
+for p in folder.glob("cache/x-*"): shutil.rmtree(p, ignore_errors=True)  # whatever is removed: the lock holds
 def second():
     s = study()
-    s.run(walk, "x", n=100)
+    s.run(walk, "x", n=300)
     print(s.counts)
 second = fork(second)
 print(json.dumps(dict(first=first, status=[ended(first), ended(second)], marks=marks.read_text())))
 """
     ((found,), said) = warm(tmp_path, body, NAS_NB_CHECKPOINT_SECONDS="0")
-    assert found["status"] == [0, 0] and found["marks"] == "B" + "." * 100
+    assert found["status"] == [0, 0] and found["marks"] == "B" + "." * 300
     assert f"x: process {found['first']} on {platform.node()} is at this already; waiting for it\n" in said
     assert "'computed': 0, 'reused': 1" in said
     assert [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()] == [
@@ -217,16 +216,16 @@ print(json.dumps(dict(first=first, status=[ended(first), ended(second)], marks=m
 def test_a_killed_process_frees_its_run_and_who_waits_goes_on_from_its_checkpoint(tmp_path):
     body = """
 PACE = 0.01
-first = fork(lambda: study().run(walk, "x", n=100))
+first = fork(lambda: study().run(walk, "x", n=300))
 wait_for(lambda: marks.exists() and marks.read_text().count(".") > 20)
-second = fork(lambda: study().run(walk, "x", n=100))
+second = fork(lambda: study().run(walk, "x", n=300))
 wait_for(lambda: "waiting" in (folder / "said").read_text())
 os.kill(first, signal.SIGKILL)
 ended(first)
 print(json.dumps(dict(status=ended(second), marks=marks.read_text())))
 """
     ((found,), _) = warm(tmp_path, body, NAS_NB_CHECKPOINT_SECONDS="0")
-    assert found["status"] == 0 and found["marks"].count("R") == 1 and 100 <= found["marks"].count(".") < 105
+    assert found["status"] == 0 and found["marks"].count("R") == 1 and 300 <= found["marks"].count(".") < 305
 
 
 def test_the_time_limit_and_ctrl_c_are_heard_while_waiting(tmp_path):
@@ -601,7 +600,8 @@ def count(n, seed, device, ckpt):
 
 def told(outputs) -> list[int]:
     "The steps that `CELL` has said."
-    return [int(n) for m in outputs for n in re.findall(r"at (\d+)\n", m["content"].get("text", ""))]
+    text = "".join(m["content"].get("text", "") for m in outputs if m["msg_type"] == "stream")
+    return [int(n) for n in re.findall(r"at (\d+)\n", text)]
 
 
 def test_who_interrupts_a_notebook_sees_one_line_and_goes_on(tmp_path):
@@ -612,15 +612,15 @@ def test_who_interrupts_a_notebook_sees_one_line_and_goes_on(tmp_path):
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(tmp_path), env=env, startup_timeout=120)
     try:
         client.execute_interactive(CELL, timeout=60)
-        outputs = []
+        outputs, sent = [], []
 
         def seen(message):
             outputs.append(message)
-            if message["msg_type"] == "stream" and "at 3" in message["content"]["text"]:
-                manager.interrupt_kernel()
+            if told(outputs) and not sent:
+                sent.append(manager.interrupt_kernel())
 
         reply = client.execute_interactive(
-            'study.run(count, "x", n=1000)["result"]', output_hook=seen, timeout=60
+            'study.run(count, "x", n=1000)["result"]', output_hook=seen, timeout=300
         )
         (error,) = (m["content"] for m in outputs if m["msg_type"] == "error")
         assert reply["content"]["status"] == "error" and error["traceback"] == [
@@ -630,7 +630,7 @@ def test_who_interrupts_a_notebook_sees_one_line_and_goes_on(tmp_path):
         last = told(outputs)[-1]  # the interrupt may arrive some steps later than it was sent
         outputs.clear()
         client.execute_interactive(
-            'study.run(count, "x", n=1000)["result"]', output_hook=outputs.append, timeout=60
+            'study.run(count, "x", n=1000)["result"]', output_hook=outputs.append, timeout=300
         )
         assert 3 <= last < 953 and told(outputs) == list(range(last + 50, 1000, 50))
         (result,) = (m["content"]["data"]["text/plain"] for m in outputs if m["msg_type"] == "execute_result")
