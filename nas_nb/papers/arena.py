@@ -36,7 +36,7 @@ PROFILES = dict(
 )  # fmt: skip
 
 # %% ../../nbs/95_arena.ipynb #expected
-EXPECTED = dict(cpu="17 h on one core, seconds to redraw", quick="1 min", smoke="10 s")
+EXPECTED = dict(cpu="20 h on one core, seconds to redraw", quick="1 min", smoke="10 s")
 
 # %% ../../nbs/95_arena.ipynb #oneshot-claims
 CLAIMS = LOOKUP_CLAIMS | ONESHOT_CLAIMS

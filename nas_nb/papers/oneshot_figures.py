@@ -7,8 +7,9 @@ __all__ = ['LOOK', 'EARLY', 'readings', 'outcomes', 'choices_of', 'last', 'of', 
            'draw_dots', 'plot_growth', 'plot_collapse', 'tau_within', 'tau_apart', 'tau_a', 'ranked_by',
            'convolutions_of', 'rankings', 'yardsticks', 'plot_rankings', 'place', 'by_quality', 'draw_map',
            'draw_places', 'best_place', 'colour_bar', 'tenth', 'third', 'stopped', 'two_skips', 'flipped', 'compared',
-           'own_best', 'told_strips', 'grown', 'told_growth', 'at_equal', 'told_equal', 'parts', 'told_collapse',
-           'in_words', 'told_rankings', 'walking', 'told_map', 'judge_learning', 'best_of_all', 'judge_quality']
+           'missed', 'own_best', 'told_strips', 'grown', 'told_growth', 'at_equal', 'told_equal', 'parts',
+           'told_collapse', 'in_words', 'told_rankings', 'walking', 'told_map', 'judge_learning', 'best_of_all',
+           'judge_quality']
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #imports
 from collections.abc import Sequence
@@ -406,6 +407,15 @@ def compared(found: pd.DataFrame, drifted: pd.DataFrame) -> tuple[pd.DataFrame, 
     order = plain.groupby("method")["percentile"].median().sort_values(ascending=False, kind="stable").index
     ranked = plain.assign(at=plain["method"].map(list(order).index)).sort_values("at", kind="stable")
     return ranked.drop(columns="at"), pd.concat([null, drifted])
+
+# %% ../../nbs/95d_oneshot_figures.ipynb #missed
+def missed(found: pd.DataFrame, table: Table) -> pd.DataFrame:  # `found`: of `last`
+    "Searches, median percentile, median and mean regret (points) of each plain method, best median first."
+    plain = found[~found["null"] & found["apart"] & (found["delta0"] == 1)]
+    by = plain.assign(regret=table.scores.max() - plain["accuracy"]).groupby("method")
+    numbers = {"percentile, median": by["percentile"].median(), "regret, median": by["regret"].median()}
+    rows = pd.DataFrame(dict(searches=by.size()) | numbers | {"regret, mean": by["regret"].mean()})
+    return rows.sort_values("regret, median", kind="stable")
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #own-best
 def own_best(records: Sequence[dict], table: Table) -> pd.DataFrame:  # `records`: of `oneshot_run`
