@@ -466,7 +466,10 @@ ONESHOT_CLAIMS |= {
     )
     | _PERCENTILE
     for name in _CHANCE
-} | {
+}
+
+# %% ../../nbs/95b_oneshot.ipynb #claims-random
+ONESHOT_CLAIMS |= {
     "asng-random": dict(
         claim="ASNG finds better cells than the best of 100 random ones by shared weights",
         figure="oneshot-percentile",
