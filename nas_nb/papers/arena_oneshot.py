@@ -367,8 +367,8 @@ ONESHOT = dict(  # joins the profiles of 95_arena
         shot_more=dict(DARTS=40, DSNAS=70) | dict.fromkeys(  # label → seeds, where there are more
             ("ASNG-one-set", "SNAS", "SNAS-null", "DARTS-null", "DARTS-second-order", "DARTS-with-L1",
                 "Fair-DARTS", "Fair-DARTS-null", "hypernetwork"), 20) | dict.fromkeys(
-            ("ASNG", "ASNG-delta0=0.1", "ASNG-delta0=0.01", "REINFORCE", "random-search", "ProxylessNAS",
-                "credit-assignment", "ENAS"), 60),
+            ("ASNG", "ASNG-delta0=0.1", "ASNG-delta0=0.01", "ASNG-delta0=0.001", "REINFORCE", "random-search",
+                "ProxylessNAS", "credit-assignment", "ENAS"), 60),
         shot_steps=3000, shot_looks=30, shot_block=10,
         shot_flips=1000,  # seeds of coin flips
     ),
