@@ -412,7 +412,7 @@ def compared(found: pd.DataFrame, drifted: pd.DataFrame) -> tuple[pd.DataFrame, 
 def missed(found: pd.DataFrame, table: Table) -> pd.DataFrame:  # `found`: of `last`
     "Searches, median percentile, median and mean regret (points) of each plain method, best median first."
     plain = found[~found["null"] & found["apart"] & (found["delta0"] == 1)]
-    by = plain.assign(regret=table.scores.max() - plain["accuracy"]).groupby("method")
+    by = plain.assign(regret=table.regret(choices_of(plain["code"]))).groupby("method")
     numbers = {"percentile, median": by["percentile"].median(), "regret, median": by["regret"].median()}
     rows = pd.DataFrame(dict(searches=by.size()) | numbers | {"regret, mean": by["regret"].mean()})
     return rows.sort_values("regret, median", kind="stable")
@@ -571,9 +571,8 @@ def judge_learning(study, found: pd.DataFrame, drifted: pd.DataFrame) -> None:  
         told |= dict(asng=f"{ours.mean():.2f}", chance=f"{chance:.2f}") if key == "asng" else {}
         without = of(found, f"{method} without none", "convolutions")
         told |= dict(full_without=int((without == 6).sum()), without=len(without)) if len(without) else {}
-        judge_pairs(
-            study, f"learns-{key}", lead, (WEAKEST if isinstance(lead, dict) else SAID) + _FULL, **told
-        )
+        said = WEAKEST if isinstance(lead, dict) else SAID
+        judge_pairs(study, f"learns-{key}", lead, said + _FULL, **told)
 
 # %% ../../nbs/95d_oneshot_figures.ipynb #judge-quality
 def best_of_all(records: Sequence[dict], table: Table) -> pd.Series:  # index: seed
